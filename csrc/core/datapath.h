@@ -1,0 +1,138 @@
+// The processing element: what one product contributes, how a vector is aligned, accumulated and read out.
+#pragma once
+
+#include <cstdint>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "core/quantizer.h"
+
+namespace lns {
+
+enum class Alignment : int { truncate = 0, nearest = 1 };
+enum class Overflow : int { saturate = 0, wrap = 1 };
+
+struct Datapath {
+  Format format;
+  int vector_size;
+  int lut_entries;
+  int lut_bits;
+  int acc_bits;
+  int acc_lsb;  // log2 of the accumulator's unit, in units of 2^(k_a + k_b)
+  Alignment rounding;
+  Overflow overflow;
+
+  LNS_HD int fraction_bits() const { return lut_bits - 1; }
+  LNS_HD int max_product_code() const { return 2 * format.e_max(); }
+  // Products p below this vanish: their shifted one lies under the accumulator's LSB.
+  LNS_HD int64_t first_visible_product() const { return int64_t{format.gamma} * acc_lsb; }
+};
+
+inline int default_acc_lsb(const Format& f, int acc_bits, int headroom_bits) {
+  return (2 * f.e_max() + f.gamma - 1) / f.gamma + headroom_bits - (acc_bits - 1);
+}
+
+// C_j = round(2^(j/n) * 2^f), the constants of the bins.
+inline std::vector<int64_t> lut_constants(const Datapath& d) {
+  std::vector<int64_t> c;
+  for (int j = 0; j < d.lut_entries; ++j)
+    c.push_back(static_cast<int64_t>(round_pow2(j, d.lut_entries, d.fraction_bits())));
+  return c;
+}
+
+// T[p] = C[bin] * t: the weight of a product of exponents p = e_a + e_b in Y, for p = 0 .. 2*e_max. Within a vector
+// everything is linear, so Y = sum of +-T[p] (spec: datapath, last note). Entries of p = 0 and 1 belong to zero
+// operands and are never read. Throws where a vector's sum could leave 63 bits.
+inline std::vector<int64_t> product_table(const Datapath& d) {
+  const int g = d.format.gamma, per_bin = g / d.lut_entries;
+  const std::vector<int64_t> constants = lut_constants(d);
+  std::vector<int64_t> table(d.max_product_code() + 1);
+  const __int128 room = (static_cast<__int128>(1) << 62) - (static_cast<__int128>(1) << (d.fraction_bits() + d.acc_bits));
+  for (int p = 0; p <= d.max_product_code(); ++p) {
+    const int q = p / g, r = p % g;
+    const int one = g + r % per_bin;                      // g + r_L, in units of 1/g
+    const int shift = q - log2_exact(g) - d.acc_lsb;      // the lane shifter, and the unit of the accumulator
+    __int128 t = 0;
+    if (shift >= 0)
+      t = shift < 64 ? static_cast<__int128>(one) << shift : room;
+    else if (shift > -32)
+      t = one >> -shift;
+    const __int128 product = t * constants[r / per_bin];
+    if (product * d.vector_size >= room)
+      throw std::invalid_argument("acc_lsb = " + std::to_string(d.acc_lsb) +
+                                  " is too low: a vector of the largest products does not fit 62 bits");
+    table[p] = static_cast<int64_t>(product);
+  }
+  return table;
+}
+
+inline void validate(const Datapath& d) {
+  validate(d.format);
+  if (d.vector_size < 1 || d.vector_size > 4096)
+    throw std::invalid_argument("vector_size must be between 1 and 4096, got " + std::to_string(d.vector_size));
+  if (!is_power_of_two(d.lut_entries) || d.lut_entries > d.format.gamma)
+    throw std::invalid_argument("lut_entries must be a power of two from 1 to gamma = " +
+                                std::to_string(d.format.gamma) + ", got " + std::to_string(d.lut_entries));
+  if (d.lut_bits < 2 || d.lut_bits > 24)
+    throw std::invalid_argument("lut_bits must be between 2 and 24, got " + std::to_string(d.lut_bits));
+  if (d.acc_bits < 4 || d.acc_bits > 32)
+    throw std::invalid_argument("acc_bits must be between 4 and 32, got " + std::to_string(d.acc_bits));
+  if (d.acc_lsb < -(1 << 17) || d.acc_lsb > (1 << 17))
+    throw std::invalid_argument("acc_lsb must be between -131072 and 131072, got " + std::to_string(d.acc_lsb));
+  for (const int64_t c : lut_constants(d))
+    if (c >> d.lut_bits)
+      throw std::invalid_argument("lut_bits = " + std::to_string(d.lut_bits) + " cannot hold the " +
+                                  std::to_string(d.lut_entries) + " constants of lut_entries: the largest rounds to " +
+                                  std::to_string(c) + "; use more lut_bits or fewer lut_entries");
+  product_table(d);
+}
+
+// The accumulator between vectors, and the running sum within one, as one integer: state = acc * 2^f + Y.
+// Closing a vector aligns Y, adds it to acc and keeps acc within acc_bits.
+template <typename State>
+struct Accumulator {
+  int fraction_bits;
+  State half;       // added before the alignment shift: 0 truncates, 2^(f-1) rounds to nearest
+  State low, high;  // the range of acc
+  int acc_bits;
+  Overflow overflow;
+
+  explicit LNS_HD Accumulator(const Datapath& d)
+      : fraction_bits(d.fraction_bits()),
+        half(d.rounding == Alignment::nearest ? State{1} << (d.fraction_bits() - 1) : State{0}),
+        low(-(State{1} << (d.acc_bits - 1))),
+        high((State{1} << (d.acc_bits - 1)) - 1),
+        acc_bits(d.acc_bits),
+        overflow(d.overflow) {}
+
+  // The aligned sum before it meets the width of the accumulator.
+  LNS_HD State aligned(State state) const { return (state + half) >> fraction_bits; }
+  LNS_HD bool overflows(State acc) const { return acc < low || acc > high; }
+  LNS_HD State narrow(State acc) const {
+    if (overflow == Overflow::saturate) return acc < low ? low : (acc > high ? high : acc);
+    const int drop = static_cast<int>(8 * sizeof(State)) - acc_bits;
+    using Unsigned = std::make_unsigned_t<State>;
+    return static_cast<State>(static_cast<Unsigned>(acc) << drop) >> drop;
+  }
+  LNS_HD State close(State state) const { return narrow(aligned(state)) * (State{1} << fraction_bits); }
+  LNS_HD int32_t read(State closed) const { return static_cast<int32_t>(closed >> fraction_bits); }
+};
+
+// Does state = acc * 2^f + Y always fit 32 bits? The table's largest entry bounds a lane.
+inline bool fits_int32(const Datapath& d, const std::vector<int64_t>& table) {
+  int64_t largest = 0;
+  for (const int64_t t : table) largest = t > largest ? t : largest;
+  const __int128 bound = static_cast<__int128>(largest) * d.vector_size +
+                         (static_cast<__int128>(1) << (d.fraction_bits() + d.acc_bits - 1)) +
+                         (static_cast<__int128>(1) << d.fraction_bits());
+  return bound <= INT32_MAX;
+}
+
+// acc * 2^(acc_lsb + k_a + k_b) in float32, rounded once; NaN if either operand's scale is.
+LNS_HD inline float read_out(int32_t acc, int acc_lsb, uint32_t scale_a, uint32_t scale_b) {
+  if (scale_is_nan(scale_a) || scale_is_nan(scale_b)) return bits_float(kNanBits);
+  return static_cast<float>(acc * pow2(acc_lsb + scale_exponent(scale_a) + scale_exponent(scale_b)));
+}
+
+}  // namespace lns

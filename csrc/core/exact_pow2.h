@@ -1,0 +1,65 @@
+// Exact integer roundings of 2^(a/b): the only source of the quantizer's thresholds and the datapath's constants.
+// No floating-point function is called, so every platform gets the same integers.
+#pragma once
+
+#include <cstdint>
+#include <stdexcept>
+
+namespace lns {
+
+// floor(sqrt(x)) of a 128-bit integer, by Newton's iteration from above.
+inline unsigned __int128 isqrt(unsigned __int128 x) {
+  if (x < 2) return x;
+  int width = 0;
+  for (unsigned __int128 t = x; t != 0; t >>= 1) ++width;
+  unsigned __int128 r = static_cast<unsigned __int128>(1) << ((width + 1) / 2);
+  for (;;) {
+    const unsigned __int128 next = (r + x / r) >> 1;
+    if (next >= r) return r;
+    r = next;
+  }
+}
+
+// floor(2^(a/b) * 2^s) for 0 <= a <= b, b a power of two up to 2^20, 0 <= s <= 30. The powers 2^(1/2^i) are
+// truncated at 62 fraction bits, so the product is short by less than `slack`; the floor is certified by checking
+// that the upper bound has the same one, and the call throws otherwise (for a not in {0, b} the value is irrational).
+inline uint64_t floor_pow2(int64_t a, int64_t b, int s) {
+  constexpr int kFraction = 62;
+  if (a == b) return uint64_t{2} << s;
+  unsigned __int128 root = static_cast<unsigned __int128>(2) << kFraction;  // 2^(1/1)
+  unsigned __int128 value = static_cast<unsigned __int128>(1) << kFraction;
+  for (int64_t bit = b >> 1; bit != 0; bit >>= 1) {
+    root = isqrt(root << kFraction);
+    if (a & bit) value = (value * root) >> kFraction;
+  }
+  constexpr uint64_t slack = 1u << 8;  // 20 roots and 20 products, each off by less than 4 units
+  const int drop = kFraction - s;
+  const uint64_t low = static_cast<uint64_t>(value >> drop);
+  if (a != 0 && low != static_cast<uint64_t>((value + slack) >> drop))
+    throw std::logic_error("floor_pow2: 62 fraction bits do not decide this constant");
+  return low;
+}
+
+// round(2^(a/b) * 2^s): the value is never half-way, so it is floor(2x) + 1 halved.
+inline uint64_t round_pow2(int64_t a, int64_t b, int s) { return (floor_pow2(a, b, s + 1) + 1) >> 1; }
+
+// The double nearest to 2^(-1/gamma), from its first 53 bits and a rounding bit.
+inline double inverse_step(int gamma) {
+  if (gamma == 1) return 0.5;
+  // 2^(-1/gamma) = 2^((gamma-1)/gamma) / 2, and 2^((gamma-1)/gamma) lies in [1, 2): 52 fraction bits.
+  constexpr int kFraction = 62;
+  unsigned __int128 root = static_cast<unsigned __int128>(2) << kFraction;
+  unsigned __int128 value = static_cast<unsigned __int128>(1) << kFraction;
+  for (int bit = gamma >> 1; bit != 0; bit >>= 1) {
+    root = isqrt(root << kFraction);
+    value = (value * root) >> kFraction;  // every bit of gamma-1 is set
+  }
+  constexpr int drop = kFraction - 52;
+  constexpr unsigned __int128 half = static_cast<unsigned __int128>(1) << (drop - 1);
+  const uint64_t mantissa = static_cast<uint64_t>((value + half) >> drop);
+  if (mantissa != static_cast<uint64_t>((value + half + (1u << 8)) >> drop))
+    throw std::logic_error("inverse_step: 62 fraction bits do not decide this constant");
+  return static_cast<double>(mantissa) / 9007199254740992.0;  // 2^53
+}
+
+}  // namespace lns

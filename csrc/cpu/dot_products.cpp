@@ -1,0 +1,338 @@
+// Blocking, path choice and threads for the dot-product engine. A task is a block of rows of the longer operand
+// against a panel of the other; it walks K once, one datapath vector at a time, with its accumulators in scratch.
+#include "cpu/dot_products.h"
+
+#include <algorithm>
+#include <atomic>
+#include <new>
+#include <utility>
+
+#include "cpu/kernels.h"
+#include "cpu/parallel.h"
+
+namespace lns::cpu {
+
+namespace {
+
+// Rows of a task's block, and 16-column groups of its panel: the block's lanes stay in L1/L2 while the panel's
+// groups pass over them, and a table built for 16 columns is used `kBlockRows` times.
+constexpr int64_t kBlockRows = 1024;
+constexpr int64_t kPanelGroups = 8;
+// Building a row table costs as much as this many rows of use, and a look-up this many row additions (measured).
+constexpr int64_t kBuildRows = 160;
+constexpr int64_t kLookupCost = 8;
+
+int64_t ceil_div(int64_t n, int64_t unit) { return (n + unit - 1) / unit; }
+
+// Uninitialised memory aligned for any vector.
+template <typename T>
+class Scratch {
+ public:
+  explicit Scratch(int64_t n) : data_(static_cast<T*>(::operator new(n * sizeof(T), std::align_val_t(64)))) {}
+  ~Scratch() {
+    if (data_) ::operator delete(data_, std::align_val_t(64));
+  }
+  Scratch(Scratch&& other) noexcept : data_(std::exchange(other.data_, nullptr)) {}
+  Scratch& operator=(Scratch&&) = delete;
+  T* get() const { return data_; }
+
+ private:
+  T* data_;
+};
+
+// Costs of having `columns` on the table side and `rows` on the other, in row additions per lane.
+int64_t rows_cost(int64_t rows, int64_t columns) {
+  return ceil_div(columns, kColumns) * (rows + kBuildRows * ceil_div(rows, kBlockRows));
+}
+int64_t lookup_cost(int64_t rows, int64_t columns) { return ceil_div(columns, kColumns) * rows * kLookupCost; }
+
+}  // namespace
+
+const char* path_name(Path path) {
+  return path == Path::rows ? "rows" : path == Path::lookup32 ? "lookup32" : "lookup64";
+}
+
+struct Engine::Tables {
+  bool narrow;     // the accumulator state fits 32 bits
+  int zero_start;  // where the look-up tables continue with zeros: the exponent given to zero codes
+  SignedProducts products;
+  std::vector<int32_t> lookup32;
+  std::vector<int64_t> lookup64;
+};
+
+Engine::Engine(const Datapath& datapath) : datapath_(datapath) {
+  validate(datapath);
+  auto tables = std::make_unique<Tables>();
+  const std::vector<int64_t> product = product_table(datapath);
+  const int e_max = datapath.format.e_max();
+  tables->narrow = fits_int32(datapath, product);
+  tables->zero_start = static_cast<int>(product.size());
+  if (tables->narrow) {
+    tables->lookup32.assign(product.begin(), product.end());
+    tables->lookup32.resize(product.size() + e_max + 1, 0);
+    if (datapath.format.bits <= 8)
+      for (size_t p = 0; p < product.size(); ++p) {
+        tables->products.positive[p] = static_cast<int32_t>(product[p]);
+        tables->products.negative[p] = -static_cast<int32_t>(product[p]);
+      }
+  } else {
+    tables->lookup64 = product;
+    tables->lookup64.resize(product.size() + e_max + 1, 0);
+  }
+  tables_ = std::move(tables);
+}
+
+Engine::~Engine() = default;
+
+Path Engine::path(int64_t left_rows, int64_t right_rows) const {
+  if (!tables_->narrow) return Path::lookup64;
+  if (datapath_.format.bits > 8) return Path::lookup32;
+  const int64_t longer = std::max(left_rows, right_rows), shorter = std::min(left_rows, right_rows);
+  return rows_cost(longer, shorter) <= lookup_cost(longer, shorter) ? Path::rows : Path::lookup32;
+}
+
+namespace {
+
+// The ways to add a tile of lanes to a group of 16 columns, behind one shape: a lane type, an accumulator state, how
+// many lanes to take at once, how to prepare those lanes of the columns, and how to add the rows.
+class RowPath {
+ public:
+  using Lane = uint8_t;
+  using State = int32_t;
+  static constexpr int kDepth = kRowDepth;
+
+  RowPath(const Kernels& kernel, const SignedProducts& products) : kernel_(kernel), products_(products) {}
+
+  void prepare(const Lane* columns, int stride, int depth) {
+    kernel_.build_rows(products_, columns, stride, depth, rows_.get());
+  }
+  void add(const Lane* lanes, int stride, int64_t n, int depth, State* state) const {
+    kernel_.add_rows(lanes, stride, n, depth, rows_.get(), state);
+  }
+  void close(const Accumulator<State>& a, State* state, int64_t n, int64_t* overflows) const {
+    kernel_.close32(a, state, n, overflows);
+  }
+
+ private:
+  const Kernels& kernel_;
+  const SignedProducts& products_;
+  Scratch<int32_t> rows_{kRowDepth * kLaneCodes * kColumns};
+};
+
+template <typename StateType>
+class LookupPath {
+ public:
+  using Lane = int16_t;
+  using State = StateType;
+  static constexpr int kDepth = 32;
+
+  LookupPath(const Kernels& kernel, const State* table, int zero_start)
+      : kernel_(kernel), table_(table), zero_start_(zero_start) {}
+
+  void prepare(const Lane* columns, int stride, int depth) {
+    for (int d = 0; d < depth; ++d)
+      for (int c = 0; c < kColumns; ++c) {
+        const int lane = columns[c * stride + d];
+        columns_.get()[d].start[c] = lane == 0 ? zero_start_ : lane < 0 ? -lane : lane;
+        columns_.get()[d].sign[c] = lane < 0 ? -1 : 0;
+      }
+  }
+  void add(const Lane* lanes, int stride, int64_t n, int depth, State* state) const {
+    if constexpr (sizeof(State) == 4)
+      kernel_.add_lookups32(lanes, stride, n, depth, columns_.get(), table_, state);
+    else
+      kernel_.add_lookups64(lanes, stride, n, depth, columns_.get(), table_, state);
+  }
+  void close(const Accumulator<State>& a, State* state, int64_t n, int64_t* overflows) const {
+    if constexpr (sizeof(State) == 4)
+      kernel_.close32(a, state, n, overflows);
+    else
+      kernel_.close64(a, state, n, overflows);
+  }
+
+ private:
+  const Kernels& kernel_;
+  const State* table_;
+  int zero_start_;
+  Scratch<LookupLane<State>> columns_{kDepth};
+};
+
+// How a batch of equal products is cut into tasks: blocks of rows of the longer side, panels of the shorter.
+struct Plan {
+  const std::vector<Product>& batch;
+  const Datapath& datapath;
+  bool accumulators, count, left_is_long;
+  int64_t rows, columns, block, blocks, panels;
+
+  Plan(const std::vector<Product>& batch, const Datapath& datapath, bool accumulators, bool count)
+      : batch(batch), datapath(datapath), accumulators(accumulators), count(count) {
+    const int64_t left = batch.front().left.rows, right = batch.front().right.rows;
+    left_is_long = left >= right;
+    rows = std::max(left, right);
+    columns = std::min(left, right);
+    panels = ceil_div(columns, kPanelGroups * kColumns);
+    // Blocks of equal size, and enough of them for every thread.
+    const int64_t products = panels * static_cast<int64_t>(batch.size());
+    const int64_t wanted = std::max(ceil_div(rows, kBlockRows), ceil_div(num_threads(), products));
+    block = ceil_div(rows, wanted);
+    blocks = ceil_div(rows, block);
+  }
+  int64_t tasks() const { return static_cast<int64_t>(batch.size()) * panels * blocks; }
+  int64_t groups() const { return ceil_div(std::min(columns, kPanelGroups * kColumns), kColumns); }
+};
+
+// A block of one product.
+struct Task {
+  const Product& product;
+  const Side &long_side, &short_side;
+  int64_t row0, rows, column0, columns;
+
+  Task(const Plan& plan, int64_t i)
+      : product(plan.batch[i / (plan.panels * plan.blocks)]),
+        long_side(plan.left_is_long ? product.left : product.right),
+        short_side(plan.left_is_long ? product.right : product.left),
+        row0(i % plan.blocks * plan.block),
+        rows(std::min(plan.block, plan.rows - row0)),
+        column0(i / plan.blocks % plan.panels * kPanelGroups * kColumns),
+        columns(std::min(kPanelGroups * kColumns, plan.columns - column0)) {}
+};
+
+// One thread's scratch, and the walk of a task along K.
+template <typename Path>
+class Worker {
+ public:
+  using Lane = typename Path::Lane;
+  using State = typename Path::State;
+
+  Worker(const Plan& plan, Path path)
+      : plan_(plan),
+        path_(std::move(path)),
+        accumulator_(plan.datapath),
+        stride_(plan.datapath.vector_size),
+        lanes_(plan.block * stride_),
+        columns_(plan.groups() * kColumns * stride_),
+        state_(plan.block * plan.groups() * kColumns) {}
+
+  int64_t overflows = 0;
+
+  void run(const Task& t) {
+    const int64_t groups = ceil_div(t.columns, kColumns), k = t.product.k;
+    std::fill_n(state_.get(), groups * t.rows * kColumns, State{0});
+    // A partial group's missing columns are zero codes.
+    std::fill_n(columns_.get() + t.columns * stride_, (groups * kColumns - t.columns) * stride_, Lane{0});
+    for (int64_t k0 = 0; k0 < k; k0 += stride_) {
+      const int depth = static_cast<int>(std::min<int64_t>(stride_, k - k0));
+      t.long_side.operand->fill(lanes_.get(), stride_, t.row0, t.rows, k0, depth);
+      t.short_side.operand->fill(columns_.get(), stride_, t.column0, t.columns, k0, depth);
+      for (int64_t g = 0; g < groups; ++g) {
+        State* group_state = state_.get() + g * t.rows * kColumns;
+        for (int d = 0; d < depth; d += Path::kDepth) {
+          const int part = std::min(Path::kDepth, depth - d);
+          path_.prepare(columns_.get() + g * kColumns * stride_ + d, stride_, part);
+          path_.add(lanes_.get() + d, stride_, t.rows, part, group_state);
+        }
+        path_.close(accumulator_, group_state, t.rows, plan_.count ? &overflows : nullptr);
+      }
+    }
+    write(t);
+  }
+
+ private:
+  void write(const Task& t) const {
+    const Side &rows = t.long_side, &columns = t.short_side;
+    float* const values = static_cast<float*>(t.product.output);
+    int32_t* const accumulators = static_cast<int32_t*>(t.product.output);
+    for (int64_t c = 0; c < t.columns; ++c) {
+      const int64_t column_at = columns.output(t.column0 + c);
+      const uint32_t column_scale = float_bits(columns.scale[columns.scale_axis(t.column0 + c)]);
+      const State* state = state_.get() + c / kColumns * t.rows * kColumns + c % kColumns;
+      for (int64_t r = 0; r < t.rows; ++r) {
+        const int32_t acc = accumulator_.read(state[r * kColumns]);
+        const int64_t row = t.row0 + r, at = column_at + rows.output(row);
+        if (plan_.accumulators)
+          accumulators[at] = acc;
+        else
+          values[at] = read_out(acc, plan_.datapath.acc_lsb, float_bits(rows.scale[rows.scale_axis(row)]), column_scale);
+      }
+    }
+  }
+
+  const Plan& plan_;
+  Path path_;
+  Accumulator<State> accumulator_;
+  int stride_;
+  Scratch<Lane> lanes_, columns_;
+  Scratch<State> state_;
+};
+
+// Runs all tasks of a plan with one worker a thread; returns how often an accumulator overflowed.
+template <typename Path, typename... Args>
+int64_t run_tasks(const Plan& plan, Args&&... args) {
+  std::atomic<int64_t> overflows{0};
+  parallel_for(plan.tasks(), 1, [&](int64_t begin, int64_t end) {
+    Worker<Path> worker(plan, Path(args...));
+    for (int64_t i = begin; i < end; ++i) worker.run(Task(plan, i));
+    overflows += worker.overflows;
+  });
+  return overflows;
+}
+
+// Zero lanes and vanished products of one product, from a histogram of exponents per K: O(K * (rows + columns)).
+void count_lanes(const Product& p, const Datapath& d, Counters& counters) {
+  constexpr int64_t kChunk = 256;
+  const int e_max = d.format.e_max();
+  const int64_t first_visible = d.first_visible_product();
+  std::vector<int64_t> at_most(e_max + 1);
+  std::vector<int16_t> tile(kChunk);
+  for (int64_t k = 0; k < p.k; ++k) {
+    std::fill(at_most.begin(), at_most.end(), 0);
+    for (int64_t r0 = 0; r0 < p.left.rows; r0 += kChunk) {
+      const int64_t n = std::min(kChunk, p.left.rows - r0);
+      p.left.operand->fill(tile.data(), 1, r0, n, k, 1);
+      for (int64_t r = 0; r < n; ++r) ++at_most[tile[r] < 0 ? -tile[r] : tile[r]];
+    }
+    const int64_t nonzero_left = p.left.rows - at_most[0];
+    at_most[0] = 0;
+    for (int e = 1; e <= e_max; ++e) at_most[e] += at_most[e - 1];
+    int64_t nonzero_right = 0;
+    for (int64_t r0 = 0; r0 < p.right.rows; r0 += kChunk) {
+      const int64_t n = std::min(kChunk, p.right.rows - r0);
+      p.right.operand->fill(tile.data(), 1, r0, n, k, 1);
+      for (int64_t r = 0; r < n; ++r) {
+        if (tile[r] == 0) continue;
+        ++nonzero_right;
+        const int64_t limit = first_visible - 1 - (tile[r] < 0 ? -tile[r] : tile[r]);
+        if (limit > 0) counters.vanished += at_most[std::min<int64_t>(limit, e_max)];
+      }
+    }
+    counters.zero_lanes += p.left.rows * p.right.rows - nonzero_left * nonzero_right;
+  }
+  counters.vectors += p.left.rows * p.right.rows * ceil_div(p.k, d.vector_size);
+}
+
+}  // namespace
+
+void Engine::run(const std::vector<Product>& batch, bool accumulators, Counters* counters) const {
+  if (batch.empty() || batch.front().left.rows == 0 || batch.front().right.rows == 0) return;
+  const Plan plan(batch, datapath_, accumulators, counters != nullptr);
+  const Kernels& kernel = kernels();
+  const Tables& t = *tables_;
+  int64_t overflows = 0;
+  switch (path(plan.rows, plan.columns)) {
+    case Path::rows:
+      overflows = run_tasks<RowPath>(plan, kernel, t.products);
+      break;
+    case Path::lookup32:
+      overflows = run_tasks<LookupPath<int32_t>>(plan, kernel, t.lookup32.data(), t.zero_start);
+      break;
+    case Path::lookup64:
+      overflows = run_tasks<LookupPath<int64_t>>(plan, kernel, t.lookup64.data(), t.zero_start);
+      break;
+  }
+  if (counters) {
+    counters->saturations += overflows;
+    for (const Product& p : batch) count_lanes(p, datapath_, *counters);
+  }
+}
+
+}  // namespace lns::cpu

@@ -1,0 +1,145 @@
+// Splits tensors into runs of one scale and hands the runs to the kernels of the instruction set in use.
+#include "cpu/elementwise.h"
+
+#include <atomic>
+#include <functional>
+#include <vector>
+
+#include "cpu/kernels.h"
+#include "cpu/parallel.h"
+
+namespace lns::cpu {
+
+namespace {
+
+constexpr int64_t kGrain = 16384;  // elements worth a thread
+
+// Calls body(slice, first, n) for runs of elements that are consecutive in memory and share a scale, in parallel.
+void for_runs(const Slices& s, const std::function<void(int64_t, int64_t, int64_t)>& body) {
+  if (s.slices == 1) {
+    parallel_for(s.numel(), kGrain, [&](int64_t begin, int64_t end) { body(0, begin, end - begin); });
+    return;
+  }
+  if (s.inner == 0) return;
+  const int64_t grain = std::max<int64_t>(1, kGrain / s.inner);
+  parallel_for(s.outer * s.slices, grain, [&](int64_t begin, int64_t end) {
+    for (int64_t run = begin; run < end; ++run) body(run % s.slices, run * s.inner, s.inner);
+  });
+}
+
+void raise_to(std::atomic<uint32_t>& top, uint32_t value) {
+  uint32_t seen = top.load();
+  while (seen < value && !top.compare_exchange_weak(seen, value)) {
+  }
+}
+
+template <typename Body>
+void with_code_type(const Format& f, Body body) {
+  if (f.bits > 8)
+    body(int16_t{});
+  else
+    body(uint8_t{});
+}
+
+}  // namespace
+
+void quantize(const Quantizer& q, const RandomState& random, const float* x, const Slices& s, void* codes,
+              float* scale) {
+  const Kernels& kernel = kernels();
+  std::vector<std::atomic<uint32_t>> top(s.slices);
+  for_runs(s, [&](int64_t slice, int64_t first, int64_t n) { raise_to(top[slice], kernel.magnitude_max(x + first, n)); });
+  for (int64_t i = 0; i < s.slices; ++i) scale[i] = bits_float(scale_for(q, top[i]));
+  for_runs(s, [&](int64_t slice, int64_t first, int64_t n) {
+    const uint32_t bits = float_bits(scale[slice]);
+    const int k = scale_is_nan(bits) ? 0 : scale_exponent(bits);
+    if (q.format.bits > 8)
+      kernel.quantize16(q, random, x + first, n, first, k, static_cast<int16_t*>(codes) + first);
+    else
+      kernel.quantize8(q, random, x + first, n, first, k, static_cast<uint8_t*>(codes) + first);
+  });
+}
+
+void dequantize(const CodeView& codes, const QuantizerTables& tables, const float* scale, const Slices& s, float* x) {
+  const Format& f = codes.format;
+  with_code_type(f, [&](auto type) {
+    using Code = decltype(type);
+    const Code* from = static_cast<const Code*>(codes.data);
+    for_runs(s, [&](int64_t slice, int64_t first, int64_t n) {
+      const uint32_t bits = float_bits(scale[slice]);
+      // A short code's values are few: look them up. A long run of them pays for the table.
+      if (f.bits <= 8 && n >= 512) {
+        float values[256];
+        for (int c = 0; c < (1 << f.bits); ++c) values[c] = dequantize_one(f, tables.values.data(), c, bits);
+        for (int64_t i = first; i < first + n; ++i) x[i] = values[static_cast<uint8_t>(from[i])];
+      } else {
+        for (int64_t i = first; i < first + n; ++i) x[i] = dequantize_one(f, tables.values.data(), from[i], bits);
+      }
+    });
+  });
+}
+
+void rescale(const Quantizer& q, const RandomState& random, const void* codes, const float* old_scale,
+             const float* new_scale, const Slices& s, void* out) {
+  with_code_type(q.format, [&](auto type) {
+    using Code = decltype(type);
+    const Code* from = static_cast<const Code*>(codes);
+    Code* to = static_cast<Code*>(out);
+    for_runs(s, [&](int64_t slice, int64_t first, int64_t n) {
+      const uint32_t old_bits = float_bits(old_scale[slice]), new_bits = float_bits(new_scale[slice]);
+      const bool nan = scale_is_nan(old_bits) || scale_is_nan(new_bits);
+      for (int64_t i = first; i < first + n; ++i)
+        to[i] = nan ? from[i]
+                    : static_cast<Code>(rescale_code(q, from[i], scale_exponent(old_bits), scale_exponent(new_bits),
+                                                     q.underflow == Underflow::stochastic ? philox_u24(random, i) : 0));
+    });
+  });
+}
+
+void forward_codes(const Format& forward, const CodeView& update, const float* update_scale, const Slices& s,
+                   void* codes, float* scale) {
+  const int shift = log2_exact(update.format.gamma) - log2_exact(forward.gamma);
+  with_code_type(update.format, [&](auto from_type) {
+    using From = decltype(from_type);
+    const From* from = static_cast<const From*>(update.data);
+    std::vector<std::atomic<uint32_t>> top(s.slices);
+    if (spans_fewer_octaves(forward, update.format)) {
+      for_runs(s, [&](int64_t slice, int64_t first, int64_t n) {
+        int largest = 0;
+        for (int64_t i = first; i < first + n; ++i) largest = std::max(largest, update.format.exponent(from[i]));
+        raise_to(top[slice], static_cast<uint32_t>(largest));
+      });
+    }
+    for (int64_t i = 0; i < s.slices; ++i) {
+      const uint32_t bits = float_bits(update_scale[i]);
+      const bool nan = scale_is_nan(bits);
+      scale[i] = bits_float(nan ? kNanBits
+                                : scale_bits(forward_scale(forward, update.format, shift, static_cast<int>(top[i]),
+                                                           scale_exponent(bits))));
+    }
+    with_code_type(forward, [&](auto to_type) {
+      using To = decltype(to_type);
+      To* to = static_cast<To*>(codes);
+      for_runs(s, [&](int64_t slice, int64_t first, int64_t n) {
+        const uint32_t old_bits = float_bits(update_scale[slice]), new_bits = float_bits(scale[slice]);
+        const int octaves = scale_is_nan(old_bits) ? 0 : scale_exponent(old_bits) - scale_exponent(new_bits);
+        const Coarsening c = {update.format, forward, shift, forward.gamma * octaves};
+        for (int64_t i = first; i < first + n; ++i) to[i] = static_cast<To>(coarsen_code(c, from[i]));
+      });
+    });
+  });
+}
+
+void madam_step(const Quantizer& q, const MadamStep& step, const RandomState& random, void* codes, const float* scale,
+                const float* grad, float* moment, const float* cap, const Slices& s) {
+  const Kernels& kernel = kernels();
+  const Format& f = q.format;
+  for_runs(s, [&](int64_t slice, int64_t first, int64_t n) {
+    const int e_cap = cap_code(q, cap[slice], float_bits(scale[slice]));
+    if (f.bits > 8)
+      kernel.madam16(f, step, random, static_cast<int16_t*>(codes) + first, grad + first, moment + first, n, first, e_cap);
+    else
+      kernel.madam8(f, step, random, static_cast<uint8_t*>(codes) + first, grad + first, moment + first, n, first, e_cap);
+  });
+}
+
+}  // namespace lns::cpu

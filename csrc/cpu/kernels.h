@@ -1,0 +1,72 @@
+// The inner loops that are compiled once per instruction set, and the choice among them at run time.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "core/datapath.h"
+#include "core/madam.h"
+#include "core/rescale.h"
+
+namespace lns::cpu {
+
+constexpr int kColumns = 16;      // columns that one pass over the left operand serves
+constexpr int kLaneCodes = 256;   // rows per lane of a row table: sign and 7-bit exponent of the left code
+constexpr int kRowDepth = 8;      // lanes whose row tables are held at once (128 KB)
+
+// Signed product tables for the row path, 32 bits, padded so that any 16 consecutive exponents may be read.
+struct SignedProducts {
+  static constexpr int kEntries = 2 * 127 + 1 + 16;
+  int32_t positive[kEntries] = {};
+  int32_t negative[kEntries] = {};
+  int32_t zero[kEntries] = {};
+};
+
+// A block of 16 right-hand columns for the look-up path: where in the product table each lane starts, and its sign.
+// The start of a zero code lies past the products, where the table holds zeros.
+template <typename State>
+struct LookupLane {
+  int32_t start[kColumns];
+  State sign[kColumns];  // 0 or -1
+};
+
+struct Kernels {
+  const char* name;
+
+  // rows[d][code][column] = product of `code` with column's code at lane d, for `depth` lanes.
+  // columns: [16][stride] codes, one row per column.
+  void (*build_rows)(const SignedProducts& products, const uint8_t* columns, int stride, int depth, int32_t* rows);
+  // state[i][16] += sum over lanes d of rows[d][codes[i][d]].
+  void (*add_rows)(const uint8_t* codes, int stride, int64_t n, int depth, const int32_t* rows, int32_t* state);
+
+  // state[i][16] += sum over lanes of the signed product table's entries, for any format.
+  void (*add_lookups32)(const int16_t* lanes, int stride, int64_t n, int depth, const LookupLane<int32_t>* columns,
+                        const int32_t* table, int32_t* state);
+  void (*add_lookups64)(const int16_t* lanes, int stride, int64_t n, int depth, const LookupLane<int64_t>* columns,
+                        const int64_t* table, int64_t* state);
+
+  // Ends a vector: align, accumulate, saturate or wrap. Adds the number of overflows to *overflows if it is given.
+  void (*close32)(const Accumulator<int32_t>& accumulator, int32_t* state, int64_t n, int64_t* overflows);
+  void (*close64)(const Accumulator<int64_t>& accumulator, int64_t* state, int64_t n, int64_t* overflows);
+
+  // Largest magnitude of n floats, as float bits; NaN and Inf compare above every finite number.
+  uint32_t (*magnitude_max)(const float* x, int64_t n);
+  // Codes of n floats at one scale; `first` is the element index of x[0] for the random bits.
+  void (*quantize8)(const Quantizer& q, const RandomState& random, const float* x, int64_t n, uint64_t first, int k,
+                    uint8_t* codes);
+  void (*quantize16)(const Quantizer& q, const RandomState& random, const float* x, int64_t n, uint64_t first, int k,
+                     int16_t* codes);
+  void (*madam8)(const Format& f, const MadamStep& s, const RandomState& random, uint8_t* codes, const float* grad,
+                 float* moment, int64_t n, uint64_t first, int e_cap);
+  void (*madam16)(const Format& f, const MadamStep& s, const RandomState& random, int16_t* codes, const float* grad,
+                  float* moment, int64_t n, uint64_t first, int e_cap);
+};
+
+// The names that this machine can run, best last.
+std::vector<std::string> available_isas();
+// The kernels in use: the best available, or the one that LNS_SIM_ISA or set_isa names. Throws if it cannot run.
+const Kernels& kernels();
+void set_isa(const std::string& name);
+
+}  // namespace lns::cpu

@@ -1,0 +1,212 @@
+// Operands of dot products. Every GEMM and every pass of a convolution is "all rows of one operand against all rows
+// of another, along a common K"; an Operand knows how to hand out a tile of its rows without ever storing a matrix.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+#include <memory>
+
+#include "core/format.h"
+
+namespace lns::cpu {
+
+// A two-level index: i -> (i / inner) * outer_stride + (i % inner) * inner_stride.
+struct Axis {
+  int64_t inner = 1;
+  int64_t inner_stride = 0;
+  int64_t outer_stride = 0;
+
+  static Axis flat(int64_t n, int64_t stride) { return {n > 0 ? n : 1, stride, 0}; }
+  int64_t operator()(int64_t i) const { return i / inner * outer_stride + i % inner * inner_stride; }
+};
+
+// What the kernels compute on. Row path: sign at bit 7 over a 7-bit exponent. Look-up path: the signed exponent.
+template <typename Lane>
+inline Lane to_lane(const Format& f, int code) {
+  const int e = f.exponent(code);
+  if constexpr (sizeof(Lane) == 1)
+    return static_cast<Lane>(f.negative(code) && e ? 128 | e : e);
+  else
+    return static_cast<Lane>(f.negative(code) ? -e : e);
+}
+
+// Writes tile[r * stride + d] = lane of (row0 + r, k0 + d) for r < rows, d < depth.
+class Operand {
+ public:
+  virtual ~Operand() = default;
+  virtual void fill(uint8_t* tile, int stride, int64_t row0, int64_t rows, int64_t k0, int depth) const = 0;
+  virtual void fill(int16_t* tile, int stride, int64_t row0, int64_t rows, int64_t k0, int depth) const = 0;
+};
+
+// Shares one templated fill_tile between the two lane types.
+template <typename Self>
+class OperandOf : public Operand {
+ public:
+  void fill(uint8_t* tile, int stride, int64_t row0, int64_t rows, int64_t k0, int depth) const override {
+    static_cast<const Self*>(this)->fill_tile(tile, stride, row0, rows, k0, depth);
+  }
+  void fill(int16_t* tile, int stride, int64_t row0, int64_t rows, int64_t k0, int depth) const override {
+    static_cast<const Self*>(this)->fill_tile(tile, stride, row0, rows, k0, depth);
+  }
+};
+
+// Codes at base + row * row_stride + k_axis(k): a matrix of any strides, a convolution's weights, its output gradient.
+template <typename Code>
+class StridedOperand : public OperandOf<StridedOperand<Code>> {
+ public:
+  StridedOperand(const Format& format, const Code* base, int64_t row_stride, const Axis& k_axis)
+      : format_(format), base_(base), row_stride_(row_stride), k_axis_(k_axis) {}
+
+  template <typename Lane>
+  void fill_tile(Lane* tile, int stride, int64_t row0, int64_t rows, int64_t k0, int depth) const {
+    const Code* first = base_ + row0 * row_stride_;
+    for (int d = 0; d < depth;) {
+      const int64_t k = k0 + d, into = k % k_axis_.inner;
+      const int run = static_cast<int>(std::min<int64_t>(depth - d, k_axis_.inner - into));
+      copy(tile + d, stride, first + k_axis_(k), rows, run);
+      d += run;
+    }
+  }
+
+ private:
+  // One run of K in which codes are inner_stride apart.
+  template <typename Lane>
+  void copy(Lane* tile, int stride, const Code* from, int64_t rows, int run) const {
+    if (k_axis_.inner_stride == 1) {
+      if (sizeof(Lane) == 1 && sizeof(Code) == 1 && format_.bits == 8) {  // a code is its lane, but for -0
+        for (int64_t r = 0; r < rows; ++r, from += row_stride_, tile += stride) memcpy(tile, from, run);
+        return;
+      }
+      for (int64_t r = 0; r < rows; ++r, from += row_stride_, tile += stride)
+        for (int d = 0; d < run; ++d) tile[d] = to_lane<Lane>(format_, from[d]);
+      return;
+    }
+    for (int d = 0; d < run; ++d, from += k_axis_.inner_stride)
+      for (int64_t r = 0; r < rows; ++r) tile[r * stride + d] = to_lane<Lane>(format_, from[r * row_stride_]);
+  }
+
+  Format format_;
+  const Code* base_;
+  int64_t row_stride_;
+  Axis k_axis_;
+};
+
+// The geometry of patches in a batch of images: at tap (i, j) the grid position (y, x) sees the image at
+// ((y*grow + i*tap_step + origin) / shrink), and zero outside the image or where the division leaves a rest.
+// A forward pass has grow = stride, tap_step = dilation, origin = -padding, shrink = 1; an input gradient sees the
+// output gradient with grow = 1, tap_step = -dilation, origin = padding, shrink = stride.
+struct PatchAxis {
+  int64_t grid, image, taps;  // extents
+  int64_t grow, tap_step, origin, shrink;
+  int64_t image_stride;
+
+  int64_t position(int64_t grid_index, int64_t tap) const { return grid_index * grow + tap * tap_step + origin; }
+  // The image index seen, or -1.
+  int64_t seen(int64_t grid_index, int64_t tap) const {
+    const int64_t p = position(grid_index, tap);
+    return p >= 0 && p % shrink == 0 && p / shrink < image ? p / shrink : -1;
+  }
+};
+
+struct Patches {
+  PatchAxis y, x;
+  int64_t batch, channels;
+  int64_t batch_stride, channel_stride;
+
+  int64_t positions() const { return batch * y.grid * x.grid; }  // (n, y, x), x fastest
+  int64_t taps() const { return y.taps * x.taps * channels; }    // (i, j, channel), channel fastest
+};
+
+// The patch matrix or its transpose, read straight from the image.
+template <typename Code>
+class PatchOperand : public OperandOf<PatchOperand<Code>> {
+ public:
+  // `taps_are_rows`: rows are taps and K runs over positions (weight gradient), instead of the reverse.
+  PatchOperand(const Format& format, const Code* image, const Patches& patches, bool taps_are_rows)
+      : format_(format), image_(image), p_(patches), taps_are_rows_(taps_are_rows) {}
+
+  template <typename Lane>
+  void fill_tile(Lane* tile, int stride, int64_t row0, int64_t rows, int64_t k0, int depth) const {
+    if (taps_are_rows_) {
+      for (int64_t r = 0; r < rows; ++r) positions(tile + r * stride, 1, row0 + r, k0, depth);
+    } else {
+      for (int d = 0; d < depth; ++d) positions(tile + d, stride, k0 + d, row0, rows);
+    }
+  }
+
+ private:
+  // out[i * step] = lane seen at `tap` from positions first, first + 1, ...
+  template <typename Lane>
+  void positions(Lane* out, int64_t step, int64_t tap, int64_t first, int64_t count) const {
+    const int64_t channel = tap % p_.channels, ij = tap / p_.channels;
+    const int64_t i = ij / p_.x.taps, j = ij % p_.x.taps;
+    int64_t x = first % p_.x.grid, y = first / p_.x.grid % p_.y.grid, n = first / p_.x.grid / p_.y.grid;
+    while (count > 0) {
+      const int64_t run = std::min(count, p_.x.grid - x), row = p_.y.seen(y, i);
+      if (row < 0) {
+        for (int64_t r = 0; r < run; ++r) out[r * step] = 0;
+      } else {
+        const Code* line = image_ + n * p_.batch_stride + channel * p_.channel_stride + row * p_.y.image_stride;
+        copy_line(out, step, line, x, run, j);
+      }
+      out += run * step;
+      count -= run;
+      x = 0;
+      if (++y == p_.y.grid) {
+        y = 0;
+        ++n;
+      }
+    }
+  }
+
+  template <typename Lane>
+  void copy_line(Lane* out, int64_t step, const Code* line, int64_t x, int64_t run, int64_t tap) const {
+    const PatchAxis& a = p_.x;
+    if (a.shrink != 1) {
+      for (int64_t r = 0; r < run; ++r) {
+        const int64_t at = a.seen(x + r, tap);
+        out[r * step] = at < 0 ? Lane{0} : to_lane<Lane>(format_, line[at * a.image_stride]);
+      }
+      return;
+    }
+    const int64_t at = a.position(x, tap);
+    // The first position inside the image, and the first one past it.
+    const int64_t begin = std::clamp<int64_t>(at >= 0 ? 0 : (-at + a.grow - 1) / a.grow, 0, run);
+    const int64_t end = std::clamp<int64_t>(at >= a.image ? 0 : (a.image - at + a.grow - 1) / a.grow, begin, run);
+    for (int64_t r = 0; r < begin; ++r) out[r * step] = 0;
+    for (int64_t r = begin; r < end; ++r)
+      out[r * step] = to_lane<Lane>(format_, line[(at + r * a.grow) * a.image_stride]);
+    for (int64_t r = end; r < run; ++r) out[r * step] = 0;
+  }
+
+  Format format_;
+  const Code* image_;
+  Patches p_;
+  bool taps_are_rows_;
+};
+
+// Codes in memory: uint8 for formats of up to 8 bits, int16 above.
+struct CodeView {
+  const void* data;
+  Format format;
+
+  bool wide() const { return format.bits > 8; }
+  CodeView at(int64_t offset) const {
+    return {static_cast<const char*>(data) + offset * (wide() ? sizeof(int16_t) : sizeof(uint8_t)), format};
+  }
+};
+
+inline std::shared_ptr<const Operand> strided_operand(const CodeView& v, int64_t row_stride, const Axis& k_axis) {
+  if (v.wide())
+    return std::make_shared<StridedOperand<int16_t>>(v.format, static_cast<const int16_t*>(v.data), row_stride, k_axis);
+  return std::make_shared<StridedOperand<uint8_t>>(v.format, static_cast<const uint8_t*>(v.data), row_stride, k_axis);
+}
+
+inline std::shared_ptr<const Operand> patch_operand(const CodeView& v, const Patches& patches, bool taps_are_rows) {
+  if (v.wide())
+    return std::make_shared<PatchOperand<int16_t>>(v.format, static_cast<const int16_t*>(v.data), patches, taps_are_rows);
+  return std::make_shared<PatchOperand<uint8_t>>(v.format, static_cast<const uint8_t*>(v.data), patches, taps_are_rows);
+}
+
+}  // namespace lns::cpu

@@ -1,0 +1,110 @@
+// Turns operator arguments into the core's types, and checks what the kernels rely on. User-facing checks, in the
+// user's terms, are in Python; these guard direct calls of torch.ops.lns_sim.
+#pragma once
+
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <vector>
+
+#include "core/datapath.h"
+#include "core/philox.h"
+#include "cpu/elementwise.h"
+
+namespace lns::ops {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+inline ScalarType code_type(const Format& f) { return f.bits > 8 ? ScalarType::Short : ScalarType::Byte; }
+
+inline Format make_format(int64_t bits, int64_t gamma) {
+  const Format f = {static_cast<int>(bits), static_cast<int>(gamma)};
+  validate(f);
+  return f;
+}
+
+inline void check_codes(const Tensor& codes, const Format& f, const char* name) {
+  STD_TORCH_CHECK(codes.scalar_type() == code_type(f), name, " must be ", f.bits > 8 ? "int16" : "uint8",
+                  " codes for ", f.bits, " bits");
+}
+
+inline void check_float(const Tensor& t, const char* name) {
+  STD_TORCH_CHECK(t.scalar_type() == ScalarType::Float, name, " must be float32");
+}
+
+inline Datapath make_datapath(const std::vector<int64_t>& v) {
+  STD_TORCH_CHECK(v.size() == 9, "datapath must hold 9 integers, got ", v.size());
+  auto at = [&](int i) { return static_cast<int>(v[i]); };
+  return {{at(0), at(1)}, at(2), at(3), at(4), at(5), at(6), static_cast<Alignment>(at(7)), static_cast<Overflow>(at(8))};
+}
+
+// Keeps one value per key for the life of the process: engines and quantizer tables are small and few.
+template <typename Key, typename Value>
+class Cache {
+ public:
+  template <typename Make>
+  const Value& get(const Key& key, Make make) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    std::unique_ptr<const Value>& slot = values_[key];
+    if (!slot) slot = make();
+    return *slot;
+  }
+
+ private:
+  std::mutex mutex_;
+  std::map<Key, std::unique_ptr<const Value>> values_;
+};
+
+inline const QuantizerTables& quantizer_tables(int gamma) {
+  static Cache<int, QuantizerTables> cache;
+  return cache.get(gamma, [&] { return std::make_unique<const QuantizerTables>(gamma); });
+}
+
+inline RandomState random_state(const std::optional<Tensor>& rng) {
+  if (!rng) return {0, 0, 0};
+  STD_TORCH_CHECK(rng->scalar_type() == ScalarType::Long && rng->numel() == 3 && rng->is_contiguous(),
+                  "rng must be a contiguous int64 tensor [seed, step, tensor id]");
+  const int64_t* v = rng->const_data_ptr<int64_t>();
+  return {static_cast<uint64_t>(v[0]), static_cast<uint32_t>(v[1]), static_cast<uint32_t>(v[2])};
+}
+
+// The slices of `dim`, or the whole tensor.
+inline cpu::Slices slices_of(const Tensor& x, std::optional<int64_t> dim) {
+  cpu::Slices s = {1, 1, x.numel()};
+  if (!dim) return s;
+  STD_TORCH_CHECK(*dim >= 0 && *dim < x.dim(), "dim out of range");
+  s = {1, x.size(*dim), 1};
+  for (int64_t d = 0; d < *dim; ++d) s.outer *= x.size(d);
+  for (int64_t d = *dim + 1; d < x.dim(); ++d) s.inner *= x.size(d);
+  return s;
+}
+
+// The slices along which a scale of x's rank varies.
+inline cpu::Slices slices_of_scale(const Tensor& x, const Tensor& scale) {
+  check_float(scale, "scale");
+  if (scale.numel() == 1) return slices_of(x, std::nullopt);
+  STD_TORCH_CHECK(scale.dim() == x.dim(), "scale must be 0-d or of the tensor's rank");
+  std::optional<int64_t> dim;
+  for (int64_t d = 0; d < x.dim(); ++d) {
+    if (scale.size(d) == 1) continue;
+    STD_TORCH_CHECK(!dim && scale.size(d) == x.size(d), "scale may vary along one dimension only");
+    dim = d;
+  }
+  return slices_of(x, dim);
+}
+
+inline std::vector<int64_t> sizes_of(const Tensor& t) {
+  const auto sizes = t.sizes();
+  return std::vector<int64_t>(sizes.begin(), sizes.end());
+}
+
+inline Tensor new_tensor(const Tensor& like, const std::vector<int64_t>& sizes, ScalarType type) {
+  return torch::stable::new_empty(like, sizes, type);
+}
+
+}  // namespace lns::ops

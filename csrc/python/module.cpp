@@ -1,0 +1,84 @@
+// Python bindings of the torch-free core: formats, datapaths, tables, random bits, and what was built. Importing this
+// module also loads the operators that csrc/ops registers with torch.
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include "core/datapath.h"
+#include "core/philox.h"
+#include "cpu/dot_products.h"
+#include "cpu/kernels.h"
+
+namespace py = pybind11;
+
+namespace {
+
+lns::Format format(int bits, int gamma) {
+  const lns::Format f = {bits, gamma};
+  lns::validate(f);
+  return f;
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_C, m) {
+  m.doc() = "Torch-free core of lns_sim";
+  m.attr("__version__") = LNS_SIM_VERSION;
+
+  py::class_<lns::Format>(m, "Format")
+      .def(py::init(&format), py::arg("bits"), py::arg("gamma"))
+      .def_property_readonly("e_max", &lns::Format::e_max)
+      .def("value", [](const lns::Format& f, int code) {
+        return lns::dequantize_one(f, lns::QuantizerTables(f.gamma).values.data(), code, lns::scale_bits(0));
+      });
+
+  py::class_<lns::QuantizerTables>(m, "QuantizerTables")
+      .def(py::init<int>(), py::arg("gamma"))
+      .def_readonly("thresholds", &lns::QuantizerTables::thresholds)
+      .def_readonly("values", &lns::QuantizerTables::values)
+      .def_readonly("inverse_step", &lns::QuantizerTables::inverse_step)
+      .def("log_code", [](const lns::QuantizerTables& t, uint32_t float_bits) {
+        const lns::Format f = {16, static_cast<int>(t.thresholds.size())};
+        return lns::log_code(t.view(f, lns::Rounding::nearest, lns::Underflow::clamp), float_bits & 0x7fffffffu);
+      });
+
+  py::class_<lns::Datapath>(m, "Datapath")
+      .def(py::init([](int bits, int gamma, int vector_size, int lut_entries, int lut_bits, int acc_bits, int acc_lsb,
+                       int rounding, int overflow) {
+        const lns::Datapath d = {format(bits, gamma),
+                                 vector_size,
+                                 lut_entries,
+                                 lut_bits,
+                                 acc_bits,
+                                 acc_lsb,
+                                 static_cast<lns::Alignment>(rounding),
+                                 static_cast<lns::Overflow>(overflow)};
+        lns::validate(d);
+        return d;
+      }))
+      .def_property_readonly("constants", &lns::lut_constants)
+      .def_property_readonly("product_table", &lns::product_table)
+      .def("path", [](const lns::Datapath& d, int64_t left_rows, int64_t right_rows) {
+        return lns::cpu::path_name(lns::cpu::Engine(d).path(left_rows, right_rows));
+      });
+
+  m.def("default_acc_lsb", [](int bits, int gamma, int acc_bits, int headroom_bits) {
+    return lns::default_acc_lsb(format(bits, gamma), acc_bits, headroom_bits);
+  });
+  m.def("philox_word", [](uint64_t seed, uint32_t step, uint32_t tensor, uint64_t element) {
+    return lns::philox_word({seed, step, tensor}, element);
+  });
+
+  m.def("available_isas", &lns::cpu::available_isas);
+  m.def("isa", [] { return std::string(lns::cpu::kernels().name); });
+  m.def("set_isa", &lns::cpu::set_isa);
+  m.def("build_info", [] {
+    py::dict d;
+    d["version"] = LNS_SIM_VERSION;
+    d["compiler"] = LNS_SIM_COMPILER;
+    d["torch_abi"] = LNS_SIM_TORCH_ABI;
+    d["cuda"] = py::none();
+    return d;
+  });
+
+  lns::cpu::kernels();  // an impossible LNS_SIM_ISA fails the import, not the first call
+}

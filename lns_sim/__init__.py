@@ -1,0 +1,10 @@
+"""lns_sim: bit-exact simulation of logarithmic-number-system training hardware, inside PyTorch."""
+
+from lns_sim.version import __version__
+from lns_sim import ops  # loads the extension and registers the operators
+from lns_sim.datapath import Counters, Datapath
+from lns_sim.format import LNSFormat
+from lns_sim.functional import conv2d, matmul, quantize
+from lns_sim.tensor import LNSTensor
+
+__all__ = ["Counters", "Datapath", "LNSFormat", "LNSTensor", "conv2d", "matmul", "quantize", "__version__", "ops"]

@@ -1,0 +1,34 @@
+"""Loads the compiled extension, or says what to run. There is no fallback."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+
+from lns_sim.version import __version__
+
+REBUILD = "pip install --no-build-isolation -e ."
+
+
+@lru_cache(maxsize=1)
+def load():
+    """The extension module; importing it registers the operators in ``torch.ops.lns_sim``.
+
+    Raises:
+        ImportError: it was not built, was built for another Python or version of lns_sim, or needs a newer torch.
+    """
+    version = tuple(int(part) for part in torch.__version__.split(".")[:2])
+    if version < (2, 10):
+        raise ImportError(f"lns_sim needs torch >= 2.10, found {torch.__version__}: pip install 'torch>=2.10'")
+    try:
+        from lns_sim import _C
+    except ImportError as error:
+        raise ImportError(
+            f"lns_sim's compiled extension does not load ({error}). Build it for this Python and torch with: {REBUILD}"
+        ) from error
+    if _C.__version__ != __version__:
+        raise ImportError(
+            f"lns_sim is version {__version__}, but its compiled extension is {_C.__version__}. Rebuild with: {REBUILD}"
+        )
+    return _C

@@ -1,0 +1,229 @@
+"""The public functions on LNSTensors: quantize, matmul, conv2d. They check arguments and call the operators."""
+
+from __future__ import annotations
+
+import torch
+
+from lns_sim.checks import check_choice, check_int
+from lns_sim.datapath import Counters, Datapath
+from lns_sim.format import LNSFormat
+from lns_sim.tensor import LNSTensor
+
+ROUNDINGS = ("nearest", "stochastic")
+UNDERFLOWS = ("clamp", "flush", "stochastic")
+
+
+def random_state(seed: int | None, step: int = 0, tensor_id: int = 0, device=None) -> torch.Tensor:
+    """The operators' random state [seed, step, tensor id] (spec section 6); no seed: one from torch's generator.
+
+    Raises:
+        ValueError: seed is not in [0, 2^64), or step or tensor_id not in [0, 2^32).
+    """
+    if seed is None:
+        seed = int(torch.randint(1 << 62, ()))
+    check_int("seed", seed, 0, (1 << 64) - 1)
+    check_int("step", step, 0, (1 << 32) - 1)
+    check_int("tensor_id", tensor_id, 0, (1 << 32) - 1)
+    signed = seed - (1 << 64) if seed >> 63 else seed
+    return torch.tensor([signed, step, tensor_id], dtype=torch.int64, device=device)
+
+
+def quantize(
+    x: torch.Tensor,
+    format: LNSFormat = LNSFormat(),
+    dim: int | None = None,
+    rounding: str = "nearest",
+    underflow: str = "clamp",
+    seed: int | None = None,
+    step: int = 0,
+    tensor_id: int = 0,
+) -> LNSTensor:
+    """float32 to codes with a power-of-two scale chosen so that the largest magnitude does not clip (spec section 2).
+
+    Args:
+        x: float32, any shape.
+        format: the codes' format.
+        dim: None for one scale, or the dimension along which each slice gets its own.
+        rounding: "nearest" (in log space) or "stochastic" (between neighbouring codes, unbiased in value).
+        underflow: magnitudes below code 1 "clamp" to it, "flush" to zero, or become it with probability
+            |x| / (value of code 1) ("stochastic").
+        seed, step, tensor_id: the random stream, read by the stochastic policies; without a seed one is drawn from
+            torch's generator, so ``torch.manual_seed`` governs it.
+
+    Returns:
+        LNSTensor of x's shape. If x holds NaN or Inf its scale (or the slice's) is NaN, and so is all made of it.
+
+    Raises:
+        TypeError: x is not a float32 tensor.
+        ValueError: another argument is out of range.
+    """
+    if not isinstance(x, torch.Tensor) or isinstance(x, LNSTensor) or x.dtype != torch.float32:
+        got = x.dtype if isinstance(x, torch.Tensor) and not isinstance(x, LNSTensor) else type(x).__name__
+        raise TypeError(f"x must be a float32 tensor, got {got}")
+    if not isinstance(format, LNSFormat):
+        raise TypeError(f"format must be an LNSFormat, got {format!r}")
+    if dim is not None:
+        if x.dim() == 0:
+            raise ValueError("dim must be None for a 0-d tensor")
+        check_int("dim", dim, -x.dim(), x.dim() - 1)
+        dim %= x.dim()
+    check_choice("rounding", rounding, ROUNDINGS)
+    check_choice("underflow", underflow, UNDERFLOWS)
+    rng = None
+    if "stochastic" in (rounding, underflow):
+        rng = random_state(seed, step, tensor_id, x.device)
+    codes, scale = torch.ops.lns_sim.quantize(
+        x, format.bits, format.gamma, dim, ROUNDINGS.index(rounding), UNDERFLOWS.index(underflow), rng
+    )
+    return LNSTensor(codes, scale, format)
+
+
+def _check_operands(datapath: Datapath | None, **operands: LNSTensor) -> Datapath:
+    (name_a, a), (name_b, b) = operands.items()
+    for name, t in operands.items():
+        if not isinstance(t, LNSTensor):
+            raise TypeError(f"{name} must be an LNSTensor (see lns_sim.quantize), got {type(t).__name__}")
+    if datapath is None:
+        datapath = Datapath(max(a.format, b.format, key=lambda f: f.bits))
+    if not isinstance(datapath, Datapath):
+        raise TypeError(f"datapath must be a Datapath, got {datapath!r}")
+    for name, t in operands.items():
+        f, takes = t.format, datapath.format
+        if f.gamma != takes.gamma or f.bits > takes.bits:
+            raise ValueError(
+                f"{name} has format {f!r}, but the datapath takes gamma {takes.gamma} and up to {takes.bits} bits"
+            )
+    if a.device != b.device:
+        raise ValueError(f"{name_a} is on {a.device}, but {name_b} is on {b.device}")
+    return datapath
+
+
+def _scale_like(x: LNSTensor) -> torch.Tensor:
+    return x.scale.reshape([1] * x.dim()) if x.scale.dim() == 0 else x.scale
+
+
+def _results(out, macs: int, counters, count: bool):
+    return (out, Counters.from_tensor(macs, counters)) if count else out
+
+
+def matmul(
+    a: LNSTensor,
+    b: LNSTensor,
+    datapath: Datapath | None = None,
+    return_accumulator: bool = False,
+    counters: bool = False,
+):
+    """a @ b with every dot product on the datapath (spec sections 3 and 4).
+
+    Args:
+        a: shape (..., M, K). Its scale must not vary along K.
+        b: shape (..., K, N), batch dimensions broadcast with a's. Its scale must not vary along K.
+        datapath: None for the default one of the operands' format.
+        return_accumulator: return the int32 accumulators instead of their float32 values.
+        counters: also return a :class:`Counters`.
+
+    Returns:
+        float32 (or int32) of shape (..., M, N); with ``counters`` a pair of that and the counters.
+
+    Raises:
+        TypeError: an operand is not an LNSTensor.
+        ValueError: shapes, scales, formats or devices do not fit; the message says which and how.
+    """
+    datapath = _check_operands(datapath, a=a, b=b)
+    for name, t in (("a", a), ("b", b)):
+        if t.dim() < 2:
+            raise ValueError(f"{name} must have at least 2 dimensions, got shape {tuple(t.shape)}")
+    (m, k), (k_b, n) = a.shape[-2:], b.shape[-2:]
+    if k != k_b:
+        raise ValueError(f"a's last dimension K = {k} must be b's last but one, got b of shape {tuple(b.shape)}")
+    if k == 0:
+        raise ValueError("K is empty: a dot product needs at least one element")
+    a_scale, b_scale = _scale_like(a), _scale_like(b)
+    if a_scale.shape[-1] != 1 or b_scale.shape[-2] != 1:
+        name = "a" if a_scale.shape[-1] != 1 else "b"
+        raise ValueError(f"the scale of {name} varies along K; quantize with dim=None or another dim")
+    try:
+        batch = torch.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+    except RuntimeError:
+        raise ValueError(
+            f"batch dimensions {tuple(a.shape[:-2])} of a and {tuple(b.shape[:-2])} of b do not broadcast"
+        ) from None
+    out, counts = torch.ops.lns_sim.matmul(
+        a.codes.expand(*batch, m, k),
+        a_scale.expand(*batch, m, 1),
+        b.codes.expand(*batch, k, n),
+        b_scale.expand(*batch, 1, n),
+        a.format.bits,
+        b.format.bits,
+        datapath.encode(),
+        return_accumulator,
+        counters,
+    )
+    return _results(out, out.numel() * k, counts, counters)
+
+
+def _pair(name: str, value, low: int) -> list[int]:
+    pair = [value, value] if not isinstance(value, (tuple, list)) else list(value)
+    if len(pair) != 2:
+        raise ValueError(f"{name} must be an integer or a pair, got {value!r}")
+    for v in pair:
+        check_int(name, v, low, None)
+    return pair
+
+
+def conv_geometry(x_shape, w_shape, stride, padding, dilation, groups):
+    """Checked (stride, padding, dilation, output size) of a 2-D convolution; raises ValueError on any misfit."""
+    if len(x_shape) != 4 or len(w_shape) != 4:
+        raise ValueError(f"x and w must have 4 dimensions, got {tuple(x_shape)} and {tuple(w_shape)}")
+    stride, padding, dilation = _pair("stride", stride, 1), _pair("padding", padding, 0), _pair("dilation", dilation, 1)
+    check_int("groups", groups, 1, None)
+    if x_shape[1] != w_shape[1] * groups or w_shape[0] % groups:
+        raise ValueError(
+            f"groups = {groups} does not fit {x_shape[1]} input channels and a weight of shape {tuple(w_shape)}"
+        )
+    if 0 in w_shape[1:]:
+        raise ValueError(f"K is empty: the weight's shape is {tuple(w_shape)}")
+    size = []
+    for n, kernel, s, p, d in zip(x_shape[2:], w_shape[2:], stride, padding, dilation):
+        if n + 2 * p < d * (kernel - 1) + 1:
+            raise ValueError(f"the kernel (size {kernel}, dilation {d}) is larger than the padded input ({n + 2 * p})")
+        size.append((n + 2 * p - d * (kernel - 1) - 1) // s + 1)
+    return stride, padding, dilation, size
+
+
+def conv2d(
+    x: LNSTensor,
+    w: LNSTensor,
+    stride=1,
+    padding=0,
+    dilation=1,
+    groups: int = 1,
+    datapath: Datapath | None = None,
+    return_accumulator: bool = False,
+    counters: bool = False,
+):
+    """2-D convolution with every output a dot product on the datapath over (kh, kw, channel), channel fastest.
+
+    Args:
+        x: shape (N, C, H, W); one scale, or one per image (dim 0).
+        w: shape (O, C / groups, kh, kw); one scale, or one per output channel (dim 0).
+        stride, padding, dilation: integers or pairs; padding is zero codes.
+        groups: blocked connections from input to output channels.
+        datapath, return_accumulator, counters: as in :func:`matmul`.
+
+    Returns:
+        float32 (or int32) of shape (N, O, H', W'); with ``counters`` a pair of that and the counters.
+
+    Raises:
+        TypeError, ValueError: as :func:`matmul`.
+    """
+    datapath = _check_operands(datapath, x=x, w=w)
+    stride, padding, dilation, _ = conv_geometry(x.shape, w.shape, stride, padding, dilation, groups)
+    for name, t in (("x", x), ("w", w)):
+        if any(n > 1 for n in t.scale.shape[1:]):
+            raise ValueError(f"the scale of {name} varies along K; quantize with dim=None or dim=0")
+    out, counts = torch.ops.lns_sim.conv2d(
+        x.codes, x.scale, w.codes, w.scale, x.format.bits, w.format.bits, stride, padding, dilation, groups,
+        datapath.encode(), return_accumulator, counters,
+    )  # fmt: skip
+    return _results(out, out.numel() * w.shape[1:].numel(), counts, counters)

@@ -1,0 +1,7 @@
+"""Operators: the compiled ones with their fake kernels (``fake``), and the differentiable layers made of them."""
+
+from lns_sim import _extension
+
+_extension.load()
+
+from lns_sim.ops import fake  # noqa: E402, F401

@@ -1,0 +1,73 @@
+"""Fake kernels: the shapes and dtypes of the compiled operators, for torch.compile and opcheck.
+
+Each stands for one schema in csrc/ops/library.cpp.
+"""
+
+from __future__ import annotations
+
+import torch
+
+
+def code_dtype(bits: int) -> torch.dtype:
+    return torch.uint8 if bits <= 8 else torch.int16
+
+
+def _product(like: torch.Tensor, shape, accumulators: bool, count: bool):
+    out = like.new_empty(shape, dtype=torch.int32 if accumulators else torch.float32)
+    return out, like.new_empty((4 if count else 0,), dtype=torch.int64)
+
+
+def conv_out_size(size, kernel, stride, padding, dilation) -> list[int]:
+    """Output extents of a convolution over the given input extents."""
+    return [
+        (n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in zip(size, kernel, stride, padding, dilation)
+    ]
+
+
+@torch.library.register_fake("lns_sim::quantize")
+def _(x, bits, gamma, dim, rounding, underflow, rng):
+    scale_shape = [] if dim is None else [n if d == dim else 1 for d, n in enumerate(x.shape)]
+    return x.new_empty(x.shape, dtype=code_dtype(bits)), x.new_empty(scale_shape, dtype=torch.float32)
+
+
+@torch.library.register_fake("lns_sim::dequantize")
+def _(codes, scale, bits, gamma):
+    return codes.new_empty(codes.shape, dtype=torch.float32)
+
+
+@torch.library.register_fake("lns_sim::rescale")
+def _(codes, scale, new_scale, bits, gamma, underflow, rng):
+    return codes.new_empty(codes.shape)
+
+
+@torch.library.register_fake("lns_sim::forward_codes")
+def _(codes, scale, update_bits, update_gamma, bits, gamma):
+    return codes.new_empty(codes.shape, dtype=code_dtype(bits)), scale.new_empty(scale.shape)
+
+
+@torch.library.register_fake("lns_sim::matmul")
+def _(a, a_scale, b, b_scale, a_bits, b_bits, datapath, accumulators, count):
+    return _product(a, [*a.shape[:-1], b.shape[-1]], accumulators, count)
+
+
+@torch.library.register_fake("lns_sim::conv2d")
+def _(x, x_scale, w, w_scale, x_bits, w_bits, stride, padding, dilation, groups, datapath, accumulators, count):
+    size = conv_out_size(x.shape[2:], w.shape[2:], stride, padding, dilation)
+    return _product(x, [x.shape[0], w.shape[0], *size], accumulators, count)
+
+
+@torch.library.register_fake("lns_sim::conv2d_input_gradient")
+def _(dy, dy_scale, w, w_scale, dy_bits, w_bits, input_size, stride, padding, dilation, groups, datapath,
+      accumulators, count):  # fmt: skip
+    return _product(dy, input_size, accumulators, count)
+
+
+@torch.library.register_fake("lns_sim::conv2d_weight_gradient")
+def _(dy, dy_scale, x, x_scale, dy_bits, x_bits, kernel_size, stride, padding, dilation, groups, datapath,
+      accumulators, count):  # fmt: skip
+    return _product(dy, [dy.shape[1], x.shape[1] // groups, *kernel_size], accumulators, count)
+
+
+@torch.library.register_fake("lns_sim::madam_step")
+def _(codes, moment, grad, scale, cap, hyper, bits, gamma, stochastic, rng):
+    return None
