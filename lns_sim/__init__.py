@@ -6,5 +6,11 @@ from lns_sim.datapath import Counters, Datapath
 from lns_sim.format import LNSFormat
 from lns_sim.functional import conv2d, matmul, quantize
 from lns_sim.tensor import LNSTensor
+from lns_sim import nn, optim, recipes, reference
+from lns_sim.counting import count
+from lns_sim.nn import LNSWeight, convert
 
-__all__ = ["Counters", "Datapath", "LNSFormat", "LNSTensor", "conv2d", "matmul", "quantize", "__version__", "ops"]
+__all__ = [
+    "Counters", "Datapath", "LNSFormat", "LNSTensor", "LNSWeight", "conv2d", "convert", "count", "matmul", "nn", "ops",
+    "optim", "quantize", "recipes", "reference", "__version__",
+]  # fmt: skip

@@ -1,0 +1,159 @@
+"""LNS-Madam: multiplicative updates as integer steps on weight codes."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from lns_sim.checks import check_choice, check_number
+from lns_sim.nn.weight import LNSWeight
+from lns_sim.ops.layers import STREAMS
+from lns_sim.tensor import LNSTensor
+
+FLOAT_OPTIMIZERS = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+
+
+class LNSMadam(torch.optim.Optimizer):
+    """LNS-Madam (spec section 5; LNS-Madam, algorithm 1) on LNSWeights, an ordinary optimizer on float parameters.
+
+    A weight's exponent moves by ``round(lr * gamma_update * ghat)`` codes, against its gradient's sign; signs never
+    flip and zeros stay zero. Biases and normalization parameters, which multiplicative updates could not move through
+    zero, go to the named torch optimizer. Both kinds are groups of this one object: schedulers and ``state_dict`` see
+    them alike.
+
+    Args:
+        params: parameters or parameter groups, e.g. ``model.parameters()``. A group holds weights of both kinds freely.
+        lr: octaves per unit of normalized gradient.
+        beta: decay of the second moment, in [0, 1).
+        g_bound: clamp of the normalized gradient.
+        p_scale: weights are kept below ``p_scale`` times the root mean square of their initial values.
+        rounding: "nearest" (half to even) or "stochastic" steps.
+        seed: of the stochastic steps, where a weight's recipe draws no random bits itself.
+        float_optimizer: "sgd", "adam" or "adamw", for all parameters that are not LNSWeights.
+        float_lr: its learning rate.
+        float_kwargs: its other arguments, e.g. ``{"momentum": 0.9}``.
+
+    Raises:
+        ValueError: a non-finite or out-of-range argument, or an unknown optimizer name.
+    """
+
+    def __init__(
+        self,
+        params,
+        lr: float = 1 / 128,
+        beta: float = 0.999,
+        g_bound: float = 10.0,
+        p_scale: float = 3.0,
+        rounding: str = "nearest",
+        seed: int = 0,
+        float_optimizer: str = "sgd",
+        float_lr: float = 0.1,
+        float_kwargs: dict | None = None,
+    ):
+        check_number("lr", lr, 0.0)
+        check_number("float_lr", float_lr, 0.0)
+        check_number("beta", beta, 0.0, math.nextafter(1.0, 0.0))
+        check_number("g_bound", g_bound, 0.0, low_open=True)
+        check_number("p_scale", p_scale, 0.0, low_open=True)
+        check_choice("rounding", rounding, ("nearest", "stochastic"))
+        check_choice("float_optimizer", float_optimizer, FLOAT_OPTIMIZERS)
+        if float_kwargs is None:
+            float_kwargs = {"momentum": 0.9} if float_optimizer == "sgd" else {}
+        codes, floats = [], []
+        for group in [p if isinstance(p, dict) else {"params": [p]} for p in params]:
+            options = {k: v for k, v in group.items() if k != "params"}
+            members = [group["params"]] if isinstance(group["params"], torch.Tensor) else list(group["params"])
+            # Ungrouped parameters share one group of each kind.
+            for kind, wanted in ((codes, True), (floats, False)):
+                chosen = [p for p in members if isinstance(p, LNSWeight) == wanted]
+                if not chosen:
+                    continue
+                if not options and kind and kind[-1][0] == {}:
+                    kind[-1][1].extend(chosen)
+                else:
+                    kind.append((options, chosen))
+        if not codes and not floats:
+            raise ValueError("params is empty")
+        groups = [{"params": ps, "codes": True, **options} for options, ps in codes]
+        self._inner = None
+        if floats:
+            inner_groups = [{"params": ps, **options} for options, ps in floats]
+            self._inner = FLOAT_OPTIMIZERS[float_optimizer](inner_groups, lr=float_lr, **float_kwargs)
+            groups += [{**group, "codes": False} for group in self._inner.param_groups]
+        defaults = dict(
+            lr=lr, beta=beta, g_bound=g_bound, p_scale=p_scale, rounding=rounding, seed=seed, step=0, codes=True
+        )
+        super().__init__(groups, defaults)
+        self._link()
+
+    def _link(self) -> None:
+        """Lets the inner optimizer work on this object's own groups and state."""
+        if self._inner is not None:
+            self._inner.param_groups = [g for g in self.param_groups if not g["codes"]]
+            self._inner.state = self.state
+
+    def load_state_dict(self, state_dict) -> None:
+        super().load_state_dict(state_dict)
+        self._link()
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        """One update of every parameter that has a gradient; returns the closure's loss, if one is given."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for index, group in enumerate(self.param_groups):
+            if group["codes"]:
+                self._step_codes(group, index)
+        if self._inner is not None:
+            self._inner.step()
+        return loss
+
+    def _step_codes(self, group: dict, index: int) -> None:
+        check_number("lr", float(group["lr"]), 0.0)
+        group["step"] += 1
+        hyper = {}  # per device
+        for position, p in enumerate(group["params"]):
+            if p.grad is None:
+                continue
+            state = self.state[p]
+            if not state:
+                state["moment"] = torch.zeros(p.shape, device=p.device)
+                state["cap"] = weight_cap(p, group["p_scale"])
+            if p.device not in hyper:
+                hyper[p.device] = self._hyper(group, p).to(p.device)
+            stochastic = group["rounding"] == "stochastic"
+            rng = self._random(group, p, index, position) if stochastic else None
+            torch.ops.lns_sim.madam_step(
+                p.codes, state["moment"], p.grad, p.scale, state["cap"], hyper[p.device], p.format.bits,
+                p.format.gamma, stochastic, rng,
+            )  # fmt: skip
+            if p.rng is not None:
+                p.rng[1] += 1
+
+    @staticmethod
+    def _hyper(group: dict, p: LNSWeight) -> torch.Tensor:
+        beta = group["beta"]
+        values = [beta, 1 - beta, 1 - beta ** group["step"], group["g_bound"], float(group["lr"]) * p.format.gamma]
+        return torch.tensor(values, dtype=torch.float64).to(torch.float32)
+
+    @staticmethod
+    def _random(group: dict, p: LNSWeight, index: int, position: int) -> torch.Tensor:
+        if p.rng is not None:
+            return p.rng + torch.tensor([0, 0, STREAMS["update"]], device=p.device)
+        tensor_id = len(STREAMS) * ((index << 20) + position) + STREAMS["update"]
+        return torch.tensor([group["seed"], group["step"], tensor_id], dtype=torch.int64, device=p.device)
+
+
+def weight_cap(weight: LNSTensor, p_scale: float) -> torch.Tensor:
+    """``p_scale`` times the root mean square of a weight's values, float32 shaped like its scale.
+
+    Exponents are counted and their squares summed exactly, so every device finds the same number.
+    """
+    format = weight.format
+    counts = torch.bincount((weight.codes.to(torch.int64) & format.e_max).reshape(-1).cpu()).tolist()
+    squares = math.fsum(n * 4.0 ** (e / format.gamma) for e, n in enumerate(counts) if e and n)
+    root = p_scale * math.sqrt(squares / max(weight.numel(), 1))
+    return torch.full_like(weight.scale, root) * weight.scale

@@ -1,0 +1,181 @@
+"""Recipes: which format and which datapath each tensor and each pass of training uses."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+
+from lns_sim.checks import check_choice, check_int
+from lns_sim.datapath import Datapath
+from lns_sim.format import LNSFormat
+from lns_sim.functional import ROUNDINGS, UNDERFLOWS
+
+
+@dataclass(frozen=True)
+class Quantizer:
+    """How one kind of tensor becomes codes: see :func:`lns_sim.quantize` for the meaning of the fields.
+
+    Raises:
+        TypeError, ValueError: a field is of the wrong type or not among the allowed values.
+    """
+
+    format: LNSFormat = LNSFormat()
+    rounding: str = "nearest"
+    underflow: str = "clamp"
+
+    def __post_init__(self):
+        if not isinstance(self.format, LNSFormat):
+            raise TypeError(f"format must be an LNSFormat, got {self.format!r}")
+        check_choice("rounding", self.rounding, ROUNDINGS)
+        check_choice("underflow", self.underflow, UNDERFLOWS)
+
+    @property
+    def stochastic(self) -> bool:
+        """Does it draw random bits?"""
+        return "stochastic" in (self.rounding, self.underflow)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The arithmetic of a layer's training (spec sections 4 and 5; LNS-Madam, table of quantizers).
+
+    Attributes:
+        name: how tables call it.
+        activation: Q_A, the layer's input, in forward and weight gradient.
+        weight: Q_W, the format of forward codes, derived from the update codes.
+        error: Q_E, the gradient of the layer's output, in both gradients.
+        gradient: Q_G, the weight gradient after its product; None leaves it float32.
+        update: Q_U, the format in which weights exist; its gamma is a multiple of ``weight``'s.
+        forward, input_gradient, weight_gradient: the datapath of each pass; None multiplies the same codes'
+            values in float32 (fake-quant).
+        seed: of the random bits, where a quantizer is stochastic.
+
+    Raises:
+        ValueError: formats that do not fit together; the message names the pass.
+    """
+
+    name: str = "lns-madam"
+    activation: Quantizer = Quantizer()
+    weight: LNSFormat = LNSFormat()
+    error: Quantizer = Quantizer()
+    gradient: Quantizer | None = Quantizer()
+    update: LNSFormat = LNSFormat(16, 2048)
+    forward: Datapath | None = Datapath()
+    input_gradient: Datapath | None = Datapath()
+    weight_gradient: Datapath | None = Datapath()
+    seed: int = 0
+
+    def __post_init__(self):
+        check_int("seed", self.seed, 0, (1 << 64) - 1)
+        if self.update.gamma % self.weight.gamma:
+            raise ValueError(
+                f"update must have a gamma of at least the weight's: {self.update.gamma} < {self.weight.gamma}"
+            )
+        operands = {
+            "forward": (self.activation.format, self.weight),
+            "input_gradient": (self.error.format, self.weight),
+            "weight_gradient": (self.error.format, self.activation.format),
+        }
+        for name, formats in operands.items():
+            datapath = getattr(self, name)
+            for f in formats:
+                if datapath is not None and (f.gamma != datapath.format.gamma or f.bits > datapath.format.bits):
+                    raise ValueError(f"the {name} datapath takes {datapath.format!r}, but an operand has {f!r}")
+
+    @property
+    def stochastic(self) -> bool:
+        """Does any quantizer draw random bits?"""
+        return any(q is not None and q.stochastic for q in (self.activation, self.error, self.gradient))
+
+    def encode(self) -> str:
+        """A canonical JSON text, by which the operators know a recipe."""
+        return _encode(self)
+
+    @staticmethod
+    def decode(text: str) -> Recipe:
+        """The recipe of :meth:`encode`."""
+        return _decode(text)
+
+
+@lru_cache(maxsize=None)
+def _encode(recipe: Recipe) -> str:
+    return json.dumps(dataclasses.asdict(recipe), sort_keys=True)
+
+
+@lru_cache(maxsize=None)
+def _decode(text: str) -> Recipe:
+    fields = json.loads(text)
+
+    def quantizer(d):
+        return d and Quantizer(LNSFormat(**d["format"]), d["rounding"], d["underflow"])
+
+    def datapath(d):
+        return d and Datapath(**{**d, "format": LNSFormat(**d["format"])})
+
+    for name in ("activation", "error", "gradient"):
+        fields[name] = quantizer(fields[name])
+    for name in ("weight", "update"):
+        fields[name] = LNSFormat(**fields[name])
+    for name in ("forward", "input_gradient", "weight_gradient"):
+        fields[name] = datapath(fields[name])
+    return Recipe(**fields)
+
+
+def lns_madam(
+    bits: int = 8,
+    gamma: int = 8,
+    update_bits: int = 16,
+    datapath: Datapath | None = None,
+    stochastic_gradients: bool = False,
+    seed: int = 0,
+) -> Recipe:
+    """Bit-exact LNS-Madam: one format for all operands, one datapath for all three passes.
+
+    Args:
+        bits, gamma: format of activations, weights, errors and weight gradients.
+        update_bits: width of the update format; its octaves are the operands', its steps finer by the extra bits.
+        datapath: None for the default datapath of the format.
+        stochastic_gradients: stochastic rounding of errors and weight gradients.
+        seed: of the random bits.
+
+    Raises:
+        TypeError, ValueError: a format or the datapath does not fit.
+    """
+    fmt = LNSFormat(bits, gamma)
+    check_int("update_bits", update_bits, bits, 16)
+    update = LNSFormat(update_bits, gamma << (update_bits - bits))
+    pe = Datapath(fmt) if datapath is None else datapath
+    error = Quantizer(fmt, rounding="stochastic" if stochastic_gradients else "nearest")
+    return Recipe("lns-madam", Quantizer(fmt), fmt, error, error, update, pe, pe, pe, seed)
+
+
+def lns_madam_fake_quant(**kwargs) -> Recipe:
+    """The codes of :func:`lns_madam` with every product in float32: what differs is the datapath alone."""
+    return fake_quant(lns_madam(**kwargs))
+
+
+def fake_quant(recipe: Recipe) -> Recipe:
+    """The same recipe with every datapath replaced by a float32 product."""
+    return dataclasses.replace(
+        recipe, name=f"{recipe.name}-fake-quant", forward=None, input_gradient=None, weight_gradient=None
+    )
+
+
+PRESETS = {"fp32": lambda **_: None, "lns-madam": lns_madam, "lns-madam-fake-quant": lns_madam_fake_quant}
+
+
+def get(name: str, **kwargs) -> Recipe | None:
+    """A preset by name: "fp32" (None: nothing is converted), "lns-madam" or "lns-madam-fake-quant".
+
+    Raises:
+        ValueError: unknown name; the message gives the nearest one.
+    """
+    check_choice("recipe", name, PRESETS)
+    return PRESETS[name](**kwargs)
+
+
+torch.serialization.add_safe_globals([Quantizer, Recipe, Datapath])

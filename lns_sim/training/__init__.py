@@ -1,0 +1,1 @@
+"""Training a classifier by several recipes and comparing the outcomes: data, trainer, experiment, report."""

@@ -1,0 +1,108 @@
+"""Labelled data sets as float32 tensors, normalized per channel by the training set's mean and deviation."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from lns_sim.checks import check_choice
+
+KINDS = ("digits", "npz", "openml")
+
+
+@dataclass(frozen=True)
+class Data:
+    """x: float32 (N, C, H, W) or (N, features); y: int64 (N,)."""
+
+    name: str
+    x_train: torch.Tensor
+    y_train: torch.Tensor
+    x_test: torch.Tensor
+    y_test: torch.Tensor
+
+    @property
+    def classes(self) -> int:
+        return int(self.y_train.max()) + 1
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        return tuple(self.x_train.shape[1:])
+
+
+def load(source: str) -> Data:
+    """"digits", "npz:PATH" (arrays x_train, y_train, x_test, y_test) or "openml:NAME" (through scikit-learn).
+
+    Raises:
+        ValueError: an unknown kind, or arrays that are missing or do not fit.
+        FileNotFoundError: no such file.
+    """
+    kind, _, rest = source.partition(":")
+    check_choice("data", kind, KINDS)
+    if kind == "digits":
+        return _digits()
+    if not rest:
+        raise ValueError(f"data {source!r} needs a {'path' if kind == 'npz' else 'name'} after the colon")
+    return _npz(rest) if kind == "npz" else _openml(rest)
+
+
+def _digits() -> Data:
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    return _split("digits", digits.images, digits.target)
+
+
+def _openml(name: str) -> Data:
+    from sklearn.datasets import fetch_openml
+
+    bunch = fetch_openml(name, version=1, as_frame=False, parser="auto")
+    x = np.asarray(bunch.data, dtype=np.float32)
+    side = math.isqrt(x.shape[1])
+    if side * side == x.shape[1]:
+        x = x.reshape(-1, side, side)
+    _, y = np.unique(bunch.target, return_inverse=True)
+    return _split(name, x, y)
+
+
+def _split(name: str, x, y) -> Data:
+    """A quarter for testing, the same for everyone."""
+    from sklearn.model_selection import train_test_split
+
+    parts = train_test_split(x, y, test_size=0.25, random_state=0, stratify=y)
+    return _normalized(name, parts[0], parts[2], parts[1], parts[3])
+
+
+def _npz(path: str) -> Data:
+    with np.load(path) as file:
+        missing = [k for k in ("x_train", "y_train", "x_test", "y_test") if k not in file]
+        if missing:
+            raise ValueError(f"{path} lacks {', '.join(missing)}; it holds {', '.join(file.files) or 'nothing'}")
+        arrays = [file[k] for k in ("x_train", "y_train", "x_test", "y_test")]
+    for x, y, part in ((arrays[0], arrays[1], "train"), (arrays[2], arrays[3], "test")):
+        if len(x) != len(y):
+            raise ValueError(f"{path}: x_{part} has {len(x)} samples, y_{part} {len(y)}")
+    if arrays[0].shape[1:] != arrays[2].shape[1:]:
+        raise ValueError(f"{path}: x_train and x_test have samples of shapes {arrays[0].shape[1:]}, {arrays[2].shape[1:]}")
+    return _normalized(path, *arrays)
+
+
+def _images(x: np.ndarray) -> torch.Tensor:
+    """Floats with channels first; (N, H, W) gets one channel, a last dimension of 1 or 3 is the channels."""
+    t = torch.from_numpy(np.ascontiguousarray(x, dtype=np.float32))
+    if t.dim() == 3:
+        return t.unsqueeze(1)
+    if t.dim() == 4 and t.shape[-1] in (1, 3) and t.shape[1] not in (1, 3):
+        return t.permute(0, 3, 1, 2).contiguous()
+    return t
+
+
+def _normalized(name: str, x_train, y_train, x_test, y_test) -> Data:
+    train, test = _images(x_train), _images(x_test)
+    over = (0, 2, 3) if train.dim() == 4 else (0,)
+    mean = train.mean(over, keepdim=True)
+    deviation = train.std(over, keepdim=True).clamp_min(1e-6) if train.dim() == 4 else train.std().clamp_min(1e-6)
+    labels = [torch.from_numpy(np.asarray(y).astype(np.int64)) for y in (y_train, y_test)]
+    return Data(name, (train - mean) / deviation, labels[0], (test - mean) / deviation, labels[1])

@@ -1,0 +1,201 @@
+"""One training run: a model, a recipe, a seed. Deterministic, and resumable between epochs to the same bits."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+
+import lns_sim
+from lns_sim import models
+from lns_sim.checks import check_int, check_number
+from lns_sim.datapath import Counters
+from lns_sim.nn import LNSWeight
+from lns_sim.recipes import Recipe
+from lns_sim.training.data import Data
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What does not depend on the recipe.
+
+    Attributes:
+        model: a name of ``lns_sim.models``.
+        epochs, batch_size: as usual.
+        lr: of LNS-Madam, octaves per unit of normalized gradient.
+        float_lr, momentum, weight_decay: of SGD, for float32 training and for the float parameters of LNS models.
+        warmup: fraction of all steps in which learning rates rise linearly, before they fall along a cosine.
+        augment: "none", or "crop-flip" (random crops of the image padded by an eighth, horizontal flips).
+    """
+
+    model: str = "cnn"
+    epochs: int = 20
+    batch_size: int = 64
+    lr: float = 1 / 32
+    float_lr: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    warmup: float = 0.15
+    augment: str = "none"
+
+    def __post_init__(self):
+        check_int("epochs", self.epochs, 1, None)
+        check_int("batch_size", self.batch_size, 1, None)
+        check_number("lr", self.lr, 0.0, low_open=True)
+        check_number("float_lr", self.float_lr, 0.0, low_open=True)
+        check_number("momentum", self.momentum, 0.0, 1.0)
+        check_number("weight_decay", self.weight_decay, 0.0)
+        check_number("warmup", self.warmup, 0.0, 1.0)
+        lns_sim.checks.check_choice("augment", self.augment, ("none", "crop-flip"))
+
+
+@dataclass
+class Result:
+    """What a run reports; one entry per epoch in the lists."""
+
+    recipe: str
+    seed: int
+    loss: list[float] = field(default_factory=list)
+    accuracy: list[float] = field(default_factory=list)
+    seconds: float = 0.0
+    weight_bytes: int = 0
+    counters: dict[str, dict[str, int]] = field(default_factory=dict)  # by pass
+
+    def total(self, name: str) -> int:
+        """A counter summed over the passes."""
+        return sum(c[name] for c in self.counters.values())
+
+
+class Diverged(RuntimeError):
+    """The loss is no longer finite."""
+
+
+def random_crop_flip(x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """A batch of images (N, C, H, W), each shifted by up to an eighth of its size and mirrored with probability 1/2."""
+    n, _, h, w = x.shape
+    pad = max(h // 8, 1)
+    padded = F.pad(x, (pad, pad, pad, pad))
+    top, left = (torch.randint(2 * pad + 1, (n,), generator=generator) for _ in range(2))
+    columns = left[:, None] + torch.arange(w)
+    mirrored = torch.rand(n, generator=generator) < 0.5
+    columns = torch.where(mirrored[:, None], columns.flip(1), columns)
+    rows = top[:, None] + torch.arange(h)
+    device = x.device
+    picked = padded[
+        torch.arange(n, device=device)[:, None, None], :, rows[:, :, None].to(device), columns[:, None, :].to(device)
+    ]
+    return picked.permute(0, 3, 1, 2).contiguous()
+
+
+class Trainer:
+    """Trains one model by one recipe.
+
+    Args:
+        data: the data set.
+        recipe: None for float32 with SGD.
+        seed: of the initial weights and the order of the data (the same for every recipe).
+        settings: everything else.
+        device: where to train.
+    """
+
+    def __init__(self, data: Data, recipe: Recipe | None, seed: int, settings: Settings, device: str = "cpu"):
+        self.data, self.settings, self.seed, self.device = data, settings, seed, torch.device(device)
+        torch.manual_seed(seed)
+        self.model = lns_sim.convert(models.build(settings.model, data.input_shape, data.classes), recipe)
+        self.model.to(self.device)
+        self.optimizer = self._make_optimizer()
+        self.steps_per_epoch = math.ceil(len(data.x_train) / settings.batch_size)
+        self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self._lr_factor)
+        self.result = Result("fp32" if recipe is None else recipe.name, seed)
+        self.result.weight_bytes = sum(
+            p.codes.numel() * p.codes.element_size() if isinstance(p, LNSWeight) else p.numel() * p.element_size()
+            for p in self.model.parameters()
+        )
+
+    def _make_optimizer(self) -> torch.optim.Optimizer:
+        s = self.settings
+        sgd = {"momentum": s.momentum, "weight_decay": s.weight_decay}
+        if any(isinstance(p, LNSWeight) for p in self.model.parameters()):
+            return lns_sim.optim.LNSMadam(
+                self.model.parameters(), lr=s.lr, float_optimizer="sgd", float_lr=s.float_lr, float_kwargs=sgd
+            )
+        return torch.optim.SGD(self.model.parameters(), lr=s.float_lr, **sgd)
+
+    def _lr_factor(self, step: int) -> float:
+        total = self.settings.epochs * self.steps_per_epoch
+        warm = max(int(self.settings.warmup * total), 1)
+        if step < warm:
+            return (step + 1) / warm
+        return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(total - warm, 1)))
+
+    @property
+    def epoch(self) -> int:
+        """Epochs done."""
+        return len(self.result.accuracy)
+
+    def run_epoch(self, on_step=None) -> None:
+        """One epoch of training and a test; ``on_step()`` is called after each step.
+
+        Raises:
+            Diverged: the loss became NaN or infinite; nothing of the epoch is recorded.
+        """
+        start = time.perf_counter()
+        order = torch.Generator().manual_seed((self.seed << 20) + self.epoch)
+        permutation = torch.randperm(len(self.data.x_train), generator=order)
+        self.model.train()
+        losses = []
+        with lns_sim.count() as totals:
+            for batch in permutation.split(self.settings.batch_size):
+                losses.append(self._step(batch, order))
+                if on_step:
+                    on_step()
+        loss = torch.stack(losses).mean().item()
+        if not math.isfinite(loss):
+            raise Diverged(
+                f"{self.result.recipe}, seed {self.seed}: the loss is {loss} in epoch {self.epoch + 1}; "
+                "lower the learning rate"
+            )
+        self.result.loss.append(loss)
+        self.result.accuracy.append(self.test())
+        for name, counters in totals.items():
+            known = Counters(**self.result.counters.get(name, {}))
+            self.result.counters[name] = dataclasses.asdict(known + counters)
+        self.result.seconds += time.perf_counter() - start
+
+    def _step(self, batch: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        x, y = self.data.x_train[batch].to(self.device), self.data.y_train[batch].to(self.device)
+        if self.settings.augment == "crop-flip":
+            x = random_crop_flip(x, generator)
+        self.optimizer.zero_grad()
+        loss = F.cross_entropy(self.model(x), y)
+        loss.backward()
+        self.optimizer.step()
+        self.scheduler.step()
+        return loss.detach()
+
+    @torch.no_grad()
+    def test(self) -> float:
+        """Accuracy on the test set, in percent."""
+        self.model.eval()
+        right = 0
+        for x, y in zip(self.data.x_test.split(500), self.data.y_test.split(500)):
+            right += int((self.model(x.to(self.device)).argmax(1).cpu() == y).sum())
+        return 100 * right / len(self.data.y_test)
+
+    def state_dict(self) -> dict:
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
+            "result": dataclasses.asdict(self.result),
+        }
+
+    def load_state_dict(self, state: dict) -> None:
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scheduler.load_state_dict(state["scheduler"])
+        self.result = Result(**state["result"])
