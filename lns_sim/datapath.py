@@ -78,6 +78,7 @@ class Datapath:
         """The ``lut_entries`` constants C_j = round(2^(j/n) * 2^(lut_bits-1))."""
         return _core(self.encode()).constants
 
+    @torch.compiler.assume_constant_result
     def encode(self) -> list[int]:
         """The integers by which the operators know a datapath (see csrc/ops/library.cpp)."""
         f = self.format

@@ -78,24 +78,30 @@ def quantize(
     return LNSTensor(codes, scale, format)
 
 
-def _check_operands(datapath: Datapath | None, **operands: LNSTensor) -> Datapath:
+@torch.compiler.assume_constant_result
+def _default_path(bits: int, gamma: int) -> list[int]:
+    return Datapath(LNSFormat(bits, gamma)).encode()
+
+
+def _check_operands(datapath: Datapath | None, **operands: LNSTensor) -> list[int]:
+    """The operators' encoding of the datapath that takes both operands."""
     (name_a, a), (name_b, b) = operands.items()
     for name, t in operands.items():
         if not isinstance(t, LNSTensor):
             raise TypeError(f"{name} must be an LNSTensor (see lns_sim.quantize), got {type(t).__name__}")
     if datapath is None:
-        datapath = Datapath(max(a.format, b.format, key=lambda f: f.bits))
-    if not isinstance(datapath, Datapath):
+        path = _default_path(max(a.bits, b.bits), a.gamma)
+    elif isinstance(datapath, Datapath):
+        path = datapath.encode()
+    else:
         raise TypeError(f"datapath must be a Datapath, got {datapath!r}")
+    bits, gamma = path[:2]
     for name, t in operands.items():
-        f, takes = t.format, datapath.format
-        if f.gamma != takes.gamma or f.bits > takes.bits:
-            raise ValueError(
-                f"{name} has format {f!r}, but the datapath takes gamma {takes.gamma} and up to {takes.bits} bits"
-            )
+        if t.gamma != gamma or t.bits > bits:
+            raise ValueError(f"{name} has format {t.format!r}, but the datapath takes gamma {gamma} and up to {bits} bits")
     if a.device != b.device:
         raise ValueError(f"{name_a} is on {a.device}, but {name_b} is on {b.device}")
-    return datapath
+    return path
 
 
 def _scale_like(x: LNSTensor) -> torch.Tensor:
@@ -129,7 +135,7 @@ def matmul(
         TypeError: an operand is not an LNSTensor.
         ValueError: shapes, scales, formats or devices do not fit; the message says which and how.
     """
-    datapath = _check_operands(datapath, a=a, b=b)
+    path = _check_operands(datapath, a=a, b=b)
     for name, t in (("a", a), ("b", b)):
         if t.dim() < 2:
             raise ValueError(f"{name} must have at least 2 dimensions, got shape {tuple(t.shape)}")
@@ -153,9 +159,9 @@ def matmul(
         a_scale.expand(*batch, m, 1),
         b.codes.expand(*batch, k, n),
         b_scale.expand(*batch, 1, n),
-        a.format.bits,
-        b.format.bits,
-        datapath.encode(),
+        a.bits,
+        b.bits,
+        path,
         return_accumulator,
         counters,
     )
@@ -217,13 +223,13 @@ def conv2d(
     Raises:
         TypeError, ValueError: as :func:`matmul`.
     """
-    datapath = _check_operands(datapath, x=x, w=w)
+    path = _check_operands(datapath, x=x, w=w)
     stride, padding, dilation, _ = conv_geometry(x.shape, w.shape, stride, padding, dilation, groups)
     for name, t in (("x", x), ("w", w)):
         if any(n > 1 for n in t.scale.shape[1:]):
             raise ValueError(f"the scale of {name} varies along K; quantize with dim=None or dim=0")
     out, counts = torch.ops.lns_sim.conv2d(
-        x.codes, x.scale, w.codes, w.scale, x.format.bits, w.format.bits, stride, padding, dilation, groups,
-        datapath.encode(), return_accumulator, counters,
+        x.codes, x.scale, w.codes, w.scale, x.bits, w.bits, stride, padding, dilation, groups,
+        path, return_accumulator, counters,
     )  # fmt: skip
     return _results(out, out.numel() * w.shape[1:].numel(), counts, counters)

@@ -130,7 +130,7 @@ def apply_underflow(e, ratio, format, underflow: str, u24):
     elif underflow == "flush":
         low = 0
     else:
-        inverse_step = floor_pow2(format.gamma - 1, format.gamma, 80) / 2**81  # 2^(-1/gamma), nearest double
+        inverse_step = round_pow2(format.gamma - 1, format.gamma, 52) / 2**53  # 2^(-1/gamma), the nearest double
         low = (u24 * 2.0**-24 < ratio * inverse_step).astype(np.int64)
     return np.where(e < 1, low, np.minimum(e, e_max(format)))
 
@@ -140,7 +140,7 @@ def quantize(x, format, dim=None, rounding="nearest", underflow="clamp", seed=No
 
     Returns:
         (codes, k): int64 codes of x's shape; k an integer, or with ``dim`` an array of x's rank, or None where x (or a
-        slice) holds NaN or Inf, whose codes are then meaningless.
+        slice) holds NaN or Inf, whose codes are then zero.
     """
     x = np.asarray(x, dtype=np.float32)
     u24 = random_u24(x.shape, seed, step, tensor_id) if "stochastic" in (rounding, underflow) else np.zeros(x.shape)
@@ -175,7 +175,7 @@ def rescale(codes, k_old, k_new, format, underflow="clamp", seed=None):
     octaves = np.asarray(k_old) - np.asarray(k_new)
     u24 = random_u24(e.shape, seed) if underflow == "stochastic" else np.zeros(e.shape)
     mantissa = step_values(format.gamma)[e % format.gamma].astype(np.float64)
-    ratio = np.ldexp(mantissa, e // format.gamma + octaves - 23)
+    ratio = np.ldexp(mantissa, np.minimum(e // format.gamma + octaves - 23, 900))
     moved = apply_underflow(e + format.gamma * octaves, ratio, format, underflow, u24)
     return np.where(e == 0, 0, encode(sign < 0, moved, format))
 

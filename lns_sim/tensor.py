@@ -15,8 +15,8 @@ class LNSTensor(torch.Tensor):
 
     Made by :func:`lns_sim.quantize`. To autograd and to modules it looks like float32; its memory is ``codes`` and
     ``scale``. Reshaping, transposing, indexing along unscaled dimensions, ``to``, ``clone``, ``detach``, ``copy_``
-    and (de)serialization work on codes; arithmetic does not happen behind the user's back: it raises TypeError and
-    asks for ``dequantize()``.
+    and (de)serialization work on codes; arithmetic does not happen behind the user's back: it raises
+    NotImplementedError and asks for ``dequantize()``.
 
     Args:
         codes: uint8 (up to 8 bits) or int16 codes, any shape.
@@ -45,7 +45,12 @@ class LNSTensor(torch.Tensor):
             )
         self.codes = codes
         self.scale = scale
-        self.format = format
+        self.bits, self.gamma = format.bits, format.gamma  # as integers, torch.compile can follow them
+
+    @property
+    def format(self) -> LNSFormat:
+        """The codes' format."""
+        return LNSFormat(self.bits, self.gamma)
 
     def dequantize(self) -> torch.Tensor:
         """The float32 values, exactly rounded; NaN everywhere if the scale is NaN."""
@@ -95,15 +100,24 @@ class LNSTensor(torch.Tensor):
     def __tensor_unflatten__(cls, inner, context, outer_size, outer_stride):
         return cls(inner["codes"], inner["scale"], *context)
 
+    def _stable_hash_for_caching(self) -> str:
+        return repr(self.format)
+
     def with_inner(self, codes: torch.Tensor, scale: torch.Tensor) -> LNSTensor:
         """A tensor of the same class and settings around other codes."""
         return LNSTensor(codes, scale, self.format)
 
+    def map_inner(self, function, on_codes=None) -> LNSTensor:
+        """The same tensor with ``function`` applied to each inner tensor (``on_codes`` to the codes, if given)."""
+        return LNSTensor((on_codes or function)(self.codes), function(self.scale), self.format)
+
     def __repr__(self, *, tensor_contents=None):
         grad = ", requires_grad=True" if self.requires_grad else ""
+        # Only a plain scale has a value to show: tracing prints tensors whose inner ones are symbolic.
+        known = type(self.scale) is torch.Tensor and self.scale.dim() == 0
+        k = f"k={self.k.item()}" if known else f"scale of shape {tuple(self.scale.shape)}"
         return (
-            f"{type(self).__name__}(shape={tuple(self.shape)}, {self.format!r}, k={_short(self.k)}, "
-            f"device={str(self.device)!r}{grad})"
+            f"{type(self).__name__}(shape={tuple(self.shape)}, {self.format!r}, {k}, device={str(self.device)!r}{grad})"
         )
 
     __torch_function__ = torch._C._disabled_torch_function_impl
@@ -112,14 +126,10 @@ class LNSTensor(torch.Tensor):
     def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
         handler = _HANDLERS.get(func)
         if handler is None:
-            raise TypeError(
+            raise NotImplementedError(
                 f"{func} is not defined on the codes of an {cls.__name__}; call .dequantize() for float32 values"
             )
         return handler(func, args, kwargs or {})
-
-
-def _short(k: torch.Tensor):
-    return k.item() if k.dim() == 0 else f"<{tuple(k.shape)}>"
 
 
 _HANDLERS = {}
@@ -138,14 +148,12 @@ def implements(*funcs):
 
 @implements(aten.detach.default, aten.alias.default)
 def _same(func, args, kwargs):
-    x = args[0]
-    return x.with_inner(func(x.codes), func(x.scale))
+    return args[0].map_inner(func)
 
 
 @implements(aten.clone.default)
 def _clone(func, args, kwargs):
-    x = args[0]
-    return x.with_inner(x.codes.clone(**kwargs), x.scale.clone())
+    return args[0].map_inner(torch.clone, lambda codes: codes.clone(**kwargs))
 
 
 @implements(aten._to_copy.default, aten._pin_memory.default)
@@ -154,8 +162,8 @@ def _to(func, args, kwargs):
     if kwargs.get("dtype", torch.float32) not in (None, torch.float32):
         raise TypeError(f"codes have no {kwargs['dtype']} form; call .dequantize() first")
     moved = {k: v for k, v in kwargs.items() if k in ("device", "non_blocking", "pin_memory", "memory_format")}
-    scale = {k: v for k, v in moved.items() if k != "memory_format"}
-    return x.with_inner(func(x.codes, *args[1:], **moved), func(x.scale, *args[1:], **scale))
+    rest = {k: v for k, v in moved.items() if k != "memory_format"}
+    return x.map_inner(lambda t: func(t, *args[1:], **rest), lambda codes: func(codes, *args[1:], **moved))
 
 
 # Operators that rearrange dimensions act on a full-rank scale as on the codes.
@@ -212,8 +220,9 @@ def _copy(func, args, kwargs):
         source = quantize(source.to(to.device, torch.float32), to.format, dim=dims[0] if dims else None)
     if source.format != to.format:
         raise ValueError(f"cannot copy codes of {source.format!r} into {to.format!r}; dequantize() them first")
-    to.codes.copy_(source.codes)
-    to.scale.copy_(source.scale)
+    for name in to.__tensor_flatten__()[0]:
+        if getattr(source, name, None) is not None:
+            getattr(to, name).copy_(getattr(source, name))
     return to
 
 

@@ -43,23 +43,11 @@ inline uint64_t floor_pow2(int64_t a, int64_t b, int s) {
 // round(2^(a/b) * 2^s): the value is never half-way, so it is floor(2x) + 1 halved.
 inline uint64_t round_pow2(int64_t a, int64_t b, int s) { return (floor_pow2(a, b, s + 1) + 1) >> 1; }
 
-// The double nearest to 2^(-1/gamma), from its first 53 bits and a rounding bit.
-inline double inverse_step(int gamma) {
-  if (gamma == 1) return 0.5;
-  // 2^(-1/gamma) = 2^((gamma-1)/gamma) / 2, and 2^((gamma-1)/gamma) lies in [1, 2): 52 fraction bits.
-  constexpr int kFraction = 62;
-  unsigned __int128 root = static_cast<unsigned __int128>(2) << kFraction;
-  unsigned __int128 value = static_cast<unsigned __int128>(1) << kFraction;
-  for (int bit = gamma >> 1; bit != 0; bit >>= 1) {
-    root = isqrt(root << kFraction);
-    value = (value * root) >> kFraction;  // every bit of gamma-1 is set
-  }
-  constexpr int drop = kFraction - 52;
-  constexpr unsigned __int128 half = static_cast<unsigned __int128>(1) << (drop - 1);
-  const uint64_t mantissa = static_cast<uint64_t>((value + half) >> drop);
-  if (mantissa != static_cast<uint64_t>((value + half + (1u << 8)) >> drop))
-    throw std::logic_error("inverse_step: 62 fraction bits do not decide this constant");
-  return static_cast<double>(mantissa) / 9007199254740992.0;  // 2^53
-}
+// The double nearest to 2^(-1/gamma), for gamma = 2^0 .. 2^15.
+constexpr double kInverseStep[16] = {
+    0x1.0000000000000p-1, 0x1.6a09e667f3bcdp-1, 0x1.ae89f995ad3adp-1, 0x1.d5818dcfba487p-1,
+    0x1.ea4afa2a490dap-1, 0x1.f50765b6e4540p-1, 0x1.fa7c1819e90d8p-1, 0x1.fd3c22b8f71f1p-1,
+    0x1.fe9d96b2a23d9p-1, 0x1.ff4eaca4391b6p-1, 0x1.ffa74ea381efcp-1, 0x1.ffd3a565efb65p-1,
+    0x1.ffe9d237fe372p-1, 0x1.fff4e8fd40081p-1, 0x1.fffa7476f029dp-1, 0x1.fffd3a398c1bbp-1};
 
 }  // namespace lns

@@ -129,7 +129,7 @@ struct QuantizerTables {
   int low_bits;
   double inverse_step;
 
-  explicit QuantizerTables(int gamma) : low_bits(22 - log2_exact(gamma)), inverse_step(lns::inverse_step(gamma)) {
+  explicit QuantizerTables(int gamma) : low_bits(22 - log2_exact(gamma)), inverse_step(kInverseStep[log2_exact(gamma)]) {
     for (int j = 0; j < gamma; ++j) {
       thresholds.push_back(static_cast<uint32_t>(floor_pow2(2 * j + 1, 2 * gamma, 23)));
       values.push_back(static_cast<uint32_t>(round_pow2(j, gamma, 23)));

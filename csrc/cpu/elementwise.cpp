@@ -51,8 +51,11 @@ void quantize(const Quantizer& q, const RandomState& random, const float* x, con
   for (int64_t i = 0; i < s.slices; ++i) scale[i] = bits_float(scale_for(q, top[i]));
   for_runs(s, [&](int64_t slice, int64_t first, int64_t n) {
     const uint32_t bits = float_bits(scale[slice]);
-    const int k = scale_is_nan(bits) ? 0 : scale_exponent(bits);
-    if (q.format.bits > 8)
+    const int k = scale_exponent(bits);
+    const int64_t code_size = q.format.bits > 8 ? 2 : 1;
+    if (scale_is_nan(bits))  // no value survives: every code is zero
+      memset(static_cast<char*>(codes) + first * code_size, 0, n * code_size);
+    else if (q.format.bits > 8)
       kernel.quantize16(q, random, x + first, n, first, k, static_cast<int16_t*>(codes) + first);
     else
       kernel.quantize8(q, random, x + first, n, first, k, static_cast<uint8_t*>(codes) + first);

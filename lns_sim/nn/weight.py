@@ -56,6 +56,10 @@ class LNSWeight(LNSTensor):
     def with_inner(self, codes, scale):
         return LNSWeight(codes, scale, self.recipe, self.rng)
 
+    def map_inner(self, function, on_codes=None):
+        rng = None if self.rng is None else function(self.rng)
+        return LNSWeight((on_codes or function)(self.codes), function(self.scale), self.recipe, rng)
+
     def __tensor_flatten__(self):
         inner = ["codes", "scale"] + (["rng"] if self.rng is not None else [])
         return inner, (self.recipe,)
@@ -63,6 +67,9 @@ class LNSWeight(LNSTensor):
     @classmethod
     def __tensor_unflatten__(cls, inner, context, outer_size, outer_stride):
         return cls(inner["codes"], inner["scale"], *context, inner.get("rng"))
+
+    def _stable_hash_for_caching(self) -> str:
+        return f"{self.recipe.encode()} {self.rng is not None}"
 
     @classmethod
     def __torch_function__(cls, func, types, args=(), kwargs=None):

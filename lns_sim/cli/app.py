@@ -1,0 +1,21 @@
+"""The commands and their options."""
+
+from __future__ import annotations
+
+import typer
+
+from lns_sim.cli.bench import bench
+from lns_sim.cli.info import info
+from lns_sim.cli.train import train
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Bit-exact simulation of logarithmic-number-system training hardware.\n\n"
+    "Start with 'lns-sim train': it trains a small network in float32, by LNS-Madam with every product on the "
+    "simulated datapath, and by the same codes with float32 products, and compares the three.",
+)
+app.command()(train)
+app.command()(bench)
+app.command()(info)

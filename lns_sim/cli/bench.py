@@ -1,0 +1,102 @@
+"""lns-sim bench: kernel microbenchmarks against torch float32 and fake quantization in the same run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from rich.table import Table
+from torch.utils.benchmark import Timer
+
+import lns_sim
+from lns_sim import LNSFormat, _extension
+from lns_sim.cli.console import make_console
+from lns_sim.cli.errors import user_errors
+
+FORMAT = LNSFormat()
+
+
+@dataclass
+class Case:
+    """One row: our kernel, the float32 operation it stands for, and the fake-quant way to it; MACs or elements."""
+
+    name: str
+    work: int
+    unit: str
+    ours: Callable
+    float32: Callable
+    fake_quant: Callable
+
+
+def torch_quantize(x: torch.Tensor) -> torch.Tensor:
+    """What fake-quant frameworks do: scale, log2, round, clamp, exp2 in torch operations."""
+    magnitude = x.abs()
+    scale = torch.exp2(torch.ceil((torch.log2(magnitude.max()) * 8 - 127) / 8))
+    e = torch.clamp(torch.round(torch.log2(magnitude / scale) * 8), 1, 127)
+    return torch.sign(x) * torch.exp2(e / 8) * scale
+
+
+def _quantize(n: int) -> Case:
+    x = torch.randn(n)
+    return Case(f"quantize {n:,} floats", n, "element", lambda: lns_sim.quantize(x), lambda: x.clone(),
+                lambda: torch_quantize(x))  # fmt: skip
+
+
+def _matmul(m: int, k: int, n: int) -> Case:
+    a, b = torch.randn(m, k), torch.randn(k, n)
+    qa, qb = lns_sim.quantize(a), lns_sim.quantize(b)
+    return Case(f"matmul {m} x {k} x {n}", m * k * n, "MAC", lambda: lns_sim.matmul(qa, qb), lambda: a @ b,
+                lambda: torch_quantize(a) @ torch_quantize(b))  # fmt: skip
+
+
+def _convolutions(n: int, channels: int, size: int) -> list[Case]:
+    x, w = torch.randn(n, channels, size, size), torch.randn(channels, channels, 3, 3)
+    dy = torch.randn(n, channels, size, size)
+    qx, qw, qdy = (lns_sim.quantize(t) for t in (x, w, dy))
+    path = lns_sim.Datapath(FORMAT).encode()
+    geometry = ([1, 1], [1, 1], [1, 1], 1)
+    ops, grad, q = torch.ops.lns_sim, torch.nn.grad, torch_quantize
+    bits = (FORMAT.bits, FORMAT.bits)
+    macs = x.numel() * channels * 9
+    shape = f"{n} x {channels} x {size} x {size}, 3 x 3"
+    return [
+        Case(f"conv2d {shape}, forward", macs, "MAC", lambda: lns_sim.conv2d(qx, qw, padding=1),
+             lambda: F.conv2d(x, w, padding=1), lambda: F.conv2d(q(x), q(w), padding=1)),
+        Case("  input gradient", macs, "MAC",
+             lambda: ops.conv2d_input_gradient(qdy.codes, qdy.scale, qw.codes, qw.scale, *bits, list(x.shape),
+                                               *geometry, path, False, False),
+             lambda: grad.conv2d_input(x.shape, w, dy, padding=1),
+             lambda: grad.conv2d_input(x.shape, q(w), q(dy), padding=1)),
+        Case("  weight gradient", macs, "MAC",
+             lambda: ops.conv2d_weight_gradient(qdy.codes, qdy.scale, qx.codes, qx.scale, *bits, [3, 3], *geometry,
+                                                path, False, False),
+             lambda: grad.conv2d_weight(x, w.shape, dy, padding=1),
+             lambda: grad.conv2d_weight(q(x), w.shape, q(dy), padding=1)),
+    ]  # fmt: skip
+
+
+def cases() -> list[Case]:
+    """The rows of the table."""
+    return [_quantize(1 << 20), _matmul(1024, 1024, 1024), _matmul(256, 256, 256), _matmul(64, 512, 512),
+            *_convolutions(32, 64, 32)]  # fmt: skip
+
+
+def seconds(f: Callable) -> float:
+    """Median time of one call."""
+    f()
+    return Timer("f()", globals={"f": f}, num_threads=torch.get_num_threads()).blocked_autorange(min_run_time=0.3).median
+
+
+def bench() -> None:
+    """Time quantize, matmul and the passes of conv2d against torch float32 and fake-quant in the same run."""
+    with user_errors():
+        table = Table(title=f"ns of one MAC or element, and our speed as a multiple of theirs; {_extension.load().isa()}, {torch.get_num_threads()} threads; medians")
+        for name in ("work", "ns each", "float32", "fake-quant", "x float32", "x fake-quant"):
+            table.add_column(name, justify="left" if name == "work" else "right")
+        for case in cases():
+            ours, plain, fake = (seconds(f) for f in (case.ours, case.float32, case.fake_quant))
+            each = [f"{t / case.work * 1e9:.4f}" for t in (ours, plain, fake)]
+            table.add_row(case.name, f"{each[0]} / {case.unit}", *each[1:], f"{plain / ours:.2f}", f"{fake / ours:.2f}")
+        make_console().print(table)

@@ -1,0 +1,26 @@
+"""lns-sim info: what is installed and how it was built."""
+
+from __future__ import annotations
+
+import torch
+from rich.table import Table
+
+from lns_sim import _extension
+from lns_sim.cli.console import make_console
+from lns_sim.training.report import environment
+
+
+def info() -> None:
+    """Show versions, the instruction set in use, threads and how the extension was built."""
+    core, env = _extension.load(), environment()
+    build = env["build"]
+    table = Table(show_header=False)
+    table.add_row("lns_sim", env["lns_sim"])
+    table.add_row("torch", f"{env['torch']} (extension: stable ABI of torch >= {build['torch_abi']})")
+    table.add_row("python", env["python"])
+    table.add_row("compiler", build["compiler"])
+    table.add_row("CUDA kernels", build["cuda"] or "not built")
+    table.add_row("GPUs", ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())) or "none")
+    table.add_row("instruction set", f"{core.isa()} (available: {', '.join(core.available_isas())}; force: LNS_SIM_ISA)")
+    table.add_row("threads", str(env["threads"]))
+    make_console().print(table)

@@ -1,0 +1,104 @@
+"""lns-sim train: train a classifier by one or several recipes and compare them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from lns_sim import recipes
+from lns_sim.cli.console import make_console
+from lns_sim.cli.errors import user_errors
+from lns_sim.datapath import Datapath
+from lns_sim.format import LNSFormat
+from lns_sim.training import data as datasets
+from lns_sim.training import report
+from lns_sim.training.experiment import Experiment
+from lns_sim.training.trainer import Settings, Trainer
+
+DEFAULTS = Settings()
+
+
+def train(
+    data: Annotated[str, typer.Option(help="digits (bundled with scikit-learn), npz:PATH with arrays x_train, y_train, "
+                                           "x_test, y_test, or openml:NAME")] = "digits",
+    model: Annotated[str, typer.Option(help="cnn, mlp, resnet20 or resnet18")] = DEFAULTS.model,
+    recipe: Annotated[Optional[list[str]], typer.Option(help="fp32, lns-madam-fake-quant or lns-madam; repeat for "
+                                                             "several  [default: all three]")] = None,
+    epochs: Annotated[int, typer.Option(help="passes over the training set")] = DEFAULTS.epochs,
+    batch_size: Annotated[int, typer.Option(help="samples per step")] = DEFAULTS.batch_size,
+    lr: Annotated[float, typer.Option(help="LNS-Madam: octaves per unit of normalized gradient")] = DEFAULTS.lr,
+    float_lr: Annotated[float, typer.Option(help="SGD, for float32 training and float parameters")] = DEFAULTS.float_lr,
+    augment: Annotated[str, typer.Option(help="none or crop-flip")] = DEFAULTS.augment,
+    seed: Annotated[int, typer.Option(help="first seed", min=0)] = 0,
+    seeds: Annotated[int, typer.Option(help="how many seeds, counted from --seed", min=1)] = 3,
+    bits: Annotated[int, typer.Option(help="bits of a code")] = 8,
+    gamma: Annotated[int, typer.Option(help="base factor: codes per octave")] = 8,
+    update_bits: Annotated[int, typer.Option(help="bits of a weight between steps")] = 16,
+    lut_entries: Annotated[Optional[int], typer.Option(help="constants of the datapath  [default: gamma]")] = None,
+    acc_bits: Annotated[int, typer.Option(help="bits of the accumulator")] = 24,
+    out: Annotated[Path, typer.Option(help="directory for checkpoint.pt, run.json and curves.png")] = Path("runs/train"),
+    resume: Annotated[bool, typer.Option("--resume", help="go on from the checkpoint in --out")] = False,
+) -> None:  # fmt: skip
+    """Train a classifier by several recipes and compare accuracy, time and what happened in the datapath.
+
+    By default a small CNN learns scikit-learn's handwritten digits three times: in float32 with SGD, by LNS-Madam with
+    fake quantization, and by LNS-Madam with every product on the simulated 8-bit datapath.
+    """
+    console = make_console()
+    with user_errors():
+        settings = Settings(model=model, epochs=epochs, batch_size=batch_size, lr=lr, float_lr=float_lr, augment=augment)
+        datapath = Datapath(LNSFormat(bits, gamma), lut_entries=lut_entries, acc_bits=acc_bits)
+        chosen = [
+            recipes.get(name, bits=bits, gamma=gamma, update_bits=update_bits, datapath=datapath)
+            for name in recipe or ["fp32", "lns-madam-fake-quant", "lns-madam"]
+        ]
+        dataset = datasets.load(data)
+        out.mkdir(parents=True, exist_ok=True)
+        experiment = Experiment(
+            dataset, chosen, list(range(seed, seed + seeds)), settings, out / "checkpoint.pt"
+        )
+        if resume:
+            experiment.resume()
+        try:
+            _run(experiment, console)
+        except KeyboardInterrupt:
+            console.print(f"Interrupted. Finished epochs are in {experiment.checkpoint}; go on with --resume.")
+            raise typer.Exit(130) from None
+        _show(experiment, out, console)
+
+
+def _run(experiment: Experiment, console: Console) -> None:
+    columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("steps"),
+               TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn()]  # fmt: skip
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task("training", total=experiment.steps, completed=experiment.steps_done)
+
+        def on_step(trainer: Trainer) -> None:
+            r = trainer.result
+            tested = f", {r.accuracy[-1]:.1f} %" if r.accuracy else ""
+            progress.update(task, advance=1, description=f"{r.recipe}, seed {r.seed}, epoch {trainer.epoch + 1}{tested}")
+
+        experiment.run(on_step)
+
+
+def _show(experiment: Experiment, out: Path, console: Console) -> None:
+    s = experiment.settings
+    title = f"{s.model} on {experiment.data.name}, {s.epochs} epochs"
+    table = Table(
+        title=title,
+        caption="mean ± standard deviation over seeds; seconds and MACs of one run, tests included; saturated: share of "
+        "accumulations; vanished: share of products below the accumulator's LSB",
+    )
+    for i, name in enumerate(report.HEADER):
+        table.add_column(name, justify="left" if i == 0 else "right")
+    for row in report.rows(experiment.results):
+        table.add_row(*row)
+    console.print(table)
+    report.write_json(experiment, out / "run.json")
+    report.draw_curves(experiment.results, title, out / "curves.png")
+    console.print(f"Wrote {out / 'run.json'}, {out / 'curves.png'} and {out / 'checkpoint.pt'}.")

@@ -1,0 +1,108 @@
+"""What a finished experiment shows: one table, the curves as a PNG, the numbers as JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import platform
+import statistics
+from pathlib import Path
+
+import torch
+
+from lns_sim import _extension
+from lns_sim.training.experiment import Experiment
+from lns_sim.training.trainer import Result
+from lns_sim.version import __version__
+
+
+def by_recipe(results: list[Result]) -> dict[str, list[Result]]:
+    """Results grouped by recipe, in order of appearance."""
+    groups: dict[str, list[Result]] = {}
+    for r in results:
+        groups.setdefault(r.recipe, []).append(r)
+    return groups
+
+
+def environment() -> dict:
+    """What a reader needs to know to compare numbers."""
+    core = _extension.load()
+    return {
+        "lns_sim": __version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "isa": core.isa(),
+        "threads": torch.get_num_threads(),
+        "build": core.build_info(),
+    }
+
+
+def spread(values: list[float]) -> str:
+    """Mean and standard deviation over seeds."""
+    if len(values) == 1:
+        return f"{values[0]:.2f}"
+    return f"{statistics.mean(values):.2f} ± {statistics.stdev(values):.2f}"
+
+
+def share(part: int, whole: int) -> str:
+    """A count with its share."""
+    if whole == 0:
+        return "-"
+    return f"{part:,}" if part == 0 else f"{part:,} ({100 * part / whole:.2g} %)"
+
+
+def rows(results: list[Result]) -> list[list[str]]:
+    """The table's cells, one row per recipe."""
+    table = []
+    for name, group in by_recipe(results).items():
+        macs = sum(r.total("macs") for r in group)
+        table.append([
+            name,
+            spread([r.accuracy[-1] for r in group]),
+            f"{statistics.mean(r.seconds for r in group):.1f}",
+            f"{macs / len(group):.3g}" if macs else "-",
+            f"{group[0].weight_bytes:,}",
+            share(sum(r.total("saturations") for r in group), sum(r.total("vectors") for r in group)),
+            share(sum(r.total("vanished") for r in group), macs),
+        ])  # fmt: skip
+    return table
+
+
+HEADER = ["recipe", "test accuracy %", "seconds", "MACs simulated", "weight bytes", "saturated", "vanished"]
+
+
+def write_json(experiment: Experiment, path: Path) -> None:
+    """Everything about the experiment: settings, environment, each run's curves and counters."""
+    record = {
+        "experiment": experiment.describe(),
+        "environment": environment(),
+        "results": [dataclasses.asdict(r) for r in experiment.results],
+    }
+    path.write_text(json.dumps(record, indent=1))
+
+
+def draw_curves(results: list[Result], title: str, path: Path) -> None:
+    """Training loss and test accuracy by epoch; a line per recipe, a band over seeds."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    styles = ["-", "--", ":", "-."]
+    for i, (name, group) in enumerate(by_recipe(results).items()):
+        for axes, attribute in ((left, "loss"), (right, "accuracy")):
+            curves = torch.tensor([getattr(r, attribute) for r in group], dtype=torch.float64)
+            epochs = range(1, curves.shape[1] + 1)
+            axes.plot(epochs, curves.mean(0), styles[i % 4], color=f"C{i}", label=name)
+            axes.fill_between(epochs, curves.amin(0), curves.amax(0), color=f"C{i}", alpha=0.15, linewidth=0)
+    left.set(title="training loss", xlabel="epoch", yscale="log")
+    right.set(title="test accuracy, %", xlabel="epoch")
+    right.set_ylim(bottom=max(0.0, min(min(r.accuracy[min(1, len(r.accuracy) - 1) :]) for r in results) - 1))
+    right.legend(loc="lower right")
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
+    seeds = len({r.seed for r in results})
+    figure.suptitle(f"{title}; mean and range of {seeds} seed{'s' if seeds > 1 else ''}")
+    figure.savefig(path, dpi=120)
+    plt.close(figure)

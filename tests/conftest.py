@@ -1,0 +1,29 @@
+"""Fixtures: the instruction set, and deterministic hypothesis runs."""
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, settings
+
+import lns_sim
+from helpers import ISAS
+
+settings.register_profile(
+    "lns_sim", deadline=None, derandomize=True, max_examples=100,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)  # fmt: skip
+settings.load_profile("lns_sim")
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+@pytest.fixture(params=ISAS)
+def isa(request):
+    """Runs a test once per instruction set that this machine has."""
+    core = lns_sim._extension.load()
+    before = core.isa()
+    core.set_isa(request.param)
+    yield request.param
+    core.set_isa(before)

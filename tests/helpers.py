@@ -1,0 +1,35 @@
+"""Random tensors of codes, and the bridge from LNSTensors to the reference."""
+
+import numpy as np
+import torch
+
+import lns_sim
+from lns_sim import LNSTensor
+
+ISAS = lns_sim._extension.load().available_isas()
+
+
+def random_codes(shape, fmt, rng, zeros=0.1, k=0):
+    """An LNSTensor of uniform random codes, a share of them zero (some of them -0)."""
+    codes = rng.integers(0, 1 << fmt.bits, size=shape)
+    codes = np.where(rng.random(size=shape) < zeros, rng.choice([0, 1 << (fmt.bits - 1)], size=shape), codes)
+    dtype = np.uint8 if fmt.bits <= 8 else np.int16
+    return LNSTensor(torch.from_numpy(codes.astype(dtype)), torch.tensor(2.0**k), fmt)
+
+
+def to_reference(x: LNSTensor):
+    """(codes, k) as the reference takes them: unsigned integers, scale exponents."""
+    codes = x.codes.numpy().astype(np.int64) & ((1 << x.format.bits) - 1)
+    k = x.k.numpy().astype(np.int64)
+    return codes, int(k) if k.ndim == 0 else k
+
+
+def unsigned(codes: torch.Tensor, fmt) -> np.ndarray:
+    return codes.numpy().astype(np.int64) & ((1 << fmt.bits) - 1)
+
+
+def same_bits(a, b) -> bool:
+    """Equal float32 bit patterns (any NaN equals any NaN)."""
+    a, b = np.asarray(a, dtype=np.float32), np.asarray(b, dtype=np.float32)
+    both_nan = np.isnan(a) & np.isnan(b)
+    return a.shape == b.shape and bool((both_nan | (a.view(np.uint32) == b.view(np.uint32))).all())

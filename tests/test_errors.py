@@ -1,0 +1,100 @@
+"""Bad input: each error names the argument, what was given and what is allowed."""
+
+import pytest
+import torch
+from torch import nn
+
+import lns_sim
+from lns_sim import Datapath, LNSFormat, LNSTensor, recipes
+
+FMT = LNSFormat()
+
+
+def codes(*shape, fmt=FMT, dim=None):
+    return lns_sim.quantize(torch.randn(*shape), fmt, dim=dim)
+
+
+CASES = {
+    "gamma no power of two": (lambda: LNSFormat(8, 6), ValueError, "gamma must be a power of two from 1 to .* got 6"),
+    "gamma too large": (lambda: LNSFormat(8, 256), ValueError, "gamma .* = 128, got 256"),
+    "gamma zero": (lambda: LNSFormat(8, 0), ValueError, "gamma must be at least 1, got 0"),
+    "bits too few": (lambda: LNSFormat(1), ValueError, "bits must be between 2 and 16, got 1"),
+    "bits too many": (lambda: LNSFormat(17), ValueError, "bits .* got 17"),
+    "bits no integer": (lambda: LNSFormat(8.0), TypeError, "bits must be an integer, got 8.0"),
+    "format": (lambda: Datapath(8), TypeError, "format must be an LNSFormat"),
+    "lut_entries": (lambda: Datapath(lut_entries=3), ValueError, "lut_entries must be a power of two from 1 to gamma = 8, got 3"),
+    "lut_entries above gamma": (lambda: Datapath(lut_entries=16), ValueError, "lut_entries .* got 16"),
+    "lut_bits": (lambda: Datapath(lut_bits=1), ValueError, "lut_bits must be between 2 and 24, got 1"),
+    "constants too wide": (lambda: Datapath(LNSFormat(16, 2048)), ValueError, "lut_bits = 8 cannot hold the 2048 constants"),
+    "acc_bits": (lambda: Datapath(acc_bits=33), ValueError, "acc_bits must be between 4 and 32, got 33"),
+    "acc_lsb": (lambda: Datapath(acc_lsb=-40), ValueError, "acc_lsb = -40 is too low"),
+    "vector_size": (lambda: Datapath(vector_size=0), ValueError, "vector_size .* got 0"),
+    "rounding": (lambda: Datapath(rounding="floor"), ValueError, "rounding must be one of .* did you mean"),
+    "overflow": (lambda: Datapath(overflow="saturating"), ValueError, "did you mean 'saturate'"),
+    "x dtype": (lambda: lns_sim.quantize(torch.randn(3).double()), TypeError, "x must be a float32 tensor, got torch.float64"),
+    "x no tensor": (lambda: lns_sim.quantize([1.0]), TypeError, "x must be a float32 tensor, got list"),
+    "dim": (lambda: lns_sim.quantize(torch.randn(3), dim=1), ValueError, "dim must be between -1 and 0, got 1"),
+    "underflow": (lambda: lns_sim.quantize(torch.randn(3), underflow="zero"), ValueError, "underflow must be one of"),
+    "seed": (lambda: lns_sim.quantize(torch.randn(3), rounding="stochastic", seed=-1), ValueError, "seed .* got -1"),
+    "codes dtype": (lambda: LNSTensor(torch.zeros(2), torch.ones(()), FMT), TypeError, "codes .* must be torch.uint8"),
+    "scale shape": (lambda: LNSTensor(codes(2, 3).codes, torch.ones(2), FMT), ValueError, "scale must be 0-d or"),
+    "k": (lambda: codes(3).rescale(200), ValueError, "k must be between -126 and 127, got 200"),
+    "operand type": (lambda: lns_sim.matmul(torch.randn(2, 2), codes(2, 2)), TypeError, "a must be an LNSTensor"),
+    "operand format": (lambda: lns_sim.matmul(codes(2, 2), codes(2, 2, fmt=LNSFormat(8, 4))), ValueError, "b has format .* the datapath takes gamma 8"),
+    "operand too wide": (lambda: lns_sim.matmul(codes(2, 2, fmt=LNSFormat(10, 8)), codes(2, 2), Datapath()), ValueError, "a has format .* up to 8 bits"),
+    "datapath type": (lambda: lns_sim.matmul(codes(2, 2), codes(2, 2), datapath=8), TypeError, "datapath must be a Datapath"),
+    "K mismatch": (lambda: lns_sim.matmul(codes(2, 3), codes(4, 2)), ValueError, "K = 3 must be b's last but one"),
+    "K empty": (lambda: lns_sim.matmul(codes(2, 0), codes(0, 2)), ValueError, "K is empty"),
+    "one dimension": (lambda: lns_sim.matmul(codes(3), codes(3, 2)), ValueError, "a must have at least 2 dimensions"),
+    "scale along K": (lambda: lns_sim.matmul(codes(2, 3, dim=1), codes(3, 2)), ValueError, "scale of a varies along K"),
+    "scale of b along K": (lambda: lns_sim.matmul(codes(2, 3), codes(3, 2, dim=0)), ValueError, "scale of b varies along K"),
+    "batches": (lambda: lns_sim.matmul(codes(2, 2, 3), codes(3, 3, 2)), ValueError, "do not broadcast"),
+    "conv rank": (lambda: lns_sim.conv2d(codes(2, 3, 4), codes(1, 3, 1, 1)), ValueError, "4 dimensions"),
+    "conv channels": (lambda: lns_sim.conv2d(codes(1, 3, 4, 4), codes(2, 2, 1, 1)), ValueError, "groups = 1 does not fit 3 input channels"),
+    "conv kernel": (lambda: lns_sim.conv2d(codes(1, 1, 2, 2), codes(1, 1, 3, 3)), ValueError, "kernel .* larger than the padded input"),
+    "conv stride": (lambda: lns_sim.conv2d(codes(1, 1, 4, 4), codes(1, 1, 3, 3), stride=0), ValueError, "stride must be at least 1, got 0"),
+    "conv scale": (lambda: lns_sim.conv2d(codes(1, 2, 4, 4, dim=1), codes(1, 2, 3, 3)), ValueError, "scale of x varies along K"),
+    "recipe name": (lambda: recipes.get("lns-madman"), ValueError, "did you mean 'lns-madam'"),
+    "recipe in convert": (lambda: lns_sim.convert(nn.Linear(2, 2), "fp16"), ValueError, "recipe must be one of .* got 'fp16'"),
+    "recipe type": (lambda: lns_sim.convert(nn.Linear(2, 2), 8), TypeError, "recipe must be a Recipe"),
+    "recipe datapath": (lambda: recipes.lns_madam(gamma=4, datapath=Datapath()), ValueError, "the forward datapath takes"),
+    "update_bits": (lambda: recipes.lns_madam(update_bits=6), ValueError, "update_bits must be between 8 and 16, got 6"),
+    "weight with NaN": (lambda: nan_layer(), ValueError, "NaN or Inf"),
+    "weight dtype": (lambda: lns_sim.convert(nn.Linear(2, 2).double(), "lns-madam"), TypeError, "must be float32"),
+    "lr": (lambda: optimizer(lr=float("nan")), ValueError, "lr must be a finite number"),
+    "lr infinite": (lambda: optimizer(lr=float("inf")), ValueError, "lr must be a finite number"),
+    "lr negative": (lambda: optimizer(lr=-1.0), ValueError, "lr must be a finite number .* got -1.0"),
+    "beta": (lambda: optimizer(beta=1.0), ValueError, "beta"),
+    "float_optimizer": (lambda: optimizer(float_optimizer="adamx"), ValueError, "did you mean 'adam"),
+    "no parameters": (lambda: lns_sim.optim.LNSMadam([]), ValueError, "params is empty"),
+    "layer input": (lambda: lns_sim.convert(nn.Linear(2, 2), "lns-madam")(torch.randn(1, 3)), ValueError, "last dimension must be 2"),
+    "layer dtype": (lambda: lns_sim.convert(nn.Linear(2, 2), "lns-madam")(torch.randn(1, 2).half()), TypeError, "must be float32, got torch.float16"),
+    "isa": (lambda: lns_sim._extension.load().set_isa("avx1024"), ValueError, "asks for 'avx1024', but this machine runs scalar"),
+}  # fmt: skip
+
+
+def nan_layer():
+    layer = nn.Linear(2, 2)
+    layer.weight.data[0, 0] = float("nan")
+    return lns_sim.convert(layer, "lns-madam")
+
+
+def optimizer(**kwargs):
+    return lns_sim.optim.LNSMadam(lns_sim.convert(nn.Linear(2, 2), "lns-madam").parameters(), **kwargs)
+
+
+@pytest.mark.parametrize("call, error, message", CASES.values(), ids=CASES.keys())
+def test_error(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
+
+
+def test_a_scheduler_that_ruins_the_learning_rate_is_caught_before_weights_change():
+    layer = lns_sim.convert(nn.Linear(2, 2), "lns-madam")
+    opt = lns_sim.optim.LNSMadam(layer.parameters())
+    layer(torch.randn(1, 2)).sum().backward()
+    before = layer.weight.codes.clone()
+    opt.param_groups[0]["lr"] = float("nan")
+    with pytest.raises(ValueError, match="lr must be a finite number"):
+        opt.step()
+    assert torch.equal(layer.weight.codes, before)

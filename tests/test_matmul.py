@@ -1,0 +1,210 @@
+"""The datapath as matmul, against the reference: exhaustively for pairs, at random for everything else."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import lns_sim
+from helpers import ISAS, random_codes, same_bits, to_reference
+from lns_sim import Datapath, LNSFormat, LNSTensor, _extension, reference
+from strategies import datapaths, formats
+
+core = _extension.load()
+ONE = torch.ones(())
+FMT = LNSFormat()
+
+CHECK_VALUES = [
+    (dict(), -27911),
+    (dict(lut_entries=1), -29640),
+    (dict(lut_entries=2), -28546),
+    (dict(lut_entries=4, rounding="nearest"), -28957),
+    (dict(acc_bits=16, overflow="wrap"), -110),
+    (dict(acc_lsb=8), -1786033),
+]
+
+
+def agree(a, b, datapath):
+    """Accumulators and values of both implementations."""
+    got = lns_sim.matmul(a, b, datapath, return_accumulator=True)
+    expected = reference.matmul(to_reference(a), to_reference(b), datapath, return_accumulator=True)
+    np.testing.assert_array_equal(got.numpy(), expected)
+    values = lns_sim.matmul(a, b, datapath)
+    assert same_bits(values, reference.matmul(to_reference(a), to_reference(b), datapath))
+    return got
+
+
+@pytest.mark.parametrize("options, expected", CHECK_VALUES)
+def test_check_values_of_the_specification(isa, options, expected):
+    generator = random.Random(0)
+    a, b = ([generator.randrange(256) for _ in range(70)] for _ in range(2))
+    datapath = Datapath(FMT, **options)
+    assert reference.dot(a, b, datapath) == expected
+    a, b = (torch.tensor(v, dtype=torch.uint8) for v in (a, b))
+    row, column = LNSTensor(a[None], ONE, FMT), LNSTensor(b[:, None], ONE, FMT)
+    assert lns_sim.matmul(row, column, datapath, return_accumulator=True).item() == expected
+    many = lns_sim.matmul(row.expand(300, 70), column.expand(70, 40), datapath, return_accumulator=True)
+    assert (many == expected).all()
+
+
+@pytest.mark.parametrize("lut_entries", [1, 2, 4, 8])
+@pytest.mark.parametrize("rounding", ["truncate", "nearest"])
+def test_all_pairs_of_codes(lut_entries, rounding):
+    datapath = Datapath(FMT, lut_entries=lut_entries, rounding=rounding)
+    codes = torch.arange(256).to(torch.uint8)
+    a, b = LNSTensor(codes[:, None], ONE, FMT), LNSTensor(codes[None, :], ONE, FMT)
+    expected = np.array([[reference.dot([i], [j], datapath) for j in range(256)] for i in range(256)])
+    for isa in ISAS:
+        core.set_isa(isa)
+        for rows in (256, 1):  # the row path, and (one row at a time) the look-up path
+            parts = [lns_sim.matmul(a[i : i + rows], b, datapath, return_accumulator=True) for i in range(0, 256, rows)]
+            np.testing.assert_array_equal(torch.cat(parts).numpy(), expected)
+
+
+def test_both_paths_are_taken_and_say_so():
+    assert Datapath().path(1024, 1024) == "rows"
+    assert Datapath().path(1, 16) == "lookup32"
+    assert Datapath(LNSFormat(12, 128)).path(1024, 1024) == "lookup32"
+    assert Datapath(acc_bits=32).path(1024, 1024) == "lookup64"
+
+
+@given(datapath=datapaths(), m=st.integers(1, 5), n=st.integers(1, 20), k=st.integers(1, 70), seed=st.integers(0, 999))
+def test_any_datapath_any_shape(datapath, m, n, k, seed):
+    rng = np.random.default_rng(seed)
+    agree(random_codes((m, k), datapath.format, rng, k=3), random_codes((k, n), datapath.format, rng, k=-9), datapath)
+
+
+@given(data=st.data(), n=st.integers(1, 3), seed=st.integers(0, 999))
+def test_the_row_path_with_any_datapath(data, n, seed):
+    fmt = data.draw(formats(8))
+    datapath = data.draw(datapaths(fmt))
+    rng = np.random.default_rng(seed)
+    k = data.draw(st.sampled_from([1, 7, 31, 32, 33, 65]))
+    a, b = random_codes((48, k), fmt, rng), random_codes((k, n), fmt, rng)
+    for isa in ISAS:
+        core.set_isa(isa)
+        agree(a, b, datapath) if isa == ISAS[0] else None
+        got = lns_sim.matmul(b.mT, a.mT, datapath, return_accumulator=True)
+        assert torch.equal(got.mT, lns_sim.matmul(a, b, datapath, return_accumulator=True))
+
+
+@pytest.mark.parametrize("m, k, n", [(1100, 40, 17), (130, 64, 200), (1, 100, 300), (300, 33, 1)])
+def test_blocks_and_panels_equal_single_rows(isa, rng, m, k, n):
+    datapath = Datapath(FMT, headroom_bits=0)  # saturates now and then
+    a, b = random_codes((m, k), FMT, rng), random_codes((k, n), FMT, rng)
+    whole = lns_sim.matmul(a, b, datapath, return_accumulator=True)
+    rows = rng.integers(0, m, 4)
+    columns = rng.integers(0, n, 4)
+    expected = [[reference.dot(a.codes[r].tolist(), b.codes[:, c].tolist(), datapath) for c in columns] for r in rows]
+    assert whole[rows][:, columns].tolist() == expected
+    for r in rows:
+        assert torch.equal(lns_sim.matmul(a[r : r + 1], b, datapath, return_accumulator=True)[0], whole[r])
+
+
+@pytest.mark.parametrize("fmt", [FMT, LNSFormat(6, 4), LNSFormat(10, 32)], ids=lambda f: f"{f.bits}-{f.gamma}")
+def test_isas_and_threads_agree(rng, fmt):
+    a, b = random_codes((257, 300), fmt, rng), random_codes((300, 129), fmt, rng)
+    results = []
+    threads = torch.get_num_threads()
+    for isa in ISAS:
+        core.set_isa(isa)
+        for n in (1, 2):
+            torch.set_num_threads(n)
+            results.append(lns_sim.matmul(a, b, Datapath(fmt, headroom_bits=1)))
+    torch.set_num_threads(threads)
+    assert all(torch.equal(r, results[0]) for r in results)
+
+
+def test_the_edge_of_the_32_bit_state(isa, rng):
+    """The widest accumulator that still takes 32 bits, and the first that does not, with all lanes at their largest."""
+    for vector_size in (32, 37, 38, 39, 64):
+        for headroom in (4, 5):
+            datapath = Datapath(FMT, vector_size=vector_size, headroom_bits=headroom)
+            for sign in (0, 128):
+                a = LNSTensor(torch.full((48, 100), 127, dtype=torch.uint8), ONE, FMT)
+                b = LNSTensor(torch.full((100, 2), 127 | sign, dtype=torch.uint8), ONE, FMT)
+                expected = reference.dot([127] * 100, [127 | sign] * 100, datapath)
+                assert (lns_sim.matmul(a, b, datapath, return_accumulator=True) == expected).all()
+
+
+def test_k_of_a_million(rng):
+    a, b = random_codes((1, 1_000_000), FMT, rng), random_codes((1_000_000, 1), FMT, rng)
+    expected = reference.dot(a.codes[0].tolist(), b.codes[:, 0].tolist(), Datapath())
+    assert lns_sim.matmul(a, b, return_accumulator=True).item() == expected
+    wide = lns_sim.matmul(a.expand(64, 1_000_000), b, return_accumulator=True)
+    assert (wide == expected).all()
+
+
+def test_scales_per_slice(rng):
+    a = lns_sim.quantize(torch.randn(3, 5, 40) * torch.logspace(-3, 3, 5)[:, None], dim=1)
+    b = lns_sim.quantize(torch.randn(40, 6) * torch.logspace(-2, 2, 6), dim=1)
+    c = lns_sim.quantize(torch.randn(3, 40, 6) * torch.logspace(-2, 2, 3)[:, None, None], dim=0)
+    agree(a, b, Datapath())
+    agree(a, c, Datapath())
+
+
+def test_broadcast_batches_and_strides(rng):
+    a, b = random_codes((2, 1, 4, 9), FMT, rng), random_codes((3, 9, 5), FMT, rng)
+    assert agree(a, b, Datapath()).shape == (2, 3, 4, 5)
+    agree(a.transpose(0, 1), b[:1], Datapath())
+    agree(b.mT[:, 1:, ::2], random_codes((5, 3), FMT, rng), Datapath())
+    agree(random_codes((9, 4), FMT, rng).T, b[0], Datapath())
+
+
+def test_empty_sizes(rng):
+    assert lns_sim.matmul(random_codes((0, 4), FMT, rng), random_codes((4, 3), FMT, rng)).shape == (0, 3)
+    assert lns_sim.matmul(random_codes((0, 2, 4), FMT, rng), random_codes((4, 3), FMT, rng)).shape == (0, 2, 3)
+
+
+def test_operands_of_fewer_bits(rng):
+    datapath = Datapath(LNSFormat(10, 8))
+    a, b = random_codes((40, 50), LNSFormat(6, 8), rng), random_codes((50, 7), LNSFormat(10, 8), rng)
+    got = lns_sim.matmul(a, b, datapath, return_accumulator=True)
+    wide = (a.codes.to(torch.int16) & 31) | ((a.codes.to(torch.int16) & 32) << 4)
+    assert torch.equal(got, lns_sim.matmul(LNSTensor(wide, ONE, LNSFormat(10, 8)), b, datapath, return_accumulator=True))
+
+
+def test_nan_scales_give_nan(rng):
+    a = lns_sim.quantize(torch.tensor([[1.0, float("nan")], [1.0, 2.0]]), dim=0)
+    y = lns_sim.matmul(a, lns_sim.quantize(torch.ones(2, 3)))
+    assert y[0].isnan().all() and not y[1].isnan().any()
+
+
+@given(datapath=datapaths(), m=st.integers(1, 6), n=st.integers(1, 6), k=st.integers(1, 60), seed=st.integers(0, 99))
+def test_counters(datapath, m, n, k, seed):
+    rng = np.random.default_rng(seed)
+    a, b = random_codes((m, k), datapath.format, rng), random_codes((k, n), datapath.format, rng)
+    out, counters = lns_sim.matmul(a, b, datapath, counters=True)
+    assert torch.equal(out, lns_sim.matmul(a, b, datapath))
+    f, lsb = datapath.format, reference.acc_lsb(datapath)
+    e_a, e_b = reference.decode(a.codes, f)[1], reference.decode(b.codes, f)[1]
+    nonzero = (e_a[:, :, None] > 0) & (e_b[None] > 0)
+    vanished = nonzero & (e_a[:, :, None] + e_b[None] < f.gamma * lsb)
+    assert counters.macs == m * n * k
+    assert counters.vectors == m * n * -(-k // datapath.vector_size)
+    assert counters.zero_lanes == (~nonzero).sum()
+    assert counters.vanished == vanished.sum()
+    assert counters.saturations == count_saturations(a, b, datapath)
+
+
+def count_saturations(a, b, datapath):
+    """Accumulations of the reference that differ from those of an accumulator wide enough for every sum."""
+    import dataclasses
+
+    (a, _), (b, _) = to_reference(a), to_reference(b)
+    unbounded = dataclasses.replace(datapath, acc_lsb=reference.acc_lsb(datapath))
+    object.__setattr__(unbounded, "acc_bits", 80)
+    v, count = datapath.vector_size, 0
+    for i in range(a.shape[0]):
+        for j in range(b.shape[1]):
+            before = 0
+            for end in range(v, a.shape[1] + v, v):
+                row, column = a[i, :end].tolist(), b[:end, j].tolist()
+                after = reference.dot(row, column, datapath)
+                step = reference.dot(row[end - v :], column[end - v :], unbounded)
+                count += after != before + step
+                before = after
+    return count

@@ -1,0 +1,145 @@
+"""The trainer: learns, resumes to the same bits, refuses foreign checkpoints, reads what users have."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from lns_sim import LNSWeight, recipes
+from lns_sim.training import data, report
+from lns_sim.training.experiment import Experiment, ForeignCheckpoint
+from lns_sim.training.trainer import Diverged, Settings, Trainer, random_crop_flip
+
+SMALL = Settings(model="mlp", epochs=2, batch_size=128)
+RECIPES = [None, recipes.lns_madam_fake_quant(), recipes.lns_madam()]
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return data.load("digits")
+
+
+def codes_of(trainer):
+    return [p.codes if isinstance(p, LNSWeight) else p.data for p in trainer.model.parameters()]
+
+
+def test_a_network_learns_bit_exactly(digits):
+    trainer = Trainer(digits, recipes.lns_madam(), 0, dataclasses.replace(SMALL, lr=1 / 16, epochs=4))
+    for _ in range(4):
+        trainer.run_epoch()
+    result = trainer.result
+    assert result.accuracy[-1] > 90
+    layers = [(64, 256), (256, 256), (256, 10)]
+    macs = {"forward": sum(a * b for a, b in layers), "weight_gradient": sum(a * b for a, b in layers)}
+    assert result.counters["weight_gradient"]["macs"] == 4 * len(digits.x_train) * macs["weight_gradient"]
+    assert result.counters["forward"]["macs"] == 4 * len(digits.x_train) * macs["forward"]
+    assert result.weight_bytes == 2 * sum(a * b for a, b in layers) + 4 * (256 + 256 + 10)
+
+
+class Interrupt(Exception):
+    pass
+
+
+@pytest.mark.parametrize("stop_at", [5, 11, 15, 27, 40])
+def test_an_interrupted_experiment_resumes_to_the_same_bits(digits, tmp_path, stop_at):
+    def experiment(name):
+        return Experiment(digits, RECIPES, [3], SMALL, tmp_path / name)
+
+    whole = experiment("whole.pt")
+    whole.run()
+
+    steps = 0
+
+    def on_step(trainer):
+        nonlocal steps
+        steps += 1
+        if steps == stop_at:
+            raise Interrupt
+
+    broken = experiment("broken.pt")
+    with pytest.raises(Interrupt):
+        broken.run(on_step)
+    again = experiment("broken.pt")
+    if stop_at > 11:  # something was saved after the first epoch
+        again.resume()
+        assert again.steps_done == stop_at // 11 * 11
+    results = again.run()
+    for a, b in zip(results, whole.results):
+        assert (a.loss, a.accuracy, a.counters) == (b.loss, b.accuracy, b.counters)
+    assert all(torch.equal(a, b) for a, b in zip(codes_of(again.trainer), codes_of(whole.trainer)))
+
+
+def test_a_finished_experiment_resumes_to_its_results(digits, tmp_path):
+    first = Experiment(digits, RECIPES[:1], [0], SMALL, tmp_path / "x.pt")
+    results = first.run()
+    second = Experiment(digits, RECIPES[:1], [0], SMALL, tmp_path / "x.pt")
+    second.resume()
+    assert second.run() == results
+
+
+def test_foreign_and_damaged_checkpoints_are_refused(digits, tmp_path):
+    path = tmp_path / "x.pt"
+    Experiment(digits, RECIPES[:1], [0], dataclasses.replace(SMALL, epochs=1), path).run()
+    with pytest.raises(ForeignCheckpoint, match="other settings"):
+        Experiment(digits, RECIPES[:1], [1], SMALL, path).resume()
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(ForeignCheckpoint, match="damaged"):
+        Experiment(digits, RECIPES[:1], [0], SMALL, path).resume()
+
+
+def test_divergence_is_named(digits):
+    trainer = Trainer(digits, None, 0, dataclasses.replace(SMALL, float_lr=1e30))
+    with pytest.raises(Diverged, match="fp32, seed 0: the loss is nan in epoch 1"):
+        trainer.run_epoch()
+
+
+def test_npz(tmp_path):
+    arrays = dict(x_train=np.random.randint(0, 255, (20, 8, 8, 3), dtype=np.uint8), y_train=np.arange(20) % 4,
+                  x_test=np.random.randint(0, 255, (5, 8, 8, 3), dtype=np.uint8), y_test=np.arange(5) % 4)  # fmt: skip
+    np.savez(tmp_path / "d.npz", **arrays)
+    d = data.load(f"npz:{tmp_path / 'd.npz'}")
+    assert d.input_shape == (3, 8, 8) and d.classes == 4 and d.y_train.dtype == torch.int64
+    assert torch.allclose(d.x_train.mean((0, 2, 3)), torch.zeros(3), atol=1e-5)
+    del arrays["y_test"]
+    np.savez(tmp_path / "e.npz", **arrays)
+    with pytest.raises(ValueError, match="lacks y_test"):
+        data.load(f"npz:{tmp_path / 'e.npz'}")
+
+
+def test_openml_goes_through_scikit_learn(monkeypatch):
+    class Bunch:
+        data, target = np.random.rand(40, 16), np.array(["b", "a"] * 20)
+
+    def fetch(name, **_):
+        assert name == "tiny"
+        return Bunch
+
+    monkeypatch.setattr("sklearn.datasets.fetch_openml", fetch)
+    d = data.load("openml:tiny")
+    assert d.input_shape == (1, 4, 4) and d.classes == 2 and len(d.x_train) == 30
+
+
+@pytest.mark.parametrize("source, message", [("digit", "did you mean 'digits'"), ("npz:", "needs a path"), ("openml:", "needs a name")])
+def test_bad_sources(source, message):
+    with pytest.raises(ValueError, match=message):
+        data.load(source)
+
+
+def test_crops_and_flips_show_pieces_of_the_image():
+    x = torch.arange(2 * 1 * 8 * 8, dtype=torch.float32).reshape(2, 1, 8, 8) + 1
+    out = random_crop_flip(x, torch.Generator().manual_seed(0))
+    assert out.shape == x.shape
+    for before, after in zip(x, out):
+        inside = after[after > 0]
+        assert set(inside.tolist()) <= set(before.flatten().tolist()) and len(inside) >= 49
+
+
+def test_the_table_and_the_curves(digits, tmp_path):
+    experiment = Experiment(digits, RECIPES, [0, 1], SMALL, tmp_path / "x.pt")
+    results = experiment.run()
+    rows = report.rows(results)
+    assert [r[0] for r in rows] == ["fp32", "lns-madam-fake-quant", "lns-madam"]
+    assert "±" in rows[0][1] and rows[0][3] == "-" and rows[2][3] != "-"
+    report.draw_curves(results, "test", tmp_path / "c.png")
+    assert (tmp_path / "c.png").read_bytes().startswith(b"\x89PNG")
