@@ -1,6 +1,9 @@
 """Builds lns_sim._C: the torch-free core with its Python bindings, and the operators on torch's stable ABI."""
 
+import os
 import re
+import sys
+import sysconfig
 from pathlib import Path
 
 from pybind11 import get_include
@@ -10,6 +13,9 @@ from torch.utils.cpp_extension import BuildExtension, include_paths, library_pat
 ROOT = Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "lns_sim/version.py").read_text()).group(1)
 TORCH_ABI = (2, 10)  # the oldest torch whose stable ABI the binary needs
+
+if not os.path.exists(os.path.join(sysconfig.get_paths()["include"], "Python.h")):
+    sys.exit("lns_sim is compiled and needs Python's headers: install python3-dev (Debian) or python3-devel (Fedora)")
 
 extension = Extension(
     "lns_sim._C",

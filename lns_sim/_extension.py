@@ -17,6 +17,7 @@ def load():
 
     Raises:
         ImportError: it was not built, was built for another Python or version of lns_sim, or needs a newer torch.
+        ValueError: LNS_SIM_ISA names an instruction set that this machine or build does not have.
     """
     version = tuple(int(part) for part in torch.__version__.split(".")[:2])
     if version < (2, 10):
@@ -31,4 +32,5 @@ def load():
         raise ImportError(
             f"lns_sim is version {__version__}, but its compiled extension is {_C.__version__}. Rebuild with: {REBUILD}"
         )
+    _C.isa()
     return _C

@@ -8,6 +8,7 @@ from functools import lru_cache
 import torch
 
 from lns_sim import _extension
+from lns_sim._compile import constant_result
 from lns_sim.checks import check_choice, check_int
 from lns_sim.format import LNSFormat
 
@@ -78,7 +79,7 @@ class Datapath:
         """The ``lut_entries`` constants C_j = round(2^(j/n) * 2^(lut_bits-1))."""
         return _core(self.encode()).constants
 
-    @torch.compiler.assume_constant_result
+    @constant_result
     def encode(self) -> list[int]:
         """The integers by which the operators know a datapath (see csrc/ops/library.cpp)."""
         f = self.format

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from lns_sim._compile import constant_result
 from lns_sim.checks import check_choice, check_int
 from lns_sim.datapath import Counters, Datapath
 from lns_sim.format import LNSFormat
@@ -78,7 +79,7 @@ def quantize(
     return LNSTensor(codes, scale, format)
 
 
-@torch.compiler.assume_constant_result
+@constant_result
 def _default_path(bits: int, gamma: int) -> list[int]:
     return Datapath(LNSFormat(bits, gamma)).encode()
 

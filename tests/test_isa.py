@@ -40,7 +40,7 @@ FOREIGN = "import types, sys; m = types.ModuleType('lns_sim._C'); m.__version__ 
 ])  # fmt: skip
 def test_a_missing_or_mismatched_extension_says_what_to_run(code, message):
     result = run(code)
-    assert result.returncode != 0 and "ImportError" in result.stderr and message in result.stderr
+    assert result.returncode != 0 and "ImportError: " in result.stderr and message in result.stderr
 
 
 def test_import_is_quick():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -49,7 +50,7 @@ class Experiment:
         return {
             "data": self.data.name,
             "settings": dataclasses.asdict(self.settings),
-            "runs": [["fp32" if recipe is None else recipe.encode(), seed] for recipe, seed in self.runs],
+            "runs": [["fp32" if recipe is None else json.loads(recipe.encode()), seed] for recipe, seed in self.runs],
         }
 
     def resume(self) -> None:

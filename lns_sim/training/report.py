@@ -48,7 +48,7 @@ def share(part: int, whole: int) -> str:
     """A count with its share."""
     if whole == 0:
         return "-"
-    return f"{part:,}" if part == 0 else f"{part:,} ({100 * part / whole:.2g} %)"
+    return "0" if part == 0 else f"{part:.3g} ({100 * part / whole:.2g} %)"
 
 
 def rows(results: list[Result]) -> list[list[str]]:
