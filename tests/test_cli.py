@@ -8,7 +8,7 @@ import sys
 import torch
 
 
-def lns_sim(*args, cwd=None:
+def lns_sim(*args, cwd=None):
     command = [sys.executable, "-c", "from lns_sim.cli import main; main()", *args]
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env={**os.environ, "COLUMNS": "140"})
 

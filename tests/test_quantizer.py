@@ -1,5 +1,7 @@
 """The quantizer against the reference: every threshold, special values, random floats, both roundings, all policies."""
 
+import decimal
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import lns_sim
-from helpers import same_bits, unsigned
+from helpers import ISAS, same_bits, unsigned
 from lns_sim import LNSFormat, _extension, reference
 from strategies import formats
 
@@ -40,7 +42,20 @@ def test_the_thresholds_of_the_specification():
     assert reference.thresholds(8).tolist() == expected
 
 
-@pytest.mark.parametrize("gamma", [1, 2, 4, 8, 16, 64, 256, 2048])
+@pytest.mark.parametrize("gamma", [1 << i for i in range(16)])
+def test_tables_equal_fifty_digit_decimals(gamma):
+    tables = core.QuantizerTables(gamma)
+    with decimal.localcontext(prec=50):
+        root = decimal.Decimal(2) ** (decimal.Decimal(1) / (2 * gamma))
+        power, powers = decimal.Decimal(1 << 23), []
+        for _ in range(2 * gamma + 1):
+            powers.append(power)
+            power *= root
+        assert tables.thresholds == [int(p) for p in powers[1::2]]
+        assert tables.values == [int(p + decimal.Decimal("0.5")) for p in powers[::2]]
+
+
+@pytest.mark.parametrize("gamma", [1, 2, 4, 8, 16, 64, 256])
 def test_tables_equal_the_reference(gamma):
     tables = core.QuantizerTables(gamma)
     assert tables.thresholds == reference.thresholds(gamma).tolist()
@@ -58,6 +73,9 @@ def test_every_threshold_and_its_neighbours_in_every_octave(gamma):
     bits = (np.arange(1, 255)[:, None] << 23 | (mantissas - (1 << 23))[None, :]).astype(np.uint32).ravel()
     expected = reference.log_code(bits.view(np.float32), gamma)
     assert [tables.log_code(int(b)) for b in bits] == expected.tolist()
+    for isa in ISAS:  # the kernels, in a format wide enough for all octaves at one scale
+        core.set_isa(isa)
+        agree(bits.view(np.float32), LNSFormat(16, gamma))
 
 
 @pytest.mark.parametrize("gamma", [1, 8, 64])

@@ -102,6 +102,7 @@ def draw_curves(results: list[Result], title: str, path: Path) -> None:
     right.legend(loc="lower right")
     for axes in (left, right):
         axes.grid(alpha=0.3)
+        axes.xaxis.get_major_locator().set_params(integer=True)
     seeds = len({r.seed for r in results})
     figure.suptitle(f"{title}; mean and range of {seeds} seed{'s' if seeds > 1 else ''}")
     figure.savefig(path, dpi=120)
