@@ -129,10 +129,12 @@ inline bool fits_int32(const Datapath& d, const std::vector<int64_t>& table) {
   return bound <= INT32_MAX;
 }
 
-// acc * 2^(acc_lsb + k_a + k_b) in float32, rounded once; NaN if either operand's scale is.
-LNS_HD inline float read_out(int32_t acc, int acc_lsb, uint32_t scale_a, uint32_t scale_b) {
-  if (scale_is_nan(scale_a) || scale_is_nan(scale_b)) return bits_float(kNanBits);
-  return static_cast<float>(acc * pow2(acc_lsb + scale_exponent(scale_a) + scale_exponent(scale_b)));
+// A result is acc * 2^(acc_lsb + k_a + k_b), rounded once to float32. Each factor is a power of two and so are their
+// products, exactly, in double; NaN if an operand's scale is. acc_lsb beyond +-600 gives 0 or infinity anyway.
+LNS_HD inline double unit_factor(int acc_lsb) { return pow2(acc_lsb < -600 ? -600 : (acc_lsb > 600 ? 600 : acc_lsb)); }
+LNS_HD inline double scale_factor(uint32_t scale) {
+  return scale_is_nan(scale) ? static_cast<double>(bits_float(kNanBits)) : pow2(scale_exponent(scale));
 }
+LNS_HD inline float read_out(int32_t acc, double factor) { return static_cast<float>(acc * factor); }
 
 }  // namespace lns

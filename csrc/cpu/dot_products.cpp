@@ -16,7 +16,7 @@ namespace {
 
 // Rows of a task's block, and 16-column groups of its panel: the block's lanes stay in L1/L2 while the panel's
 // groups pass over them, and a table built for 16 columns is used `kBlockRows` times.
-constexpr int64_t kBlockRows = 1024;
+constexpr int64_t kBlockRows = kTileRows;
 constexpr int64_t kPanelGroups = 8;
 // Building a row table costs as much as this many rows of use, and a look-up this many row additions (measured).
 constexpr int64_t kBuildRows = 160;
@@ -106,8 +106,8 @@ class RowPath {
   void prepare(const Lane* columns, int stride, int depth) {
     kernel_.build_rows(products_, columns, stride, depth, rows_.get());
   }
-  void add(const Lane* lanes, int stride, int64_t n, int depth, State* state) const {
-    kernel_.add_rows(lanes, stride, n, depth, rows_.get(), state);
+  void add(const Lane* lanes, TileStrides strides, int64_t n, int depth, State* state) const {
+    kernel_.add_rows(lanes, strides, n, depth, rows_.get(), state);
   }
   void close(const Accumulator<State>& a, State* state, int64_t n, int64_t* overflows) const {
     kernel_.close32(a, state, n, overflows);
@@ -137,11 +137,11 @@ class LookupPath {
         columns_.get()[d].sign[c] = lane < 0 ? -1 : 0;
       }
   }
-  void add(const Lane* lanes, int stride, int64_t n, int depth, State* state) const {
+  void add(const Lane* lanes, TileStrides strides, int64_t n, int depth, State* state) const {
     if constexpr (sizeof(State) == 4)
-      kernel_.add_lookups32(lanes, stride, n, depth, columns_.get(), table_, state);
+      kernel_.add_lookups32(lanes, strides, n, depth, columns_.get(), table_, state);
     else
-      kernel_.add_lookups64(lanes, stride, n, depth, columns_.get(), table_, state);
+      kernel_.add_lookups64(lanes, strides, n, depth, columns_.get(), table_, state);
   }
   void close(const Accumulator<State>& a, State* state, int64_t n, int64_t* overflows) const {
     if constexpr (sizeof(State) == 4)
@@ -162,7 +162,7 @@ struct Plan {
   const std::vector<Product>& batch;
   const Datapath& datapath;
   bool accumulators, count, left_is_long;
-  int64_t rows, columns, block, blocks, panels;
+  int64_t rows, columns, block, blocks, panel, panels;
 
   Plan(const std::vector<Product>& batch, const Datapath& datapath, bool accumulators, bool count)
       : batch(batch), datapath(datapath), accumulators(accumulators), count(count) {
@@ -170,15 +170,16 @@ struct Plan {
     left_is_long = left >= right;
     rows = std::max(left, right);
     columns = std::min(left, right);
-    panels = ceil_div(columns, kPanelGroups * kColumns);
-    // Blocks of equal size, and enough of them for every thread.
-    const int64_t products = panels * static_cast<int64_t>(batch.size());
-    const int64_t wanted = std::max(ceil_div(rows, kBlockRows), ceil_div(num_threads(), products));
-    block = ceil_div(rows, wanted);
+    // Enough tasks for every thread: first by panels, as a table's cost is shared by all rows of a block, then by
+    // blocks of equal size.
+    const int64_t groups = ceil_div(columns, kColumns), products = static_cast<int64_t>(batch.size());
+    panel = kColumns * std::clamp<int64_t>(groups * products / num_threads(), 1, kPanelGroups);
+    panels = ceil_div(columns, panel);
+    block = ceil_div(rows, std::max(ceil_div(rows, kBlockRows), ceil_div(num_threads(), panels * products)));
     blocks = ceil_div(rows, block);
   }
   int64_t tasks() const { return static_cast<int64_t>(batch.size()) * panels * blocks; }
-  int64_t groups() const { return ceil_div(std::min(columns, kPanelGroups * kColumns), kColumns); }
+  int64_t groups() const { return ceil_div(std::min(columns, panel), kColumns); }
 };
 
 // A block of one product.
@@ -193,8 +194,8 @@ struct Task {
         short_side(plan.left_is_long ? product.right : product.left),
         row0(i % plan.blocks * plan.block),
         rows(std::min(plan.block, plan.rows - row0)),
-        column0(i / plan.blocks % plan.panels * kPanelGroups * kColumns),
-        columns(std::min(kPanelGroups * kColumns, plan.columns - column0)) {}
+        column0(i / plan.blocks % plan.panels * plan.panel),
+        columns(std::min(plan.panel, plan.columns - column0)) {}
 };
 
 // One thread's scratch, and the walk of a task along K.
@@ -208,51 +209,62 @@ class Worker {
       : plan_(plan),
         path_(std::move(path)),
         accumulator_(plan.datapath),
-        stride_(plan.datapath.vector_size),
-        lanes_(plan.block * stride_),
-        columns_(plan.groups() * kColumns * stride_),
-        state_(plan.block * plan.groups() * kColumns) {}
+        vector_size_(plan.datapath.vector_size),
+        lanes_(kTileRows * vector_size_),
+        columns_(plan.groups() * kColumns * vector_size_),
+        state_(plan.block * plan.groups() * kColumns),
+        row_at_(plan.block),
+        row_factor_(plan.block) {}
 
   int64_t overflows = 0;
 
   void run(const Task& t) {
     const int64_t groups = ceil_div(t.columns, kColumns), k = t.product.k;
+    const Operand &rows = *t.long_side.operand, &columns = *t.short_side.operand;
+    const TileStrides tile = rows.rows_are_contiguous() ? TileStrides{1, kTileRows} : TileStrides{vector_size_, 1};
     std::fill_n(state_.get(), groups * t.rows * kColumns, State{0});
     // A partial group's missing columns are zero codes.
-    std::fill_n(columns_.get() + t.columns * stride_, (groups * kColumns - t.columns) * stride_, Lane{0});
-    for (int64_t k0 = 0; k0 < k; k0 += stride_) {
-      const int depth = static_cast<int>(std::min<int64_t>(stride_, k - k0));
-      t.long_side.operand->fill(lanes_.get(), stride_, t.row0, t.rows, k0, depth);
-      t.short_side.operand->fill(columns_.get(), stride_, t.column0, t.columns, k0, depth);
+    std::fill_n(columns_.get() + t.columns * vector_size_, (groups * kColumns - t.columns) * vector_size_, Lane{0});
+    for (int64_t k0 = 0; k0 < k; k0 += vector_size_) {
+      const int depth = static_cast<int>(std::min<int64_t>(vector_size_, k - k0));
+      rows.fill(lanes_.get(), tile, t.row0, t.rows, k0, depth);
+      columns.fill(columns_.get(), {vector_size_, 1}, t.column0, t.columns, k0, depth);
       for (int64_t g = 0; g < groups; ++g) {
         State* group_state = state_.get() + g * t.rows * kColumns;
         for (int d = 0; d < depth; d += Path::kDepth) {
           const int part = std::min(Path::kDepth, depth - d);
-          path_.prepare(columns_.get() + g * kColumns * stride_ + d, stride_, part);
-          path_.add(lanes_.get() + d, stride_, t.rows, part, group_state);
+          path_.prepare(columns_.get() + g * kColumns * vector_size_ + d, vector_size_, part);
+          path_.add(lanes_.get() + d * tile.depth, tile, t.rows, part, group_state);
         }
         path_.close(accumulator_, group_state, t.rows, plan_.count ? &overflows : nullptr);
       }
     }
-    write(t);
+    for (int64_t r = 0; r < t.rows; ++r) {
+      row_at_.get()[r] = t.long_side.output(t.row0 + r);
+      row_factor_.get()[r] = unit_factor(plan_.datapath.acc_lsb) * factor(t.long_side, t.row0 + r);
+    }
+    if (plan_.accumulators)
+      write(t, static_cast<int32_t*>(t.product.output), [](int32_t acc, double) { return acc; });
+    else
+      write(t, static_cast<float*>(t.product.output), read_out);
   }
 
  private:
-  void write(const Task& t) const {
-    const Side &rows = t.long_side, &columns = t.short_side;
-    float* const values = static_cast<float*>(t.product.output);
-    int32_t* const accumulators = static_cast<int32_t*>(t.product.output);
-    for (int64_t c = 0; c < t.columns; ++c) {
-      const int64_t column_at = columns.output(t.column0 + c);
-      const uint32_t column_scale = float_bits(columns.scale[columns.scale_axis(t.column0 + c)]);
-      const State* state = state_.get() + c / kColumns * t.rows * kColumns + c % kColumns;
-      for (int64_t r = 0; r < t.rows; ++r) {
-        const int32_t acc = accumulator_.read(state[r * kColumns]);
-        const int64_t row = t.row0 + r, at = column_at + rows.output(row);
-        if (plan_.accumulators)
-          accumulators[at] = acc;
-        else
-          values[at] = read_out(acc, plan_.datapath.acc_lsb, float_bits(rows.scale[rows.scale_axis(row)]), column_scale);
+  static double factor(const Side& side, int64_t row) { return scale_factor(float_bits(side.scale[side.scale_axis(row)])); }
+
+  // Writes a block in squares of 16 x 16, whichever side is contiguous in the output.
+  template <typename T, typename Convert>
+  void write(const Task& t, T* output, Convert convert) const {
+    for (int64_t c0 = 0; c0 < t.columns; c0 += kColumns) {
+      const State* group = state_.get() + c0 * t.rows;
+      for (int64_t r0 = 0; r0 < t.rows; r0 += kColumns) {
+        const int64_t r1 = std::min<int64_t>(r0 + kColumns, t.rows);
+        for (int64_t c = c0; c < std::min<int64_t>(c0 + kColumns, t.columns); ++c) {
+          T* to = output + t.short_side.output(t.column0 + c);
+          const double column_factor = factor(t.short_side, t.column0 + c);
+          for (int64_t r = r0; r < r1; ++r)
+            to[row_at_.get()[r]] = convert(accumulator_.read(group[r * kColumns + c - c0]), row_factor_.get()[r] * column_factor);
+        }
       }
     }
   }
@@ -260,9 +272,11 @@ class Worker {
   const Plan& plan_;
   Path path_;
   Accumulator<State> accumulator_;
-  int stride_;
+  int vector_size_;
   Scratch<Lane> lanes_, columns_;
   Scratch<State> state_;
+  Scratch<int64_t> row_at_;      // offset of each row in the output
+  Scratch<double> row_factor_;   // and what its accumulators are multiplied by
 };
 
 // Runs all tasks of a plan with one worker a thread; returns how often an accumulator overflowed.
@@ -288,7 +302,7 @@ void count_lanes(const Product& p, const Datapath& d, Counters& counters) {
     std::fill(at_most.begin(), at_most.end(), 0);
     for (int64_t r0 = 0; r0 < p.left.rows; r0 += kChunk) {
       const int64_t n = std::min(kChunk, p.left.rows - r0);
-      p.left.operand->fill(tile.data(), 1, r0, n, k, 1);
+      p.left.operand->fill(tile.data(), {1, kChunk}, r0, n, k, 1);
       for (int64_t r = 0; r < n; ++r) ++at_most[tile[r] < 0 ? -tile[r] : tile[r]];
     }
     const int64_t nonzero_left = p.left.rows - at_most[0];
@@ -297,7 +311,7 @@ void count_lanes(const Product& p, const Datapath& d, Counters& counters) {
     int64_t nonzero_right = 0;
     for (int64_t r0 = 0; r0 < p.right.rows; r0 += kChunk) {
       const int64_t n = std::min(kChunk, p.right.rows - r0);
-      p.right.operand->fill(tile.data(), 1, r0, n, k, 1);
+      p.right.operand->fill(tile.data(), {1, kChunk}, r0, n, k, 1);
       for (int64_t r = 0; r < n; ++r) {
         if (tile[r] == 0) continue;
         ++nonzero_right;

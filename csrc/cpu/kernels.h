@@ -8,12 +8,14 @@
 #include "core/datapath.h"
 #include "core/madam.h"
 #include "core/rescale.h"
+#include "cpu/operand.h"
 
 namespace lns::cpu {
 
 constexpr int kColumns = 16;      // columns that one pass over the left operand serves
 constexpr int kLaneCodes = 256;   // rows per lane of a row table: sign and 7-bit exponent of the left code
 constexpr int kRowDepth = 8;      // lanes whose row tables are held at once (128 KB)
+constexpr int kTileRows = 1024;   // rows of a tile, and its pitch where rows are contiguous
 
 // Signed product tables for the row path, 32 bits, padded so that any 16 consecutive exponents may be read.
 struct SignedProducts {
@@ -37,13 +39,14 @@ struct Kernels {
   // rows[d][code][column] = product of `code` with column's code at lane d, for `depth` lanes.
   // columns: [16][stride] codes, one row per column.
   void (*build_rows)(const SignedProducts& products, const uint8_t* columns, int stride, int depth, int32_t* rows);
-  // state[i][16] += sum over lanes d of rows[d][codes[i][d]].
-  void (*add_rows)(const uint8_t* codes, int stride, int64_t n, int depth, const int32_t* rows, int32_t* state);
+  // state[i][16] += sum over lanes d of rows[d][codes[i * strides.row + d * strides.depth]]. One stride is 1; if it is
+  // the row's, the other is kTileRows.
+  void (*add_rows)(const uint8_t* codes, TileStrides strides, int64_t n, int depth, const int32_t* rows, int32_t* state);
 
   // state[i][16] += sum over lanes of the signed product table's entries, for any format.
-  void (*add_lookups32)(const int16_t* lanes, int stride, int64_t n, int depth, const LookupLane<int32_t>* columns,
+  void (*add_lookups32)(const int16_t* lanes, TileStrides strides, int64_t n, int depth, const LookupLane<int32_t>* columns,
                         const int32_t* table, int32_t* state);
-  void (*add_lookups64)(const int16_t* lanes, int stride, int64_t n, int depth, const LookupLane<int64_t>* columns,
+  void (*add_lookups64)(const int16_t* lanes, TileStrides strides, int64_t n, int depth, const LookupLane<int64_t>* columns,
                         const int64_t* table, int64_t* state);
 
   // Ends a vector: align, accumulate, saturate or wrap. Adds the number of overflows to *overflows if it is given.

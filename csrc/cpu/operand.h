@@ -31,62 +31,81 @@ inline Lane to_lane(const Format& f, int code) {
     return static_cast<Lane>(f.negative(code) ? -e : e);
 }
 
-// Writes tile[r * stride + d] = lane of (row0 + r, k0 + d) for r < rows, d < depth.
+// Where a tile holds the lane of its row r at depth d: r * row + d * depth.
+struct TileStrides {
+  int64_t row, depth;
+};
+
+// Hands out tiles of rows: tile[r, d] = lane of (row0 + r, k0 + d) for r < rows, d < depth.
 class Operand {
  public:
   virtual ~Operand() = default;
-  virtual void fill(uint8_t* tile, int stride, int64_t row0, int64_t rows, int64_t k0, int depth) const = 0;
-  virtual void fill(int16_t* tile, int stride, int64_t row0, int64_t rows, int64_t k0, int depth) const = 0;
+  // Are consecutive rows, rather than consecutive K, neighbours in memory? Tiles are filled fastest in that order.
+  virtual bool rows_are_contiguous() const = 0;
+  virtual void fill(uint8_t* tile, TileStrides strides, int64_t row0, int64_t rows, int64_t k0, int64_t depth) const = 0;
+  virtual void fill(int16_t* tile, TileStrides strides, int64_t row0, int64_t rows, int64_t k0, int64_t depth) const = 0;
 };
 
-// Shares one templated fill_tile between the two lane types.
-template <typename Self>
+// What all operands share: the conversion of a run of codes, and one templated fill_tile behind the two virtual ones.
+template <typename Self, typename Code>
 class OperandOf : public Operand {
  public:
-  void fill(uint8_t* tile, int stride, int64_t row0, int64_t rows, int64_t k0, int depth) const override {
-    static_cast<const Self*>(this)->fill_tile(tile, stride, row0, rows, k0, depth);
+  explicit OperandOf(const Format& format) : format_(format) {}
+
+  void fill(uint8_t* tile, TileStrides strides, int64_t row0, int64_t rows, int64_t k0, int64_t depth) const override {
+    static_cast<const Self*>(this)->fill_tile(tile, strides, row0, rows, k0, depth);
   }
-  void fill(int16_t* tile, int stride, int64_t row0, int64_t rows, int64_t k0, int depth) const override {
-    static_cast<const Self*>(this)->fill_tile(tile, stride, row0, rows, k0, depth);
+  void fill(int16_t* tile, TileStrides strides, int64_t row0, int64_t rows, int64_t k0, int64_t depth) const override {
+    static_cast<const Self*>(this)->fill_tile(tile, strides, row0, rows, k0, depth);
   }
+
+ protected:
+  // to[i * to_stride] = lane of from[i * from_stride].
+  template <typename Lane>
+  void convert(Lane* to, int64_t to_stride, const Code* from, int64_t from_stride, int64_t n) const {
+    if constexpr (sizeof(Lane) == 1 && sizeof(Code) == 1) {
+      if (format_.bits == 8) {  // an 8-bit code is its lane (and the row of -0 is zero like that of +0)
+        if (to_stride == 1 && from_stride == 1)
+          memcpy(to, from, n);
+        else
+          for (int64_t i = 0; i < n; ++i) to[i * to_stride] = from[i * from_stride];
+        return;
+      }
+    }
+    for (int64_t i = 0; i < n; ++i) to[i * to_stride] = to_lane<Lane>(format_, from[i * from_stride]);
+  }
+
+ private:
+  Format format_;
 };
 
 // Codes at base + row * row_stride + k_axis(k): a matrix of any strides, a convolution's weights, its output gradient.
 template <typename Code>
-class StridedOperand : public OperandOf<StridedOperand<Code>> {
+class StridedOperand : public OperandOf<StridedOperand<Code>, Code> {
  public:
   StridedOperand(const Format& format, const Code* base, int64_t row_stride, const Axis& k_axis)
-      : format_(format), base_(base), row_stride_(row_stride), k_axis_(k_axis) {}
+      : OperandOf<StridedOperand<Code>, Code>(format), base_(base), row_stride_(row_stride), k_axis_(k_axis) {}
+
+  bool rows_are_contiguous() const override { return row_stride_ == 1 && k_axis_.inner_stride != 1; }
 
   template <typename Lane>
-  void fill_tile(Lane* tile, int stride, int64_t row0, int64_t rows, int64_t k0, int depth) const {
+  void fill_tile(Lane* tile, TileStrides strides, int64_t row0, int64_t rows, int64_t k0, int64_t depth) const {
     const Code* first = base_ + row0 * row_stride_;
-    for (int d = 0; d < depth;) {
-      const int64_t k = k0 + d, into = k % k_axis_.inner;
-      const int run = static_cast<int>(std::min<int64_t>(depth - d, k_axis_.inner - into));
-      copy(tile + d, stride, first + k_axis_(k), rows, run);
+    for (int64_t d = 0; d < depth;) {
+      const int64_t k = k0 + d, run = std::min(depth - d, k_axis_.inner - k % k_axis_.inner);
+      const Code* from = first + k_axis_(k);
+      if (k_axis_.inner_stride == 1) {
+        for (int64_t r = 0; r < rows; ++r)
+          this->convert(tile + r * strides.row + d * strides.depth, strides.depth, from + r * row_stride_, 1, run);
+      } else {
+        for (int64_t i = 0; i < run; ++i)
+          this->convert(tile + (d + i) * strides.depth, strides.row, from + i * k_axis_.inner_stride, row_stride_, rows);
+      }
       d += run;
     }
   }
 
  private:
-  // One run of K in which codes are inner_stride apart.
-  template <typename Lane>
-  void copy(Lane* tile, int stride, const Code* from, int64_t rows, int run) const {
-    if (k_axis_.inner_stride == 1) {
-      if (sizeof(Lane) == 1 && sizeof(Code) == 1 && format_.bits == 8) {  // a code is its lane, but for -0
-        for (int64_t r = 0; r < rows; ++r, from += row_stride_, tile += stride) memcpy(tile, from, run);
-        return;
-      }
-      for (int64_t r = 0; r < rows; ++r, from += row_stride_, tile += stride)
-        for (int d = 0; d < run; ++d) tile[d] = to_lane<Lane>(format_, from[d]);
-      return;
-    }
-    for (int d = 0; d < run; ++d, from += k_axis_.inner_stride)
-      for (int64_t r = 0; r < rows; ++r) tile[r * stride + d] = to_lane<Lane>(format_, from[r * row_stride_]);
-  }
-
-  Format format_;
   const Code* base_;
   int64_t row_stride_;
   Axis k_axis_;
@@ -120,18 +139,20 @@ struct Patches {
 
 // The patch matrix or its transpose, read straight from the image.
 template <typename Code>
-class PatchOperand : public OperandOf<PatchOperand<Code>> {
+class PatchOperand : public OperandOf<PatchOperand<Code>, Code> {
  public:
   // `taps_are_rows`: rows are taps and K runs over positions (weight gradient), instead of the reverse.
   PatchOperand(const Format& format, const Code* image, const Patches& patches, bool taps_are_rows)
-      : format_(format), image_(image), p_(patches), taps_are_rows_(taps_are_rows) {}
+      : OperandOf<PatchOperand<Code>, Code>(format), image_(image), p_(patches), taps_are_rows_(taps_are_rows) {}
+
+  bool rows_are_contiguous() const override { return !taps_are_rows_; }
 
   template <typename Lane>
-  void fill_tile(Lane* tile, int stride, int64_t row0, int64_t rows, int64_t k0, int depth) const {
+  void fill_tile(Lane* tile, TileStrides strides, int64_t row0, int64_t rows, int64_t k0, int64_t depth) const {
     if (taps_are_rows_) {
-      for (int64_t r = 0; r < rows; ++r) positions(tile + r * stride, 1, row0 + r, k0, depth);
+      for (int64_t r = 0; r < rows; ++r) positions(tile + r * strides.row, strides.depth, row0 + r, k0, depth);
     } else {
-      for (int d = 0; d < depth; ++d) positions(tile + d, stride, k0 + d, row0, rows);
+      for (int64_t d = 0; d < depth; ++d) positions(tile + d * strides.depth, strides.row, k0 + d, row0, rows);
     }
   }
 
@@ -144,12 +165,10 @@ class PatchOperand : public OperandOf<PatchOperand<Code>> {
     int64_t x = first % p_.x.grid, y = first / p_.x.grid % p_.y.grid, n = first / p_.x.grid / p_.y.grid;
     while (count > 0) {
       const int64_t run = std::min(count, p_.x.grid - x), row = p_.y.seen(y, i);
-      if (row < 0) {
-        for (int64_t r = 0; r < run; ++r) out[r * step] = 0;
-      } else {
-        const Code* line = image_ + n * p_.batch_stride + channel * p_.channel_stride + row * p_.y.image_stride;
-        copy_line(out, step, line, x, run, j);
-      }
+      if (row < 0)
+        zero(out, step, run);
+      else
+        copy_line(out, step, image_ + n * p_.batch_stride + channel * p_.channel_stride + row * p_.y.image_stride, x, run, j);
       out += run * step;
       count -= run;
       x = 0;
@@ -160,13 +179,17 @@ class PatchOperand : public OperandOf<PatchOperand<Code>> {
     }
   }
 
+  // What positions x .. x + run - 1 of a line see through a tap.
   template <typename Lane>
   void copy_line(Lane* out, int64_t step, const Code* line, int64_t x, int64_t run, int64_t tap) const {
     const PatchAxis& a = p_.x;
     if (a.shrink != 1) {
       for (int64_t r = 0; r < run; ++r) {
         const int64_t at = a.seen(x + r, tap);
-        out[r * step] = at < 0 ? Lane{0} : to_lane<Lane>(format_, line[at * a.image_stride]);
+        if (at < 0)
+          out[r * step] = 0;
+        else
+          this->convert(out + r * step, 1, line + at * a.image_stride, 1, 1);
       }
       return;
     }
@@ -174,13 +197,17 @@ class PatchOperand : public OperandOf<PatchOperand<Code>> {
     // The first position inside the image, and the first one past it.
     const int64_t begin = std::clamp<int64_t>(at >= 0 ? 0 : (-at + a.grow - 1) / a.grow, 0, run);
     const int64_t end = std::clamp<int64_t>(at >= a.image ? 0 : (a.image - at + a.grow - 1) / a.grow, begin, run);
-    for (int64_t r = 0; r < begin; ++r) out[r * step] = 0;
-    for (int64_t r = begin; r < end; ++r)
-      out[r * step] = to_lane<Lane>(format_, line[(at + r * a.grow) * a.image_stride]);
-    for (int64_t r = end; r < run; ++r) out[r * step] = 0;
+    zero(out, step, begin);
+    this->convert(out + begin * step, step, line + (at + begin * a.grow) * a.image_stride, a.grow * a.image_stride,
+                  end - begin);
+    zero(out + end * step, step, run - end);
   }
 
-  Format format_;
+  template <typename Lane>
+  static void zero(Lane* out, int64_t step, int64_t n) {
+    for (int64_t i = 0; i < n; ++i) out[i * step] = 0;
+  }
+
   const Code* image_;
   Patches p_;
   bool taps_are_rows_;
