@@ -94,7 +94,7 @@ Path Engine::path(int64_t left_rows, int64_t right_rows) const {
 namespace {
 
 // The ways to add a tile of lanes to a group of 16 columns, behind one shape: a lane type, an accumulator state, how
-// many lanes to take at once, how to prepare those lanes of the columns, and how to add the rows.
+// many lanes to take at once, what to note of a whole tile, how to prepare lanes of the columns, how to add rows.
 class RowPath {
  public:
   using Lane = uint8_t;
@@ -103,8 +103,15 @@ class RowPath {
 
   RowPath(const Kernels& kernel, const SignedProducts& products) : kernel_(kernel), products_(products) {}
 
+  void see(const Lane* lanes, int64_t run, int64_t runs, int64_t pitch) {
+    range_ = {};
+    if (run == pitch)
+      kernel_.widen_range(lanes, run * runs, &range_);
+    else
+      for (int64_t i = 0; i < runs; ++i) kernel_.widen_range(lanes + i * pitch, run, &range_);
+  }
   void prepare(const Lane* columns, int stride, int depth) {
-    kernel_.build_rows(products_, columns, stride, depth, rows_.get());
+    kernel_.build_rows(products_, range_, columns, stride, depth, rows_.get());
   }
   void add(const Lane* lanes, TileStrides strides, int64_t n, int depth, State* state) const {
     kernel_.add_rows(lanes, strides, n, depth, rows_.get(), state);
@@ -116,6 +123,7 @@ class RowPath {
  private:
   const Kernels& kernel_;
   const SignedProducts& products_;
+  CodeRange range_;
   Scratch<int32_t> rows_{kRowDepth * kLaneCodes * kColumns};
 };
 
@@ -129,6 +137,7 @@ class LookupPath {
   LookupPath(const Kernels& kernel, const State* table, int zero_start)
       : kernel_(kernel), table_(table), zero_start_(zero_start) {}
 
+  void see(const Lane*, int64_t, int64_t, int64_t) {}
   void prepare(const Lane* columns, int stride, int depth) {
     for (int d = 0; d < depth; ++d)
       for (int c = 0; c < kColumns; ++c) {
@@ -228,6 +237,10 @@ class Worker {
     for (int64_t k0 = 0; k0 < k; k0 += vector_size_) {
       const int depth = static_cast<int>(std::min<int64_t>(vector_size_, k - k0));
       rows.fill(lanes_.get(), tile, t.row0, t.rows, k0, depth);
+      if (tile.row == 1)
+        path_.see(lanes_.get(), t.rows, depth, kTileRows);
+      else
+        path_.see(lanes_.get(), depth, t.rows, vector_size_);
       columns.fill(columns_.get(), {vector_size_, 1}, t.column0, t.columns, k0, depth);
       for (int64_t g = 0; g < groups; ++g) {
         State* group_state = state_.get() + g * t.rows * kColumns;

@@ -25,6 +25,12 @@ struct SignedProducts {
   int32_t zero[kEntries] = {};
 };
 
+// Which left codes a tile holds, zero aside: no others need rows. Empty: lowest > highest.
+struct CodeRange {
+  int lowest = 128, highest = 0;  // exponents
+  bool positive = false, negative = false;
+};
+
 // A block of 16 right-hand columns for the look-up path: where in the product table each lane starts, and its sign.
 // The start of a zero code lies past the products, where the table holds zeros.
 template <typename State>
@@ -36,9 +42,12 @@ struct LookupLane {
 struct Kernels {
   const char* name;
 
-  // rows[d][code][column] = product of `code` with column's code at lane d, for `depth` lanes.
-  // columns: [16][stride] codes, one row per column.
-  void (*build_rows)(const SignedProducts& products, const uint8_t* columns, int stride, int depth, int32_t* rows);
+  // rows[d][code][column] = product of `code` with column's code at lane d, for `depth` lanes and the codes in `range`
+  // (and zero). columns: [16][stride] codes, one row per column.
+  void (*build_rows)(const SignedProducts& products, const CodeRange& range, const uint8_t* columns, int stride,
+                     int depth, int32_t* rows);
+  // Widens `range` to n codes.
+  void (*widen_range)(const uint8_t* codes, int64_t n, CodeRange* range);
   // state[i][16] += sum over lanes d of rows[d][codes[i * strides.row + d * strides.depth]]. One stride is 1; if it is
   // the row's, the other is kTileRows.
   void (*add_rows)(const uint8_t* codes, TileStrides strides, int64_t n, int depth, const int32_t* rows, int32_t* state);

@@ -183,24 +183,24 @@ class PatchOperand : public OperandOf<PatchOperand<Code>, Code> {
   template <typename Lane>
   void copy_line(Lane* out, int64_t step, const Code* line, int64_t x, int64_t run, int64_t tap) const {
     const PatchAxis& a = p_.x;
-    if (a.shrink != 1) {
-      for (int64_t r = 0; r < run; ++r) {
-        const int64_t at = a.seen(x + r, tap);
-        if (at < 0)
-          out[r * step] = 0;
-        else
-          this->convert(out + r * step, 1, line + at * a.image_stride, 1, 1);
-      }
-      return;
-    }
     const int64_t at = a.position(x, tap);
-    // The first position inside the image, and the first one past it.
-    const int64_t begin = std::clamp<int64_t>(at >= 0 ? 0 : (-at + a.grow - 1) / a.grow, 0, run);
-    const int64_t end = std::clamp<int64_t>(at >= a.image ? 0 : (a.image - at + a.grow - 1) / a.grow, begin, run);
-    zero(out, step, begin);
-    this->convert(out + begin * step, step, line + (at + begin * a.grow) * a.image_stride, a.grow * a.image_stride,
-                  end - begin);
-    zero(out + end * step, step, run - end);
+    if (a.shrink == 1) {
+      // The first position inside the image, and the first one past it.
+      const int64_t begin = std::clamp<int64_t>(at >= 0 ? 0 : (-at + a.grow - 1) / a.grow, 0, run);
+      const int64_t end = std::clamp<int64_t>(at >= a.image ? 0 : (a.image - at + a.grow - 1) / a.grow, begin, run);
+      zero(out, step, begin);
+      this->convert(out + begin * step, step, line + (at + begin * a.grow) * a.image_stride, a.grow * a.image_stride,
+                    end - begin);
+      zero(out + end * step, step, run - end);
+    } else {
+      // grow is 1: every shrink-th position sees a code, from the first whose division leaves no rest and that is
+      // inside the image.
+      const int64_t low = at < 0 ? -at : 0, rest = (at + low) % a.shrink;
+      const int64_t begin = low + (rest ? a.shrink - rest : 0), from = (at + begin) / a.shrink;
+      const int64_t n = std::min((run - begin + a.shrink - 1) / a.shrink, a.image - from);
+      zero(out, step, run);
+      if (n > 0) this->convert(out + begin * step, a.shrink * step, line + from * a.image_stride, a.image_stride, n);
+    }
   }
 
   template <typename Lane>
