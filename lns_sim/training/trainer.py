@@ -35,7 +35,7 @@ class Settings:
     model: str = "cnn"
     epochs: int = 20
     batch_size: int = 64
-    lr: float = 1 / 32
+    lr: float = 1 / 16
     float_lr: float = 0.1
     momentum: float = 0.9
     weight_decay: float = 5e-4
