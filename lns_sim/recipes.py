@@ -12,7 +12,7 @@ import torch
 from lns_sim.checks import check_choice, check_int
 from lns_sim.datapath import Datapath
 from lns_sim.format import LNSFormat
-from lns_sim.functional import ROUNDINGS, UNDERFLOWS
+from lns_sim.policies import ROUNDINGS, UNDERFLOWS
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from lns_sim.checks import check_int
+from lns_sim.checks import check_choice, check_int
 from lns_sim.format import LNSFormat
+from lns_sim.policies import UNDERFLOWS, random_state
 
 aten = torch.ops.aten
 
@@ -69,9 +70,6 @@ class LNSTensor(torch.Tensor):
         Raises:
             ValueError: k is out of range.
         """
-        from lns_sim.functional import UNDERFLOWS, random_state
-        from lns_sim.checks import check_choice
-
         check_choice("underflow", underflow, UNDERFLOWS)
         if not isinstance(k, torch.Tensor):
             check_int("k", k, -126, 127)
@@ -214,10 +212,10 @@ def _copy(func, args, kwargs):
     if not isinstance(to, LNSTensor):  # float32 <- codes
         return to.copy_(source.dequantize())
     if not isinstance(source, LNSTensor):  # codes <- float32: the quantizer decides the scale anew
-        from lns_sim.functional import quantize
-
         dims = [d for d, n in enumerate(to.scale.shape) if n > 1]
-        source = quantize(source.to(to.device, torch.float32), to.format, dim=dims[0] if dims else None)
+        value = source.to(to.device, torch.float32)
+        codes = torch.ops.lns_sim.quantize(value, to.bits, to.gamma, dims[0] if dims else None, 0, 0, None)
+        source = LNSTensor(*codes, to.format)
     if source.format != to.format:
         raise ValueError(f"cannot copy codes of {source.format!r} into {to.format!r}; dequantize() them first")
     for name in to.__tensor_flatten__()[0]:

@@ -1,6 +1,8 @@
 // Each pass names, for every group, its two operands and where results go; the engine does the rest.
 #include "cpu/convolution.h"
 
+#include <algorithm>
+
 namespace lns::cpu {
 
 namespace {
@@ -25,10 +27,13 @@ Patches input_patches(const ConvShape& s, const Sizes& z) {
           s.batch, z.in_group, s.in_channels * z.image, z.image};
 }
 
-// What the input positions see of one group of dy.
-Patches gradient_patches(const ConvShape& s, const Sizes& z) {
-  return {{s.height, s.out_h, s.kernel_h, 1, -s.dilation_h, s.padding_h, s.stride_h, s.out_w},
-          {s.width, s.out_w, s.kernel_w, 1, -s.dilation_w, s.padding_w, s.stride_w, 1},
+// What input positions (phase_y + i * stride_h, phase_x + j * stride_w) see of one group of dy. Positions of one phase
+// see the same taps, and no others.
+Patches gradient_patches(const ConvShape& s, const Sizes& z, int64_t phase_y, int64_t phase_x) {
+  const int64_t rows = (s.height - phase_y + s.stride_h - 1) / s.stride_h;
+  const int64_t columns = (s.width - phase_x + s.stride_w - 1) / s.stride_w;
+  return {{rows, s.out_h, s.kernel_h, s.stride_h, -s.dilation_h, s.padding_h + phase_y, s.stride_h, s.out_w},
+          {columns, s.out_w, s.kernel_w, s.stride_w, -s.dilation_w, s.padding_w + phase_x, s.stride_w, 1},
           s.batch, z.out_group, s.out_channels * z.grid, z.grid};
 }
 
@@ -57,18 +62,24 @@ void conv_forward(const Engine& engine, const ConvShape& s, const ConvOperand& x
 void conv_input_gradient(const Engine& engine, const ConvShape& s, const ConvOperand& dy, const ConvOperand& w,
                          void* dx, bool accumulators, Counters* counters) {
   const Sizes z(s);
-  const Patches patches = gradient_patches(s, z);
-  std::vector<Product> batch;
-  for (int64_t g = 0; g < s.groups; ++g) {
-    const int64_t in0 = g * z.in_group;
-    // Rows of w are input channels; K = tap * out_channels + out channel.
-    batch.push_back({{patch_operand(dy.codes.at(g * z.out_group * z.grid), patches, false), patches.positions(),
-                      {z.image, 1, s.in_channels * z.image}, dy.scale, {z.image, 0, dy.scale_step}},
-                     {strided_operand(w.codes.at(g * z.weight_group()), z.taps, {z.out_group, z.in_group * z.taps, 1}),
-                      z.in_group, Axis::flat(z.in_group, z.image), w.scale, Axis::flat(z.in_group, w.scale_step)},
-                     patches.taps(), advance(dx, in0 * z.image)});
-  }
-  engine.run(batch, accumulators, counters);
+  for (int64_t phase_y = 0; phase_y < std::min(s.stride_h, s.height); ++phase_y)
+    for (int64_t phase_x = 0; phase_x < std::min(s.stride_w, s.width); ++phase_x) {
+      const Patches patches = gradient_patches(s, z, phase_y, phase_x);
+      const int64_t positions = patches.y.grid * patches.x.grid;
+      const Axis output = {patches.x.grid, s.stride_w, s.in_channels * z.image, patches.y.grid, s.stride_h * s.width};
+      std::vector<Product> batch;
+      for (int64_t g = 0; g < s.groups; ++g) {
+        const int64_t first = g * z.in_group * z.image + phase_y * s.width + phase_x;
+        // Rows of w are input channels; K = tap * out_channels + out channel.
+        batch.push_back(
+            {{patch_operand(dy.codes.at(g * z.out_group * z.grid), patches, false), patches.positions(), output, dy.scale,
+              {positions, 0, dy.scale_step}},
+             {strided_operand(w.codes.at(g * z.weight_group()), z.taps, {z.out_group, z.in_group * z.taps, 1}), z.in_group,
+              Axis::flat(z.in_group, z.image), w.scale, Axis::flat(z.in_group, w.scale_step)},
+             patches.taps(), advance(dx, first)});
+      }
+      engine.run(batch, accumulators, counters);
+    }
 }
 
 void conv_weight_gradient(const Engine& engine, const ConvShape& s, const ConvOperand& dy, const ConvOperand& x,

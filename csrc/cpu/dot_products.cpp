@@ -222,6 +222,7 @@ class Worker {
         lanes_(kTileRows * vector_size_),
         columns_(plan.groups() * kColumns * vector_size_),
         state_(plan.block * plan.groups() * kColumns),
+        active_(ceil_div(vector_size_, Path::kDepth)),
         row_at_(plan.block),
         row_factor_(plan.block) {}
 
@@ -241,11 +242,14 @@ class Worker {
         path_.see(lanes_.get(), t.rows, depth, kTileRows);
       else
         path_.see(lanes_.get(), depth, t.rows, vector_size_);
+      for (int d = 0; d < depth; d += Path::kDepth)
+        active_[d / Path::kDepth] = any_code(tile, t.rows, d, std::min(Path::kDepth, depth - d));
       columns.fill(columns_.get(), {vector_size_, 1}, t.column0, t.columns, k0, depth);
       for (int64_t g = 0; g < groups; ++g) {
         State* group_state = state_.get() + g * t.rows * kColumns;
         for (int d = 0; d < depth; d += Path::kDepth) {
           const int part = std::min(Path::kDepth, depth - d);
+          if (!active_[d / Path::kDepth]) continue;
           path_.prepare(columns_.get() + g * kColumns * vector_size_ + d, vector_size_, part);
           path_.add(lanes_.get() + d * tile.depth, tile, t.rows, part, group_state);
         }
@@ -263,6 +267,14 @@ class Worker {
   }
 
  private:
+  // Does a tile hold anything but zero codes at depths d0 .. d0 + depth - 1? Mostly the first lane says so; taps that
+  // see nothing (padding, strided gradients) are zero throughout and need no tables.
+  bool any_code(TileStrides tile, int64_t rows, int d0, int depth) const {
+    for (int d = d0; d < d0 + depth; ++d)
+      for (int64_t r = 0; r < rows; ++r)
+        if (lanes_.get()[r * tile.row + d * tile.depth] != 0) return true;
+    return false;
+  }
   static double factor(const Side& side, int64_t row) { return scale_factor(float_bits(side.scale[side.scale_axis(row)])); }
 
   // Writes a block in squares of 16 x 16, whichever side is contiguous in the output.
@@ -288,6 +300,7 @@ class Worker {
   int vector_size_;
   Scratch<Lane> lanes_, columns_;
   Scratch<State> state_;
+  std::vector<char> active_;     // which parts of a vector hold any code
   Scratch<int64_t> row_at_;      // offset of each row in the output
   Scratch<double> row_factor_;   // and what its accumulators are multiplied by
 };

@@ -8,14 +8,13 @@
 #include "core/datapath.h"
 #include "core/madam.h"
 #include "core/rescale.h"
-#include "cpu/operand.h"
+#include "cpu/tile.h"
 
 namespace lns::cpu {
 
 constexpr int kColumns = 16;      // columns that one pass over the left operand serves
 constexpr int kLaneCodes = 256;   // rows per lane of a row table: sign and 7-bit exponent of the left code
 constexpr int kRowDepth = 8;      // lanes whose row tables are held at once (128 KB)
-constexpr int kTileRows = 1024;   // rows of a tile, and its pitch where rows are contiguous
 
 // Signed product tables for the row path, 32 bits, padded so that any 16 consecutive exponents may be read.
 struct SignedProducts {

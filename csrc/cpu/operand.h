@@ -8,17 +8,23 @@
 #include <memory>
 
 #include "core/format.h"
+#include "cpu/tile.h"
 
 namespace lns::cpu {
 
-// A two-level index: i -> (i / inner) * outer_stride + (i % inner) * inner_stride.
+// An index of up to three levels: i = (outer * middle + m) * inner + n lies at the sum of its levels' strides.
 struct Axis {
   int64_t inner = 1;
   int64_t inner_stride = 0;
   int64_t outer_stride = 0;
+  int64_t middle = 1;
+  int64_t middle_stride = 0;
 
   static Axis flat(int64_t n, int64_t stride) { return {n > 0 ? n : 1, stride, 0}; }
-  int64_t operator()(int64_t i) const { return i / inner * outer_stride + i % inner * inner_stride; }
+  int64_t operator()(int64_t i) const {
+    const int64_t m = i / inner;
+    return i % inner * inner_stride + m % middle * middle_stride + m / middle * outer_stride;
+  }
 };
 
 // What the kernels compute on. Row path: sign at bit 7 over a 7-bit exponent. Look-up path: the signed exponent.
@@ -30,11 +36,6 @@ inline Lane to_lane(const Format& f, int code) {
   else
     return static_cast<Lane>(f.negative(code) ? -e : e);
 }
-
-// Where a tile holds the lane of its row r at depth d: r * row + d * depth.
-struct TileStrides {
-  int64_t row, depth;
-};
 
 // Hands out tiles of rows: tile[r, d] = lane of (row0 + r, k0 + d) for r < rows, d < depth.
 class Operand {
@@ -112,9 +113,10 @@ class StridedOperand : public OperandOf<StridedOperand<Code>, Code> {
 };
 
 // The geometry of patches in a batch of images: at tap (i, j) the grid position (y, x) sees the image at
-// ((y*grow + i*tap_step + origin) / shrink), and zero outside the image or where the division leaves a rest.
-// A forward pass has grow = stride, tap_step = dilation, origin = -padding, shrink = 1; an input gradient sees the
-// output gradient with grow = 1, tap_step = -dilation, origin = padding, shrink = stride.
+// (y*grow + i*tap_step + origin) / shrink, and zero outside the image or where the division leaves a rest.
+// A forward pass has grow = stride, tap_step = dilation, origin = -padding, shrink = 1. An input gradient sees the output
+// gradient from every stride-th position: grow = shrink = stride, tap_step = -dilation, origin = padding + phase; so
+// whether the division leaves a rest depends on the tap alone. grow is a multiple of shrink.
 struct PatchAxis {
   int64_t grid, image, taps;  // extents
   int64_t grow, tap_step, origin, shrink;
@@ -183,24 +185,16 @@ class PatchOperand : public OperandOf<PatchOperand<Code>, Code> {
   template <typename Lane>
   void copy_line(Lane* out, int64_t step, const Code* line, int64_t x, int64_t run, int64_t tap) const {
     const PatchAxis& a = p_.x;
-    const int64_t at = a.position(x, tap);
-    if (a.shrink == 1) {
-      // The first position inside the image, and the first one past it.
-      const int64_t begin = std::clamp<int64_t>(at >= 0 ? 0 : (-at + a.grow - 1) / a.grow, 0, run);
-      const int64_t end = std::clamp<int64_t>(at >= a.image ? 0 : (a.image - at + a.grow - 1) / a.grow, begin, run);
-      zero(out, step, begin);
-      this->convert(out + begin * step, step, line + (at + begin * a.grow) * a.image_stride, a.grow * a.image_stride,
-                    end - begin);
-      zero(out + end * step, step, run - end);
-    } else {
-      // grow is 1: every shrink-th position sees a code, from the first whose division leaves no rest and that is
-      // inside the image.
-      const int64_t low = at < 0 ? -at : 0, rest = (at + low) % a.shrink;
-      const int64_t begin = low + (rest ? a.shrink - rest : 0), from = (at + begin) / a.shrink;
-      const int64_t n = std::min((run - begin + a.shrink - 1) / a.shrink, a.image - from);
-      zero(out, step, run);
-      if (n > 0) this->convert(out + begin * step, a.shrink * step, line + from * a.image_stride, a.image_stride, n);
-    }
+    const int64_t position = a.position(x, tap);
+    if (position % a.shrink != 0) return zero(out, step, run);
+    const int64_t at = position / a.shrink, stride = a.grow / a.shrink;
+    // The first position inside the image, and the first one past it.
+    const int64_t begin = std::clamp<int64_t>(at >= 0 ? 0 : (-at + stride - 1) / stride, 0, run);
+    const int64_t end = std::clamp<int64_t>(at >= a.image ? 0 : (a.image - at + stride - 1) / stride, begin, run);
+    zero(out, step, begin);
+    this->convert(out + begin * step, step, line + (at + begin * stride) * a.image_stride, stride * a.image_stride,
+                  end - begin);
+    zero(out + end * step, step, run - end);
   }
 
   template <typename Lane>

@@ -6,8 +6,9 @@ import torch
 import torch.nn.functional as F
 
 from lns_sim import counting
-from lns_sim.functional import conv_geometry, quantize, random_state
+from lns_sim.functional import conv_geometry, quantize
 from lns_sim.ops import layers
+from lns_sim.policies import random_state
 from lns_sim.recipes import Recipe
 from lns_sim.tensor import LNSTensor, implements
 

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lns_sim import counting
-from lns_sim.functional import ROUNDINGS, UNDERFLOWS
+from lns_sim.policies import ROUNDINGS, UNDERFLOWS
 from lns_sim.recipes import Quantizer, Recipe
 
 _ops = torch.ops.lns_sim

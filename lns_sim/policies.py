@@ -1,0 +1,25 @@
+"""The quantizer's policies by name, in the operators' order, and the random state that the stochastic ones draw from."""
+
+from __future__ import annotations
+
+import torch
+
+from lns_sim.checks import check_int
+
+ROUNDINGS = ("nearest", "stochastic")
+UNDERFLOWS = ("clamp", "flush", "stochastic")
+
+
+def random_state(seed: int | None, step: int = 0, tensor_id: int = 0, device=None) -> torch.Tensor:
+    """The operators' random state [seed, step, tensor id] (spec section 6); no seed: one from torch's generator.
+
+    Raises:
+        ValueError: seed is not in [0, 2^64), or step or tensor_id not in [0, 2^32).
+    """
+    if seed is None:
+        seed = int(torch.randint(1 << 62, ()))
+    check_int("seed", seed, 0, (1 << 64) - 1)
+    check_int("step", step, 0, (1 << 32) - 1)
+    check_int("tensor_id", tensor_id, 0, (1 << 32) - 1)
+    signed = seed - (1 << 64) if seed >> 63 else seed
+    return torch.tensor([signed, step, tensor_id], dtype=torch.int64, device=device)
