@@ -64,11 +64,14 @@ def test_all_pairs_of_codes(lut_entries, rounding):
             np.testing.assert_array_equal(torch.cat(parts).numpy(), expected)
 
 
-def test_both_paths_are_taken_and_say_so():
+def test_every_path_is_taken_and_say_so():
     assert Datapath().path(1024, 1024) == "rows"
     assert Datapath().path(1, 16) == "lookup32"
     assert Datapath(LNSFormat(12, 128)).path(1024, 1024) == "lookup32"
-    assert Datapath(acc_bits=32).path(1024, 1024) == "lookup64"
+    assert Datapath(acc_bits=32).path(1024, 1024) == "row_planes"
+    assert Datapath(vector_size=64).path(1024, 1024) == "row_planes"
+    assert Datapath(acc_bits=32).path(1, 16) == "lookup64"
+    assert Datapath(LNSFormat(12, 128), acc_bits=32).path(1024, 1024) == "lookup64"
 
 
 @given(datapath=datapaths(), m=st.integers(1, 5), n=st.integers(1, 20), k=st.integers(1, 70), seed=st.integers(0, 999))

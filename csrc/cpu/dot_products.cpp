@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <memory>
 #include <new>
 #include <utility>
 
@@ -19,8 +20,8 @@ namespace {
 constexpr int64_t kBlockRows = kTileRows;
 constexpr int64_t kPanelGroups = 8;
 // Building a row table costs as much as this many rows of use, and a look-up this many row additions (measured).
-constexpr int64_t kBuildRows = 160;
-constexpr int64_t kLookupCost = 8;
+constexpr int64_t kBuildRows = 460;
+constexpr int64_t kLookupCost = 6;
 
 int64_t ceil_div(int64_t n, int64_t unit) { return (n + unit - 1) / unit; }
 
@@ -40,6 +41,22 @@ class Scratch {
   T* data_;
 };
 
+// The sums or accumulators of a task's groups, zero at its start.
+template <typename T>
+class Growing {
+ public:
+  void clear(int64_t n) {
+    if (n > size_) memory_ = std::make_unique<Scratch<T>>(size_ = n);
+    std::fill_n(memory_->get(), n, T{0});
+  }
+  T* get() const { return memory_->get(); }
+  T* group(int64_t group, int64_t rows) const { return get() + group * rows * kColumns; }
+
+ private:
+  int64_t size_ = 0;
+  std::unique_ptr<Scratch<T>> memory_;
+};
+
 // Costs of having `columns` on the table side and `rows` on the other, in row additions per lane.
 int64_t rows_cost(int64_t rows, int64_t columns) {
   return ceil_div(columns, kColumns) * (rows + kBuildRows * ceil_div(rows, kBlockRows));
@@ -49,121 +66,203 @@ int64_t lookup_cost(int64_t rows, int64_t columns) { return ceil_div(columns, kC
 }  // namespace
 
 const char* path_name(Path path) {
-  return path == Path::rows ? "rows" : path == Path::lookup32 ? "lookup32" : "lookup64";
+  switch (path) {
+    case Path::rows:
+      return "rows";
+    case Path::row_planes:
+      return "row_planes";
+    case Path::lookup32:
+      return "lookup32";
+    default:
+      return "lookup64";
+  }
 }
 
 struct Engine::Tables {
-  bool narrow;     // the accumulator state fits 32 bits
-  int zero_start;  // where the look-up tables continue with zeros: the exponent given to zero codes
-  SignedProducts products;
+  bool narrow;      // the accumulator state fits 32 bits
+  bool planes;      // two 32-bit sums hold a vector's sum
+  int plane_shift;  // its value is high * 2^plane_shift + low
+  bool one_plane;   // high is always 0
+  int zero_start;   // where the look-up tables continue with zeros: the exponent given to zero codes
+  SignedProducts low, high;  // the row path's products, in planes unless narrow
   std::vector<int32_t> lookup32;
   std::vector<int64_t> lookup64;
 };
 
+namespace {
+
+int log2_ceil(int64_t n) {
+  int bits = 0;
+  while ((int64_t{1} << bits) < n) ++bits;
+  return bits;
+}
+
+void set_product(SignedProducts& t, size_t p, int64_t value) {
+  t.positive[p] = static_cast<int32_t>(value);
+  t.negative[p] = -t.positive[p];
+}
+
+}  // namespace
+
 Engine::Engine(const Datapath& datapath) : datapath_(datapath) {
   validate(datapath);
-  auto tables = std::make_unique<Tables>();
+  auto t = std::make_unique<Tables>();
   const std::vector<int64_t> product = product_table(datapath);
-  const int e_max = datapath.format.e_max();
-  tables->narrow = fits_int32(datapath, product);
-  tables->zero_start = static_cast<int>(product.size());
-  if (tables->narrow) {
-    tables->lookup32.assign(product.begin(), product.end());
-    tables->lookup32.resize(product.size() + e_max + 1, 0);
-    if (datapath.format.bits <= 8)
-      for (size_t p = 0; p < product.size(); ++p) {
-        tables->products.positive[p] = static_cast<int32_t>(product[p]);
-        tables->products.negative[p] = -static_cast<int32_t>(product[p]);
-      }
+  const bool short_codes = datapath.format.bits <= 8;
+  // Without the accumulator, 31 bits hold the sum of a vector of values below 2^plane_shift.
+  t->plane_shift = 31 - log2_ceil(datapath.vector_size);
+  const int64_t largest = *std::max_element(product.begin(), product.end());
+  t->one_plane = largest >> t->plane_shift == 0;
+  t->narrow = fits_int32(datapath, product);
+  t->planes = !t->narrow && short_codes && t->plane_shift > 0 && largest >> t->plane_shift >> t->plane_shift == 0;
+  if (short_codes && (t->narrow || t->planes))
+    for (size_t p = 0; p < product.size(); ++p) {
+      const int64_t high = t->narrow ? 0 : product[p] >> t->plane_shift;
+      set_product(t->low, p, product[p] - (high << t->plane_shift));
+      set_product(t->high, p, high);
+    }
+  // Look-ups of a zero code end up behind the products, where the table is zero.
+  t->zero_start = static_cast<int>(product.size());
+  const size_t entries = product.size() + datapath.format.e_max() + 1;
+  if (t->narrow) {
+    t->lookup32.assign(product.begin(), product.end());
+    t->lookup32.resize(entries, 0);
   } else {
-    tables->lookup64 = product;
-    tables->lookup64.resize(product.size() + e_max + 1, 0);
+    t->lookup64 = product;
+    t->lookup64.resize(entries, 0);
   }
-  tables_ = std::move(tables);
+  tables_ = std::move(t);
 }
 
 Engine::~Engine() = default;
 
 Path Engine::path(int64_t left_rows, int64_t right_rows) const {
-  if (!tables_->narrow) return Path::lookup64;
-  if (datapath_.format.bits > 8) return Path::lookup32;
+  const Tables& t = *tables_;
   const int64_t longer = std::max(left_rows, right_rows), shorter = std::min(left_rows, right_rows);
-  return rows_cost(longer, shorter) <= lookup_cost(longer, shorter) ? Path::rows : Path::lookup32;
+  const bool enough_rows = rows_cost(longer, shorter) <= lookup_cost(longer, shorter);
+  if (datapath_.format.bits <= 8 && enough_rows && (t.narrow || t.planes)) return t.narrow ? Path::rows : Path::row_planes;
+  return t.narrow ? Path::lookup32 : Path::lookup64;
 }
 
 namespace {
 
-// The ways to add a tile of lanes to a group of 16 columns, behind one shape: a lane type, an accumulator state, how
-// many lanes to take at once, what to note of a whole tile, how to prepare lanes of the columns, how to add rows.
+// The ways to run a vector of lanes against a group of 16 columns, behind one shape: the lane type, how many lanes to
+// take at once, what to note of a whole tile, how to prepare lanes of the columns, add them to a group's sums, and close
+// the vector. Each path keeps its sums and accumulators: state[group][row][column].
 class RowPath {
  public:
   using Lane = uint8_t;
-  using State = int32_t;
   static constexpr int kDepth = kRowDepth;
 
-  RowPath(const Kernels& kernel, const SignedProducts& products) : kernel_(kernel), products_(products) {}
+  RowPath(const Kernels& kernel, const Datapath& d, const SignedProducts& products)
+      : kernel_(kernel), accumulator_(d), products_(products) {}
 
-  void see(const Lane* lanes, int64_t run, int64_t runs, int64_t pitch) {
-    range_ = {};
+  void start(int64_t rows, int64_t groups) { state_.clear(rows * groups * kColumns); }
+  void see(const Lane* lanes, int64_t run, int64_t runs, int64_t pitch) { range_ = range_of(kernel_, lanes, run, runs, pitch); }
+  void add(const Lane* columns, int pitch, const Lane* lanes, TileStrides strides, int64_t n, int depth, int64_t group) {
+    kernel_.build_rows(products_, range_, columns, pitch, depth, rows_.get());
+    kernel_.add_rows(lanes, strides, n, depth, rows_.get(), state_.group(group, n));
+  }
+  void close(int64_t n, int64_t group, int64_t* overflows) {
+    kernel_.close32(accumulator_, state_.group(group, n), n, overflows);
+  }
+  int32_t read(int64_t i) const { return accumulator_.read(state_.get()[i]); }
+
+  static CodeRange range_of(const Kernels& kernel, const Lane* lanes, int64_t run, int64_t runs, int64_t pitch) {
+    CodeRange range;
     if (run == pitch)
-      kernel_.widen_range(lanes, run * runs, &range_);
+      kernel.widen_range(lanes, run * runs, &range);
     else
-      for (int64_t i = 0; i < runs; ++i) kernel_.widen_range(lanes + i * pitch, run, &range_);
-  }
-  void prepare(const Lane* columns, int stride, int depth) {
-    kernel_.build_rows(products_, range_, columns, stride, depth, rows_.get());
-  }
-  void add(const Lane* lanes, TileStrides strides, int64_t n, int depth, State* state) const {
-    kernel_.add_rows(lanes, strides, n, depth, rows_.get(), state);
-  }
-  void close(const Accumulator<State>& a, State* state, int64_t n, int64_t* overflows) const {
-    kernel_.close32(a, state, n, overflows);
+      for (int64_t i = 0; i < runs; ++i) kernel.widen_range(lanes + i * pitch, run, &range);
+    return range;
   }
 
  private:
   const Kernels& kernel_;
+  Accumulator<int32_t> accumulator_;
   const SignedProducts& products_;
   CodeRange range_;
   Scratch<int32_t> rows_{kRowDepth * kLaneCodes * kColumns};
+  Growing<int32_t> state_;
 };
 
-template <typename StateType>
-class LookupPath {
+// Rows again, where accumulator and sum do not fit 32 bits together: the sum is kept in two 32-bit planes beside it.
+class RowPlanesPath {
  public:
-  using Lane = int16_t;
-  using State = StateType;
-  static constexpr int kDepth = 32;
+  using Lane = uint8_t;
+  static constexpr int kDepth = kRowDepth;
 
-  LookupPath(const Kernels& kernel, const State* table, int zero_start)
-      : kernel_(kernel), table_(table), zero_start_(zero_start) {}
+  RowPlanesPath(const Kernels& kernel, const Datapath& d, const SignedProducts& low, const SignedProducts* high, int shift)
+      : kernel_(kernel), accumulator_(d), low_(low), high_(high), shift_(shift) {}
 
-  void see(const Lane*, int64_t, int64_t, int64_t) {}
-  void prepare(const Lane* columns, int stride, int depth) {
-    for (int d = 0; d < depth; ++d)
-      for (int c = 0; c < kColumns; ++c) {
-        const int lane = columns[c * stride + d];
-        columns_.get()[d].start[c] = lane == 0 ? zero_start_ : lane < 0 ? -lane : lane;
-        columns_.get()[d].sign[c] = lane < 0 ? -1 : 0;
-      }
+  void start(int64_t rows, int64_t groups) {
+    for (Growing<int32_t>* t : {&acc_, &low_sum_, &high_sum_}) t->clear(rows * groups * kColumns);
   }
-  void add(const Lane* lanes, TileStrides strides, int64_t n, int depth, State* state) const {
-    if constexpr (sizeof(State) == 4)
-      kernel_.add_lookups32(lanes, strides, n, depth, columns_.get(), table_, state);
-    else
-      kernel_.add_lookups64(lanes, strides, n, depth, columns_.get(), table_, state);
+  void see(const Lane* lanes, int64_t run, int64_t runs, int64_t pitch) {
+    range_ = RowPath::range_of(kernel_, lanes, run, runs, pitch);
   }
-  void close(const Accumulator<State>& a, State* state, int64_t n, int64_t* overflows) const {
-    if constexpr (sizeof(State) == 4)
-      kernel_.close32(a, state, n, overflows);
-    else
-      kernel_.close64(a, state, n, overflows);
+  void add(const Lane* columns, int pitch, const Lane* lanes, TileStrides strides, int64_t n, int depth, int64_t group) {
+    kernel_.build_rows(low_, range_, columns, pitch, depth, rows_.get());
+    kernel_.add_rows(lanes, strides, n, depth, rows_.get(), low_sum_.group(group, n));
+    if (!high_) return;
+    kernel_.build_rows(*high_, range_, columns, pitch, depth, rows_.get());
+    kernel_.add_rows(lanes, strides, n, depth, rows_.get(), high_sum_.group(group, n));
   }
+  void close(int64_t n, int64_t group, int64_t* overflows) {
+    kernel_.close_planes(accumulator_, acc_.group(group, n), low_sum_.group(group, n), high_sum_.group(group, n), shift_, n,
+                         overflows);
+  }
+  int32_t read(int64_t i) const { return acc_.get()[i]; }
 
  private:
   const Kernels& kernel_;
+  Accumulator<int64_t> accumulator_;
+  const SignedProducts& low_;
+  const SignedProducts* high_;  // null where every product fits the low plane
+  int shift_;
+  CodeRange range_;
+  Scratch<int32_t> rows_{kRowDepth * kLaneCodes * kColumns};
+  Growing<int32_t> acc_, low_sum_, high_sum_;
+};
+
+template <typename State>
+class LookupPath {
+ public:
+  using Lane = int16_t;
+  static constexpr int kDepth = 32;
+
+  LookupPath(const Kernels& kernel, const Datapath& d, const State* table, int zero_start)
+      : kernel_(kernel), accumulator_(d), table_(table), zero_start_(zero_start) {}
+
+  void start(int64_t rows, int64_t groups) { state_.clear(rows * groups * kColumns); }
+  void see(const Lane*, int64_t, int64_t, int64_t) {}
+  void add(const Lane* columns, int pitch, const Lane* lanes, TileStrides strides, int64_t n, int depth, int64_t group) {
+    for (int d = 0; d < depth; ++d)
+      for (int c = 0; c < kColumns; ++c) {
+        const int lane = columns[c * pitch + d];
+        columns_.get()[d].start[c] = lane == 0 ? zero_start_ : lane < 0 ? -lane : lane;
+        columns_.get()[d].sign[c] = lane < 0 ? -1 : 0;
+      }
+    if constexpr (sizeof(State) == 4)
+      kernel_.add_lookups32(lanes, strides, n, depth, columns_.get(), table_, state_.group(group, n));
+    else
+      kernel_.add_lookups64(lanes, strides, n, depth, columns_.get(), table_, state_.group(group, n));
+  }
+  void close(int64_t n, int64_t group, int64_t* overflows) {
+    if constexpr (sizeof(State) == 4)
+      kernel_.close32(accumulator_, state_.group(group, n), n, overflows);
+    else
+      kernel_.close64(accumulator_, state_.group(group, n), n, overflows);
+  }
+  int32_t read(int64_t i) const { return accumulator_.read(state_.get()[i]); }
+
+ private:
+  const Kernels& kernel_;
+  Accumulator<State> accumulator_;
   const State* table_;
   int zero_start_;
   Scratch<LookupLane<State>> columns_{kDepth};
+  Growing<State> state_;
 };
 
 // How a batch of equal products is cut into tasks: blocks of rows of the longer side, panels of the shorter.
@@ -212,16 +311,13 @@ template <typename Path>
 class Worker {
  public:
   using Lane = typename Path::Lane;
-  using State = typename Path::State;
 
   Worker(const Plan& plan, Path path)
       : plan_(plan),
         path_(std::move(path)),
-        accumulator_(plan.datapath),
         vector_size_(plan.datapath.vector_size),
         lanes_(kTileRows * vector_size_),
         columns_(plan.groups() * kColumns * vector_size_),
-        state_(plan.block * plan.groups() * kColumns),
         active_(ceil_div(vector_size_, Path::kDepth)),
         row_at_(plan.block),
         row_factor_(plan.block) {}
@@ -232,7 +328,7 @@ class Worker {
     const int64_t groups = ceil_div(t.columns, kColumns), k = t.product.k;
     const Operand &rows = *t.long_side.operand, &columns = *t.short_side.operand;
     const TileStrides tile = rows.rows_are_contiguous() ? TileStrides{1, kTileRows} : TileStrides{vector_size_, 1};
-    std::fill_n(state_.get(), groups * t.rows * kColumns, State{0});
+    path_.start(t.rows, groups);
     // A partial group's missing columns are zero codes.
     std::fill_n(columns_.get() + t.columns * vector_size_, (groups * kColumns - t.columns) * vector_size_, Lane{0});
     for (int64_t k0 = 0; k0 < k; k0 += vector_size_) {
@@ -246,14 +342,11 @@ class Worker {
         active_[d / Path::kDepth] = any_code(tile, t.rows, d, std::min(Path::kDepth, depth - d));
       columns.fill(columns_.get(), {vector_size_, 1}, t.column0, t.columns, k0, depth);
       for (int64_t g = 0; g < groups; ++g) {
-        State* group_state = state_.get() + g * t.rows * kColumns;
-        for (int d = 0; d < depth; d += Path::kDepth) {
-          const int part = std::min(Path::kDepth, depth - d);
-          if (!active_[d / Path::kDepth]) continue;
-          path_.prepare(columns_.get() + g * kColumns * vector_size_ + d, vector_size_, part);
-          path_.add(lanes_.get() + d * tile.depth, tile, t.rows, part, group_state);
-        }
-        path_.close(accumulator_, group_state, t.rows, plan_.count ? &overflows : nullptr);
+        for (int d = 0; d < depth; d += Path::kDepth)
+          if (active_[d / Path::kDepth])
+            path_.add(columns_.get() + g * kColumns * vector_size_ + d, vector_size_, lanes_.get() + d * tile.depth, tile,
+                      t.rows, std::min(Path::kDepth, depth - d), g);
+        path_.close(t.rows, g, plan_.count ? &overflows : nullptr);
       }
     }
     for (int64_t r = 0; r < t.rows; ++r) {
@@ -281,14 +374,13 @@ class Worker {
   template <typename T, typename Convert>
   void write(const Task& t, T* output, Convert convert) const {
     for (int64_t c0 = 0; c0 < t.columns; c0 += kColumns) {
-      const State* group = state_.get() + c0 * t.rows;
       for (int64_t r0 = 0; r0 < t.rows; r0 += kColumns) {
         const int64_t r1 = std::min<int64_t>(r0 + kColumns, t.rows);
         for (int64_t c = c0; c < std::min<int64_t>(c0 + kColumns, t.columns); ++c) {
           T* to = output + t.short_side.output(t.column0 + c);
           const double column_factor = factor(t.short_side, t.column0 + c);
           for (int64_t r = r0; r < r1; ++r)
-            to[row_at_.get()[r]] = convert(accumulator_.read(group[r * kColumns + c - c0]), row_factor_.get()[r] * column_factor);
+            to[row_at_.get()[r]] = convert(path_.read(c0 * t.rows + r * kColumns + c - c0), row_factor_.get()[r] * column_factor);
         }
       }
     }
@@ -296,10 +388,8 @@ class Worker {
 
   const Plan& plan_;
   Path path_;
-  Accumulator<State> accumulator_;
   int vector_size_;
   Scratch<Lane> lanes_, columns_;
-  Scratch<State> state_;
   std::vector<char> active_;     // which parts of a vector hold any code
   Scratch<int64_t> row_at_;      // offset of each row in the output
   Scratch<double> row_factor_;   // and what its accumulators are multiplied by
@@ -395,13 +485,16 @@ void Engine::run(const std::vector<Product>& batch, bool accumulators, Counters*
   int64_t overflows = 0;
   switch (path(plan.rows, plan.columns)) {
     case Path::rows:
-      overflows = run_tasks<RowPath>(plan, kernel, t.products);
+      overflows = run_tasks<RowPath>(plan, kernel, datapath_, t.low);
+      break;
+    case Path::row_planes:
+      overflows = run_tasks<RowPlanesPath>(plan, kernel, datapath_, t.low, t.one_plane ? nullptr : &t.high, t.plane_shift);
       break;
     case Path::lookup32:
-      overflows = run_tasks<LookupPath<int32_t>>(plan, kernel, t.lookup32.data(), t.zero_start);
+      overflows = run_tasks<LookupPath<int32_t>>(plan, kernel, datapath_, t.lookup32.data(), t.zero_start);
       break;
     case Path::lookup64:
-      overflows = run_tasks<LookupPath<int64_t>>(plan, kernel, t.lookup64.data(), t.zero_start);
+      overflows = run_tasks<LookupPath<int64_t>>(plan, kernel, datapath_, t.lookup64.data(), t.zero_start);
       break;
   }
   if (counters) {

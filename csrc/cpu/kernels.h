@@ -60,6 +60,9 @@ struct Kernels {
   // Ends a vector: align, accumulate, saturate or wrap. Adds the number of overflows to *overflows if it is given.
   void (*close32)(const Accumulator<int32_t>& accumulator, int32_t* state, int64_t n, int64_t* overflows);
   void (*close64)(const Accumulator<int64_t>& accumulator, int64_t* state, int64_t n, int64_t* overflows);
+  // The same where the vector's sum is high * 2^shift + low, beside the accumulators; clears both sums.
+  void (*close_planes)(const Accumulator<int64_t>& accumulator, int32_t* acc, int32_t* low, int32_t* high, int shift,
+                       int64_t n, int64_t* overflows);
 
   // Largest magnitude of n floats, as float bits; NaN and Inf compare above every finite number.
   uint32_t (*magnitude_max)(const float* x, int64_t n);
