@@ -9,6 +9,7 @@ from functools import lru_cache
 
 import torch
 
+from lns_sim._compile import constant_result
 from lns_sim.checks import check_choice, check_int
 from lns_sim.datapath import Datapath
 from lns_sim.format import LNSFormat
@@ -96,6 +97,7 @@ class Recipe:
         return _encode(self)
 
     @staticmethod
+    @constant_result
     def decode(text: str) -> Recipe:
         """The recipe of :meth:`encode`."""
         return _decode(text)

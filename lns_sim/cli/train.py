@@ -67,7 +67,9 @@ def train(
         try:
             _run(experiment, console)
         except KeyboardInterrupt:
-            console.print(f"Interrupted. Finished epochs are in {experiment.checkpoint}; go on with --resume.")
+            saved = experiment.checkpoint.exists()
+            console.print(f"Interrupted. Finished epochs are in {experiment.checkpoint}; go on with --resume." if saved
+                          else "Interrupted before the first epoch ended; nothing was saved.")  # fmt: skip
             raise typer.Exit(130) from None
         _show(experiment, out, console)
 

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 
 import lns_sim
 from lns_sim import models
-from lns_sim.checks import check_int, check_number
+from lns_sim.checks import check_choice, check_int, check_number
 from lns_sim.datapath import Counters
 from lns_sim.nn import LNSWeight
 from lns_sim.recipes import Recipe
@@ -50,7 +50,7 @@ class Settings:
         check_number("momentum", self.momentum, 0.0, 1.0)
         check_number("weight_decay", self.weight_decay, 0.0)
         check_number("warmup", self.warmup, 0.0, 1.0)
-        lns_sim.checks.check_choice("augment", self.augment, ("none", "crop-flip"))
+        check_choice("augment", self.augment, ("none", "crop-flip"))
 
 
 @dataclass
