@@ -33,6 +33,12 @@ def count():
 
 
 def record(pass_name: str, macs: int, counters: torch.Tensor) -> None:
-    """Adds one operator's counters to the open block, if there is one."""
+    """Adds one operator's counters to the open block, if there is one.
+
+    Raises:
+        RuntimeError: a compiler is tracing, and the counters hold no numbers.
+    """
     if _totals is not None:
+        if type(counters) is not torch.Tensor:
+            raise RuntimeError("lns_sim.count() counts eager execution; run the model without torch.compile")
         _totals[pass_name] = _totals.get(pass_name, Counters()) + Counters.from_tensor(macs, counters)

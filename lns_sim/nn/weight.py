@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from lns_sim import counting
 from lns_sim.functional import conv_geometry, quantize
 from lns_sim.ops import layers
 from lns_sim.policies import random_state
@@ -86,8 +85,6 @@ def _check(x: torch.Tensor, weight: torch.Tensor) -> None:
         raise TypeError("an LNSWeight can only be the weight of F.linear or a convolution, not its input")
     if x.dtype != torch.float32:
         raise TypeError(f"the input of a converted layer must be float32, got {x.dtype}")
-    if counting.active() and torch.compiler.is_compiling():
-        raise RuntimeError("lns_sim.count() counts eager execution; run the model without torch.compile")
 
 
 def _linear(input, weight, bias=None):
