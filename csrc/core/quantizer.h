@@ -81,13 +81,15 @@ LNS_HD inline int log_code_stochastic(const Quantizer& q, uint32_t magnitude_bit
   return q.format.gamma * m.exponent + j + up;
 }
 
-LNS_HD inline int ceil_div(int a, int b) { return a >= 0 ? (a + b - 1) / b : -(-a / b); }
+// ceil(a / b) for b > 0.
+LNS_HD inline int64_t ceil_div(int64_t a, int64_t b) { return a >= 0 ? (a + b - 1) / b : -(-a / b); }
 
 // The scale for a largest magnitude (as float bits): no code above e_max is needed. NaN if anything was not finite.
 LNS_HD inline uint32_t scale_for(const Quantizer& q, uint32_t amax_bits) {
   if (amax_bits >= kInfBits) return kNanBits;
   if (amax_bits == 0) return scale_bits(0);
-  return scale_bits(clamp_scale(ceil_div(log_code(q, amax_bits) - q.format.e_max(), q.format.gamma)));
+  const int64_t k = ceil_div(log_code(q, amax_bits) - q.format.e_max(), q.format.gamma);
+  return scale_bits(clamp_scale(static_cast<int>(k)));
 }
 
 // 2^n as a double; beyond the normal range it sticks to the nearest end, where every result here is 0 or infinite

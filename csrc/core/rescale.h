@@ -62,7 +62,7 @@ LNS_HD inline int forward_scale(const Format& forward, const Format& update, int
   if (!spans_fewer_octaves(forward, update)) return k;
   if (e_top == 0) return 0;
   const int L = coarsen(e_top, shift) + forward.gamma * k;
-  return clamp_scale(ceil_div(L - forward.e_max(), forward.gamma));
+  return clamp_scale(static_cast<int>(ceil_div(L - forward.e_max(), forward.gamma)));
 }
 
 }  // namespace lns

@@ -5,11 +5,13 @@
 #include <algorithm>
 #include <atomic>
 #include <memory>
-#include <new>
 #include <utility>
 
 #include "cpu/kernels.h"
+#include "cpu/lane_counter.h"
 #include "cpu/parallel.h"
+#include "cpu/paths.h"
+#include "cpu/scratch.h"
 
 namespace lns::cpu {
 
@@ -22,40 +24,6 @@ constexpr int64_t kPanelGroups = 8;
 // Building a row table costs as much as this many rows of use, and a look-up this many row additions (measured).
 constexpr int64_t kBuildRows = 460;
 constexpr int64_t kLookupCost = 6;
-
-int64_t ceil_div(int64_t n, int64_t unit) { return (n + unit - 1) / unit; }
-
-// Uninitialised memory aligned for any vector.
-template <typename T>
-class Scratch {
- public:
-  explicit Scratch(int64_t n) : data_(static_cast<T*>(::operator new(n * sizeof(T), std::align_val_t(64)))) {}
-  ~Scratch() {
-    if (data_) ::operator delete(data_, std::align_val_t(64));
-  }
-  Scratch(Scratch&& other) noexcept : data_(std::exchange(other.data_, nullptr)) {}
-  Scratch& operator=(Scratch&&) = delete;
-  T* get() const { return data_; }
-
- private:
-  T* data_;
-};
-
-// The sums or accumulators of a task's groups, zero at its start.
-template <typename T>
-class Growing {
- public:
-  void clear(int64_t n) {
-    if (n > size_) memory_ = std::make_unique<Scratch<T>>(size_ = n);
-    std::fill_n(memory_->get(), n, T{0});
-  }
-  T* get() const { return memory_->get(); }
-  T* group(int64_t group, int64_t rows) const { return get() + group * rows * kColumns; }
-
- private:
-  int64_t size_ = 0;
-  std::unique_ptr<Scratch<T>> memory_;
-};
 
 // Costs of having `columns` on the table side and `rows` on the other, in row additions per lane.
 int64_t rows_cost(int64_t rows, int64_t columns) {
@@ -145,125 +113,6 @@ Path Engine::path(int64_t left_rows, int64_t right_rows) const {
 }
 
 namespace {
-
-// The ways to run a vector of lanes against a group of 16 columns, behind one shape: the lane type, how many lanes to
-// take at once, what to note of a whole tile, how to prepare lanes of the columns, add them to a group's sums, and close
-// the vector. Each path keeps its sums and accumulators: state[group][row][column].
-class RowPath {
- public:
-  using Lane = uint8_t;
-  static constexpr int kDepth = kRowDepth;
-
-  RowPath(const Kernels& kernel, const Datapath& d, const SignedProducts& products)
-      : kernel_(kernel), accumulator_(d), products_(products) {}
-
-  void start(int64_t rows, int64_t groups) { state_.clear(rows * groups * kColumns); }
-  void see(const Lane* lanes, int64_t run, int64_t runs, int64_t pitch) { range_ = range_of(kernel_, lanes, run, runs, pitch); }
-  void add(const Lane* columns, int pitch, const Lane* lanes, TileStrides strides, int64_t n, int depth, int64_t group) {
-    kernel_.build_rows(products_, range_, columns, pitch, depth, rows_.get());
-    kernel_.add_rows(lanes, strides, n, depth, rows_.get(), state_.group(group, n));
-  }
-  void close(int64_t n, int64_t group, int64_t* overflows) {
-    kernel_.close32(accumulator_, state_.group(group, n), n, overflows);
-  }
-  int32_t read(int64_t i) const { return accumulator_.read(state_.get()[i]); }
-
-  static CodeRange range_of(const Kernels& kernel, const Lane* lanes, int64_t run, int64_t runs, int64_t pitch) {
-    CodeRange range;
-    if (run == pitch)
-      kernel.widen_range(lanes, run * runs, &range);
-    else
-      for (int64_t i = 0; i < runs; ++i) kernel.widen_range(lanes + i * pitch, run, &range);
-    return range;
-  }
-
- private:
-  const Kernels& kernel_;
-  Accumulator<int32_t> accumulator_;
-  const SignedProducts& products_;
-  CodeRange range_;
-  Scratch<int32_t> rows_{kRowDepth * kLaneCodes * kColumns};
-  Growing<int32_t> state_;
-};
-
-// Rows again, where accumulator and sum do not fit 32 bits together: the sum is kept in two 32-bit planes beside it.
-class RowPlanesPath {
- public:
-  using Lane = uint8_t;
-  static constexpr int kDepth = kRowDepth;
-
-  RowPlanesPath(const Kernels& kernel, const Datapath& d, const SignedProducts& low, const SignedProducts* high, int shift)
-      : kernel_(kernel), accumulator_(d), low_(low), high_(high), shift_(shift) {}
-
-  void start(int64_t rows, int64_t groups) {
-    for (Growing<int32_t>* t : {&acc_, &low_sum_, &high_sum_}) t->clear(rows * groups * kColumns);
-  }
-  void see(const Lane* lanes, int64_t run, int64_t runs, int64_t pitch) {
-    range_ = RowPath::range_of(kernel_, lanes, run, runs, pitch);
-  }
-  void add(const Lane* columns, int pitch, const Lane* lanes, TileStrides strides, int64_t n, int depth, int64_t group) {
-    kernel_.build_rows(low_, range_, columns, pitch, depth, rows_.get());
-    kernel_.add_rows(lanes, strides, n, depth, rows_.get(), low_sum_.group(group, n));
-    if (!high_) return;
-    kernel_.build_rows(*high_, range_, columns, pitch, depth, rows_.get());
-    kernel_.add_rows(lanes, strides, n, depth, rows_.get(), high_sum_.group(group, n));
-  }
-  void close(int64_t n, int64_t group, int64_t* overflows) {
-    kernel_.close_planes(accumulator_, acc_.group(group, n), low_sum_.group(group, n), high_sum_.group(group, n), shift_, n,
-                         overflows);
-  }
-  int32_t read(int64_t i) const { return acc_.get()[i]; }
-
- private:
-  const Kernels& kernel_;
-  Accumulator<int64_t> accumulator_;
-  const SignedProducts& low_;
-  const SignedProducts* high_;  // null where every product fits the low plane
-  int shift_;
-  CodeRange range_;
-  Scratch<int32_t> rows_{kRowDepth * kLaneCodes * kColumns};
-  Growing<int32_t> acc_, low_sum_, high_sum_;
-};
-
-template <typename State>
-class LookupPath {
- public:
-  using Lane = int16_t;
-  static constexpr int kDepth = 32;
-
-  LookupPath(const Kernels& kernel, const Datapath& d, const State* table, int zero_start)
-      : kernel_(kernel), accumulator_(d), table_(table), zero_start_(zero_start) {}
-
-  void start(int64_t rows, int64_t groups) { state_.clear(rows * groups * kColumns); }
-  void see(const Lane*, int64_t, int64_t, int64_t) {}
-  void add(const Lane* columns, int pitch, const Lane* lanes, TileStrides strides, int64_t n, int depth, int64_t group) {
-    for (int d = 0; d < depth; ++d)
-      for (int c = 0; c < kColumns; ++c) {
-        const int lane = columns[c * pitch + d];
-        columns_.get()[d].start[c] = lane == 0 ? zero_start_ : lane < 0 ? -lane : lane;
-        columns_.get()[d].sign[c] = lane < 0 ? -1 : 0;
-      }
-    if constexpr (sizeof(State) == 4)
-      kernel_.add_lookups32(lanes, strides, n, depth, columns_.get(), table_, state_.group(group, n));
-    else
-      kernel_.add_lookups64(lanes, strides, n, depth, columns_.get(), table_, state_.group(group, n));
-  }
-  void close(int64_t n, int64_t group, int64_t* overflows) {
-    if constexpr (sizeof(State) == 4)
-      kernel_.close32(accumulator_, state_.group(group, n), n, overflows);
-    else
-      kernel_.close64(accumulator_, state_.group(group, n), n, overflows);
-  }
-  int32_t read(int64_t i) const { return accumulator_.read(state_.get()[i]); }
-
- private:
-  const Kernels& kernel_;
-  Accumulator<State> accumulator_;
-  const State* table_;
-  int zero_start_;
-  Scratch<LookupLane<State>> columns_{kDepth};
-  Growing<State> state_;
-};
 
 // How a batch of equal products is cut into tasks: blocks of rows of the longer side, panels of the shorter.
 struct Plan {
@@ -406,74 +255,6 @@ int64_t run_tasks(const Plan& plan, Args&&... args) {
   });
   return overflows;
 }
-
-// Zero lanes and vanished products, from a histogram of exponents for every k: O(K * (rows + columns)) instead of
-// O(K * rows * columns). Several k share a pass over the operands, as many as keep the histograms in cache.
-class LaneCounter {
- public:
-  LaneCounter(const Product& p, const Datapath& d)
-      : p_(p),
-        levels_(d.format.e_max() + 1),
-        first_visible_(d.first_visible_product()),
-        depth_(std::clamp<int64_t>(8192 / levels_, 1, 32)) {}
-
-  void add_to(Counters& counters) const {
-    std::atomic<int64_t> zero_lanes{0}, vanished{0};
-    parallel_for(ceil_div(p_.k, depth_), 4, [&](int64_t begin, int64_t end) {
-      std::vector<int64_t> at_most(depth_ * levels_), nonzero(depth_);
-      std::vector<int16_t> tile(kChunk * depth_);
-      int64_t zeros = 0, lost = 0;
-      for (int64_t k0 = begin * depth_; k0 < std::min(end * depth_, p_.k); k0 += depth_) {
-        const int64_t depth = std::min(depth_, p_.k - k0);
-        std::fill(at_most.begin(), at_most.end(), 0);
-        std::fill(nonzero.begin(), nonzero.end(), 0);
-        for_lanes(p_.left, tile, k0, depth, [&](int64_t d, int e) { ++at_most[d * levels_ + e]; });
-        for (int64_t d = 0; d < depth; ++d) {
-          int64_t* histogram = &at_most[d * levels_];
-          nonzero[d] = p_.left.rows - histogram[0];
-          histogram[0] = 0;
-          for (int64_t e = 1; e < levels_; ++e) histogram[e] += histogram[e - 1];
-        }
-        int64_t pairs = 0;
-        for_lanes(p_.right, tile, k0, depth, [&](int64_t d, int e) {
-          if (e == 0) return;
-          pairs += nonzero[d];
-          const int64_t limit = std::clamp<int64_t>(first_visible_ - 1 - e, 0, levels_ - 1);
-          lost += at_most[d * levels_ + limit];
-        });
-        zeros += p_.left.rows * p_.right.rows * depth - pairs;
-      }
-      zero_lanes += zeros;
-      vanished += lost;
-    });
-    counters.zero_lanes += zero_lanes;
-    counters.vanished += vanished;
-  }
-
- private:
-  static constexpr int64_t kChunk = 256;
-
-  // Calls body(d, exponent) for every row of a side at k0 + d.
-  template <typename Body>
-  static void for_lanes(const Side& side, std::vector<int16_t>& tile, int64_t k0, int64_t depth, Body body) {
-    for (int64_t r0 = 0; r0 < side.rows; r0 += kChunk) {
-      const int64_t n = std::min(kChunk, side.rows - r0);
-      const bool by_rows = side.operand->rows_are_contiguous();
-      const TileStrides strides = by_rows ? TileStrides{1, kChunk} : TileStrides{depth, 1};
-      side.operand->fill(tile.data(), strides, r0, n, k0, depth);
-      for (int64_t d = 0; d < depth; ++d)
-        for (int64_t r = 0; r < n; ++r) {
-          const int lane = tile[r * strides.row + d * strides.depth];
-          body(d, lane < 0 ? -lane : lane);
-        }
-    }
-  }
-
-  const Product& p_;
-  int64_t levels_;
-  int64_t first_visible_;
-  int64_t depth_;
-};
 
 }  // namespace
 
