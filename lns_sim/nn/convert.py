@@ -48,9 +48,7 @@ def convert(model: torch.nn.Module, recipe: Recipe | str | None, skip=None, only
     if not isinstance(recipe, Recipe):
         raise TypeError(f"recipe must be a Recipe or the name of one, got {recipe!r}")
     skip, only = _patterns("skip", skip), _patterns("only", only)
-    layers = {
-        name: m for name, m in model.named_modules(remove_duplicate=False) if isinstance(m, CONVERTED)
-    }
+    layers = {name: m for name, m in model.named_modules(remove_duplicate=False) if isinstance(m, CONVERTED)}
     for pattern in skip + only:
         if not fnmatch.filter(layers, pattern):
             raise ValueError(f"the pattern {pattern!r} matches no layer; layers are: {', '.join(layers) or 'none'}")
@@ -61,19 +59,17 @@ def convert(model: torch.nn.Module, recipe: Recipe | str | None, skip=None, only
         )
 
     layers = {name: m for name, m in layers.items() if chosen(name)}
+    layers = {name: m for name, m in layers.items() if not isinstance(m.weight, LNSWeight)}
     for name, module in layers.items():
-        if not isinstance(module.weight, LNSWeight) and module.weight.dtype != torch.float32:
+        if module.weight.dtype != torch.float32:
             raise TypeError(f"the weight of {name} must be float32, got {module.weight.dtype}")
+        if not module.weight.isfinite().all():
+            raise ValueError(f"the weight of {name} holds NaN or Inf and has no codes")
 
-    made: dict[int, torch.nn.Parameter] = {}  # by the old parameter's identity, so that shared weights stay shared
-    for module in layers.values():
-        old = module.weight
-        if isinstance(old, LNSWeight):
-            continue
-        if id(old) not in made:
-            weight = LNSWeight.from_float(old, recipe, tensor_id=len(made))
-            made[id(old)] = torch.nn.Parameter(weight, requires_grad=old.requires_grad)
-            _replace_everywhere(model, old, made[id(old)])
+    distinct = {id(m.weight): m.weight for m in layers.values()}  # a shared weight once
+    for i, old in enumerate(distinct.values()):
+        new = torch.nn.Parameter(LNSWeight.from_float(old, recipe, tensor_id=i), requires_grad=old.requires_grad)
+        _replace_everywhere(model, old, new)
     return model
 
 

@@ -103,16 +103,13 @@ class Experiment:
     def run(self, on_step: Callable[[Trainer], None] | None = None) -> list[Result]:
         """Runs what is left; ``on_step(trainer)`` is called after every step."""
         while len(self.results) < len(self.runs):
-            if self.trainer is None:
-                self.trainer = self._new_trainer()
-            trainer = self.trainer
+            trainer = self.trainer = self.trainer or self._new_trainer()
             while trainer.epoch < self.settings.epochs:
                 trainer.run_epoch((lambda: on_step(trainer)) if on_step else None)
                 if trainer.epoch < self.settings.epochs:
                     self.save()
             self.results.append(trainer.result)
-            self.trainer = None if len(self.results) < len(self.runs) else trainer
-            if self.trainer is None:
-                self.save()
-        self.save()
+            if len(self.results) < len(self.runs):
+                self.trainer = None
+            self.save()
         return self.results
