@@ -161,7 +161,7 @@ def _pair(name: str, value, low: int) -> list[int]:
 
 
 def conv_geometry(x_shape, w_shape, stride, padding, dilation, groups):
-    """Checked (stride, padding, dilation, output size) of a 2-D convolution; raises ValueError on any misfit."""
+    """Checked (stride, padding, dilation) of a 2-D convolution, as pairs; raises ValueError on any misfit."""
     if len(x_shape) != 4 or len(w_shape) != 4:
         raise ValueError(f"x and w must have 4 dimensions, got {tuple(x_shape)} and {tuple(w_shape)}")
     stride, padding, dilation = _pair("stride", stride, 1), _pair("padding", padding, 0), _pair("dilation", dilation, 1)
@@ -172,12 +172,10 @@ def conv_geometry(x_shape, w_shape, stride, padding, dilation, groups):
         )
     if 0 in w_shape[1:]:
         raise ValueError(f"K is empty: the weight's shape is {tuple(w_shape)}")
-    size = []
-    for n, kernel, s, p, d in zip(x_shape[2:], w_shape[2:], stride, padding, dilation):
+    for n, kernel, p, d in zip(x_shape[2:], w_shape[2:], padding, dilation):
         if n + 2 * p < d * (kernel - 1) + 1:
             raise ValueError(f"the kernel (size {kernel}, dilation {d}) is larger than the padded input ({n + 2 * p})")
-        size.append((n + 2 * p - d * (kernel - 1) - 1) // s + 1)
-    return stride, padding, dilation, size
+    return stride, padding, dilation
 
 
 def conv2d(
@@ -207,7 +205,7 @@ def conv2d(
         TypeError, ValueError: as :func:`matmul`.
     """
     path = _check_operands(datapath, x=x, w=w)
-    stride, padding, dilation, _ = conv_geometry(x.shape, w.shape, stride, padding, dilation, groups)
+    stride, padding, dilation = conv_geometry(x.shape, w.shape, stride, padding, dilation, groups)
     for name, t in (("x", x), ("w", w)):
         if any(n > 1 for n in t.scale.shape[1:]):
             raise ValueError(f"the scale of {name} varies along K; quantize with dim=None or dim=0")

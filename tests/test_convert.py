@@ -108,6 +108,15 @@ def test_converting_twice_changes_nothing():
     assert lns_sim.convert(layer, "lns-madam").weight is weight
 
 
+def test_converting_in_parts_keeps_random_streams_apart():
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3), nn.Linear(3, 3))
+    recipe = lns_sim.recipes.lns_madam(stochastic_gradients=True)
+    for name in ("1", "0", "2"):
+        lns_sim.convert(model, recipe, only=name)
+    ids = [int(layer.weight.rng[2]) for layer in model]
+    assert len(set(ids)) == 3
+
+
 def test_memory_of_a_converted_model():
     model = lns_sim.convert(nn.Linear(256, 256, bias=False), "lns-madam")
     tensors = [t for p in model.parameters() for t in (p.codes, p.scale)]

@@ -66,8 +66,9 @@ def convert(model: torch.nn.Module, recipe: Recipe | str | None, skip=None, only
         if not module.weight.isfinite().all():
             raise ValueError(f"the weight of {name} holds NaN or Inf and has no codes")
 
+    first_id = sum(isinstance(p, LNSWeight) for p in model.parameters())  # earlier conversions drew the ids before
     distinct = {id(m.weight): m.weight for m in layers.values()}  # a shared weight once
-    for i, old in enumerate(distinct.values()):
+    for i, old in enumerate(distinct.values(), start=first_id):
         new = torch.nn.Parameter(LNSWeight.from_float(old, recipe, tensor_id=i), requires_grad=old.requires_grad)
         _replace_everywhere(model, old, new)
     return model

@@ -109,7 +109,7 @@ def _conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1)
     if isinstance(padding, str):
         d = dilation if isinstance(dilation, (tuple, list)) else (dilation, dilation)
         padding = 0 if padding == "valid" else _same_padding(weight, d)
-    stride, padding, dilation, _ = conv_geometry(x.shape, weight.shape, stride, padding, dilation, groups)
+    stride, padding, dilation = conv_geometry(x.shape, weight.shape, stride, padding, dilation, groups)
     with torch._C.DisableTorchFunctionSubclass():
         y = torch.ops.lns_sim.conv2d_layer(
             x, weight, weight.rng, stride, padding, dilation, groups, weight.recipe.encode()

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lns_sim import counting
+from lns_sim.ops.fake import conv_out_size
 from lns_sim.policies import ROUNDINGS, UNDERFLOWS
 from lns_sim.recipes import Quantizer, Recipe
 
@@ -145,8 +146,6 @@ def conv2d_layer(
 
 @conv2d_layer.register_fake
 def _(x, weight, rng, stride, padding, dilation, groups, recipe):
-    from lns_sim.ops.fake import conv_out_size
-
     r = Recipe.decode(recipe)
     size = conv_out_size(x.shape[2:], weight.shape[2:], stride, padding, dilation)
     scale = x.new_empty(())
