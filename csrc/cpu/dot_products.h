@@ -34,7 +34,7 @@ struct Counters {
   int64_t vanished = 0;     // products of non-zero operands under the accumulator's LSB
 };
 
-enum class Path { rows, row_planes, lookup32, lookup64 };
+enum class Path { permute8, permute16, rows, row_planes, lookup32, lookup64 };
 
 // A validated datapath with its tables, shared by all products of a call.
 class Engine {

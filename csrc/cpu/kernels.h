@@ -8,6 +8,7 @@
 #include "core/datapath.h"
 #include "core/madam.h"
 #include "core/rescale.h"
+#include "cpu/permute.h"
 #include "cpu/tile.h"
 
 namespace lns::cpu {
@@ -75,6 +76,10 @@ struct Kernels {
                  float* moment, int64_t n, uint64_t first, int e_cap);
   void (*madam16)(const Format& f, const MadamStep& s, const RandomState& random, int16_t* codes, const float* grad,
                   float* moment, int64_t n, uint64_t first, int e_cap);
+
+  // The register look-up, where the instruction set has it.
+  const PermuteKernels<uint8_t>* permute8 = nullptr;
+  const PermuteKernels<int16_t>* permute16 = nullptr;
 };
 
 // The names that this machine can run, best last.

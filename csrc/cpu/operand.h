@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
 #include <memory>
 
@@ -65,18 +66,28 @@ class OperandOf : public Operand {
   template <typename Lane>
   void convert(Lane* to, int64_t to_stride, const Code* from, int64_t from_stride, int64_t n) const {
     if constexpr (sizeof(Lane) == 1 && sizeof(Code) == 1) {
-      if (format_.bits == 8) {  // an 8-bit code is its lane (and the row of -0 is zero like that of +0)
-        if (to_stride == 1 && from_stride == 1)
-          memcpy(to, from, n);
-        else
-          for (int64_t i = 0; i < n; ++i) to[i * to_stride] = from[i * from_stride];
+      if (format_.bits == 8) {  // an 8-bit code is its lane (and that of -0 counts as 0, like +0's)
+        if (to_stride == 1 && from_stride == 1) return copy(to, from, n);
+        for (int64_t i = 0; i < n; ++i) to[i * to_stride] = from[i * from_stride];
         return;
       }
     }
-    for (int64_t i = 0; i < n; ++i) to[i * to_stride] = to_lane<Lane>(format_, from[i * from_stride]);
+    const Format f = format_;
+    for (int64_t i = 0; i < n; ++i) to[i * to_stride] = to_lane<Lane>(f, from[i * from_stride]);
   }
 
  private:
+  // Runs are often a single vector long: cheaper inline than as a call.
+  static void copy(uint8_t* to, const uint8_t* from, int64_t n) {
+    if (n > 256) {
+      memcpy(to, from, n);
+      return;
+    }
+    int64_t i = 0;
+    for (; i + 16 <= n; i += 16) memcpy(to + i, from + i, 16);
+    for (; i < n; ++i) to[i] = from[i];
+  }
+
   Format format_;
 };
 
@@ -95,9 +106,10 @@ class StridedOperand : public OperandOf<StridedOperand<Code>, Code> {
     for (int64_t d = 0; d < depth;) {
       const int64_t k = k0 + d, run = std::min(depth - d, k_axis_.inner - k % k_axis_.inner);
       const Code* from = first + k_axis_(k);
-      if (k_axis_.inner_stride == 1) {
+      if (k_axis_.inner_stride < row_stride_) {  // walk memory in order
         for (int64_t r = 0; r < rows; ++r)
-          this->convert(tile + r * strides.row + d * strides.depth, strides.depth, from + r * row_stride_, 1, run);
+          this->convert(tile + r * strides.row + d * strides.depth, strides.depth, from + r * row_stride_,
+                        k_axis_.inner_stride, run);
       } else {
         for (int64_t i = 0; i < run; ++i)
           this->convert(tile + (d + i) * strides.depth, strides.row, from + i * k_axis_.inner_stride, row_stride_, rows);
@@ -165,6 +177,7 @@ class PatchOperand : public OperandOf<PatchOperand<Code>, Code> {
     const int64_t channel = tap % p_.channels, ij = tap / p_.channels;
     const int64_t i = ij / p_.x.taps, j = ij % p_.x.taps;
     int64_t x = first % p_.x.grid, y = first / p_.x.grid % p_.y.grid, n = first / p_.x.grid / p_.y.grid;
+    if (planes_align()) return planes(out, step, channel, n, y * p_.x.grid + x, count, i, j);
     while (count > 0) {
       const int64_t run = std::min(count, p_.x.grid - x), row = p_.y.seen(y, i);
       if (row < 0)
@@ -178,6 +191,39 @@ class PatchOperand : public OperandOf<PatchOperand<Code>, Code> {
         y = 0;
         ++n;
       }
+    }
+  }
+
+  // Is the grid as large as the image, with neighbours seeing neighbours? Then a plane of positions sees the image's
+  // plane, moved, and is copied whole.
+  bool planes_align() const {
+    const auto aligned = [](const PatchAxis& a) { return a.grow == a.shrink && a.grid == a.image; };
+    return aligned(p_.x) && aligned(p_.y) && p_.x.image_stride == 1 && p_.y.image_stride == p_.x.image;
+  }
+
+  // What `count` positions see through tap (i, j), from position `first` of plane n on.
+  template <typename Lane>
+  void planes(Lane* out, int64_t step, int64_t channel, int64_t n, int64_t first, int64_t count, int64_t i, int64_t j) const {
+    const int64_t width = p_.x.grid, size = width * p_.y.grid;
+    const int64_t move_y = p_.y.position(0, i), move_x = p_.x.position(0, j);
+    const bool seen = move_y % p_.y.shrink == 0 && move_x % p_.x.shrink == 0;
+    const int64_t dy = move_y / p_.y.shrink, dx = move_x / p_.x.shrink, move = dy * width + dx;
+    if (!seen || std::abs(dy) >= p_.y.grid || std::abs(dx) >= width) return zero(out, step, count);
+    for (; count > 0; ++n, first = 0) {
+      const int64_t run = std::min(count, size - first), last = first + run;
+      const Code* plane = image_ + n * p_.batch_stride + channel * p_.channel_stride;
+      const int64_t begin = std::clamp(std::max(-dy * width, -move), first, last);
+      const int64_t end = std::clamp(std::min(size - dy * width, size - move), begin, last);
+      zero(out, step, begin - first);
+      this->convert(out + (begin - first) * step, step, plane + begin + move, 1, end - begin);
+      zero(out + (end - first) * step, step, last - end);
+      // Columns whose neighbour lies in another line of the plane.
+      const int64_t x0 = dx < 0 ? 0 : width - dx;
+      for (int64_t line = first / width * width; line < last && dx != 0; line += width)
+        for (int64_t p = std::max(first, line + x0); p < std::min(last, line + x0 + std::abs(dx)); ++p)
+          out[(p - first) * step] = 0;
+      out += run * step;
+      count -= run;
     }
   }
 

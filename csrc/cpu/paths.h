@@ -1,88 +1,173 @@
-// The ways from a tile of lanes to accumulators: row tables, row tables in two planes, look-ups.
+// The ways from a tile of lanes to accumulators: register look-ups, row tables, look-ups in the product table.
 #pragma once
+
+#include <vector>
 
 #include "cpu/kernels.h"
 #include "cpu/scratch.h"
 
 namespace lns::cpu {
 
-// All run a vector of lanes against a group of 16 columns behind one shape: the lane type, how many lanes to
-// take at once, what to note of a whole tile, how to prepare lanes of the columns, add them to a group's sums, and close
-// the vector. Each path keeps its sums and accumulators: state[group][row][column].
-class RowPath {
- public:
-  using Lane = uint8_t;
-  static constexpr int kDepth = kRowDepth;
+// A tile: `rows` rows of `depth` lanes, one datapath vector. In the order in which it is contiguous, its pitch is
+// kTileRows rows or `pitch` lanes; lanes from `depth` up to a multiple of 4 are zero. `active[i]`: do lanes
+// [i * kDepth, (i+1) * kDepth) of a path hold any code?
+template <typename Lane>
+struct Tile {
+  const Lane* lanes;
+  TileStrides strides;
+  int64_t rows;
+  int depth, pitch;
+  const char* active;
 
-  RowPath(const Kernels& kernel, const Datapath& d, const SignedProducts& products)
-      : kernel_(kernel), accumulator_(d), products_(products) {}
+  bool rows_are_contiguous() const { return strides.row == 1; }
+};
+
+// ---- Sums: what a path adds products to, and how a vector is closed. state[group][row][column].
+
+// The accumulator and the vector's sum in one 32-bit integer.
+class NarrowSums {
+ public:
+  NarrowSums(const Kernels& kernel, const Datapath& d, int) : kernel_(kernel), accumulator_(d) {}
 
   void start(int64_t rows, int64_t groups) { state_.clear(rows * groups * kColumns); }
-  void see(const Lane* lanes, int64_t run, int64_t runs, int64_t pitch) { range_ = range_of(kernel_, lanes, run, runs, pitch); }
-  void add(const Lane* columns, int pitch, const Lane* lanes, TileStrides strides, int64_t n, int depth, int64_t group) {
-    kernel_.build_rows(products_, range_, columns, pitch, depth, rows_.get());
-    kernel_.add_rows(lanes, strides, n, depth, rows_.get(), state_.group(group, n));
+  int32_t* low(int64_t group, int64_t rows) const { return state_.group(group, rows); }
+  int32_t* high(int64_t, int64_t) const { return nullptr; }
+  void close(int64_t rows, int64_t group, int64_t* overflows) {
+    kernel_.close32(accumulator_, state_.group(group, rows), rows, overflows);
   }
-  void close(int64_t n, int64_t group, int64_t* overflows) {
-    kernel_.close32(accumulator_, state_.group(group, n), n, overflows);
-  }
-  int32_t read(int64_t i) const { return accumulator_.read(state_.get()[i]); }
-
-  static CodeRange range_of(const Kernels& kernel, const Lane* lanes, int64_t run, int64_t runs, int64_t pitch) {
-    CodeRange range;
-    if (run == pitch)
-      kernel.widen_range(lanes, run * runs, &range);
-    else
-      for (int64_t i = 0; i < runs; ++i) kernel.widen_range(lanes + i * pitch, run, &range);
-    return range;
+  // The accumulators of a group, in place of its states.
+  const int32_t* accumulators(int64_t group, int64_t rows) {
+    int32_t* state = state_.group(group, rows);
+    for (int64_t i = 0; i < rows * kColumns; ++i) state[i] = accumulator_.read(state[i]);
+    return state;
   }
 
  private:
   const Kernels& kernel_;
   Accumulator<int32_t> accumulator_;
-  const SignedProducts& products_;
-  CodeRange range_;
-  Scratch<int32_t> rows_{kRowDepth * kLaneCodes * kColumns};
   Growing<int32_t> state_;
 };
 
-// Rows again, where accumulator and sum do not fit 32 bits together: the sum is kept in two 32-bit planes beside it.
-class RowPlanesPath {
+// Where they do not fit together: the sum in two 32-bit planes, high * 2^shift + low, beside the accumulator.
+class PlaneSums {
  public:
-  using Lane = uint8_t;
-  static constexpr int kDepth = kRowDepth;
-
-  RowPlanesPath(const Kernels& kernel, const Datapath& d, const SignedProducts& low, const SignedProducts* high, int shift)
-      : kernel_(kernel), accumulator_(d), low_(low), high_(high), shift_(shift) {}
+  PlaneSums(const Kernels& kernel, const Datapath& d, int shift) : kernel_(kernel), accumulator_(d), shift_(shift) {}
 
   void start(int64_t rows, int64_t groups) {
-    for (Growing<int32_t>* t : {&acc_, &low_sum_, &high_sum_}) t->clear(rows * groups * kColumns);
+    for (Growing<int32_t>* t : {&acc_, &low_, &high_}) t->clear(rows * groups * kColumns);
   }
-  void see(const Lane* lanes, int64_t run, int64_t runs, int64_t pitch) {
-    range_ = RowPath::range_of(kernel_, lanes, run, runs, pitch);
+  int32_t* low(int64_t group, int64_t rows) const { return low_.group(group, rows); }
+  int32_t* high(int64_t group, int64_t rows) const { return high_.group(group, rows); }
+  void close(int64_t rows, int64_t group, int64_t* overflows) {
+    kernel_.close_planes(accumulator_, acc_.group(group, rows), low_.group(group, rows), high_.group(group, rows), shift_,
+                         rows, overflows);
   }
-  void add(const Lane* columns, int pitch, const Lane* lanes, TileStrides strides, int64_t n, int depth, int64_t group) {
-    kernel_.build_rows(low_, range_, columns, pitch, depth, rows_.get());
-    kernel_.add_rows(lanes, strides, n, depth, rows_.get(), low_sum_.group(group, n));
-    if (!high_) return;
-    kernel_.build_rows(*high_, range_, columns, pitch, depth, rows_.get());
-    kernel_.add_rows(lanes, strides, n, depth, rows_.get(), high_sum_.group(group, n));
-  }
-  void close(int64_t n, int64_t group, int64_t* overflows) {
-    kernel_.close_planes(accumulator_, acc_.group(group, n), low_sum_.group(group, n), high_sum_.group(group, n), shift_, n,
-                         overflows);
-  }
-  int32_t read(int64_t i) const { return acc_.get()[i]; }
+  const int32_t* accumulators(int64_t group, int64_t rows) { return acc_.group(group, rows); }
 
  private:
   const Kernels& kernel_;
   Accumulator<int64_t> accumulator_;
-  const SignedProducts& low_;
-  const SignedProducts* high_;  // null where every product fits the low plane
   int shift_;
+  Growing<int32_t> acc_, low_, high_;
+};
+
+// ---- Paths: all have a lane type, how many lanes they take at once, what they note of a tile (see), how they add a
+// tile times a group of 16 columns (lanes columns[column][tile.pitch]), one vector, to the group's accumulators, and
+// how often these overflowed.
+
+// Register look-ups (permute.h).
+template <typename LaneType>
+class PermutePath {
+ public:
+  using Lane = LaneType;
+  static constexpr int kDepth = PermuteTables<Lane>::kStep;
+
+  PermutePath(const PermuteKernels<Lane>& kernel, const Datapath& d, const PermuteTables<Lane>& tables)
+      : kernel_(kernel),
+        accumulator_(d),
+        tables_(tables),
+        magnitudes_(4 * kTileRows * max_steps(d)),
+        signs_(4 * kTileRows * max_steps(d)),
+        columns_(128 * max_steps(d)) {}
+
+  void start(int64_t rows, int64_t groups) { acc_.clear(rows * groups * kColumns); }
+  void see(const Tile<Lane>& tile) {
+    active_.clear();
+    for (int s = 0; s < ceil_div(tile.depth, kDepth); ++s)
+      if (tile.active[s]) active_.push_back(s);
+    rows_ = {magnitudes_.get(), signs_.get(), {tile.pitch * static_cast<int64_t>(sizeof(Lane)), 4}, tile.rows};
+    if (tile.rows_are_contiguous()) {
+      rows_.strides = {4, 4 * tile.rows};
+      for (const int s : active_)
+        kernel_.pack_lines(tables_, tile.lanes + s * kDepth * kTileRows, tile.rows, magnitudes_.get() + s * rows_.strides.depth,
+                           signs_.get() + s * rows_.strides.depth);
+    } else {
+      kernel_.pack_rows(tables_, tile.lanes, tile.rows * tile.pitch / kDepth, magnitudes_.get(), signs_.get());
+    }
+  }
+  void add(const Tile<Lane>& tile, const Lane* columns, int64_t group, int64_t* overflows) {
+    if (active_.empty()) return;
+    kernel_.pack_columns(tables_, columns, tile.pitch, active_.back() + 1, columns_.get());
+    const int64_t count = kernel_.accumulate(tables_, rows_, columns_.get(), active_.data(), static_cast<int>(active_.size()),
+                                             accumulator_, acc_.group(group, tile.rows));
+    if (overflows) *overflows += count;
+  }
+  const int32_t* accumulators(int64_t group, int64_t rows) { return acc_.group(group, rows); }
+
+ private:
+  static int64_t max_steps(const Datapath& d) { return ceil_div(d.vector_size, 4) * 4 / kDepth; }
+
+  const PermuteKernels<Lane>& kernel_;
+  Accumulator<int64_t> accumulator_;
+  const PermuteTables<Lane>& tables_;
+  Scratch<uint8_t> magnitudes_, signs_, columns_;
+  PackedRows rows_{};
+  std::vector<int> active_;  // the steps that hold any code
+  Growing<int32_t> acc_;
+};
+
+// For each lane a table of all products with 16 columns, a row for each code of the tile; then a product is one row
+// added, whatever the product table is. Wide products are split into planes as the sums are.
+template <typename Sums>
+class RowPath : public Sums {
+ public:
+  using Lane = uint8_t;
+  static constexpr int kDepth = kRowDepth;
+
+  // `high`: null where every product fits the low plane.
+  RowPath(const Kernels& kernel, const Datapath& d, const SignedProducts& low, const SignedProducts* high, int shift)
+      : Sums(kernel, d, shift), kernel_(kernel), low_(low), high_(high) {}
+
+  void see(const Tile<Lane>& tile) {
+    range_ = {};
+    const int64_t run = tile.rows_are_contiguous() ? tile.rows : tile.depth, runs = tile.rows + tile.depth - run;
+    const int64_t pitch = tile.rows_are_contiguous() ? tile.strides.depth : tile.strides.row;
+    if (run == pitch)
+      kernel_.widen_range(tile.lanes, run * runs, &range_);
+    else
+      for (int64_t i = 0; i < runs; ++i) kernel_.widen_range(tile.lanes + i * pitch, run, &range_);
+  }
+  void add(const Tile<Lane>& tile, const Lane* columns, int64_t group, int64_t* overflows) {
+    add_plane(tile, columns, low_, this->low(group, tile.rows));
+    if (high_) add_plane(tile, columns, *high_, this->high(group, tile.rows));
+    this->close(tile.rows, group, overflows);
+  }
+
+ private:
+  void add_plane(const Tile<Lane>& tile, const Lane* columns, const SignedProducts& products, int32_t* sums) {
+    for (int d = 0; d < tile.depth; d += kDepth) {
+      if (!tile.active[d / kDepth]) continue;
+      const int depth = std::min(kDepth, tile.depth - d);
+      kernel_.build_rows(products, range_, columns + d, tile.pitch, depth, rows_.get());
+      kernel_.add_rows(tile.lanes + d * tile.strides.depth, tile.strides, tile.rows, depth, rows_.get(), sums);
+    }
+  }
+
+  const Kernels& kernel_;
+  const SignedProducts& low_;
+  const SignedProducts* high_;
   CodeRange range_;
   Scratch<int32_t> rows_{kRowDepth * kLaneCodes * kColumns};
-  Growing<int32_t> acc_, low_sum_, high_sum_;
 };
 
 // One read of the product table for every product, for any format and few rows.
@@ -96,26 +181,34 @@ class LookupPath {
       : kernel_(kernel), accumulator_(d), table_(table), zero_start_(zero_start) {}
 
   void start(int64_t rows, int64_t groups) { state_.clear(rows * groups * kColumns); }
-  void see(const Lane*, int64_t, int64_t, int64_t) {}
-  void add(const Lane* columns, int pitch, const Lane* lanes, TileStrides strides, int64_t n, int depth, int64_t group) {
-    for (int d = 0; d < depth; ++d)
-      for (int c = 0; c < kColumns; ++c) {
-        const int lane = columns[c * pitch + d];
-        columns_.get()[d].start[c] = lane == 0 ? zero_start_ : lane < 0 ? -lane : lane;
-        columns_.get()[d].sign[c] = lane < 0 ? -1 : 0;
-      }
+  void see(const Tile<Lane>&) {}
+  void add(const Tile<Lane>& tile, const Lane* columns, int64_t group, int64_t* overflows) {
+    for (int d0 = 0; d0 < tile.depth; d0 += kDepth) {
+      if (!tile.active[d0 / kDepth]) continue;
+      const int depth = std::min(kDepth, tile.depth - d0);
+      for (int d = 0; d < depth; ++d)
+        for (int c = 0; c < kColumns; ++c) {
+          const int lane = columns[c * tile.pitch + d0 + d];
+          columns_.get()[d].start[c] = lane == 0 ? zero_start_ : lane < 0 ? -lane : lane;
+          columns_.get()[d].sign[c] = lane < 0 ? -1 : 0;
+        }
+      const Lane* lanes = tile.lanes + d0 * tile.strides.depth;
+      if constexpr (sizeof(State) == 4)
+        kernel_.add_lookups32(lanes, tile.strides, tile.rows, depth, columns_.get(), table_, state_.group(group, tile.rows));
+      else
+        kernel_.add_lookups64(lanes, tile.strides, tile.rows, depth, columns_.get(), table_, state_.group(group, tile.rows));
+    }
     if constexpr (sizeof(State) == 4)
-      kernel_.add_lookups32(lanes, strides, n, depth, columns_.get(), table_, state_.group(group, n));
+      kernel_.close32(accumulator_, state_.group(group, tile.rows), tile.rows, overflows);
     else
-      kernel_.add_lookups64(lanes, strides, n, depth, columns_.get(), table_, state_.group(group, n));
+      kernel_.close64(accumulator_, state_.group(group, tile.rows), tile.rows, overflows);
   }
-  void close(int64_t n, int64_t group, int64_t* overflows) {
-    if constexpr (sizeof(State) == 4)
-      kernel_.close32(accumulator_, state_.group(group, n), n, overflows);
-    else
-      kernel_.close64(accumulator_, state_.group(group, n), n, overflows);
+  const int32_t* accumulators(int64_t group, int64_t rows) {
+    const State* state = state_.group(group, rows);
+    accumulators_.clear(rows * kColumns);
+    for (int64_t i = 0; i < rows * kColumns; ++i) accumulators_.get()[i] = accumulator_.read(state[i]);
+    return accumulators_.get();
   }
-  int32_t read(int64_t i) const { return accumulator_.read(state_.get()[i]); }
 
  private:
   const Kernels& kernel_;
@@ -124,6 +217,7 @@ class LookupPath {
   int zero_start_;
   Scratch<LookupLane<State>> columns_{kDepth};
   Growing<State> state_;
+  Growing<int32_t> accumulators_;
 };
 
 }  // namespace lns::cpu
