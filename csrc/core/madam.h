@@ -35,24 +35,29 @@ LNS_HD inline float madam_moment(const MadamStep& s, float v, float g) {
   return add(mul(s.beta, v), mul(mul(s.one_minus_beta, g), g));
 }
 
-// The signed number of codes to move by, before the weight's sign is applied. A gradient that is not finite moves
-// nothing (its moment is not finite either, and stays visible).
-LNS_HD inline int madam_codes(const MadamStep& s, float v, float g, float u) {
-  const float spread = root(div(v, s.bias_correction));
-  float ghat = g == 0.0f ? 0.0f : div(g, spread);
-  ghat = ghat > s.bound ? s.bound : (ghat < -s.bound ? -s.bound : ghat);
+// How far to move, in codes, before rounding and before the weight's sign is applied. A gradient that is not finite
+// moves nothing (its moment is not finite either, and stays visible). Selections instead of branches: loops over these
+// functions become vectors.
+LNS_HD inline float madam_distance(const MadamStep& s, float v, float g) {
+  const float normalized = div(g, root(div(v, s.bias_correction)));
+  float ghat = g == 0.0f ? 0.0f : normalized;
+  ghat = ghat > s.bound ? s.bound : ghat;
+  ghat = ghat < -s.bound ? -s.bound : ghat;
   float x = mul(s.codes_per_unit, ghat);
-  x = x > kMaxMadamStep ? kMaxMadamStep : (x < -kMaxMadamStep ? -kMaxMadamStep : x);
-  if (!(x == x)) return 0;
-  if (!s.stochastic) {
-    constexpr float kShift = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer, half to even
-    return static_cast<int>(add(add(x, kShift), -kShift));
-  }
-  const float y = add(x, u);
+  x = x > kMaxMadamStep ? kMaxMadamStep : x;
+  x = x < -kMaxMadamStep ? -kMaxMadamStep : x;
+  return x == x ? x : 0.0f;
+}
+LNS_HD inline int round_half_even(float x) {
+  constexpr float kShift = 12582912.0f;  // 1.5 * 2^23: adding it leaves no fraction
+  return static_cast<int>(add(add(x, kShift), -kShift));
+}
+// floor(x + u), u = u24 * 2^-24
+LNS_HD inline int round_stochastic(float x, uint32_t u24) {
+  const float y = add(x, static_cast<float>(static_cast<int32_t>(u24)) * 5.9604644775390625e-08f);
   const int truncated = static_cast<int>(y);
   return truncated - (y < static_cast<float>(truncated));
 }
-
 // The largest exponent a weight may reach: the code of `cap`, a magnitude, at the weight's scale.
 LNS_HD inline int cap_code(const Quantizer& q, float cap, uint32_t scale) {
   if (scale_is_nan(scale) || !(cap > 0.0f)) return 1;
@@ -64,10 +69,12 @@ LNS_HD inline int cap_code(const Quantizer& q, float cap, uint32_t scale) {
 // e <- clamp(e - sign(w)*step, 1, e_cap); zeros stay zero and signs never flip.
 LNS_HD inline int madam_code(const Format& f, int code, int step, int e_cap) {
   const int e = f.exponent(code);
-  if (e == 0) return 0;
   const bool negative = f.negative(code);
-  const int moved = negative ? e + step : e - step;
-  return f.encode(negative, moved < 1 ? 1 : (moved > e_cap ? e_cap : moved));
+  int moved = negative ? e + step : e - step;
+  moved = moved > e_cap ? e_cap : moved;
+  moved = moved < 1 ? 1 : moved;
+  const int result = negative ? f.sign_bit() | moved : moved;
+  return e == 0 ? 0 : result;
 }
 
 }  // namespace lns

@@ -51,6 +51,7 @@ struct Quantizer {
   Rounding rounding;
   Underflow underflow;
   int low_bits;             // mantissa bits below the bucket index
+  const uint32_t* thresholds;  // t_j, j = 0..gamma-1
   const int32_t* buckets;   // 2*gamma entries, see QuantizerTables
   const uint32_t* values;   // B_j, j = 0..gamma
   double inverse_step;      // 2^(-1/gamma)
@@ -149,7 +150,7 @@ struct QuantizerTables {
   }
 
   Quantizer view(const Format& f, Rounding r, Underflow u) const {
-    return {f, r, u, low_bits, buckets.data(), values.data(), inverse_step};
+    return {f, r, u, low_bits, thresholds.data(), buckets.data(), values.data(), inverse_step};
   }
 };
 

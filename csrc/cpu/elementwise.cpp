@@ -33,6 +33,8 @@ void raise_to(std::atomic<uint32_t>& top, uint32_t value) {
   }
 }
 
+int64_t code_size(const Format& f) { return f.bits > 8 ? 2 : 1; }
+
 template <typename Body>
 void with_code_type(const Format& f, Body body) {
   if (f.bits > 8)
@@ -52,10 +54,10 @@ void quantize(const Quantizer& q, const RandomState& random, const float* x, con
   for_runs(s, [&](int64_t slice, int64_t first, int64_t n) {
     const uint32_t bits = float_bits(scale[slice]);
     const int k = scale_exponent(bits);
-    const int64_t code_size = q.format.bits > 8 ? 2 : 1;
+    const int64_t size = code_size(q.format);
     if (scale_is_nan(bits))  // no value survives: every code is zero
-      memset(static_cast<char*>(codes) + first * code_size, 0, n * code_size);
-    else if (q.format.bits > 8)
+      memset(static_cast<char*>(codes) + first * size, 0, n * size);
+    else if (size == 2)
       kernel.quantize16(q, random, x + first, n, first, k, static_cast<int16_t*>(codes) + first);
     else
       kernel.quantize8(q, random, x + first, n, first, k, static_cast<uint8_t*>(codes) + first);
@@ -83,18 +85,19 @@ void dequantize(const CodeView& codes, const QuantizerTables& tables, const floa
 
 void rescale(const Quantizer& q, const RandomState& random, const void* codes, const float* old_scale,
              const float* new_scale, const Slices& s, void* out) {
-  with_code_type(q.format, [&](auto type) {
-    using Code = decltype(type);
-    const Code* from = static_cast<const Code*>(codes);
-    Code* to = static_cast<Code*>(out);
-    for_runs(s, [&](int64_t slice, int64_t first, int64_t n) {
-      const uint32_t old_bits = float_bits(old_scale[slice]), new_bits = float_bits(new_scale[slice]);
-      const bool nan = scale_is_nan(old_bits) || scale_is_nan(new_bits);
-      for (int64_t i = first; i < first + n; ++i)
-        to[i] = nan ? from[i]
-                    : static_cast<Code>(rescale_code(q, from[i], scale_exponent(old_bits), scale_exponent(new_bits),
-                                                     q.underflow == Underflow::stochastic ? philox_u24(random, i) : 0));
-    });
+  const Kernels& kernel = kernels();
+  for_runs(s, [&](int64_t slice, int64_t first, int64_t n) {
+    const uint32_t old_bits = float_bits(old_scale[slice]), new_bits = float_bits(new_scale[slice]);
+    const int k_old = scale_exponent(old_bits), k_new = scale_exponent(new_bits);
+    const int64_t size = code_size(q.format);
+    if (scale_is_nan(old_bits) || scale_is_nan(new_bits))
+      memcpy(static_cast<char*>(out) + first * size, static_cast<const char*>(codes) + first * size, n * size);
+    else if (size == 2)
+      kernel.rescale16(q, random, static_cast<const int16_t*>(codes) + first, n, first, k_old, k_new,
+                       static_cast<int16_t*>(out) + first);
+    else
+      kernel.rescale8(q, random, static_cast<const uint8_t*>(codes) + first, n, first, k_old, k_new,
+                      static_cast<uint8_t*>(out) + first);
   });
 }
 
@@ -119,15 +122,11 @@ void forward_codes(const Format& forward, const CodeView& update, const float* u
                                 : scale_bits(forward_scale(forward, update.format, shift, static_cast<int>(top[i]),
                                                            scale_exponent(bits))));
     }
-    with_code_type(forward, [&](auto to_type) {
-      using To = decltype(to_type);
-      To* to = static_cast<To*>(codes);
-      for_runs(s, [&](int64_t slice, int64_t first, int64_t n) {
-        const uint32_t old_bits = float_bits(update_scale[slice]), new_bits = float_bits(scale[slice]);
-        const int octaves = scale_is_nan(old_bits) ? 0 : scale_exponent(old_bits) - scale_exponent(new_bits);
-        const Coarsening c = {update.format, forward, shift, forward.gamma * octaves};
-        for (int64_t i = first; i < first + n; ++i) to[i] = static_cast<To>(coarsen_code(c, from[i]));
-      });
+    for_runs(s, [&](int64_t slice, int64_t first, int64_t n) {
+      const uint32_t old_bits = float_bits(update_scale[slice]), new_bits = float_bits(scale[slice]);
+      const int octaves = scale_is_nan(old_bits) ? 0 : scale_exponent(old_bits) - scale_exponent(new_bits);
+      kernels().coarsen({update.format, forward, shift, forward.gamma * octaves}, from + first, n,
+                        static_cast<char*>(codes) + first * code_size(forward));
     });
   });
 }

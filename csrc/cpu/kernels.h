@@ -76,6 +76,13 @@ struct Kernels {
                  float* moment, int64_t n, uint64_t first, int e_cap);
   void (*madam16)(const Format& f, const MadamStep& s, const RandomState& random, int16_t* codes, const float* grad,
                   float* moment, int64_t n, uint64_t first, int e_cap);
+  // Codes moved from scale exponent k_old to k_new.
+  void (*rescale8)(const Quantizer& q, const RandomState& random, const uint8_t* codes, int64_t n, uint64_t first,
+                   int k_old, int k_new, uint8_t* out);
+  void (*rescale16)(const Quantizer& q, const RandomState& random, const int16_t* codes, int64_t n, uint64_t first,
+                    int k_old, int k_new, int16_t* out);
+  // Update-format codes to forward codes, each uint8_t or int16_t as its format has it.
+  void (*coarsen)(const Coarsening& c, const void* codes, int64_t n, void* out);
 
   // The register look-up, where the instruction set has it.
   const PermuteKernels<uint8_t>* permute8 = nullptr;
