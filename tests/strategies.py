@@ -13,12 +13,13 @@ def formats(draw, max_bits=12):
 
 
 @st.composite
-def datapaths(draw, fmt=None):
+def datapaths(draw, fmt=None, whole_lut=False):
+    """Any datapath; with ``whole_lut`` one constant of at most 8 bits for each remainder."""
     fmt = draw(formats()) if fmt is None else fmt
     options = dict(
         vector_size=draw(st.sampled_from([1, 3, 8, 16, 32, 33, 64])),
-        lut_entries=1 << draw(st.integers(0, fmt.gamma.bit_length() - 1)),
-        lut_bits=draw(st.integers(6, 12)),
+        lut_entries=fmt.gamma if whole_lut else 1 << draw(st.integers(0, fmt.gamma.bit_length() - 1)),
+        lut_bits=draw(st.integers(6, 8 if whole_lut else 12)),
         acc_bits=draw(st.integers(8, 32)),
         headroom_bits=draw(st.integers(0, 7)),
         rounding=draw(st.sampled_from(["truncate", "nearest"])),

@@ -64,14 +64,25 @@ def test_all_pairs_of_codes(lut_entries, rounding):
             np.testing.assert_array_equal(torch.cat(parts).numpy(), expected)
 
 
-def test_every_path_is_taken_and_say_so():
-    assert Datapath().path(1024, 1024) == "rows"
-    assert Datapath().path(1, 16) == "lookup32"
-    assert Datapath(LNSFormat(12, 128)).path(1024, 1024) == "lookup32"
-    assert Datapath(acc_bits=32).path(1024, 1024) == "row_planes"
-    assert Datapath(vector_size=64).path(1024, 1024) == "row_planes"
-    assert Datapath(acc_bits=32).path(1, 16) == "lookup64"
-    assert Datapath(LNSFormat(12, 128), acc_bits=32).path(1024, 1024) == "lookup64"
+# Without the register look-up of avx512_vnni (which takes any size), few rows are looked up in memory.
+PATHS = [
+    (Datapath(), (1024, 1024), "permute8", "rows"),
+    (Datapath(), (1, 16), "permute8", "lookup32"),
+    (Datapath(lut_entries=2), (1024, 1024), "permute8", "rows"),
+    (Datapath(LNSFormat(8, 16)), (1024, 1024), "permute8", "rows"),
+    (Datapath(acc_bits=32), (1024, 1024), "permute8", "row_planes"),
+    (Datapath(acc_bits=32), (1, 16), "permute8", "lookup64"),
+    (Datapath(vector_size=64), (1024, 1024), "permute8", "row_planes"),
+    (Datapath(LNSFormat(12, 128)), (1024, 1024), "permute16", "lookup32"),
+    (Datapath(LNSFormat(12, 128), acc_bits=32), (1024, 1024), "permute16", "lookup64"),
+    (Datapath(LNSFormat(12, 128), lut_entries=1), (1024, 1024), "lookup32", "lookup32"),
+    (Datapath(LNSFormat(10, 32), lut_bits=9), (1024, 1024), "lookup32", "lookup32"),
+]
+
+
+def test_every_path_is_taken_and_say_so(isa):
+    for datapath, size, permuted, otherwise in PATHS:
+        assert datapath.path(*size) == (permuted if isa == "avx512_vnni" else otherwise), (datapath, size)
 
 
 @given(datapath=datapaths(), m=st.integers(1, 5), n=st.integers(1, 20), k=st.integers(1, 70), seed=st.integers(0, 999))
@@ -84,14 +95,58 @@ def test_any_datapath_any_shape(datapath, m, n, k, seed):
 def test_the_row_path_with_any_datapath(data, n, seed):
     fmt = data.draw(formats(8))
     datapath = data.draw(datapaths(fmt))
-    rng = np.random.default_rng(seed)
     k = data.draw(st.sampled_from([1, 7, 31, 32, 33, 65]))
-    a, b = random_codes((48, k), fmt, rng), random_codes((k, n), fmt, rng)
+    every_isa_agrees(48, k, n, datapath, seed)
+
+
+@given(data=st.data(), m=st.integers(1, 9), n=st.integers(1, 20), seed=st.integers(0, 999))
+def test_the_register_look_up_with_any_datapath_of_its_form(data, m, n, seed):
+    """One constant of at most 8 bits a remainder, any gamma, octaves, accumulator and vector."""
+    fmt = data.draw(formats(12))
+    datapath = data.draw(datapaths(fmt, whole_lut=True))
+    k = data.draw(st.sampled_from([1, 3, 4, 5, 31, 33, 100]))
+    every_isa_agrees(m, k, n, datapath, seed)
+
+
+def every_isa_agrees(m, k, n, datapath, seed):
+    rng = np.random.default_rng(seed)
+    a, b = random_codes((m, k), datapath.format, rng), random_codes((k, n), datapath.format, rng)
+    core.set_isa(ISAS[0])
+    agree(a, b, datapath)
+    expected, counters = lns_sim.matmul(a, b, datapath, return_accumulator=True, counters=True)
+    for isa in ISAS[1:]:
+        core.set_isa(isa)
+        got, counted = lns_sim.matmul(a, b, datapath, return_accumulator=True, counters=True)
+        assert torch.equal(got, expected) and counted == counters
+        got = lns_sim.matmul(b.mT, a.mT, datapath, return_accumulator=True)
+        assert torch.equal(got.mT, expected)
+
+
+@pytest.mark.parametrize("options", [
+    dict(), dict(lut_entries=1), dict(lut_entries=2), dict(acc_bits=32), dict(acc_bits=16, overflow="wrap"),
+    dict(format=LNSFormat(8, 16)), dict(format=LNSFormat(8, 128)), dict(format=LNSFormat(8, 1)), dict(lut_bits=12),
+    dict(format=LNSFormat(6, 8)), dict(acc_lsb=0, acc_bits=32), dict(acc_lsb=30), dict(acc_lsb=31), dict(acc_lsb=32),
+    dict(lut_entries=4, acc_lsb=5), dict(format=LNSFormat(8, 64), acc_lsb=-9),
+], ids=str)  # fmt: skip
+def test_all_pairs_of_codes_on_every_instruction_set(options):
+    """Every product of two codes, beside a neighbour that shares its vector, against the reference's table."""
+    datapath = Datapath(**{"format": FMT, **options})
+    f = datapath.format
+    codes = torch.arange(1 << f.bits).to(torch.uint8)
+    single = {}  # the datapath sees only the magnitudes' sum and the sign
+    a, b = LNSTensor(codes[:, None], ONE, f), LNSTensor(codes[None, :], ONE, f)
+
+    def one(i, j):
+        e, g = i & f.e_max, j & f.e_max
+        key = (e + g if e and g else 0, (i ^ j) >> (f.bits - 1))
+        if key not in single:
+            single[key] = reference.dot([i], [j], datapath)
+        return single[key]
+
+    expected = np.array([[one(i, j) for j in range(len(codes))] for i in range(len(codes))])
     for isa in ISAS:
         core.set_isa(isa)
-        agree(a, b, datapath) if isa == ISAS[0] else None
-        got = lns_sim.matmul(b.mT, a.mT, datapath, return_accumulator=True)
-        assert torch.equal(got.mT, lns_sim.matmul(a, b, datapath, return_accumulator=True))
+        np.testing.assert_array_equal(lns_sim.matmul(a, b, datapath, return_accumulator=True).numpy(), expected)
 
 
 @pytest.mark.parametrize("m, k, n", [(1100, 40, 17), (130, 64, 200), (1, 100, 300), (300, 33, 1)])

@@ -24,6 +24,15 @@ def by_recipe(results: list[Result]) -> dict[str, list[Result]]:
     return groups
 
 
+def cpu_name() -> str:
+    """The processor as it names itself, where the system tells."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
 def environment() -> dict:
     """What a reader needs to know to compare numbers."""
     core = _extension.load()
@@ -31,6 +40,7 @@ def environment() -> dict:
         "lns_sim": __version__,
         "torch": torch.__version__,
         "python": platform.python_version(),
+        "cpu": cpu_name(),
         "isa": core.isa(),
         "threads": torch.get_num_threads(),
         "build": core.build_info(),

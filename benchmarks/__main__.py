@@ -1,0 +1,56 @@
+"""Measure everything: ``python -m benchmarks [--only WORD ...] [--json FILE] [--plot FILE]``.
+
+Prints each work beside its target and a verdict, writes them as JSON, and draws the products under their limits.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+import torch
+
+from benchmarks import elementwise, memory, peers, products, roofline, scaling, steps
+from benchmarks.harness import print_table
+from lns_sim.training.report import environment
+
+SECTIONS = {
+    "sizes": products.sizes, "datapaths": products.datapaths, "convolutions": products.convolutions,
+    "elementwise": elementwise.elementwise, "steps": steps.steps, "scaling": scaling.scaling, "memory": memory.memory,
+    "peers": peers.peers,
+}  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.splitlines()[0])
+    parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS), metavar="SECTION",
+                        help=f"some of: {', '.join(SECTIONS)}")  # fmt: skip
+    parser.add_argument("--json", metavar="FILE", help="write the measurements")
+    parser.add_argument("--plot", metavar="FILE", help="draw the roofline picture (PNG, PDF, SVG)")
+    args = parser.parse_args()
+    if args.plot and not {"sizes", "convolutions"} & set(args.only):
+        parser.error("--plot draws products: add 'sizes' or 'convolutions' to --only")
+    rows = []
+    for name in args.only:
+        print(f"{name} ...", flush=True)
+        rows += SECTIONS[name]()
+    where = environment()
+    print_table(rows, f"{where['cpu']}, {where['isa']}, {torch.get_num_threads()} threads, torch {where['torch']}; medians")
+    short = [r for r in rows if r.verdict == "short"]
+    print(f"{sum(r.verdict == 'ok' for r in rows)} targets met, {len(short)} not met")
+    roofs, bytes_per_second = {}, 0.0
+    if args.plot:
+        roofs, bytes_per_second = roofline.limits(), roofline.bandwidth()
+        for path, limit in roofs.items():
+            best = max((r.macs / r.seconds for r in rows if r.path == path and r.intensity), default=0.0)
+            if best:
+                print(f"{path}: best {best / 1e9:.1f} of {limit / 1e9:.1f} G products/s, {best / limit:.0%} of its limit")
+        roofline.draw(rows, roofs, bytes_per_second, args.plot)
+    if args.json:
+        result = {"environment": where, "limits": roofs, "bandwidth": bytes_per_second, "rows": [r.record() for r in rows]}
+        with open(args.json, "w") as file:
+            json.dump(result, file, indent=1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,56 @@
+"""Peak memory of convolutions beyond their operands and result, against the patch (im2col) matrix that they never make.
+
+Linux: the peak is the resident set's, reset by /proc/self/clear_refs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+import lns_sim
+from benchmarks.harness import Measurement
+from benchmarks.products import LAYERS
+from lns_sim import Datapath
+
+
+def _status(key: str) -> int:
+    line = next(l for l in Path("/proc/self/status").read_text().splitlines() if l.startswith(key))
+    return int(line.split()[1]) * 1024
+
+
+def extra_bytes(f) -> int:
+    """Peak resident bytes during f() above those before, less f's result."""
+    f()
+    Path("/proc/self/clear_refs").write_text("5")
+    before = _status("VmRSS")
+    result = f()
+    peak = _status("VmHWM") - before
+    result = result[0] if isinstance(result, tuple) else result
+    return max(0, peak - result.numel() * result.element_size())
+
+
+def memory() -> Iterator[Measurement]:
+    """Each pass of ResNet-18's CIFAR layers at batch 32."""
+    if not Path("/proc/self/clear_refs").exists():
+        return
+    ops = torch.ops.lns_sim
+    for c, o, size, stride in LAYERS:
+        x, w = lns_sim.quantize(torch.randn(32, c, size, size)), lns_sim.quantize(torch.randn(o, c, 3, 3))
+        dy = lns_sim.quantize(torch.randn(32, o, size // stride, size // stride))
+        tail = ([stride] * 2, [1, 1], [1, 1], 1, Datapath().encode(), False, False)
+        passes = {
+            "forward": lambda: lns_sim.conv2d(x, w, stride, 1),
+            "input gradient": lambda: ops.conv2d_input_gradient(
+                dy.codes, dy.scale, w.codes, w.scale, 8, 8, list(x.shape), *tail),
+            "weight gradient": lambda: ops.conv2d_weight_gradient(
+                dy.codes, dy.scale, x.codes, x.scale, 8, 8, [3, 3], *tail),
+        }  # fmt: skip
+        float32_matrix = 4 * 9 * c * dy.numel() // o
+        extra = {name: extra_bytes(f) for name, f in passes.items()}
+        name = max(extra, key=extra.get)
+        yield Measurement("peak extra memory, conv2d, batch 32", f"{c} -> {o}, {size} x {size} / {stride}: {extra[name] / 1e6:.2f} MB ({name})",
+                          extra[name] / float32_matrix, 1 / 8, at_most=True, unit="of float32 im2col",
+                          bound_by="a fixed scratch for each thread")  # fmt: skip
