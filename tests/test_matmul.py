@@ -76,7 +76,7 @@ PATHS = [
     (Datapath(LNSFormat(12, 128)), (1024, 1024), "permute16", "lookup32"),
     (Datapath(LNSFormat(12, 128), acc_bits=32), (1024, 1024), "permute16", "lookup64"),
     (Datapath(LNSFormat(12, 128), lut_entries=1), (1024, 1024), "lookup32", "lookup32"),
-    (Datapath(LNSFormat(10, 32), lut_bits=9), (1024, 1024), "lookup32", "lookup32"),
+    (Datapath(LNSFormat(10, 32), lut_bits=9), (1024, 1024), "lookup64", "lookup64"),
 ]
 
 

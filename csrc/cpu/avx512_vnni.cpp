@@ -290,12 +290,15 @@ struct Packer {
 };
 
 template <typename Lane>
-void pack_rows(const PermuteTables<Lane>& t, const Lane* lanes, int64_t n, uint8_t* magnitudes, uint8_t* signs) {
+void pack_rows(const PermuteTables<Lane>& t, const Lane* lanes, int64_t rows, int64_t pitch, int steps,
+               uint8_t* magnitudes, uint8_t* signs) {
   using Index = typename PermuteTables<Lane>::Index;
   const Packer<Lane> pack(t);
   Index* __restrict magnitude = reinterpret_cast<Index*>(magnitudes);
   Index* __restrict sign = reinterpret_cast<Index*>(signs);
-  for (int64_t i = 0; i < n * PermuteTables<Lane>::kStep; ++i) pack.row(lanes[i], magnitude + i, sign + i);
+  const int n = steps * PermuteTables<Lane>::kStep;
+  for (int64_t r = 0; r < rows; ++r, lanes += pitch, magnitude += n, sign += n)
+    for (int i = 0; i < n; ++i) pack.row(lanes[i], magnitude + i, sign + i);
 }
 
 template <typename Lane>

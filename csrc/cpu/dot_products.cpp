@@ -6,6 +6,7 @@
 #include <atomic>
 #include <memory>
 #include <optional>
+#include <type_traits>
 
 #include "cpu/kernels.h"
 #include "cpu/lane_counter.h"
@@ -183,6 +184,44 @@ struct Task {
         columns(std::min(plan.panel, plan.columns - column0)) {}
 };
 
+// Lanes of some rows of an operand, a vector at a time. Where K is contiguous several vectors are filled at once, as
+// long runs cost less.
+template <typename Lane>
+class Feed {
+ public:
+  Feed(int64_t rows, int vector_size)
+      : vector_size_(vector_size),
+        vectors_(vector_size % 4 == 0 ? std::max(1, kRun / vector_size) : 1),
+        pitch_(static_cast<int>(ceil_div(vector_size, 4)) * 4 * vectors_),
+        lanes_(rows * pitch_) {}
+
+  // Missing rows up to `padded` hold zero codes.
+  void start(const Operand& operand, int64_t row0, int64_t rows, int64_t padded, int64_t k, TileStrides strides) {
+    operand_ = &operand, row0_ = row0, rows_ = rows, k_ = k, strides_ = strides, end_ = 0;
+    std::fill_n(lanes_.get() + rows * pitch_, (padded - rows) * pitch_, Lane{0});
+  }
+  // The vector at k0; the ones asked for follow each other.
+  const Lane* at(int64_t k0) {
+    if (k0 >= end_) {
+      begin_ = k0;
+      end_ = std::min(k_, k0 + vector_size_ * (strides_.row == 1 ? 1 : vectors_));
+      operand_->fill(lanes_.get(), strides_, row0_, rows_, k0, end_ - k0);
+      for (int64_t d = end_ - k0; d % 4 != 0; ++d)
+        for (int64_t r = 0; r < rows_; ++r) lanes_.get()[r * strides_.row + d * strides_.depth] = 0;
+    }
+    return lanes_.get() + (k0 - begin_) * strides_.depth;
+  }
+  int pitch() const { return pitch_; }
+
+ private:
+  static constexpr int kRun = 256;
+  int vector_size_, vectors_, pitch_;
+  Scratch<Lane> lanes_;
+  const Operand* operand_ = nullptr;
+  int64_t row0_ = 0, rows_ = 0, k_ = 0, begin_ = 0, end_ = 0;
+  TileStrides strides_{};
+};
+
 // One thread's scratch, and the walk of a task along K.
 template <typename Path>
 class Worker {
@@ -194,12 +233,12 @@ class Worker {
       : plan_(plan),
         path_(args...),
         vector_size_(plan.datapath.vector_size),
-        pitch_(round_up(vector_size_)),
-        lanes_(kTileRows * pitch_),
-        columns_(plan.groups() * kColumns * pitch_),
-        active_(ceil_div(pitch_, Path::kDepth)),
+        rows_(kTileRows, vector_size_),
+        columns_(plan.groups() * kColumns, vector_size_),
+        active_(ceil_div(vector_size_, Path::kDepth)),
         row_at_(plan.block),
         row_factor_(plan.block),
+        column_at_(plan.groups() * kColumns),
         column_factor_(plan.groups() * kColumns) {}
 
   int64_t overflows = 0;
@@ -207,45 +246,30 @@ class Worker {
   void run(const Task& t) {
     const int64_t groups = ceil_div(t.columns, kColumns), k = t.product.k;
     const Operand &rows = *t.long_side.operand, &columns = *t.short_side.operand;
-    Tile<Lane> tile = {lanes_.get(), {pitch_, 1}, t.rows, 0, pitch_, active_.data()};
-    if (rows.rows_are_contiguous()) tile.strides = {1, kTileRows};
+    const TileStrides strides = rows.rows_are_contiguous() ? TileStrides{1, kTileRows} : TileStrides{rows_.pitch(), 1};
     path_.start(t.rows, groups);
-    // Missing columns of a partial group, and lanes past the last, are zero codes.
-    std::fill_n(columns_.get() + t.columns * pitch_, (groups * kColumns - t.columns) * pitch_, Lane{0});
+    rows_.start(rows, t.row0, t.rows, t.rows, k, strides);
+    columns_.start(columns, t.column0, t.columns, groups * kColumns, k, {columns_.pitch(), 1});
     for (int64_t k0 = 0; k0 < k; k0 += vector_size_) {
-      tile.depth = static_cast<int>(std::min<int64_t>(vector_size_, k - k0));
-      rows.fill(lanes_.get(), tile.strides, t.row0, t.rows, k0, tile.depth);
-      columns.fill(columns_.get(), {pitch_, 1}, t.column0, t.columns, k0, tile.depth);
-      if (k0 == 0 || tile.depth < vector_size_) {
-        clear_past(lanes_.get(), tile.strides, t.rows, tile.depth);
-        clear_past(columns_.get(), {pitch_, 1}, t.columns, tile.depth);
-      }
-      for (int d = 0; d < tile.depth; d += Path::kDepth)
-        active_[d / Path::kDepth] = any_code(tile, d, std::min(Path::kDepth, tile.depth - d));
+      const int depth = static_cast<int>(std::min<int64_t>(vector_size_, k - k0));
+      const Tile<Lane> tile = {rows_.at(k0), strides, t.rows, depth, active_.data()};
+      const Lane* lanes = columns_.at(k0);
+      for (int d = 0; d < depth; d += Path::kDepth)
+        active_[d / Path::kDepth] = any_code(tile, d, std::min(Path::kDepth, depth - d));
       path_.see(tile);
-      for (int64_t g = 0; g < groups; ++g) {
-        path_.add(tile, columns_.get() + g * kColumns * pitch_, g, plan_.count ? &overflows : nullptr);
-      }
+      for (int64_t g = 0; g < groups; ++g)
+        path_.add(tile, {lanes + g * kColumns * columns_.pitch(), columns_.pitch(), g}, plan_.count ? &overflows : nullptr);
     }
-    for (int64_t r = 0; r < t.rows; ++r) {
-      row_at_.get()[r] = t.long_side.output(t.row0 + r);
-      row_factor_.get()[r] = unit_factor(plan_.datapath.acc_lsb) * factor(t.long_side, t.row0 + r);
-    }
-    for (int64_t c = 0; c < groups * kColumns; ++c)
-      column_factor_.get()[c] = c < t.columns ? factor(t.short_side, t.column0 + c) : 0.0;
+    place(t.long_side, t.row0, t.rows, unit_factor(plan_.datapath.acc_lsb), row_at_.get(), row_factor_.get());
+    place(t.short_side, t.column0, t.columns, 1.0, column_at_.get(), column_factor_.get());
     for (int64_t g = 0; g < groups; ++g)
       if (plan_.accumulators)
-        write(t, g, static_cast<int32_t*>(t.product.output), [](int32_t acc, double) { return acc; });
+        write(t, g, static_cast<int32_t*>(t.product.output));
       else
-        write(t, g, static_cast<float*>(t.product.output), read_out);
+        write(t, g, static_cast<float*>(t.product.output));
   }
 
  private:
-  static int round_up(int64_t depth) { return static_cast<int>(ceil_div(depth, 4) * 4); }
-  static void clear_past(Lane* lanes, TileStrides strides, int64_t rows, int depth) {
-    for (int d = depth; d < round_up(depth); ++d)
-      for (int64_t r = 0; r < rows; ++r) lanes[r * strides.row + d * strides.depth] = 0;
-  }
   // Does a tile hold anything but zero codes at depths d0 .. d0 + depth - 1? Mostly the first lane says so; taps that
   // see nothing (padding, strided gradients) are zero throughout and need no work.
   static bool any_code(const Tile<Lane>& tile, int d0, int depth) {
@@ -262,39 +286,61 @@ class Worker {
     }
     return false;
   }
-  static double factor(const Side& side, int64_t row) { return scale_factor(float_bits(side.scale[side.scale_axis(row)])); }
+  // Where each row of a side goes in the output, and what its accumulators are multiplied by.
+  static void place(const Side& side, int64_t first, int64_t n, double unit, int64_t* at, double* factor) {
+    side.output.walk(first, n, [&](int64_t offset) { *at++ = offset; });
+    side.scale_axis.walk(first, n, [&](int64_t offset) { *factor++ = unit * scale_factor(float_bits(side.scale[offset])); });
+  }
+
+  static bool contiguous(const int64_t* at, int64_t n) {
+    bool all = true;
+    for (int64_t i = 1; i < n; ++i) all &= at[i] == at[0] + i;
+    return all;
+  }
 
   // Writes a group of columns in squares of 16 x 16, whichever side is contiguous in the output.
-  template <typename T, typename Convert>
-  void write(const Task& t, int64_t group, T* output, Convert convert) {
+  template <typename T>
+  void write(const Task& t, int64_t group, T* output) {
+    const Kernels& kernel = kernels();
     const int64_t c0 = group * kColumns, columns = std::min<int64_t>(kColumns, t.columns - c0);
+    const int64_t* column_at = column_at_.get() + c0;
+    const bool columns_are_contiguous = contiguous(column_at, columns);
     const int32_t* acc = path_.accumulators(group, t.rows);
-    int64_t column_at[kColumns];
-    for (int64_t c = 0; c < columns; ++c) column_at[c] = t.short_side.output(t.column0 + c0 + c);
-    const bool contiguous = column_at[columns - 1] - column_at[0] == columns - 1;
-    double column_factor[kColumns];
-    std::copy_n(column_factor_.get() + c0, kColumns, column_factor);
-    for (int64_t r0 = 0; r0 < t.rows; r0 += kColumns) {
+    for (int64_t r0 = 0; r0 < t.rows; r0 += kColumns, acc += kColumns * kColumns) {
       const int64_t rows = std::min<int64_t>(kColumns, t.rows - r0);
-      T square[kColumns][kColumns];
-      for (int64_t r = 0; r < rows; ++r, acc += kColumns) {
-        const double row_factor = row_factor_.get()[r0 + r];
-        for (int c = 0; c < kColumns; ++c) square[r][c] = convert(acc[c], row_factor * column_factor[c]);
-        if (contiguous) std::copy_n(square[r], columns, output + row_at_.get()[r0 + r] + column_at[0]);
+      const int64_t* row_at = row_at_.get() + r0;
+      alignas(64) T square[kColumns * kColumns];
+      if constexpr (std::is_same_v<T, float>)
+        kernel.read_out(acc, row_factor_.get() + r0, column_factor_.get() + c0, static_cast<int>(rows), square);
+      else
+        std::copy_n(acc, rows * kColumns, square);
+      if (columns_are_contiguous) {
+        for (int64_t r = 0; r < rows; ++r) std::copy_n(square + r * kColumns, columns, output + row_at[r] + column_at[0]);
+        continue;
       }
-      if (contiguous) continue;
-      for (int64_t c = 0; c < columns; ++c)
-        for (int64_t r = 0; r < rows; ++r) output[column_at[c] + row_at_.get()[r0 + r]] = square[r][c];
+      kernel.transpose_square(reinterpret_cast<int32_t*>(square));
+      const bool rows_are_contiguous = contiguous(row_at, rows);
+      for (int64_t c = 0; c < columns; ++c) {
+        T* to = output + column_at[c];
+        const T* from = square + c * kColumns;
+        if (rows_are_contiguous)
+          std::copy_n(from, rows, to + row_at[0]);
+        else
+          for (int64_t r = 0; r < rows; ++r) to[row_at[r]] = from[r];
+      }
     }
   }
 
   const Plan& plan_;
   Path path_;
-  int vector_size_, pitch_;
-  Scratch<Lane> lanes_, columns_;
-  std::vector<char> active_;     // which parts of a vector hold any code
-  Scratch<int64_t> row_at_;      // offset of each row in the output
-  Scratch<double> row_factor_, column_factor_;  // what their accumulators are multiplied by
+  int vector_size_;
+  Feed<Lane> rows_, columns_;
+  std::vector<char> active_;  // which parts of a vector hold any code
+  // Of each row and column: offset in the output, and factor of the accumulators.
+  Scratch<int64_t> row_at_;
+  Scratch<double> row_factor_;
+  Scratch<int64_t> column_at_;
+  Scratch<double> column_factor_;
 };
 
 // Runs all tasks of a plan with one worker a thread; returns how often an accumulator overflowed.

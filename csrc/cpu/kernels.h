@@ -65,6 +65,11 @@ struct Kernels {
   void (*close_planes)(const Accumulator<int64_t>& accumulator, int32_t* acc, int32_t* low, int32_t* high, int shift,
                        int64_t n, int64_t* overflows);
 
+  // Values of accumulators: square[r][c] = acc[r][c] * row_factors[r] * column_factors[c], for 16 columns.
+  void (*read_out)(const int32_t* acc, const double* row_factors, const double* column_factors, int rows, float* square);
+  // Transposes 16 x 16 elements of 32 bits in place.
+  void (*transpose_square)(int32_t* square);
+
   // Largest magnitude of n floats, as float bits; NaN and Inf compare above every finite number.
   uint32_t (*magnitude_max)(const float* x, int64_t n);
   // Codes of n floats at one scale; `first` is the element index of x[0] for the random bits.

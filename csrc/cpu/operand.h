@@ -26,6 +26,16 @@ struct Axis {
     const int64_t m = i / inner;
     return i % inner * inner_stride + m % middle * middle_stride + m / middle * outer_stride;
   }
+  // Calls body(offset of i) for i = first .. first + n - 1, without a division for each.
+  template <typename Body>
+  void walk(int64_t first, int64_t n, Body body) const {
+    while (n > 0) {
+      const int64_t start = first % inner, run = std::min(n, inner - start), base = (*this)(first);
+      for (int64_t i = 0; i < run; ++i) body(base + i * inner_stride);
+      first += run;
+      n -= run;
+    }
+  }
 };
 
 // What the kernels compute on. Row path: sign at bit 7 over a 7-bit exponent. Look-up path: the signed exponent.
@@ -110,6 +120,11 @@ class StridedOperand : public OperandOf<StridedOperand<Code>, Code> {
         for (int64_t r = 0; r < rows; ++r)
           this->convert(tile + r * strides.row + d * strides.depth, strides.depth, from + r * row_stride_,
                         k_axis_.inner_stride, run);
+      } else if (strides.depth == 1) {  // transpose in strips of as many lines as stay in cache
+        for (int64_t i = 0; i < run; i += kStrip)
+          for (int64_t r = 0; r < rows; ++r)
+            this->convert(tile + r * strides.row + d + i, 1, from + i * k_axis_.inner_stride + r * row_stride_,
+                          k_axis_.inner_stride, std::min(kStrip, run - i));
       } else {
         for (int64_t i = 0; i < run; ++i)
           this->convert(tile + (d + i) * strides.depth, strides.row, from + i * k_axis_.inner_stride, row_stride_, rows);
@@ -119,6 +134,7 @@ class StridedOperand : public OperandOf<StridedOperand<Code>, Code> {
   }
 
  private:
+  static constexpr int64_t kStrip = 32;
   const Code* base_;
   int64_t row_stride_;
   Axis k_axis_;

@@ -8,18 +8,26 @@
 
 namespace lns::cpu {
 
-// A tile: `rows` rows of `depth` lanes, one datapath vector. In the order in which it is contiguous, its pitch is
-// kTileRows rows or `pitch` lanes; lanes from `depth` up to a multiple of 4 are zero. `active[i]`: do lanes
-// [i * kDepth, (i+1) * kDepth) of a path hold any code?
+// A tile: `rows` rows of `depth` lanes, one datapath vector; a stride is 1, and if it is the row's the other is
+// kTileRows. Lanes from `depth` up to a multiple of 4 are zero. `active[i]`: do lanes [i * kDepth, (i+1) * kDepth) of a
+// path hold any code?
 template <typename Lane>
 struct Tile {
   const Lane* lanes;
   TileStrides strides;
   int64_t rows;
-  int depth, pitch;
+  int depth;
   const char* active;
 
   bool rows_are_contiguous() const { return strides.row == 1; }
+};
+
+// A group of 16 columns: their lanes of the same vector, lanes[column][pitch].
+template <typename Lane>
+struct ColumnGroup {
+  const Lane* lanes;
+  int pitch;
+  int64_t index;
 };
 
 // ---- Sums: what a path adds products to, and how a vector is closed. state[group][row][column].
@@ -71,9 +79,8 @@ class PlaneSums {
   Growing<int32_t> acc_, low_, high_;
 };
 
-// ---- Paths: all have a lane type, how many lanes they take at once, what they note of a tile (see), how they add a
-// tile times a group of 16 columns (lanes columns[column][tile.pitch]), one vector, to the group's accumulators, and
-// how often these overflowed.
+// ---- Paths: all have a lane type, how many lanes they take at once, what they note of a tile (see), and how they add a
+// tile times a group of columns, one vector, to the group's accumulators, counting overflows where asked to.
 
 // Register look-ups (permute.h).
 template <typename LaneType>
@@ -93,23 +100,24 @@ class PermutePath {
   void start(int64_t rows, int64_t groups) { acc_.clear(rows * groups * kColumns); }
   void see(const Tile<Lane>& tile) {
     active_.clear();
-    for (int s = 0; s < ceil_div(tile.depth, kDepth); ++s)
+    const int steps = static_cast<int>(ceil_div(tile.depth, kDepth));
+    for (int s = 0; s < steps; ++s)
       if (tile.active[s]) active_.push_back(s);
-    rows_ = {magnitudes_.get(), signs_.get(), {tile.pitch * static_cast<int64_t>(sizeof(Lane)), 4}, tile.rows};
     if (tile.rows_are_contiguous()) {
-      rows_.strides = {4, 4 * tile.rows};
+      rows_ = {magnitudes_.get(), signs_.get(), {4, 4 * tile.rows}, tile.rows};
       for (const int s : active_)
         kernel_.pack_lines(tables_, tile.lanes + s * kDepth * kTileRows, tile.rows, magnitudes_.get() + s * rows_.strides.depth,
                            signs_.get() + s * rows_.strides.depth);
     } else {
-      kernel_.pack_rows(tables_, tile.lanes, tile.rows * tile.pitch / kDepth, magnitudes_.get(), signs_.get());
+      rows_ = {magnitudes_.get(), signs_.get(), {4 * steps, 4}, tile.rows};
+      kernel_.pack_rows(tables_, tile.lanes, tile.rows, tile.strides.row, steps, magnitudes_.get(), signs_.get());
     }
   }
-  void add(const Tile<Lane>& tile, const Lane* columns, int64_t group, int64_t* overflows) {
+  void add(const Tile<Lane>& tile, const ColumnGroup<Lane>& columns, int64_t* overflows) {
     if (active_.empty()) return;
-    kernel_.pack_columns(tables_, columns, tile.pitch, active_.back() + 1, columns_.get());
+    kernel_.pack_columns(tables_, columns.lanes, columns.pitch, active_.back() + 1, columns_.get());
     const int64_t count = kernel_.accumulate(tables_, rows_, columns_.get(), active_.data(), static_cast<int>(active_.size()),
-                                             accumulator_, acc_.group(group, tile.rows));
+                                             accumulator_, acc_.group(columns.index, tile.rows));
     if (overflows) *overflows += count;
   }
   const int32_t* accumulators(int64_t group, int64_t rows) { return acc_.group(group, rows); }
@@ -147,18 +155,18 @@ class RowPath : public Sums {
     else
       for (int64_t i = 0; i < runs; ++i) kernel_.widen_range(tile.lanes + i * pitch, run, &range_);
   }
-  void add(const Tile<Lane>& tile, const Lane* columns, int64_t group, int64_t* overflows) {
-    add_plane(tile, columns, low_, this->low(group, tile.rows));
-    if (high_) add_plane(tile, columns, *high_, this->high(group, tile.rows));
-    this->close(tile.rows, group, overflows);
+  void add(const Tile<Lane>& tile, const ColumnGroup<Lane>& columns, int64_t* overflows) {
+    add_plane(tile, columns, low_, this->low(columns.index, tile.rows));
+    if (high_) add_plane(tile, columns, *high_, this->high(columns.index, tile.rows));
+    this->close(tile.rows, columns.index, overflows);
   }
 
  private:
-  void add_plane(const Tile<Lane>& tile, const Lane* columns, const SignedProducts& products, int32_t* sums) {
+  void add_plane(const Tile<Lane>& tile, const ColumnGroup<Lane>& columns, const SignedProducts& products, int32_t* sums) {
     for (int d = 0; d < tile.depth; d += kDepth) {
       if (!tile.active[d / kDepth]) continue;
       const int depth = std::min(kDepth, tile.depth - d);
-      kernel_.build_rows(products, range_, columns + d, tile.pitch, depth, rows_.get());
+      kernel_.build_rows(products, range_, columns.lanes + d, columns.pitch, depth, rows_.get());
       kernel_.add_rows(tile.lanes + d * tile.strides.depth, tile.strides, tile.rows, depth, rows_.get(), sums);
     }
   }
@@ -182,26 +190,26 @@ class LookupPath {
 
   void start(int64_t rows, int64_t groups) { state_.clear(rows * groups * kColumns); }
   void see(const Tile<Lane>&) {}
-  void add(const Tile<Lane>& tile, const Lane* columns, int64_t group, int64_t* overflows) {
+  void add(const Tile<Lane>& tile, const ColumnGroup<Lane>& columns, int64_t* overflows) {
     for (int d0 = 0; d0 < tile.depth; d0 += kDepth) {
       if (!tile.active[d0 / kDepth]) continue;
       const int depth = std::min(kDepth, tile.depth - d0);
       for (int d = 0; d < depth; ++d)
         for (int c = 0; c < kColumns; ++c) {
-          const int lane = columns[c * tile.pitch + d0 + d];
+          const int lane = columns.lanes[c * columns.pitch + d0 + d];
           columns_.get()[d].start[c] = lane == 0 ? zero_start_ : lane < 0 ? -lane : lane;
           columns_.get()[d].sign[c] = lane < 0 ? -1 : 0;
         }
       const Lane* lanes = tile.lanes + d0 * tile.strides.depth;
       if constexpr (sizeof(State) == 4)
-        kernel_.add_lookups32(lanes, tile.strides, tile.rows, depth, columns_.get(), table_, state_.group(group, tile.rows));
+        kernel_.add_lookups32(lanes, tile.strides, tile.rows, depth, columns_.get(), table_, state_.group(columns.index, tile.rows));
       else
-        kernel_.add_lookups64(lanes, tile.strides, tile.rows, depth, columns_.get(), table_, state_.group(group, tile.rows));
+        kernel_.add_lookups64(lanes, tile.strides, tile.rows, depth, columns_.get(), table_, state_.group(columns.index, tile.rows));
     }
     if constexpr (sizeof(State) == 4)
-      kernel_.close32(accumulator_, state_.group(group, tile.rows), tile.rows, overflows);
+      kernel_.close32(accumulator_, state_.group(columns.index, tile.rows), tile.rows, overflows);
     else
-      kernel_.close64(accumulator_, state_.group(group, tile.rows), tile.rows, overflows);
+      kernel_.close64(accumulator_, state_.group(columns.index, tile.rows), tile.rows, overflows);
   }
   const int32_t* accumulators(int64_t group, int64_t rows) {
     const State* state = state_.group(group, rows);

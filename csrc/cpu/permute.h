@@ -158,8 +158,9 @@ struct PackedRows {
 // The instruction set's part of it. Magnitudes and signs are made of lanes, a step's lanes of a row or column together.
 template <typename Lane>
 struct PermuteKernels {
-  // n steps of consecutive lanes.
-  void (*pack_rows)(const PermuteTables<Lane>& t, const Lane* lanes, int64_t n, uint8_t* magnitudes, uint8_t* signs);
+  // `steps` steps of rows, lanes[row][pitch] to [row][step].
+  void (*pack_rows)(const PermuteTables<Lane>& t, const Lane* lanes, int64_t rows, int64_t pitch, int steps,
+                    uint8_t* magnitudes, uint8_t* signs);
   // A step of n rows, whose lane i stands i * kTileRows further on.
   void (*pack_lines)(const PermuteTables<Lane>& t, const Lane* lanes, int64_t n, uint8_t* magnitudes, uint8_t* signs);
   // Steps of 16 columns: lanes[column][pitch] to packed[step][magnitudes, signs][column].
