@@ -30,7 +30,8 @@ struct Windows;
 template <int Sums>
 struct Windows<uint8_t, Sums> {
   using Lane = uint8_t;
-  static constexpr int kSums = Sums, kRows = Sums == 4 ? 3 : 4;  // rows of a block: as many as the registers hold
+  static constexpr int kSums = Sums, kSpacing = PermuteTables<Lane>::kWindowBits;
+  static constexpr int kRows = Sums == 4 ? 3 : 4;  // of a block: as many as the registers hold
   __m512i octave_shift, slot_mask, units, weights[Sums];
 
   explicit Windows(const PermuteTables<Lane>& t)
@@ -51,7 +52,8 @@ struct Windows<uint8_t, Sums> {
 template <int Sums>
 struct Windows<int16_t, Sums> {
   using Lane = int16_t;
-  static constexpr int kSums = Sums, kRows = 4;
+  static constexpr int kSums = Sums, kSpacing = PermuteTables<Lane>::kWindowBits;
+  static constexpr int kRows = 4;
   __m512i octave_shift, slot_mask, units[2], weights[Sums][2];
 
   explicit Windows(const PermuteTables<Lane>& t)
@@ -75,7 +77,8 @@ struct Windows<int16_t, Sums> {
 template <int Sums, unsigned Halves>
 struct BytePlanes {
   using Lane = uint8_t;
-  static constexpr int kSums = Sums, kRows = __builtin_popcount(Halves) <= 6 ? 3 : 2;
+  static constexpr int kSums = Sums, kSpacing = 8;
+  static constexpr int kRows = __builtin_popcount(Halves) <= 6 ? 3 : 2;
   static constexpr bool lower(int j) { return Halves >> 2 * j & 1; }
   static constexpr bool upper(int j) { return Halves >> 2 * j & 2; }
   __m512i planes[Sums][4];
@@ -110,17 +113,19 @@ inline __m512i broadcast(const uint8_t* at) {
   return _mm512_set1_epi32(step);
 }
 
-// Closes 16 vectors' sums: acc[16] = narrow(acc + align(sum)). Returns how many overflowed.
+// Closes 16 vectors' sums: acc[16] = narrow(acc + align(sum)). Returns how many overflowed, if counting.
 template <typename Tables>
 struct Closing {
   const Tables& t;
   const Accumulator<int64_t>& a;
+  bool counting;
 
-  template <int Sums>
-  int narrow(const __m512i (&sums)[Sums], int32_t* acc) const {
-    __m512i y = _mm512_set1_epi32(static_cast<int32_t>(a.half));
+  template <typename Form>
+  int narrow(const __m512i* sums, int32_t* acc) const {
+    __m512i y = sums[0];
 #pragma GCC unroll 4
-    for (int j = 0; j < Sums; ++j) y = _mm512_add_epi32(y, _mm512_sll_epi32(sums[j], count(t.shifts[j])));
+    for (int j = 1; j < Form::kSums; ++j) y = _mm512_add_epi32(y, _mm512_slli_epi32(sums[j], j * Form::kSpacing));
+    y = _mm512_add_epi32(_mm512_sll_epi32(y, count(t.first_shift)), _mm512_set1_epi32(static_cast<int32_t>(a.half)));
     const __m512i sum = _mm512_add_epi32(_mm512_load_si512(acc), _mm512_sra_epi32(y, count(a.fraction_bits)));
     __m512i kept;
     if (a.overflow == Overflow::saturate) {
@@ -130,18 +135,17 @@ struct Closing {
       kept = _mm512_sra_epi32(_mm512_sll_epi32(sum, count(32 - a.acc_bits)), count(32 - a.acc_bits));
     }
     _mm512_store_si512(acc, kept);
-    return __builtin_popcount(_mm512_cmpneq_epi32_mask(sum, kept));
+    return counting ? __builtin_popcount(_mm512_cmpneq_epi32_mask(sum, kept)) : 0;
   }
 
-  template <int Sums>
-  int wide(const __m512i (&sums)[Sums], int32_t* acc) const {
+  template <typename Form>
+  int wide(const __m512i* sums, int32_t* acc) const {
+    constexpr int kLow = Tables::kLowSums;
     __m512i parts[2] = {sums[0], _mm512_setzero_si512()};
 #pragma GCC unroll 4
-    for (int j = 1; j < Sums; ++j) {
-      const int part = j / Tables::kLowSums;
-      parts[part] = _mm512_add_epi32(parts[part], _mm512_sll_epi32(sums[j], count(t.shifts[j] - t.shifts[part * Tables::kLowSums])));
-    }
-    const int shifts[2] = {t.shifts[0], Sums > Tables::kLowSums ? t.shifts[Tables::kLowSums] : 0};
+    for (int j = 1; j < Form::kSums; ++j)
+      parts[j / kLow] = _mm512_add_epi32(parts[j / kLow], _mm512_slli_epi32(sums[j], j % kLow * Form::kSpacing));
+    const int shifts[2] = {t.first_shift, t.first_shift + kLow * Form::kSpacing};
     int overflows = 0;
     for (int half = 0; half < 2; ++half) {
       __m256i* at = reinterpret_cast<__m256i*>(acc) + half;
@@ -157,7 +161,7 @@ struct Closing {
       else
         kept = _mm512_sra_epi64(_mm512_sll_epi64(sum, count(64 - a.acc_bits)), count(64 - a.acc_bits));
       _mm256_store_si256(at, _mm512_cvtepi64_epi32(kept));
-      overflows += __builtin_popcount(_mm512_cmpneq_epi64_mask(sum, kept));
+      if (counting) overflows += __builtin_popcount(_mm512_cmpneq_epi64_mask(sum, kept));
     }
     return overflows;
   }
@@ -173,8 +177,8 @@ struct Operands {
   int step_count;
 };
 
-// A block of rows from `row` on, its sums in registers.
-template <int Rows, bool Wide, typename Form>
+// A block of rows from `row` on, its sums in registers. `Signs`: do any rows have negative lanes?
+template <int Rows, bool Wide, bool Signs, typename Form>
 inline __attribute__((always_inline)) int64_t block(const Form& form, const Operands& o, int64_t row,
                                                     const Closing<PermuteTables<typename Form::Lane>>& closing, int32_t* acc) {
   const TileStrides strides = o.rows.strides;
@@ -192,26 +196,24 @@ inline __attribute__((always_inline)) int64_t block(const Form& form, const Oper
     for (int r = 0; r < Rows; ++r) {
       const int64_t at = step * strides.depth + r * strides.row;
       const __m512i product = difference(typename Form::Lane{}, broadcast(magnitudes + at), column);
-      form.add(product, _mm512_xor_si512(column_sign, broadcast(signs + at)), sums[r]);
+      form.add(product, Signs ? _mm512_xor_si512(column_sign, broadcast(signs + at)) : column_sign, sums[r]);
     }
   }
   int64_t overflows = 0;
 #pragma GCC unroll 4
   for (int r = 0; r < Rows; ++r) {
     int32_t* to = acc + (row + r) * kColumns;
-    overflows += Wide ? closing.wide(sums[r], to) : closing.narrow(sums[r], to);
+    overflows += Wide ? closing.template wide<Form>(sums[r], to) : closing.template narrow<Form>(sums[r], to);
   }
   return overflows;
 }
 
-template <typename Form, bool Wide>
-int64_t all_blocks(const PermuteTables<typename Form::Lane>& t, const Operands& o, const Accumulator<int64_t>& accumulator,
-                   int32_t* acc) {
-  const Form form(t);
-  const Closing<PermuteTables<typename Form::Lane>> closing{t, accumulator};
+template <bool Wide, bool Signs, typename Form>
+int64_t all_blocks(const Form& form, const Operands& o, const Closing<PermuteTables<typename Form::Lane>>& closing, int32_t* acc) {
   int64_t row = 0, overflows = 0;
-  for (; row + Form::kRows <= o.rows.rows; row += Form::kRows) overflows += block<Form::kRows, Wide>(form, o, row, closing, acc);
-  for (; row < o.rows.rows; ++row) overflows += block<1, Wide>(form, o, row, closing, acc);
+  for (; row + Form::kRows <= o.rows.rows; row += Form::kRows)
+    overflows += block<Form::kRows, Wide, Signs>(form, o, row, closing, acc);
+  for (; row < o.rows.rows; ++row) overflows += block<1, Wide, Signs>(form, o, row, closing, acc);
   return overflows;
 }
 
@@ -250,11 +252,13 @@ struct Forms<uint8_t> {
 
 template <typename Lane>
 int64_t accumulate(const PermuteTables<Lane>& t, const PackedRows& rows, const uint8_t* packed, const int* steps,
-                   int step_count, const Accumulator<int64_t>& accumulator, int32_t* acc) {
+                   int step_count, const Accumulator<int64_t>& accumulator, bool counting, int32_t* acc) {
   const Operands o = {rows, packed, steps, step_count};
-  return Forms<Lane>::visit(t, [&](auto form) {
-    using Form = typename decltype(form)::type;
-    return t.wide ? all_blocks<Form, true>(t, o, accumulator, acc) : all_blocks<Form, false>(t, o, accumulator, acc);
+  const Closing<PermuteTables<Lane>> closing = {t, accumulator, counting};
+  return Forms<Lane>::visit(t, [&](auto type) {
+    const typename decltype(type)::type form(t);
+    if (t.wide) return all_blocks<true, true>(form, o, closing, acc);
+    return rows.negative ? all_blocks<false, true>(form, o, closing, acc) : all_blocks<false, false>(form, o, closing, acc);
   });
 }
 
@@ -290,19 +294,30 @@ struct Packer {
 };
 
 template <typename Lane>
-void pack_rows(const PermuteTables<Lane>& t, const Lane* lanes, int64_t rows, int64_t pitch, int steps,
+bool any_negative(const Lane* lanes, int64_t n) {
+  Lane signs = 0;  // the sign is a lane's highest bit
+  for (int64_t i = 0; i < n; ++i) signs |= lanes[i];
+  return negative(signs);
+}
+
+template <typename Lane>
+bool pack_rows(const PermuteTables<Lane>& t, const Lane* lanes, int64_t rows, int64_t pitch, int steps,
                uint8_t* magnitudes, uint8_t* signs) {
   using Index = typename PermuteTables<Lane>::Index;
   const Packer<Lane> pack(t);
   Index* __restrict magnitude = reinterpret_cast<Index*>(magnitudes);
   Index* __restrict sign = reinterpret_cast<Index*>(signs);
   const int n = steps * PermuteTables<Lane>::kStep;
-  for (int64_t r = 0; r < rows; ++r, lanes += pitch, magnitude += n, sign += n)
+  bool negative = false;
+  for (int64_t r = 0; r < rows; ++r, lanes += pitch, magnitude += n, sign += n) {
     for (int i = 0; i < n; ++i) pack.row(lanes[i], magnitude + i, sign + i);
+    negative = negative || any_negative(lanes, n);
+  }
+  return negative;
 }
 
 template <typename Lane>
-void pack_lines(const PermuteTables<Lane>& t, const Lane* lanes, int64_t n, uint8_t* magnitudes, uint8_t* signs) {
+bool pack_lines(const PermuteTables<Lane>& t, const Lane* lanes, int64_t n, uint8_t* magnitudes, uint8_t* signs) {
   using Index = typename PermuteTables<Lane>::Index;
   constexpr int kStep = PermuteTables<Lane>::kStep;
   const Packer<Lane> pack(t);
@@ -310,6 +325,9 @@ void pack_lines(const PermuteTables<Lane>& t, const Lane* lanes, int64_t n, uint
   Index* __restrict sign = reinterpret_cast<Index*>(signs);
   for (int64_t i = 0; i < n; ++i)
     for (int j = 0; j < kStep; ++j) pack.row(lanes[i + j * kTileRows], magnitude + i * kStep + j, sign + i * kStep + j);
+  bool negative = false;
+  for (int j = 0; j < kStep; ++j) negative = negative || any_negative(lanes + j * kTileRows, n);
+  return negative;
 }
 
 template <typename Lane>

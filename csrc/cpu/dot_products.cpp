@@ -36,6 +36,9 @@ Blocking blocking(Path path) {
   }
 }
 
+// Blocks are cut shorter for the threads' sake, but not below this.
+constexpr int64_t kLeastRows = 16;
+
 // Building a row table costs as much as this many rows of use, and a look-up this many row additions.
 constexpr int64_t kBuildRows = 460;
 constexpr int64_t kLookupCost = 6;
@@ -160,7 +163,8 @@ struct Plan {
     panel = kColumns * ceil_div(groups, panels);
     panels = ceil_div(columns, panel);
     blocks = ceil_div(rows, most.rows);
-    while (blocks * panels * products % threads != 0 && blocks < std::min(rows, threads)) ++blocks;
+    const int64_t most_blocks = std::min(blocks + threads, ceil_div(rows, kLeastRows));
+    while (blocks * panels * products % threads != 0 && blocks < most_blocks) ++blocks;
     block = ceil_div(rows, blocks);
     blocks = ceil_div(rows, block);
   }

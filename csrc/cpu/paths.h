@@ -104,20 +104,20 @@ class PermutePath {
     for (int s = 0; s < steps; ++s)
       if (tile.active[s]) active_.push_back(s);
     if (tile.rows_are_contiguous()) {
-      rows_ = {magnitudes_.get(), signs_.get(), {4, 4 * tile.rows}, tile.rows};
+      rows_ = {magnitudes_.get(), signs_.get(), {4, 4 * tile.rows}, tile.rows, false};
       for (const int s : active_)
-        kernel_.pack_lines(tables_, tile.lanes + s * kDepth * kTileRows, tile.rows, magnitudes_.get() + s * rows_.strides.depth,
-                           signs_.get() + s * rows_.strides.depth);
+        rows_.negative |= kernel_.pack_lines(tables_, tile.lanes + s * kDepth * kTileRows, tile.rows,
+                                             magnitudes_.get() + s * rows_.strides.depth, signs_.get() + s * rows_.strides.depth);
     } else {
-      rows_ = {magnitudes_.get(), signs_.get(), {4 * steps, 4}, tile.rows};
-      kernel_.pack_rows(tables_, tile.lanes, tile.rows, tile.strides.row, steps, magnitudes_.get(), signs_.get());
+      rows_ = {magnitudes_.get(), signs_.get(), {4 * steps, 4}, tile.rows, false};
+      rows_.negative = kernel_.pack_rows(tables_, tile.lanes, tile.rows, tile.strides.row, steps, magnitudes_.get(), signs_.get());
     }
   }
   void add(const Tile<Lane>& tile, const ColumnGroup<Lane>& columns, int64_t* overflows) {
     if (active_.empty()) return;
     kernel_.pack_columns(tables_, columns.lanes, columns.pitch, active_.back() + 1, columns_.get());
     const int64_t count = kernel_.accumulate(tables_, rows_, columns_.get(), active_.data(), static_cast<int>(active_.size()),
-                                             accumulator_, acc_.group(columns.index, tile.rows));
+                                             accumulator_, overflows != nullptr, acc_.group(columns.index, tile.rows));
     if (overflows) *overflows += count;
   }
   const int32_t* accumulators(int64_t group, int64_t rows) { return acc_.group(group, rows); }

@@ -40,8 +40,9 @@ struct PermuteTables {
   int row_offset, column_offset;
   // The XOR of a row's and a column's sign.
   Index row_negative, column_positive, column_negative;
-  // A vector's sum Y is that of sums[j] << shifts[j]. `wide`: Y, or acc and the aligned Y, need more than 32 bits.
-  int sums, shifts[kMaxSums];
+  // A vector's sum Y is that of sums[j] << (first_shift + j * kWindowBits), or j * 8 for planes. `wide`: Y, or acc and the
+  // aligned Y, need more than 32 bits.
+  int sums, first_shift;
   bool wide;
 
   // Windows: a slot is an octave, bits of the index, and the sign above them.
@@ -80,8 +81,8 @@ std::optional<PermuteTables<Lane>> window_tables(const Datapath& d) {
   t.log2_gamma = log2_exact(g);
   t.slot_mask = static_cast<typename Tables::Index>(std::min(Tables::kSlots - 1, Tables::kIndexMax >> t.log2_gamma));
   for (int i = 0; i < Tables::kUnits; ++i) t.units[i] = static_cast<uint8_t>(constants[i % g]);
+  t.first_shift = first - d.acc_lsb;
   for (int j = 0; j < t.sums; ++j) {
-    t.shifts[j] = first - d.acc_lsb + j * Tables::kWindowBits;
     for (int i = 0; i < Tables::kWindowBits && j * Tables::kWindowBits + i < octaves; ++i) {
       const int slot = 1 + j * Tables::kWindowBits + i;
       t.weights[j][slot] = static_cast<typename Tables::Weight>(1 << i);
@@ -110,7 +111,7 @@ inline std::optional<PermuteTables<uint8_t>> byte_plane_tables(const Datapath& d
   t.column_positive = 1;
   t.column_negative = 0xff;
   t.sums = planes;
-  for (int j = 0; j < planes; ++j) t.shifts[j] = low_zeros + 8 * j;
+  t.first_shift = low_zeros;
   // Of all positions of the products among the indices, the one that leaves the most halves empty.
   int fewest = 1 + 2 * Tables::kMaxSums, best = 0;
   int begin[Tables::kMaxSums], end[Tables::kMaxSums];
@@ -153,21 +154,24 @@ struct PackedRows {
   const uint8_t *magnitudes, *signs;
   TileStrides strides;
   int64_t rows;
+  bool negative;  // is any lane?
 };
 
-// The instruction set's part of it. Magnitudes and signs are made of lanes, a step's lanes of a row or column together.
+// The instruction set's part of it. Magnitudes and signs are made of lanes, a step's lanes of a row or column together;
+// packing rows tells whether any lane is negative.
 template <typename Lane>
 struct PermuteKernels {
   // `steps` steps of rows, lanes[row][pitch] to [row][step].
-  void (*pack_rows)(const PermuteTables<Lane>& t, const Lane* lanes, int64_t rows, int64_t pitch, int steps,
+  bool (*pack_rows)(const PermuteTables<Lane>& t, const Lane* lanes, int64_t rows, int64_t pitch, int steps,
                     uint8_t* magnitudes, uint8_t* signs);
   // A step of n rows, whose lane i stands i * kTileRows further on.
-  void (*pack_lines)(const PermuteTables<Lane>& t, const Lane* lanes, int64_t n, uint8_t* magnitudes, uint8_t* signs);
+  bool (*pack_lines)(const PermuteTables<Lane>& t, const Lane* lanes, int64_t n, uint8_t* magnitudes, uint8_t* signs);
   // Steps of 16 columns: lanes[column][pitch] to packed[step][magnitudes, signs][column].
   void (*pack_columns)(const PermuteTables<Lane>& t, const Lane* lanes, int pitch, int steps, uint8_t* packed);
-  // One vector: sums of rows with 16 columns over the steps named, closed into acc[row][16]. Returns the overflows.
+  // One vector: sums of rows with 16 columns over the steps named, closed into acc[row][16]. Returns the overflows
+  // if counting.
   int64_t (*accumulate)(const PermuteTables<Lane>& t, const PackedRows& rows, const uint8_t* packed, const int* steps,
-                        int step_count, const Accumulator<int64_t>& accumulator, int32_t* acc);
+                        int step_count, const Accumulator<int64_t>& accumulator, bool counting, int32_t* acc);
 };
 
 }  // namespace lns::cpu
