@@ -84,6 +84,9 @@ def draw(rows: list[Measurement], roofs: dict[str, float], bytes_per_second: flo
                              color=COLORS[name], edgecolors="white", linewidths=0.8, label=f"{kind}, {name}", zorder=2)  # fmt: skip
     axes.set(xscale="log", yscale="log", xlim=(low, high), xlabel="products per byte of operands and result",
              ylabel="G products a second")  # fmt: skip
+    speeds = [s for s in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000) if axes.get_ylim()[0] <= s <= axes.get_ylim()[1]]
+    axes.set_yticks(speeds, [str(s) for s in speeds])
+    axes.yaxis.minorticks_off()
     axes.set_title(f"CPU kernels under their limits, {torch.get_num_threads()} threads "
                    f"(copy bandwidth {bytes_per_second / 1e9:.0f} GB/s)", loc="left", fontsize=11)  # fmt: skip
     axes.grid(which="major", color="#e6e6e6", lw=0.6)

@@ -87,7 +87,7 @@ class Datapath:
                 ALIGNMENTS.index(self.rounding), OVERFLOWS.index(self.overflow)]  # fmt: skip
 
     def path(self, m: int, n: int) -> str:
-        """Which CPU kernels an M x N product takes: "rows", "row_planes", "lookup32" or "lookup64"."""
+        """Which CPU kernels an M x N product takes: "permute8", "permute16", "rows", "row_planes", "lookup32", "lookup64"."""
         return _core(self.encode()).path(m, n)
 
     def __repr__(self) -> str:

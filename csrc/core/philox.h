@@ -15,9 +15,9 @@ struct RandomState {
   uint32_t tensor;
 };
 
-// The first output word of Philox4x32-10 for one element.
-LNS_HD inline uint32_t philox_word(const RandomState& s, uint64_t element) {
-  uint32_t c0 = static_cast<uint32_t>(element), c1 = static_cast<uint32_t>(element >> 32);
+// The first output word of Philox4x32-10 for one element, given in two halves.
+LNS_HD inline uint32_t philox_word(const RandomState& s, uint32_t low, uint32_t high) {
+  uint32_t c0 = low, c1 = high;
   uint32_t c2 = s.step, c3 = s.tensor;
   uint32_t k0 = static_cast<uint32_t>(s.seed), k1 = static_cast<uint32_t>(s.seed >> 32);
   for (int round = 0; round < 10; ++round) {
@@ -33,6 +33,8 @@ LNS_HD inline uint32_t philox_word(const RandomState& s, uint64_t element) {
 }
 
 // 24 uniform bits: u = u24 * 2^-24 is a float32 in [0, 1).
-LNS_HD inline uint32_t philox_u24(const RandomState& s, uint64_t element) { return philox_word(s, element) >> 8; }
+LNS_HD inline uint32_t philox_u24(const RandomState& s, uint64_t element) {
+  return philox_word(s, static_cast<uint32_t>(element), static_cast<uint32_t>(element >> 32)) >> 8;
+}
 
 }  // namespace lns

@@ -4,6 +4,9 @@
 #include "cpu/permute.h"
 
 #if defined(__x86_64__)
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // GCC 12's own headers, where intrinsics are inlined
+#endif
 #include <immintrin.h>
 
 #include <type_traits>
@@ -78,7 +81,7 @@ template <int Sums, unsigned Halves>
 struct BytePlanes {
   using Lane = uint8_t;
   static constexpr int kSums = Sums, kSpacing = 8;
-  static constexpr int kRows = __builtin_popcount(Halves) <= 6 ? 3 : 2;
+  static constexpr int kRows = __builtin_popcount(Halves) <= 5 ? 3 : 2;
   static constexpr bool lower(int j) { return Halves >> 2 * j & 1; }
   static constexpr bool upper(int j) { return Halves >> 2 * j & 2; }
   __m512i planes[Sums][4];

@@ -76,11 +76,18 @@ class OperandOf : public Operand {
   template <typename Lane>
   void convert(Lane* to, int64_t to_stride, const Code* from, int64_t from_stride, int64_t n) const {
     if constexpr (sizeof(Lane) == 1 && sizeof(Code) == 1) {
-      if (format_.bits == 8) {  // an 8-bit code is its lane (and that of -0 counts as 0, like +0's)
+      if (format_.bits == 8) {  // an 8-bit code is its lane; -0 counts as 0 to every path
         if (to_stride == 1 && from_stride == 1) return copy(to, from, n);
         for (int64_t i = 0; i < n; ++i) to[i * to_stride] = from[i * from_stride];
         return;
       }
+      // The same for shorter codes, in operations on bytes, of which vectors hold the most.
+      const uint8_t magnitude = static_cast<uint8_t>(format_.e_max()), sign = static_cast<uint8_t>(format_.sign_bit());
+      for (int64_t i = 0; i < n; ++i) {
+        const uint8_t code = from[i * from_stride];
+        to[i * to_stride] = static_cast<uint8_t>((code & magnitude) | ((code & sign) ? 128 : 0));
+      }
+      return;
     }
     const Format f = format_;
     for (int64_t i = 0; i < n; ++i) to[i * to_stride] = to_lane<Lane>(f, from[i * from_stride]);

@@ -65,7 +65,7 @@ PYBIND11_MODULE(_C, m) {
     return lns::default_acc_lsb(format(bits, gamma), acc_bits, headroom_bits);
   });
   m.def("philox_word", [](uint64_t seed, uint32_t step, uint32_t tensor, uint64_t element) {
-    return lns::philox_word({seed, step, tensor}, element);
+    return lns::philox_word({seed, step, tensor}, static_cast<uint32_t>(element), static_cast<uint32_t>(element >> 32));
   });
 
   m.def("available_isas", &lns::cpu::available_isas);
