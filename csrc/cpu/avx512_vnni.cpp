@@ -270,7 +270,7 @@ inline int exponent(int16_t lane) { return lane < 0 ? -lane : lane; }
 inline bool negative(uint8_t lane) { return lane >> 7; }
 inline bool negative(int16_t lane) { return lane < 0; }
 
-// What a lane's magnitude and sign become. A copy of the tables' offsets, as the bytes written could be anything's.
+// What a lane's magnitude and sign become. Holds copies: the compiler must think that a byte written changes the tables.
 template <typename Lane>
 struct Packer {
   using Tables = PermuteTables<Lane>;

@@ -241,10 +241,8 @@ class PatchOperand : public OperandOf<PatchOperand<Code>, Code> {
       this->convert(out + (begin - first) * step, step, plane + begin + move, 1, end - begin);
       zero(out + (end - first) * step, step, last - end);
       // Columns whose neighbour lies in another line of the plane.
-      const int64_t x0 = dx < 0 ? 0 : width - dx;
-      for (int64_t line = first / width * width; line < last && dx != 0; line += width)
-        for (int64_t p = std::max(first, line + x0); p < std::min(last, line + x0 + std::abs(dx)); ++p)
-          out[(p - first) * step] = 0;
+      for (int64_t column = dx < 0 ? 0 : width - dx; column < (dx < 0 ? -dx : width); ++column)
+        for (int64_t p = (column - first % width + width) % width; p < run; p += width) out[p * step] = 0;
       out += run * step;
       count -= run;
     }

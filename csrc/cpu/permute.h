@@ -38,7 +38,7 @@ struct PermuteTables {
   // Rows hold e + row_offset, columns column_offset - e; zero codes hold 0 and kIndexMax. Their difference, saturated
   // at 0, is the product's index: its distance from `column_offset - row_offset`. Index 0 weighs nothing.
   int row_offset, column_offset;
-  // The XOR of a row's and a column's sign.
+  // Sign bits, so that the XOR of a row's and a column's is the product's; a positive row's are 0.
   Index row_negative, column_positive, column_negative;
   // A vector's sum Y is that of sums[j] << (first_shift + j * kWindowBits), or j * 8 for planes. `wide`: Y, or acc and the
   // aligned Y, need more than 32 bits.
@@ -62,6 +62,7 @@ struct PermuteTables {
   }
 };
 
+// The first form, if the datapath has one constant of a byte a remainder and not too many octaves.
 template <typename Lane>
 std::optional<PermuteTables<Lane>> window_tables(const Datapath& d) {
   using Tables = PermuteTables<Lane>;
@@ -92,6 +93,7 @@ std::optional<PermuteTables<Lane>> window_tables(const Datapath& d) {
   return t;
 }
 
+// The second form, if at most 255 products count and none is longer than four bytes, common low zeros aside.
 inline std::optional<PermuteTables<uint8_t>> byte_plane_tables(const Datapath& d, const std::vector<int64_t>& product) {
   using Tables = PermuteTables<uint8_t>;
   if (d.format.bits > 8) return {};
