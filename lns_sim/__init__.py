@@ -9,8 +9,9 @@ from lns_sim.tensor import LNSTensor
 from lns_sim import nn, optim, recipes, reference
 from lns_sim.counting import count
 from lns_sim.nn import LNSWeight, convert
+from lns_sim.golden import trace_dot
 
 __all__ = [
     "Counters", "Datapath", "LNSFormat", "LNSTensor", "LNSWeight", "conv2d", "convert", "count", "matmul", "nn", "ops",
-    "optim", "quantize", "recipes", "reference", "__version__",
+    "optim", "quantize", "recipes", "reference", "trace_dot", "__version__",
 ]  # fmt: skip

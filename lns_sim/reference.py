@@ -8,6 +8,8 @@ arrays (sign bit over exponent), scale exponents are integers ``k``; a tensor is
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -196,8 +198,23 @@ def floor_shift(n: int, s: int) -> int:
     return n << s if s >= 0 else n >> -s
 
 
-def dot(a, b, datapath) -> int:
-    """The accumulator after one dot product of two lists of codes, step by step as the hardware does it."""
+@dataclass(frozen=True)
+class VectorTrace:
+    """What one vector of lanes did: p, q, r and the signed lane integer of every lane, then bins, Y, Z and acc."""
+
+    p: list[int]
+    q: list[int]
+    r: list[int]
+    lanes: list[int]
+    bins: list[int]
+    Y: int
+    Z: int
+    acc: int
+    overflowed: bool
+
+
+def trace(a, b, datapath) -> Iterator[VectorTrace]:
+    """One dot product of two lists of codes, vector by vector and step by step as the hardware does it."""
     f = datapath.format
     g, n, frac = f.gamma, datapath.lut_entries, datapath.lut_bits - 1
     lsb, top, log2_g = acc_lsb(datapath), e_max(f), int(math.log2(g))
@@ -205,23 +222,36 @@ def dot(a, b, datapath) -> int:
     low, high = -(1 << (datapath.acc_bits - 1)), (1 << (datapath.acc_bits - 1)) - 1
     acc = 0
     for start in range(0, len(a), datapath.vector_size):
-        bins = [0] * n
+        v = VectorTrace([], [], [], [], [0] * n, 0, 0, 0, False)
         for code_a, code_b in zip(a[start : start + datapath.vector_size], b[start : start + datapath.vector_size]):
             e_a, e_b = code_a & top, code_b & top
-            if e_a == 0 or e_b == 0:
-                continue
-            negative = (code_a ^ code_b) > top  # signs differ
-            q, r = divmod(e_a + e_b, g)  # multiply as add, split
+            p = e_a + e_b  # multiply as add
+            q, r = divmod(p, g)  # split
             r_M, r_L = divmod(r, g // n)
-            t = floor_shift(g + r_L, q - lsb - log2_g)  # floor((g + r_L) * 2^q / (g * 2^lsb))
-            bins[r_M] += -t if negative else t
-        Y = sum(P * c for P, c in zip(bins, C))
+            t = 0
+            if e_a != 0 and e_b != 0:
+                t = floor_shift(g + r_L, q - lsb - log2_g)  # floor((g + r_L) * 2^q / (g * 2^lsb))
+                if (code_a ^ code_b) > top:  # signs differ
+                    t = -t
+            v.bins[r_M] += t
+            for values, value in ((v.p, p), (v.q, q), (v.r, r), (v.lanes, t)):
+                values.append(value)
+        Y = sum(P * c for P, c in zip(v.bins, C))
         Z = (Y + (1 << (frac - 1))) >> frac if datapath.rounding == "nearest" else Y >> frac
         acc += Z
+        overflowed = not low <= acc <= high
         if datapath.overflow == "saturate":
             acc = min(max(acc, low), high)
         else:
             acc = (acc - low) % (1 << datapath.acc_bits) + low
+        yield replace(v, Y=Y, Z=Z, acc=acc, overflowed=overflowed)
+
+
+def dot(a, b, datapath) -> int:
+    """The accumulator after one dot product of two lists of codes."""
+    acc = 0
+    for vector in trace(a, b, datapath):
+        acc = vector.acc
     return acc
 
 

@@ -1,4 +1,4 @@
-"""The command ``lns-sim``: train, bench, info."""
+"""The command ``lns-sim``: train, bench, info, vectors, check-vectors."""
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ import typer
 from lns_sim.cli.bench import bench
 from lns_sim.cli.info import info
 from lns_sim.cli.train import train
+from lns_sim.cli.vectors import check_vectors, vectors
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -19,3 +20,5 @@ app = typer.Typer(
 app.command()(train)
 app.command()(bench)
 app.command()(info)
+app.command()(vectors)
+app.command()(check_vectors)

@@ -1,0 +1,55 @@
+"""lns-sim vectors and check-vectors: golden vectors for a hardware design, and its results held against them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from lns_sim.cli.errors import user_errors
+from lns_sim.datapath import Datapath
+from lns_sim.format import LNSFormat
+from lns_sim.golden import check_results, make_vectors, read_vectors
+
+
+def vectors(
+    out: Annotated[Path, typer.Argument(help="folder for a.hex, b.hex, acc.hex and vectors.json")],
+    source: Annotated[str, typer.Option(help="random, corner, or npz:PATH with integer codes a and b of shape "
+                                             "(dot products, K)")] = "random",
+    count: Annotated[int, typer.Option(help="dot products (random)")] = 1000,
+    k: Annotated[int, typer.Option(help="length of a dot product (random, corner)")] = 128,
+    seed: Annotated[int, typer.Option(help="of the random codes")] = 0,
+    bits: Annotated[int, typer.Option(help="bits of a code")] = 8,
+    gamma: Annotated[int, typer.Option(help="base factor: codes per octave")] = 8,
+    vector_size: Annotated[int, typer.Option(help="lanes per accumulation")] = 32,
+    lut_entries: Annotated[Optional[int], typer.Option(help="constants  [default: gamma]")] = None,
+    lut_bits: Annotated[int, typer.Option(help="bits of a constant")] = 8,
+    acc_bits: Annotated[int, typer.Option(help="bits of the accumulator")] = 24,
+    acc_lsb: Annotated[Optional[int], typer.Option(help="log2 of the accumulator's unit  [default: from "
+                                                        "--headroom-bits]")] = None,
+    headroom_bits: Annotated[int, typer.Option(help="of the accumulator above the largest product")] = 5,
+    rounding: Annotated[str, typer.Option(help="truncate or nearest")] = "truncate",
+    overflow: Annotated[str, typer.Option(help="saturate or wrap")] = "saturate",
+) -> None:  # fmt: skip
+    """Write operands and accumulators for a hardware design: hex for $readmemh, JSON that says how to read it."""
+    with user_errors():
+        datapath = Datapath(LNSFormat(bits, gamma), vector_size, lut_entries, lut_bits, acc_bits, acc_lsb, headroom_bits,
+                            rounding, overflow)  # fmt: skip
+        made = make_vectors(datapath, source, count, k, seed)
+        path = made.write(out)
+        typer.echo(f"Wrote {len(made.a):,} dot products of {made.a.shape[1]} codes to {path.parent}: a.hex, b.hex, acc.hex, {path.name}.")
+
+
+def check_vectors(
+    golden: Annotated[Path, typer.Argument(help="folder that 'lns-sim vectors' wrote")],
+    results: Annotated[Path, typer.Argument(help="the design's accumulators, one hex word for each dot product")],
+) -> None:
+    """Compare a design's accumulators with the golden ones; names the first that differs, with every intermediate."""
+    with user_errors():
+        vectors = read_vectors(golden)
+        mismatch = check_results(vectors, results)
+    if mismatch:
+        typer.echo(str(mismatch))
+        raise typer.Exit(1)
+    typer.echo(f"All {len(vectors.accumulators):,} accumulators are equal.")

@@ -1,0 +1,77 @@
+"""Every intermediate of a dot product on the datapath."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from lns_sim import reference
+from lns_sim.datapath import Datapath
+from lns_sim.reference import VectorTrace
+from lns_sim.tensor import LNSTensor
+
+
+def code_list(name: str, codes, datapath: Datapath) -> list[int]:
+    """One dimension of codes as unsigned integers.
+
+    Raises:
+        TypeError: not integers. ValueError: not one-dimensional, empty, or a code out of range.
+    """
+    if isinstance(codes, LNSTensor):
+        if codes.gamma != datapath.format.gamma or codes.bits != datapath.format.bits:
+            raise ValueError(f"{name} has format {codes.format!r}, but the datapath takes {datapath.format!r}")
+        codes = codes.codes
+    values = codes.detach().cpu().numpy() if isinstance(codes, torch.Tensor) else np.asarray(codes)
+    if values.ndim != 1 or values.size == 0:
+        raise ValueError(f"{name} must be one-dimensional and not empty, got shape {values.shape}")
+    if values.dtype.kind not in "iu":
+        raise TypeError(f"{name} must hold integer codes, got {values.dtype}")
+    bits = datapath.format.bits
+    if values.dtype == np.int16:  # the storage of formats above 8 bits: a bit pattern
+        values = values.astype(np.int64) & 0xFFFF
+    if values.min() < 0 or values.max() >= 1 << bits:
+        raise ValueError(f"{name} must hold codes from 0 to {(1 << bits) - 1}, got {values.min()} to {values.max()}")
+    return [int(v) for v in values]
+
+
+@dataclass(frozen=True)
+class DotTrace:
+    """What a dot product did, one :class:`lns_sim.reference.VectorTrace` for each vector of lanes."""
+
+    vectors: list[VectorTrace]
+
+    @property
+    def accumulator(self) -> int:
+        """The accumulator at the end."""
+        return self.vectors[-1].acc
+
+    def __str__(self) -> str:
+        lines = []
+        for i, v in enumerate(self.vectors):
+            lines.append(f"vector {i}")
+            for name, values in (("p", v.p), ("q", v.q), ("r", v.r), ("lane", v.lanes), ("bins", v.bins)):
+                lines.append(f"  {name:4} {' '.join(map(str, values))}")
+            lines.append(f"  Y {v.Y}  Z {v.Z}  acc {v.acc}{'  (overflowed)' if v.overflowed else ''}")
+        return "\n".join(lines)
+
+
+def trace_dot(a, b, datapath: Datapath | None = None) -> DotTrace:
+    """The intermediates of one dot product, from the plain-Python reference (spec section 3).
+
+    Args:
+        a, b: K codes each, one-dimensional: an LNSTensor, a tensor of codes, or integers.
+        datapath: None for the default one.
+
+    Returns:
+        A :class:`DotTrace`; ``print`` shows p, q, r, the lane integers, bins, Y, Z and acc of every vector.
+
+    Raises:
+        TypeError, ValueError: codes that are none, or of different lengths.
+    """
+    datapath = Datapath() if datapath is None else datapath
+    a, b = code_list("a", a, datapath), code_list("b", b, datapath)
+    if len(a) != len(b):
+        raise ValueError(f"a and b must be of one length, got {len(a)} and {len(b)}")
+    return DotTrace(list(reference.trace(a, b, datapath)))
