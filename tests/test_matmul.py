@@ -85,6 +85,29 @@ def test_every_path_is_taken_and_say_so(isa):
         assert datapath.path(*size) == (permuted if isa == "avx512_vnni" else otherwise), (datapath, size)
 
 
+def test_the_path_that_ran_is_the_one_named(isa, rng):
+    """Matmul and every pass of a convolution, by the engine's own count."""
+    ops = torch.ops.lns_sim
+
+    def ran(work):
+        before = core.path_runs()
+        work()
+        return {path for path, n in core.path_runs().items() if n > before[path]}
+
+    for datapath, (m, n), *_ in PATHS:
+        f = datapath.format
+        m, n = min(m, 600), min(n, 200)
+        a, b = random_codes((m, 3), f, rng), random_codes((3, n), f, rng)
+        assert ran(lambda: lns_sim.matmul(a, b, datapath)) == {datapath.path(m, n)}
+    x, w, dy = (random_codes(shape, FMT, rng) for shape in ((4, 8, 20, 20), (32, 8, 3, 3), (4, 32, 20, 20)))
+    tail = ([1, 1], [1, 1], [1, 1], 1, Datapath().encode(), False, False)
+    path = Datapath().path
+    assert ran(lambda: lns_sim.conv2d(x, w, padding=1)) == {path(1600, 32)}
+    of_dy = (dy.codes, dy.scale)
+    assert ran(lambda: ops.conv2d_input_gradient(*of_dy, w.codes, w.scale, 8, 8, [4, 8, 20, 20], *tail)) == {path(1600, 8)}
+    assert ran(lambda: ops.conv2d_weight_gradient(*of_dy, x.codes, x.scale, 8, 8, [3, 3], *tail)) == {path(32, 72)}
+
+
 @given(datapath=datapaths(), m=st.integers(1, 5), n=st.integers(1, 20), k=st.integers(1, 70), seed=st.integers(0, 999))
 def test_any_datapath_any_shape(datapath, m, n, k, seed):
     rng = np.random.default_rng(seed)

@@ -68,6 +68,16 @@ const char* path_name(Path path) {
   }
 }
 
+namespace {
+std::array<std::atomic<int64_t>, kPaths> runs{};
+}
+
+std::array<int64_t, kPaths> path_runs() {
+  std::array<int64_t, kPaths> counts;
+  std::copy(runs.begin(), runs.end(), counts.begin());
+  return counts;
+}
+
 struct Engine::Tables {
   bool narrow;      // the accumulator state fits 32 bits
   bool planes;      // two 32-bit sums hold a vector's sum
@@ -364,6 +374,7 @@ int64_t run_tasks(const Plan& plan, const Args&... args) {
 void Engine::run(const std::vector<Product>& batch, bool accumulators, Counters* counters) const {
   if (batch.empty() || batch.front().left.rows == 0 || batch.front().right.rows == 0) return;
   const Path path = this->path(batch.front().left.rows, batch.front().right.rows);
+  ++runs[static_cast<int>(path)];
   const Plan plan(batch, datapath_, blocking(path), accumulators, counters != nullptr);
   const Kernels& kernel = kernels();
   const Tables& t = *tables_;

@@ -1,6 +1,7 @@
 // The engine under every GEMM and convolution: all rows of one operand against all rows of another on the datapath.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <vector>
@@ -35,6 +36,7 @@ struct Counters {
 };
 
 enum class Path { permute8, permute16, rows, row_planes, lookup32, lookup64 };
+constexpr int kPaths = 6;
 
 // A validated datapath with its tables, shared by all products of a call.
 class Engine {
@@ -54,5 +56,7 @@ class Engine {
 };
 
 const char* path_name(Path path);
+// How many batches of products each path has run in this process.
+std::array<int64_t, kPaths> path_runs();
 
 }  // namespace lns::cpu

@@ -68,6 +68,12 @@ PYBIND11_MODULE(_C, m) {
     return lns::philox_word({seed, step, tensor}, static_cast<uint32_t>(element), static_cast<uint32_t>(element >> 32));
   });
 
+  m.def("path_runs", [] {
+    py::dict counts;
+    const auto runs = lns::cpu::path_runs();
+    for (int i = 0; i < lns::cpu::kPaths; ++i) counts[lns::cpu::path_name(static_cast<lns::cpu::Path>(i))] = runs[i];
+    return counts;
+  });
   m.def("available_isas", &lns::cpu::available_isas);
   m.def("isa", [] { return std::string(lns::cpu::kernels().name); });
   m.def("set_isa", &lns::cpu::set_isa);
