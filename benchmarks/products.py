@@ -83,27 +83,35 @@ def datapaths() -> Iterator[Measurement]:
     yield matmul("10 bits, lut_entries 1", n, n, n, 0.08, Datapath(LNSFormat(10, 32), lut_entries=1), section=section)
 
 
+def conv_passes(x, w, dy, stride: int) -> dict:
+    """The three passes of a 3 x 3 convolution with padding 1 on LNSTensors, by name."""
+    ops = torch.ops.lns_sim
+    tail = ([stride] * 2, [1, 1], [1, 1], 1, Datapath().encode(), False, False)
+    return {
+        "forward": lambda: lns_sim.conv2d(x, w, stride, 1),
+        "input gradient": lambda: ops.conv2d_input_gradient(
+            dy.codes, dy.scale, w.codes, w.scale, 8, 8, list(x.shape), *tail),
+        "weight gradient": lambda: ops.conv2d_weight_gradient(
+            dy.codes, dy.scale, x.codes, x.scale, 8, 8, [3, 3], *tail),
+    }  # fmt: skip
+
+
 def convolution(c: int, o: int, size: int, stride: int, batch: int = 32) -> Iterator[Measurement]:
     """The passes of a layer, on quantized normal data."""
     x, w = torch.randn(batch, c, size, size), torch.randn(o, c, 3, 3)
     y = F.conv2d(x, w, stride=stride, padding=1)
     dy = torch.randn_like(y)
-    qx, qw, qd = (lns_sim.quantize(t) for t in (x, w, dy))
-    tail = ([stride] * 2, [1, 1], [1, 1], 1, Datapath().encode(), False, False)
-    ops, grad, macs = torch.ops.lns_sim, torch.nn.grad, y.numel() * c * 9
+    grad, macs = torch.nn.grad, y.numel() * c * 9
     positions = batch * y.shape[2] * y.shape[3]
-    passes = {
-        "forward": ((positions, o), y.numel(), lambda: lns_sim.conv2d(qx, qw, stride, 1),
-                    lambda: F.conv2d(x, w, stride=stride, padding=1)),
-        "input gradient": ((positions, c), x.numel(),
-                           lambda: ops.conv2d_input_gradient(qd.codes, qd.scale, qw.codes, qw.scale, 8, 8, list(x.shape), *tail),
-                           lambda: grad.conv2d_input(x.shape, w, dy, stride, 1)),
-        "weight gradient": ((o, c * 9), w.numel(),
-                            lambda: ops.conv2d_weight_gradient(qd.codes, qd.scale, qx.codes, qx.scale, 8, 8, [3, 3], *tail),
-                            lambda: grad.conv2d_weight(x, w.shape, dy, stride, 1)),
-    }  # fmt: skip
-    for name, (gemm, outputs, ours, float32) in passes.items():
-        ratio, t, peer = paired(ours, float32, rounds=5)
+    # Of each pass: rows and columns of its GEMM, elements of its result, the same in float32.
+    float32 = {
+        "forward": ((positions, o), y.numel(), lambda: F.conv2d(x, w, stride=stride, padding=1)),
+        "input gradient": ((positions, c), x.numel(), lambda: grad.conv2d_input(x.shape, w, dy, stride, 1)),
+        "weight gradient": ((o, c * 9), w.numel(), lambda: grad.conv2d_weight(x, w.shape, dy, stride, 1)),
+    }
+    for name, ours in conv_passes(*(lns_sim.quantize(t) for t in (x, w, dy)), stride).items():
+        gemm, outputs, theirs = float32[name]
+        ratio, t, peer = paired(ours, theirs, rounds=5)
         path = Datapath().path(*gemm)
         bytes_moved = x.numel() + w.numel() + dy.numel() + 3 * outputs  # two operands of a byte, a result of four
         yield Measurement("conv2d, ResNet-18 on CIFAR, batch 32", f"{c} -> {o}, {size} x {size} / {stride}, {name}", ratio,

@@ -54,10 +54,11 @@ LNS_HD inline int round_half_even(float x) {
 }
 // floor(x + u), u = u24 * 2^-24
 LNS_HD inline int round_stochastic(float x, uint32_t u24) {
-  const float y = add(x, static_cast<float>(static_cast<int32_t>(u24)) * 5.9604644775390625e-08f);
+  const float y = add(x, mul(static_cast<float>(static_cast<int32_t>(u24)), 5.9604644775390625e-08f));
   const int truncated = static_cast<int>(y);
   return truncated - (y < static_cast<float>(truncated));
 }
+
 // The largest exponent a weight may reach: the code of `cap`, a magnitude, at the weight's scale.
 LNS_HD inline int cap_code(const Quantizer& q, float cap, uint32_t scale) {
   if (scale_is_nan(scale) || !(cap > 0.0f)) return 1;

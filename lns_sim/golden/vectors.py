@@ -171,7 +171,7 @@ def corner_cases(datapath: Datapath, k: int) -> tuple[list[str], np.ndarray, np.
     for lane in sorted({0, 1, size // 2, size - 1, size, k - 1} & set(range(k))):
         cases[f"lane {lane} only"] = (_only(lanes, lane, top), top)
     for r in range(f.gamma):
-        for p in {max(2, r), _nearest(top, f.gamma, r)}:
+        for p in {max(2, r), _largest(top, f.gamma, r)}:
             if p % f.gamma == r and 2 <= p <= 2 * top:
                 cases[f"product {p}, remainder {r}"] = (_only(lanes, 0, p - p // 2), p // 2)
     edge = f.gamma * datapath.lsb  # products below vanish
@@ -191,7 +191,7 @@ def _half(format: LNSFormat, datapath: Datapath) -> int:
     return int(np.clip(format.gamma * datapath.lsb - (format.e_max // 2 + 1), 1, format.e_max))
 
 
-def _nearest(top: int, gamma: int, remainder: int) -> int:
+def _largest(top: int, gamma: int, remainder: int) -> int:
     """The largest product of that remainder."""
     return 2 * top - (2 * top - remainder) % gamma
 
