@@ -13,7 +13,7 @@ COMPILER = os.environ.get("CXX", "g++")
 
 @pytest.mark.skipif(shutil.which(COMPILER) is None, reason=f"no C++ compiler ({COMPILER}): installed from a binary")
 def test_core_and_kernels_under_sanitizers(tmp_path):
-    sources = [ROOT / "tests/cpp/core_test.cpp", *sorted((ROOT / "csrc/cpu").glob("*.cpp"))]
+    sources = [ROOT / "tests/cpp/core_test.cpp", *sorted(f for part in ("products", "cpu") for f in (ROOT / "csrc" / part).glob("*.cpp"))]
     objects, compiles = [], []
     for source in sources:
         objects.append(tmp_path / f"{source.stem}.o")

@@ -12,6 +12,7 @@
 #include "cpu/lane_counter.h"
 #include "cpu/parallel.h"
 #include "cpu/paths.h"
+#include "cpu/reader.h"
 #include "cpu/scratch.h"
 
 namespace lns::cpu {
@@ -152,22 +153,40 @@ Path Engine::path(int64_t left_rows, int64_t right_rows) const {
 
 namespace {
 
-// How a batch of equal products is cut into tasks: blocks of rows of the longer side, panels of the shorter.
+// One product of the batch.
+struct Instance {
+  std::unique_ptr<const Reader> left, right;
+  const float *left_scale, *right_scale;
+  void* output;
+
+  Instance(const Product& p, const Offsets& o)
+      : left(new_reader(p.left.operand, o.left)),
+        right(new_reader(p.right.operand, o.right)),
+        left_scale(p.left.scale + o.left_scale),
+        right_scale(p.right.scale + o.right_scale),
+        output(static_cast<char*>(p.output) + o.output * static_cast<int64_t>(sizeof(float))) {}
+};
+
+// How a batch of products is cut into tasks: blocks of rows of the longer side, panels of the shorter.
 struct Plan {
-  const std::vector<Product>& batch;
+  const Product& product;
   const Datapath& datapath;
   bool accumulators, count, left_is_long;
+  std::vector<Instance> batch;
   int64_t rows, columns, block, blocks, panel, panels;
 
-  Plan(const std::vector<Product>& batch, const Datapath& datapath, const Blocking& most, bool accumulators, bool count)
-      : batch(batch), datapath(datapath), accumulators(accumulators), count(count) {
-    const int64_t left = batch.front().left.rows, right = batch.front().right.rows;
-    left_is_long = left >= right;
-    rows = std::max(left, right);
-    columns = std::min(left, right);
+  Plan(const Product& product, const Datapath& datapath, const Blocking& most, bool accumulators, bool count)
+      : product(product),
+        datapath(datapath),
+        accumulators(accumulators),
+        count(count),
+        left_is_long(product.left.rows >= product.right.rows) {
+    const int64_t products = product.batch.count(), threads = num_threads();
+    for (int64_t i = 0; i < products; ++i) batch.emplace_back(product, product.batch.at(i));
+    rows = std::max(product.left.rows, product.right.rows);
+    columns = std::min(product.left.rows, product.right.rows);
     // Enough tasks for every thread, of equal size: first by panels, as what is made of a block's rows or for its
     // tables is shared by the panel's columns, then by blocks.
-    const int64_t products = static_cast<int64_t>(batch.size()), threads = num_threads();
     const int64_t groups = ceil_div(columns, kColumns);
     panels = std::max(ceil_div(groups, most.groups), std::min(groups, ceil_div(threads, products * ceil_div(rows, most.rows))));
     panel = kColumns * ceil_div(groups, panels);
@@ -182,20 +201,34 @@ struct Plan {
   int64_t groups() const { return ceil_div(std::min(columns, panel), kColumns); }
 };
 
+// A side of one product: what the batch shares, and its own codes and scales.
+struct TaskSide {
+  const Side& side;
+  const Reader& reader;
+  const float* scale;
+};
+
 // A block of one product.
 struct Task {
-  const Product& product;
-  const Side &long_side, &short_side;
+  TaskSide long_side, short_side;
+  void* output;
   int64_t row0, rows, column0, columns;
 
-  Task(const Plan& plan, int64_t i)
-      : product(plan.batch[i / (plan.panels * plan.blocks)]),
-        long_side(plan.left_is_long ? product.left : product.right),
-        short_side(plan.left_is_long ? product.right : product.left),
+  Task(const Plan& plan, int64_t i) : Task(plan, plan.batch[i / (plan.panels * plan.blocks)], i) {}
+
+ private:
+  Task(const Plan& plan, const Instance& p, int64_t i)
+      : long_side(side(plan, p, plan.left_is_long)),
+        short_side(side(plan, p, !plan.left_is_long)),
+        output(p.output),
         row0(i % plan.blocks * plan.block),
         rows(std::min(plan.block, plan.rows - row0)),
         column0(i / plan.blocks % plan.panels * plan.panel),
         columns(std::min(plan.panel, plan.columns - column0)) {}
+  static TaskSide side(const Plan& plan, const Instance& p, bool left) {
+    if (left) return {plan.product.left, *p.left, p.left_scale};
+    return {plan.product.right, *p.right, p.right_scale};
+  }
 };
 
 // Lanes of some rows of an operand, a vector at a time. Where K is contiguous several vectors are filled at once, as
@@ -210,8 +243,8 @@ class Feed {
         lanes_(rows * pitch_) {}
 
   // Missing rows up to `padded` hold zero codes.
-  void start(const Operand& operand, int64_t row0, int64_t rows, int64_t padded, int64_t k, TileStrides strides) {
-    operand_ = &operand, row0_ = row0, rows_ = rows, k_ = k, strides_ = strides, end_ = 0;
+  void start(const Reader& reader, int64_t row0, int64_t rows, int64_t padded, int64_t k, TileStrides strides) {
+    reader_ = &reader, row0_ = row0, rows_ = rows, k_ = k, strides_ = strides, end_ = 0;
     std::fill_n(lanes_.get() + rows * pitch_, (padded - rows) * pitch_, Lane{0});
   }
   // The vector at k0; the ones asked for follow each other.
@@ -219,7 +252,7 @@ class Feed {
     if (k0 >= end_) {
       begin_ = k0;
       end_ = std::min(k_, k0 + vector_size_ * (strides_.row == 1 ? 1 : vectors_));
-      operand_->fill(lanes_.get(), strides_, row0_, rows_, k0, end_ - k0);
+      reader_->fill(lanes_.get(), strides_, row0_, rows_, k0, end_ - k0);
       for (int64_t d = end_ - k0; d % 4 != 0; ++d)
         for (int64_t r = 0; r < rows_; ++r) lanes_.get()[r * strides_.row + d * strides_.depth] = 0;
     }
@@ -231,7 +264,7 @@ class Feed {
   static constexpr int kRun = 256;
   int vector_size_, vectors_, pitch_;
   Scratch<Lane> lanes_;
-  const Operand* operand_ = nullptr;
+  const Reader* reader_ = nullptr;
   int64_t row0_ = 0, rows_ = 0, k_ = 0, begin_ = 0, end_ = 0;
   TileStrides strides_{};
 };
@@ -258,12 +291,12 @@ class Worker {
   int64_t overflows = 0;
 
   void run(const Task& t) {
-    const int64_t groups = ceil_div(t.columns, kColumns), k = t.product.k;
-    const Operand &rows = *t.long_side.operand, &columns = *t.short_side.operand;
-    const TileStrides strides = rows.rows_are_contiguous() ? TileStrides{1, kTileRows} : TileStrides{rows_.pitch(), 1};
+    const int64_t groups = ceil_div(t.columns, kColumns), k = plan_.product.k;
+    const bool by_rows = t.long_side.side.operand.rows_are_contiguous();
+    const TileStrides strides = by_rows ? TileStrides{1, kTileRows} : TileStrides{rows_.pitch(), 1};
     path_.start(t.rows, groups);
-    rows_.start(rows, t.row0, t.rows, t.rows, k, strides);
-    columns_.start(columns, t.column0, t.columns, groups * kColumns, k, {columns_.pitch(), 1});
+    rows_.start(t.long_side.reader, t.row0, t.rows, t.rows, k, strides);
+    columns_.start(t.short_side.reader, t.column0, t.columns, groups * kColumns, k, {columns_.pitch(), 1});
     for (int64_t k0 = 0; k0 < k; k0 += vector_size_) {
       const int depth = static_cast<int>(std::min<int64_t>(vector_size_, k - k0));
       const Tile<Lane> tile = {rows_.at(k0), strides, t.rows, depth, active_.data()};
@@ -278,9 +311,9 @@ class Worker {
     place(t.short_side, t.column0, t.columns, 1.0, column_at_.get(), column_factor_.get());
     for (int64_t g = 0; g < groups; ++g)
       if (plan_.accumulators)
-        write(t, g, static_cast<int32_t*>(t.product.output));
+        write(t, g, static_cast<int32_t*>(t.output));
       else
-        write(t, g, static_cast<float*>(t.product.output));
+        write(t, g, static_cast<float*>(t.output));
   }
 
  private:
@@ -301,9 +334,9 @@ class Worker {
     return false;
   }
   // Where each row of a side goes in the output, and what its accumulators are multiplied by.
-  static void place(const Side& side, int64_t first, int64_t n, double unit, int64_t* at, double* factor) {
-    side.output.walk(first, n, [&](int64_t offset) { *at++ = offset; });
-    side.scale_axis.walk(first, n, [&](int64_t offset) { *factor++ = unit * scale_factor(float_bits(side.scale[offset])); });
+  static void place(const TaskSide& t, int64_t first, int64_t n, double unit, int64_t* at, double* factor) {
+    t.side.output.walk(first, n, [&](int64_t offset) { *at++ = offset; });
+    t.side.scale_axis.walk(first, n, [&](int64_t offset) { *factor++ = unit * scale_factor(float_bits(t.scale[offset])); });
   }
 
   static bool contiguous(const int64_t* at, int64_t n) {
@@ -371,11 +404,11 @@ int64_t run_tasks(const Plan& plan, const Args&... args) {
 
 }  // namespace
 
-void Engine::run(const std::vector<Product>& batch, bool accumulators, Counters* counters) const {
-  if (batch.empty() || batch.front().left.rows == 0 || batch.front().right.rows == 0) return;
-  const Path path = this->path(batch.front().left.rows, batch.front().right.rows);
+void Engine::run(const Product& product, bool accumulators, Counters* counters) const {
+  if (product.empty()) return;
+  const Path path = this->path(product.left.rows, product.right.rows);
   ++runs[static_cast<int>(path)];
-  const Plan plan(batch, datapath_, blocking(path), accumulators, counters != nullptr);
+  const Plan plan(product, datapath_, blocking(path), accumulators, counters != nullptr);
   const Kernels& kernel = kernels();
   const Tables& t = *tables_;
   int64_t overflows = 0;
@@ -401,10 +434,9 @@ void Engine::run(const std::vector<Product>& batch, bool accumulators, Counters*
   }
   if (counters) {
     counters->saturations += overflows;
-    for (const Product& p : batch) {
-      counters->vectors += p.left.rows * p.right.rows * ceil_div(p.k, datapath_.vector_size);
-      LaneCounter(p, datapath_).add_to(*counters);
-    }
+    counters->vectors += static_cast<int64_t>(plan.batch.size()) * product.left.rows * product.right.rows *
+                         ceil_div(product.k, datapath_.vector_size);
+    for (const Instance& p : plan.batch) LaneCounter(product, datapath_, *p.left, *p.right).add_to(*counters);
   }
 }
 

@@ -7,38 +7,14 @@
 #include <vector>
 
 #include "core/datapath.h"
-#include "cpu/operand.h"
+#include "products/product.h"
 
 namespace lns::cpu {
-
-// Where row i's scale stands, and where its results go.
-struct Side {
-  std::shared_ptr<const Operand> operand;
-  int64_t rows;
-  Axis output;  // offset of a row in the output
-  const float* scale;
-  Axis scale_axis;
-};
-
-// One product: output[left.output(i) + right.output(j)] = dot(left row i, right row j).
-struct Product {
-  Side left, right;
-  int64_t k;
-  void* output;  // float32, or int32 if accumulators are asked for
-};
-
-// What happened in the datapath, for users who size one.
-struct Counters {
-  int64_t saturations = 0;  // accumulations that left acc_bits
-  int64_t vectors = 0;      // accumulations
-  int64_t zero_lanes = 0;   // products with a zero operand (padding of the last vector not counted)
-  int64_t vanished = 0;     // products of non-zero operands under the accumulator's LSB
-};
 
 enum class Path { permute8, permute16, rows, row_planes, lookup32, lookup64 };
 constexpr int kPaths = 6;
 
-// A validated datapath with its tables, shared by all products of a call.
+// A validated datapath with its tables, shared by all products on it.
 class Engine {
  public:
   explicit Engine(const Datapath& datapath);
@@ -46,8 +22,8 @@ class Engine {
 
   // Which kernels a product of this size takes.
   Path path(int64_t left_rows, int64_t right_rows) const;
-  // Runs a batch of products of equal shape. `accumulators` asks for int32 accumulators instead of float32.
-  void run(const std::vector<Product>& batch, bool accumulators, Counters* counters) const;
+  // `accumulators` asks for int32 accumulators instead of float32; counters are added to.
+  void run(const Product& product, bool accumulators, Counters* counters) const;
 
  private:
   struct Tables;
@@ -56,7 +32,7 @@ class Engine {
 };
 
 const char* path_name(Path path);
-// How many batches of products each path has run in this process.
+// How many products each path has run in this process.
 std::array<int64_t, kPaths> path_runs();
 
 }  // namespace lns::cpu

@@ -3,15 +3,10 @@
 
 #include "core/madam.h"
 #include "core/rescale.h"
-#include "cpu/operand.h"
+#include "core/slices.h"
+#include "products/operand.h"
 
 namespace lns::cpu {
-
-// A contiguous tensor seen as (outer, slices, inner) with one scale per slice; slices = 1 is one scale per tensor.
-struct Slices {
-  int64_t outer, slices, inner;
-  int64_t numel() const { return outer * slices * inner; }
-};
 
 // Codes and scales of x. `scale` has `slices` entries.
 void quantize(const Quantizer& q, const RandomState& random, const float* x, const Slices& s, void* codes,

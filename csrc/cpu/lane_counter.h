@@ -7,6 +7,7 @@
 
 #include "cpu/dot_products.h"
 #include "cpu/parallel.h"
+#include "cpu/reader.h"
 #include "cpu/scratch.h"
 
 namespace lns::cpu {
@@ -15,8 +16,10 @@ namespace lns::cpu {
 // O(K * rows * columns). Several k share a pass over the operands, as many as keep the histograms in cache.
 class LaneCounter {
  public:
-  LaneCounter(const Product& p, const Datapath& d)
+  LaneCounter(const Product& p, const Datapath& d, const Reader& left, const Reader& right)
       : p_(p),
+        left_(left),
+        right_(right),
         levels_(d.format.e_max() + 1),
         first_visible_(d.first_visible_product()),
         depth_(std::clamp<int64_t>(8192 / levels_, 1, 32)) {}
@@ -31,7 +34,7 @@ class LaneCounter {
         const int64_t depth = std::min(depth_, p_.k - k0);
         std::fill(at_most.begin(), at_most.end(), 0);
         std::fill(nonzero.begin(), nonzero.end(), 0);
-        for_lanes(p_.left, tile, k0, depth, [&](int64_t d, int e) { ++at_most[d * levels_ + e]; });
+        for_lanes(p_.left, left_, tile, k0, depth, [&](int64_t d, int e) { ++at_most[d * levels_ + e]; });
         for (int64_t d = 0; d < depth; ++d) {
           int64_t* histogram = &at_most[d * levels_];
           nonzero[d] = p_.left.rows - histogram[0];
@@ -39,7 +42,7 @@ class LaneCounter {
           for (int64_t e = 1; e < levels_; ++e) histogram[e] += histogram[e - 1];
         }
         int64_t pairs = 0;
-        for_lanes(p_.right, tile, k0, depth, [&](int64_t d, int e) {
+        for_lanes(p_.right, right_, tile, k0, depth, [&](int64_t d, int e) {
           if (e == 0) return;
           pairs += nonzero[d];
           const int64_t limit = std::clamp<int64_t>(first_visible_ - 1 - e, 0, levels_ - 1);
@@ -59,12 +62,12 @@ class LaneCounter {
 
   // Calls body(d, exponent) for every row of a side at k0 + d.
   template <typename Body>
-  static void for_lanes(const Side& side, std::vector<int16_t>& tile, int64_t k0, int64_t depth, Body body) {
+  static void for_lanes(const Side& side, const Reader& reader, std::vector<int16_t>& tile, int64_t k0, int64_t depth, Body body) {
     for (int64_t r0 = 0; r0 < side.rows; r0 += kChunk) {
       const int64_t n = std::min(kChunk, side.rows - r0);
-      const bool by_rows = side.operand->rows_are_contiguous();
+      const bool by_rows = side.operand.rows_are_contiguous();
       const TileStrides strides = by_rows ? TileStrides{1, kChunk} : TileStrides{depth, 1};
-      side.operand->fill(tile.data(), strides, r0, n, k0, depth);
+      reader.fill(tile.data(), strides, r0, n, k0, depth);
       for (int64_t d = 0; d < depth; ++d)
         for (int64_t r = 0; r < n; ++r) {
           const int lane = tile[r * strides.row + d * strides.depth];
@@ -74,6 +77,7 @@ class LaneCounter {
   }
 
   const Product& p_;
+  const Reader &left_, &right_;
   int64_t levels_;
   int64_t first_visible_;
   int64_t depth_;

@@ -13,7 +13,7 @@
 
 #include "core/datapath.h"
 #include "core/philox.h"
-#include "cpu/elementwise.h"
+#include "core/slices.h"
 
 namespace lns::ops {
 
@@ -65,17 +65,22 @@ inline const QuantizerTables& quantizer_tables(int gamma) {
   return cache.get(gamma, [&] { return std::make_unique<const QuantizerTables>(gamma); });
 }
 
-inline RandomState random_state(const std::optional<Tensor>& rng) {
-  if (!rng) return {0, 0, 0};
+// Kernels of a device reach its own memory only.
+inline void check_device(const Tensor& t, const Tensor& like, const char* name) {
+  STD_TORCH_CHECK(t.is_cuda() == like.is_cuda() && t.get_device_index() == like.get_device_index(), name,
+                  " must be on the device of the first tensor");
+}
+
+inline void check_rng(const std::optional<Tensor>& rng, const Tensor& like) {
+  if (!rng) return;
   STD_TORCH_CHECK(rng->scalar_type() == ScalarType::Long && rng->numel() == 3 && rng->is_contiguous(),
                   "rng must be a contiguous int64 tensor [seed, step, tensor id]");
-  const int64_t* v = rng->const_data_ptr<int64_t>();
-  return {static_cast<uint64_t>(v[0]), static_cast<uint32_t>(v[1]), static_cast<uint32_t>(v[2])};
+  check_device(*rng, like, "rng");
 }
 
 // The slices of `dim`, or the whole tensor.
-inline cpu::Slices slices_of(const Tensor& x, std::optional<int64_t> dim) {
-  cpu::Slices s = {1, 1, x.numel()};
+inline Slices slices_of(const Tensor& x, std::optional<int64_t> dim) {
+  Slices s = {1, 1, x.numel()};
   if (!dim) return s;
   STD_TORCH_CHECK(*dim >= 0 && *dim < x.dim(), "dim out of range");
   s = {1, x.size(*dim), 1};
@@ -85,8 +90,9 @@ inline cpu::Slices slices_of(const Tensor& x, std::optional<int64_t> dim) {
 }
 
 // The slices along which a scale of x's rank varies.
-inline cpu::Slices slices_of_scale(const Tensor& x, const Tensor& scale) {
+inline Slices slices_of_scale(const Tensor& x, const Tensor& scale) {
   check_float(scale, "scale");
+  check_device(scale, x, "scale");
   if (scale.numel() == 1) return slices_of(x, std::nullopt);
   STD_TORCH_CHECK(scale.dim() == x.dim(), "scale must be 0-d or of the tensor's rank");
   std::optional<int64_t> dim;

@@ -7,10 +7,11 @@
 #include <random>
 #include <vector>
 
-#include "cpu/convolution.h"
+#include "cpu/dot_products.h"
 #include "cpu/elementwise.h"
 #include "cpu/kernels.h"
 #include "cpu/parallel.h"
+#include "products/convolution.h"
 
 namespace lns::cpu {
 void parallel_for(int64_t n, int64_t, const std::function<void(int64_t, int64_t)>& body) {
@@ -73,9 +74,9 @@ void test_products(const Datapath& d, int64_t m, int64_t n, int64_t k) {
   std::vector<int32_t> out(m * n);
   Counters counters;
   const Product product = {
-      {strided_operand(a.view(), k, Axis::flat(k, 1)), m, Axis::flat(m, n), &one, Axis::flat(m, 0)},
-      {strided_operand(b.view(), 1, Axis::flat(k, n)), n, Axis::flat(n, 1), &one, Axis::flat(n, 0)}, k, out.data()};
-  Engine(d).run({product}, true, &counters);
+      {Operand::strided(a.view(), k, Axis::flat(k, 1)), m, Axis::flat(m, n), &one, Axis::flat(m, 0)},
+      {Operand::strided(b.view(), 1, Axis::flat(k, n)), n, Axis::flat(n, 1), &one, Axis::flat(n, 0)}, k, out.data(), {}};
+  Engine(d).run(product, true, &counters);
   for (int64_t i = 0; i < m; ++i)
     for (int64_t j = 0; j < n; ++j) {
       std::vector<int> row, column;
@@ -89,7 +90,7 @@ void test_products(const Datapath& d, int64_t m, int64_t n, int64_t k) {
 }
 
 void test_convolutions(const Format& f) {
-  const Datapath d = {f, 32, f.gamma, 8, 24, default_acc_lsb(f, 24, 5), Alignment::truncate, Overflow::saturate};
+  const Datapath d = {f, 3, f.gamma, 8, 24, default_acc_lsb(f, 24, 5), Alignment::truncate, Overflow::saturate};
   const ConvShape s = {2, 4, 7, 5, 6, 3, 2, 4, 4, 2, 2, 1, 2, 1, 2, 2};
   const Codes x(f, 2 * 4 * 7 * 5), w(f, 6 * 2 * 3 * 2), dy(f, 2 * 6 * 4 * 4);
   const float one = 1.0f;
@@ -97,9 +98,11 @@ void test_convolutions(const Format& f) {
   std::vector<float> y(2 * 6 * 4 * 4, NAN), dx(2 * 4 * 7 * 5, NAN), dw(6 * 2 * 3 * 2, NAN);
   Counters counters;
   const Engine engine(d);
-  conv_forward(engine, s, operand(x), operand(w), y.data(), false, &counters);
-  conv_input_gradient(engine, s, operand(dy), operand(w), dx.data(), false, &counters);
-  conv_weight_gradient(engine, s, operand(dy), operand(x), dw.data(), false, &counters);
+  engine.run(conv_forward(s, operand(x), operand(w), y.data()), false, &counters);
+  for (const bool count : {true, false})
+    for (const Product& phase : conv_input_gradient(s, operand(dy), operand(w), dx.data(), 3, count))
+      engine.run(phase, false, &counters);
+  engine.run(conv_weight_gradient(s, operand(dy), operand(x), dw.data()), false, &counters);
   for (const auto* v : {&y, &dx, &dw})
     for (const float value : *v) CHECK(!std::isnan(value));  // every element was written
 }

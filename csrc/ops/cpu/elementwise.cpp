@@ -1,102 +1,57 @@
-// CPU implementations of the elementwise operators.
+// The CPU's elementwise kernels behind the operators.
 #include "cpu/elementwise.h"
 
-#include <torch/csrc/stable/library.h>
-
-#include "ops/arguments.h"
+#include "ops/elementwise.h"
 
 namespace lns::ops {
 
 namespace {
 
-using torch::stable::contiguous;
+RandomState random_state(const Rng& rng) {
+  if (!rng) return {0, 0, 0};
+  const int64_t* v = rng->const_data_ptr<int64_t>();
+  return {static_cast<uint64_t>(v[0]), static_cast<uint32_t>(v[1]), static_cast<uint32_t>(v[2])};
+}
 
-std::tuple<Tensor, Tensor> quantize(Tensor x, int64_t bits, int64_t gamma, std::optional<int64_t> dim, int64_t rounding,
-                                    int64_t underflow, std::optional<Tensor> rng) {
-  check_float(x, "x");
-  const Format f = make_format(bits, gamma);
-  const Quantizer q = quantizer_tables(f.gamma).view(f, static_cast<Rounding>(rounding), static_cast<Underflow>(underflow));
-  const Tensor source = contiguous(x);
-  Tensor codes = new_tensor(x, sizes_of(x), code_type(f));
-  std::vector<int64_t> scale_sizes;
-  if (dim) {
-    scale_sizes.assign(x.dim(), 1);
-    scale_sizes[*dim] = x.size(*dim);
+Quantizer view(const QuantizerChoice& q) { return quantizer_tables(q.format.gamma).view(q.format, q.rounding, q.underflow); }
+
+struct Cpu {
+  static void quantize(const QuantizerChoice& q, const Rng& rng, const Tensor& x, const Slices& s, Tensor& codes,
+                       Tensor& scale) {
+    cpu::quantize(view(q), random_state(rng), x.const_data_ptr<float>(), s, codes.mutable_data_ptr(),
+                  scale.mutable_data_ptr<float>());
   }
-  Tensor scale = new_tensor(x, scale_sizes, ScalarType::Float);
-  cpu::quantize(q, random_state(rng), source.const_data_ptr<float>(), slices_of(x, dim), codes.mutable_data_ptr(),
-                scale.mutable_data_ptr<float>());
-  return {codes, scale};
-}
-
-Tensor dequantize(Tensor codes, Tensor scale, int64_t bits, int64_t gamma) {
-  const Format f = make_format(bits, gamma);
-  check_codes(codes, f, "codes");
-  const cpu::Slices s = slices_of_scale(codes, scale);
-  const Tensor source = contiguous(codes), scales = contiguous(scale);
-  Tensor out = new_tensor(codes, sizes_of(codes), ScalarType::Float);
-  cpu::dequantize({source.const_data_ptr(), f}, quantizer_tables(f.gamma), scales.const_data_ptr<float>(), s,
-                  out.mutable_data_ptr<float>());
-  return out;
-}
-
-Tensor rescale(Tensor codes, Tensor scale, Tensor new_scale, int64_t bits, int64_t gamma, int64_t underflow,
-               std::optional<Tensor> rng) {
-  const Format f = make_format(bits, gamma);
-  check_codes(codes, f, "codes");
-  STD_TORCH_CHECK(scale.numel() == new_scale.numel(), "scale and new_scale must have the same shape");
-  const cpu::Slices s = slices_of_scale(codes, scale);
-  check_float(new_scale, "new_scale");
-  const Quantizer q = quantizer_tables(f.gamma).view(f, Rounding::nearest, static_cast<Underflow>(underflow));
-  const Tensor source = contiguous(codes), from = contiguous(scale), to = contiguous(new_scale);
-  Tensor out = new_tensor(codes, sizes_of(codes), code_type(f));
-  cpu::rescale(q, random_state(rng), source.const_data_ptr(), from.const_data_ptr<float>(), to.const_data_ptr<float>(),
-               s, out.mutable_data_ptr());
-  return out;
-}
-
-std::tuple<Tensor, Tensor> forward_codes(Tensor codes, Tensor scale, int64_t update_bits, int64_t update_gamma,
-                                         int64_t bits, int64_t gamma) {
-  const Format update = make_format(update_bits, update_gamma), forward = make_format(bits, gamma);
-  check_codes(codes, update, "codes");
-  STD_TORCH_CHECK(update.gamma >= forward.gamma, "the update format's gamma must be at least the forward format's");
-  const cpu::Slices s = slices_of_scale(codes, scale);
-  const Tensor source = contiguous(codes), scales = contiguous(scale);
-  Tensor out = new_tensor(codes, sizes_of(codes), code_type(forward));
-  Tensor out_scale = new_tensor(codes, sizes_of(scale), ScalarType::Float);
-  cpu::forward_codes(forward, {source.const_data_ptr(), update}, scales.const_data_ptr<float>(), s,
-                     out.mutable_data_ptr(), out_scale.mutable_data_ptr<float>());
-  return {out, out_scale};
-}
-
-void madam_step(Tensor codes, Tensor moment, Tensor grad, Tensor scale, Tensor cap, Tensor hyper, int64_t bits,
-                int64_t gamma, bool stochastic, std::optional<Tensor> rng) {
-  const Format f = make_format(bits, gamma);
-  check_codes(codes, f, "codes");
-  check_float(moment, "moment");
-  check_float(grad, "grad");
-  check_float(cap, "cap");
-  check_float(hyper, "hyper");
-  STD_TORCH_CHECK(codes.is_contiguous() && moment.is_contiguous(), "codes and moment must be contiguous");
-  STD_TORCH_CHECK(moment.numel() == codes.numel() && grad.numel() == codes.numel() && cap.numel() == scale.numel() &&
-                      hyper.numel() == 5,
-                  "moment and grad must have the shape of codes, cap that of scale, and hyper 5 entries");
-  const Quantizer q = quantizer_tables(f.gamma).view(f, Rounding::nearest, Underflow::clamp);
-  const Tensor g = contiguous(grad), h = contiguous(hyper), scales = contiguous(scale), caps = contiguous(cap);
-  const float* v = h.const_data_ptr<float>();
-  cpu::madam_step(q, {v[0], v[1], v[2], v[3], v[4], stochastic}, random_state(rng), codes.mutable_data_ptr(),
-                  scales.const_data_ptr<float>(), g.const_data_ptr<float>(), moment.mutable_data_ptr<float>(),
-                  caps.const_data_ptr<float>(), slices_of_scale(codes, scale));
-}
+  static void dequantize(const Format& f, const Tensor& codes, const Tensor& scale, const Slices& s, Tensor& out) {
+    cpu::dequantize({codes.const_data_ptr(), f}, quantizer_tables(f.gamma), scale.const_data_ptr<float>(), s,
+                    out.mutable_data_ptr<float>());
+  }
+  static void rescale(const QuantizerChoice& q, const Rng& rng, const Tensor& codes, const Tensor& from, const Tensor& to,
+                      const Slices& s, Tensor& out) {
+    cpu::rescale(view(q), random_state(rng), codes.const_data_ptr(), from.const_data_ptr<float>(),
+                 to.const_data_ptr<float>(), s, out.mutable_data_ptr());
+  }
+  static void forward_codes(const Format& forward, const Format& update, const Tensor& codes, const Tensor& scale,
+                            const Slices& s, Tensor& out, Tensor& out_scale) {
+    cpu::forward_codes(forward, {codes.const_data_ptr(), update}, scale.const_data_ptr<float>(), s, out.mutable_data_ptr(),
+                       out_scale.mutable_data_ptr<float>());
+  }
+  static void madam_step(const Format& f, bool stochastic, const Rng& rng, Tensor& codes, const Tensor& scale,
+                         const Tensor& grad, Tensor& moment, const Tensor& cap, const Tensor& hyper, const Slices& s) {
+    const float* v = hyper.const_data_ptr<float>();
+    cpu::madam_step(view({f, Rounding::nearest, Underflow::clamp}), {v[0], v[1], v[2], v[3], v[4], stochastic},
+                    random_state(rng), codes.mutable_data_ptr(), scale.const_data_ptr<float>(),
+                    grad.const_data_ptr<float>(), moment.mutable_data_ptr<float>(), cap.const_data_ptr<float>(), s);
+  }
+};
 
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(lns_sim, CPU, m) {
-  m.impl("quantize", TORCH_BOX(&quantize));
-  m.impl("dequantize", TORCH_BOX(&dequantize));
-  m.impl("rescale", TORCH_BOX(&rescale));
-  m.impl("forward_codes", TORCH_BOX(&forward_codes));
-  m.impl("madam_step", TORCH_BOX(&madam_step));
+  m.impl("quantize", TORCH_BOX(&quantize<Cpu>));
+  m.impl("dequantize", TORCH_BOX(&dequantize<Cpu>));
+  m.impl("rescale", TORCH_BOX(&rescale<Cpu>));
+  m.impl("forward_codes", TORCH_BOX(&forward_codes<Cpu>));
+  m.impl("madam_step", TORCH_BOX(&madam_step<Cpu>));
 }
 
 }  // namespace lns::ops

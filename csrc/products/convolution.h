@@ -1,9 +1,9 @@
-// The three passes of a 2-D convolution as dot products over patches that are never stored.
+// The three passes of a 2-D convolution as products over patches that are never stored.
 #pragma once
 
-#include "cpu/dot_products.h"
+#include "products/product.h"
 
-namespace lns::cpu {
+namespace lns {
 
 // Shapes of x (batch, in_channels, height, width), w (out_channels, in_channels/groups, kh, kw), y.
 struct ConvShape {
@@ -23,16 +23,15 @@ struct ConvOperand {
 };
 
 // y = conv(x, w): K is (kh, kw, in channel), channel fastest. Scales: x per image, w per output channel.
-void conv_forward(const Engine& engine, const ConvShape& s, const ConvOperand& x, const ConvOperand& w, void* y,
-                  bool accumulators, Counters* counters);
+Product conv_forward(const ConvShape& s, const ConvOperand& x, const ConvOperand& w, void* y);
 
 // dx from dy and w: K is (kh, kw, out channel), channel fastest; taps that no output used are zero codes.
-// Scales: dy per image, w per input channel (when groups is 1).
-void conv_input_gradient(const Engine& engine, const ConvShape& s, const ConvOperand& dy, const ConvOperand& w,
-                         void* dx, bool accumulators, Counters* counters);
+// Scales: dy per image, w per input channel (when groups is 1). One product per phase of the stride. Where all vectors
+// of `vector_size` lanes lie within a tap, those of unused taps change no sum and are left out, unless lanes are counted.
+std::vector<Product> conv_input_gradient(const ConvShape& s, const ConvOperand& dy, const ConvOperand& w, void* dx,
+                                         int vector_size, bool count);
 
 // dw from dy and x: K is (image, y, x) of the output, x fastest. Scales: dy per output channel, x per input channel.
-void conv_weight_gradient(const Engine& engine, const ConvShape& s, const ConvOperand& dy, const ConvOperand& x,
-                          void* dw, bool accumulators, Counters* counters);
+Product conv_weight_gradient(const ConvShape& s, const ConvOperand& dy, const ConvOperand& x, void* dw);
 
-}  // namespace lns::cpu
+}  // namespace lns

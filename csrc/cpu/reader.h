@@ -1,5 +1,4 @@
-// Operands of dot products. Every GEMM and every pass of a convolution is "all rows of one operand against all rows
-// of another, along a common K"; an Operand knows how to hand out a tile of its rows without ever storing a matrix.
+// Readers of operands: each hands out tiles of an operand's rows without ever storing a matrix.
 #pragma once
 
 #include <algorithm>
@@ -8,35 +7,10 @@
 #include <cstring>
 #include <memory>
 
-#include "core/format.h"
 #include "cpu/tile.h"
+#include "products/operand.h"
 
 namespace lns::cpu {
-
-// An index of up to three levels: i = (outer * middle + m) * inner + n lies at the sum of its levels' strides.
-struct Axis {
-  int64_t inner = 1;
-  int64_t inner_stride = 0;
-  int64_t outer_stride = 0;
-  int64_t middle = 1;
-  int64_t middle_stride = 0;
-
-  static Axis flat(int64_t n, int64_t stride) { return {n > 0 ? n : 1, stride, 0}; }
-  int64_t operator()(int64_t i) const {
-    const int64_t m = i / inner;
-    return i % inner * inner_stride + m % middle * middle_stride + m / middle * outer_stride;
-  }
-  // Calls body(offset of i) for i = first .. first + n - 1, without a division for each.
-  template <typename Body>
-  void walk(int64_t first, int64_t n, Body body) const {
-    while (n > 0) {
-      const int64_t start = first % inner, run = std::min(n, inner - start), base = (*this)(first);
-      for (int64_t i = 0; i < run; ++i) body(base + i * inner_stride);
-      first += run;
-      n -= run;
-    }
-  }
-};
 
 // What the kernels compute on. Row path: sign at bit 7 over a 7-bit exponent. Look-up path: the signed exponent.
 template <typename Lane>
@@ -49,20 +23,18 @@ inline Lane to_lane(const Format& f, int code) {
 }
 
 // Hands out tiles of rows: tile[r, d] = lane of (row0 + r, k0 + d) for r < rows, d < depth.
-class Operand {
+class Reader {
  public:
-  virtual ~Operand() = default;
-  // Are consecutive rows, rather than consecutive K, neighbours in memory? Tiles are filled fastest in that order.
-  virtual bool rows_are_contiguous() const = 0;
+  virtual ~Reader() = default;
   virtual void fill(uint8_t* tile, TileStrides strides, int64_t row0, int64_t rows, int64_t k0, int64_t depth) const = 0;
   virtual void fill(int16_t* tile, TileStrides strides, int64_t row0, int64_t rows, int64_t k0, int64_t depth) const = 0;
 };
 
-// What all operands share: the conversion of a run of codes, and one templated fill_tile behind the two virtual ones.
+// What all readers share: the conversion of a run of codes, and one templated fill_tile behind the two virtual ones.
 template <typename Self, typename Code>
-class OperandOf : public Operand {
+class ReaderOf : public Reader {
  public:
-  explicit OperandOf(const Format& format) : format_(format) {}
+  explicit ReaderOf(const Format& format) : format_(format) {}
 
   void fill(uint8_t* tile, TileStrides strides, int64_t row0, int64_t rows, int64_t k0, int64_t depth) const override {
     static_cast<const Self*>(this)->fill_tile(tile, strides, row0, rows, k0, depth);
@@ -110,12 +82,10 @@ class OperandOf : public Operand {
 
 // Codes at base + row * row_stride + k_axis(k): a matrix of any strides, a convolution's weights, its output gradient.
 template <typename Code>
-class StridedOperand : public OperandOf<StridedOperand<Code>, Code> {
+class StridedReader : public ReaderOf<StridedReader<Code>, Code> {
  public:
-  StridedOperand(const Format& format, const Code* base, int64_t row_stride, const Axis& k_axis)
-      : OperandOf<StridedOperand<Code>, Code>(format), base_(base), row_stride_(row_stride), k_axis_(k_axis) {}
-
-  bool rows_are_contiguous() const override { return row_stride_ == 1 && k_axis_.inner_stride != 1; }
+  StridedReader(const Format& format, const Code* base, int64_t row_stride, const Axis& k_axis)
+      : ReaderOf<StridedReader<Code>, Code>(format), base_(base), row_stride_(row_stride), k_axis_(k_axis) {}
 
   template <typename Lane>
   void fill_tile(Lane* tile, TileStrides strides, int64_t row0, int64_t rows, int64_t k0, int64_t depth) const {
@@ -147,42 +117,13 @@ class StridedOperand : public OperandOf<StridedOperand<Code>, Code> {
   Axis k_axis_;
 };
 
-// The geometry of patches in a batch of images: at tap (i, j) the grid position (y, x) sees the image at
-// (y*grow + i*tap_step + origin) / shrink, and zero outside the image or where the division leaves a rest.
-// A forward pass has grow = stride, tap_step = dilation, origin = -padding, shrink = 1. An input gradient sees the output
-// gradient from every stride-th position: grow = shrink = stride, tap_step = -dilation, origin = padding + phase; so
-// whether the division leaves a rest depends on the tap alone. grow is a multiple of shrink.
-struct PatchAxis {
-  int64_t grid, image, taps;  // extents
-  int64_t grow, tap_step, origin, shrink;
-  int64_t image_stride;
-
-  int64_t position(int64_t grid_index, int64_t tap) const { return grid_index * grow + tap * tap_step + origin; }
-  // The image index seen, or -1.
-  int64_t seen(int64_t grid_index, int64_t tap) const {
-    const int64_t p = position(grid_index, tap);
-    return p >= 0 && p % shrink == 0 && p / shrink < image ? p / shrink : -1;
-  }
-};
-
-struct Patches {
-  PatchAxis y, x;
-  int64_t batch, channels;
-  int64_t batch_stride, channel_stride;
-
-  int64_t positions() const { return batch * y.grid * x.grid; }  // (n, y, x), x fastest
-  int64_t taps() const { return y.taps * x.taps * channels; }    // (i, j, channel), channel fastest
-};
-
 // The patch matrix or its transpose, read straight from the image.
 template <typename Code>
-class PatchOperand : public OperandOf<PatchOperand<Code>, Code> {
+class PatchReader : public ReaderOf<PatchReader<Code>, Code> {
  public:
   // `taps_are_rows`: rows are taps and K runs over positions (weight gradient), instead of the reverse.
-  PatchOperand(const Format& format, const Code* image, const Patches& patches, bool taps_are_rows)
-      : OperandOf<PatchOperand<Code>, Code>(format), image_(image), p_(patches), taps_are_rows_(taps_are_rows) {}
-
-  bool rows_are_contiguous() const override { return !taps_are_rows_; }
+  PatchReader(const Format& format, const Code* image, const Patches& patches, bool taps_are_rows)
+      : ReaderOf<PatchReader<Code>, Code>(format), image_(image), p_(patches), taps_are_rows_(taps_are_rows) {}
 
   template <typename Lane>
   void fill_tile(Lane* tile, TileStrides strides, int64_t row0, int64_t rows, int64_t k0, int64_t depth) const {
@@ -274,27 +215,18 @@ class PatchOperand : public OperandOf<PatchOperand<Code>, Code> {
   bool taps_are_rows_;
 };
 
-// Codes in memory: uint8 for formats of up to 8 bits, int16 above.
-struct CodeView {
-  const void* data;
-  Format format;
-
-  bool wide() const { return format.bits > 8; }
-  CodeView at(int64_t offset) const {
-    return {static_cast<const char*>(data) + offset * (wide() ? sizeof(int16_t) : sizeof(uint8_t)), format};
-  }
-};
-
-inline std::shared_ptr<const Operand> strided_operand(const CodeView& v, int64_t row_stride, const Axis& k_axis) {
-  if (v.wide())
-    return std::make_shared<StridedOperand<int16_t>>(v.format, static_cast<const int16_t*>(v.data), row_stride, k_axis);
-  return std::make_shared<StridedOperand<uint8_t>>(v.format, static_cast<const uint8_t*>(v.data), row_stride, k_axis);
+template <typename Code>
+std::unique_ptr<const Reader> new_reader(const Operand& o, const Code* codes) {
+  if (o.kind == Operand::Kind::strided)
+    return std::make_unique<StridedReader<Code>>(o.codes.format, codes, o.row_stride, o.k_axis);
+  return std::make_unique<PatchReader<Code>>(o.codes.format, codes, o.patches, o.kind == Operand::Kind::taps);
 }
 
-inline std::shared_ptr<const Operand> patch_operand(const CodeView& v, const Patches& patches, bool taps_are_rows) {
-  if (v.wide())
-    return std::make_shared<PatchOperand<int16_t>>(v.format, static_cast<const int16_t*>(v.data), patches, taps_are_rows);
-  return std::make_shared<PatchOperand<uint8_t>>(v.format, static_cast<const uint8_t*>(v.data), patches, taps_are_rows);
+// Reads an operand whose codes begin `offset` elements further on.
+inline std::unique_ptr<const Reader> new_reader(const Operand& o, int64_t offset) {
+  const CodeView codes = o.codes.at(offset);
+  if (codes.wide()) return new_reader(o, static_cast<const int16_t*>(codes.data));
+  return new_reader(o, static_cast<const uint8_t*>(codes.data));
 }
 
 }  // namespace lns::cpu

@@ -1,0 +1,14 @@
+// How scales lie over a tensor.
+#pragma once
+
+#include <cstdint>
+
+namespace lns {
+
+// A contiguous tensor seen as (outer, slices, inner) with one scale per slice; slices = 1 is one scale per tensor.
+struct Slices {
+  int64_t outer, slices, inner;
+  int64_t numel() const { return outer * slices * inner; }
+};
+
+}  // namespace lns
