@@ -3,12 +3,14 @@
 
 #include <cstdint>
 
+#include "core/macros.h"
+
 namespace lns {
 
 // A contiguous tensor seen as (outer, slices, inner) with one scale per slice; slices = 1 is one scale per tensor.
 struct Slices {
   int64_t outer, slices, inner;
-  int64_t numel() const { return outer * slices * inner; }
+  LNS_HD int64_t numel() const { return outer * slices * inner; }
 };
 
 }  // namespace lns

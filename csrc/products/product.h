@@ -45,7 +45,7 @@ struct Batch {
     sizes[dims] = size;
     strides[dims++] = stride;
   }
-  int64_t count() const {
+  LNS_HD int64_t count() const {
     int64_t n = 1;
     for (int d = 0; d < dims; ++d) n *= sizes[d];
     return n;

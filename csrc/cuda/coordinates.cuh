@@ -1,0 +1,79 @@
+// Where the code of (row, k) of an operand lies, as two halves that only need to be added: one of the row, one of k.
+#pragma once
+
+#include "products/operand.h"
+
+namespace lns::cuda {
+
+// Adding a row's and a k's gives an element's offset, and its place in the image (0, 0 without one).
+struct Coordinates {
+  int64_t offset;
+  int y, x;
+};
+constexpr int kOutside = -(1 << 30);  // a coordinate that is in no image, whatever is added
+
+struct Extent {
+  unsigned y, x;
+};
+
+__device__ inline Extent extent(const Operand& o) {
+  if (o.kind == Operand::Kind::strided) return {1, 1};
+  return {static_cast<unsigned>(o.patches.y.image), static_cast<unsigned>(o.patches.x.image)};
+}
+
+__device__ inline bool inside(const Extent& e, const Coordinates& a, const Coordinates& b) {
+  return static_cast<unsigned>(a.y + b.y) < e.y && static_cast<unsigned>(a.x + b.x) < e.x;
+}
+
+// Rows, K and their levels stay below 2^31 (checked before the launch): 32-bit divisions.
+__device__ inline int64_t axis_offset(const Axis& a, unsigned i) {
+  const unsigned inner = static_cast<unsigned>(a.inner), middle = static_cast<unsigned>(a.middle);
+  const unsigned m = i / inner;
+  return i % inner * a.inner_stride + m % middle * a.middle_stride + m / middle * a.outer_stride;
+}
+
+__device__ inline Coordinates position_coordinates(const Patches& p, unsigned i) {
+  const unsigned columns = static_cast<unsigned>(p.x.grid), lines = static_cast<unsigned>(p.y.grid);
+  const int x = static_cast<int>(i % columns) * static_cast<int>(p.x.grow / p.x.shrink);
+  const int y = static_cast<int>(i / columns % lines) * static_cast<int>(p.y.grow / p.y.shrink);
+  const unsigned n = i / columns / lines;
+  return {n * p.batch_stride + y * p.y.image_stride + x * p.x.image_stride, y, x};
+}
+
+__device__ inline int tap_position(const PatchAxis& a, unsigned tap) {
+  const int p = static_cast<int>(tap) * static_cast<int>(a.tap_step) + static_cast<int>(a.origin);
+  const int shrink = static_cast<int>(a.shrink);
+  return p % shrink == 0 ? p / shrink : kOutside;
+}
+
+__device__ inline Coordinates tap_coordinates(const Patches& p, unsigned i) {
+  const unsigned channels = static_cast<unsigned>(p.channels), columns = static_cast<unsigned>(p.x.taps);
+  const unsigned tap = i / channels;
+  const int y = tap_position(p.y, tap / columns), x = tap_position(p.x, tap % columns);
+  return {i % channels * p.channel_stride + y * p.y.image_stride + x * p.x.image_stride, y, x};
+}
+
+__device__ inline Coordinates row_coordinates(const Operand& o, int64_t row, int64_t rows) {
+  if (row >= rows) return {0, kOutside, kOutside};
+  const unsigned i = static_cast<unsigned>(row);
+  if (o.kind == Operand::Kind::strided) return {i * o.row_stride, 0, 0};
+  return o.kind == Operand::Kind::positions ? position_coordinates(o.patches, i) : tap_coordinates(o.patches, i);
+}
+
+__device__ inline Coordinates k_coordinates(const Operand& o, int64_t k, int64_t end) {
+  if (k >= end) return {0, kOutside, kOutside};
+  const unsigned i = static_cast<unsigned>(k);
+  if (o.kind == Operand::Kind::strided) return {axis_offset(o.k_axis, i), 0, 0};
+  return o.kind == Operand::Kind::positions ? tap_coordinates(o.patches, i) : position_coordinates(o.patches, i);
+}
+
+__device__ inline int load_code(const CodeView& codes, int64_t at) {
+  return codes.wide() ? static_cast<const int16_t*>(codes.data)[at] : static_cast<const uint8_t*>(codes.data)[at];
+}
+
+// A code, or 0 outside the image or the operand.
+__device__ inline int load_code(const CodeView& codes, const Extent& e, const Coordinates& row, const Coordinates& k) {
+  return inside(e, row, k) ? load_code(codes, row.offset + k.offset) : 0;
+}
+
+}  // namespace lns::cuda

@@ -1,0 +1,397 @@
+// One thread takes four neighbouring elements at a time, in wide loads where the tensors' addresses allow.
+#include "cuda/elementwise.h"
+
+#include <algorithm>
+
+#include "cuda/check.h"
+
+namespace lns::cuda {
+
+namespace {
+
+constexpr int kThreads = 256;
+constexpr int kPack = 4;             // elements of a thread at a time
+constexpr int kBlocksPerSm = 8;
+constexpr int64_t kLongRun = 1024;   // elements of one scale in a row that are worth a block
+
+int64_t full_grid(const Launch& at) {
+  int multiprocessors;
+  check(cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, at.device), "device attribute");
+  return int64_t{multiprocessors} * kBlocksPerSm;
+}
+
+unsigned scale_blocks(const Slices& s) { return static_cast<unsigned>(std::clamp<int64_t>((s.slices + kThreads - 1) / kThreads, 1, 1024)); }
+
+bool aligned(const void* p, size_t element) { return reinterpret_cast<uintptr_t>(p) % (kPack * element) == 0; }
+
+template <typename T>
+struct alignas(kPack * sizeof(T)) Pack {
+  T at[kPack];
+};
+
+// Four elements from `first`, or as many as there are; one load or store where `wide`.
+template <typename T>
+__device__ inline Pack<T> load(const T* from, int64_t first, int64_t n, bool wide) {
+  if (wide && first + kPack <= n) return *reinterpret_cast<const Pack<T>*>(from + first);
+  Pack<T> p{};
+#pragma unroll
+  for (int j = 0; j < kPack; ++j)
+    if (first + j < n) p.at[j] = from[first + j];
+  return p;
+}
+template <typename T>
+__device__ inline void store(T* to, int64_t first, int64_t n, bool wide, const Pack<T>& p) {
+  if (wide && first + kPack <= n) {
+    *reinterpret_cast<Pack<T>*>(to + first) = p;
+    return;
+  }
+#pragma unroll
+  for (int j = 0; j < kPack; ++j)
+    if (first + j < n) to[first + j] = p.at[j];
+}
+
+// Body: init(slice) once for every run of one slice that a thread meets, then four(first, n) or fewer elements.
+template <typename Body>
+__global__ void __launch_bounds__(kThreads) for_packs(Slices s, Body body) {
+  const int64_t n = s.numel(), step = int64_t{gridDim.x} * kThreads * kPack;
+  int64_t slice = -1;
+  if (s.slices == 1) body.enter(slice = 0);
+  for (int64_t first = (int64_t{blockIdx.x} * kThreads + threadIdx.x) * kPack; first < n; first += step) {
+    if (s.slices == 1) {
+      body.pack(first, n);
+      continue;
+    }
+    for (int64_t i = first; i < min(first + kPack, n); ++i) {
+      const int64_t now = i / s.inner % s.slices;
+      if (now != slice) body.enter(slice = now);
+      body.one(i);
+    }
+  }
+}
+
+template <typename Body>
+void run(const Slices& s, const Body& body, const Launch& at) {
+  const int64_t n = s.numel();
+  if (n == 0) return;
+  const int64_t blocks = std::min((n + kThreads * kPack - 1) / (kThreads * kPack), full_grid(at));
+  for_packs<<<static_cast<unsigned>(blocks), kThreads, 0, at.stream>>>(s, body);
+  check(cudaGetLastError(), "elementwise kernel");
+}
+
+template <typename Body>
+void with_code_type(const Format& f, Body body) {
+  if (f.bits > 8)
+    body(int16_t{});
+  else
+    body(uint8_t{});
+}
+
+__device__ inline RandomState random_state(const int64_t* rng) {
+  if (!rng) return {0, 0, 0};
+  return {static_cast<uint64_t>(rng[0]), static_cast<uint32_t>(rng[1]), static_cast<uint32_t>(rng[2])};
+}
+
+// ---- The largest value of every slice, by unsigned comparison.
+
+// Blocks walk long runs of one slice.
+template <typename Value>
+__global__ void __launch_bounds__(kThreads) top_of_runs(Slices s, int64_t blocks_per_run, Value value, uint32_t* top) {
+  const int64_t run = blockIdx.x / blocks_per_run, part = blockIdx.x % blocks_per_run, begin = run * s.inner;
+  uint32_t largest = 0;
+  for (int64_t i = (part * kThreads + threadIdx.x) * kPack; i < s.inner; i += blocks_per_run * kThreads * kPack)
+    largest = max(largest, value.pack(begin, i, s.inner));
+  largest = __reduce_max_sync(0xffffffffu, largest);
+  __shared__ uint32_t of_warp[kThreads / 32];
+  if (threadIdx.x % 32 == 0) of_warp[threadIdx.x / 32] = largest;
+  __syncthreads();
+  if (threadIdx.x < 32) {
+    largest = __reduce_max_sync(0xffffffffu, threadIdx.x < kThreads / 32 ? of_warp[threadIdx.x] : 0);
+    if (threadIdx.x == 0 && largest != 0) atomicMax(top + run % s.slices, largest);
+  }
+}
+
+// Threads walk columns of the (outer, slices * inner) matrix.
+template <typename Value>
+__global__ void __launch_bounds__(kThreads) top_of_columns(Slices s, Value value, uint32_t* top) {
+  const int64_t columns = s.slices * s.inner;
+  for (int64_t c = int64_t{blockIdx.x} * kThreads + threadIdx.x; c < columns; c += int64_t{gridDim.x} * kThreads) {
+    uint32_t largest = 0;
+    for (int64_t o = blockIdx.y; o < s.outer; o += gridDim.y) largest = max(largest, value.one(o * columns + c));
+    if (largest != 0) atomicMax(top + c / s.inner, largest);
+  }
+}
+
+template <typename Value>
+uint32_t* top_of_slices(const Slices& whole, const Value& value, const Launch& at) {
+  Slices s = whole;
+  auto* top = static_cast<uint32_t*>(at.allocate(std::max<int64_t>(s.slices, 1) * sizeof(uint32_t)));
+  check(cudaMemsetAsync(top, 0, std::max<int64_t>(s.slices, 1) * sizeof(uint32_t), at.stream), "memset");
+  if (s.numel() == 0) return top;
+  if (s.slices == 1) s = {1, 1, s.numel()};
+  const int64_t most = full_grid(at);
+  if (s.inner >= kLongRun) {
+    const int64_t runs = s.outer * s.slices, each = (s.inner + kThreads * kPack - 1) / (kThreads * kPack);
+    const int64_t blocks_per_run = std::max<int64_t>(1, std::min(each, most / runs));
+    top_of_runs<<<static_cast<unsigned>(runs * blocks_per_run), kThreads, 0, at.stream>>>(s, blocks_per_run, value, top);
+  } else {
+    const int64_t across = std::min((s.slices * s.inner + kThreads - 1) / kThreads, most);
+    const int64_t down = std::clamp<int64_t>(most / across, 1, std::min<int64_t>(s.outer, 65535));
+    top_of_columns<<<dim3(static_cast<unsigned>(across), static_cast<unsigned>(down)), kThreads, 0, at.stream>>>(s, value, top);
+  }
+  check(cudaGetLastError(), "largest value");
+  return top;
+}
+
+struct Magnitude {
+  const float* x;
+  bool wide;
+  __device__ uint32_t one(int64_t i) const { return float_bits(x[i]) & 0x7fffffffu; }
+  __device__ uint32_t pack(int64_t begin, int64_t i, int64_t n) const {
+    const Pack<float> p = load(x + begin, i, n, wide);
+    uint32_t largest = 0;
+#pragma unroll
+    for (int j = 0; j < kPack; ++j) largest = max(largest, float_bits(p.at[j]) & 0x7fffffffu);
+    return largest;
+  }
+};
+
+template <typename Code>
+struct Exponent {
+  const Code* codes;
+  Format format;
+  __device__ uint32_t one(int64_t i) const { return static_cast<uint32_t>(format.exponent(codes[i])); }
+  __device__ uint32_t pack(int64_t begin, int64_t i, int64_t n) const {
+    uint32_t largest = 0;
+    for (int64_t j = i; j < min(i + kPack, n); ++j) largest = max(largest, one(begin + j));
+    return largest;
+  }
+};
+
+// ---- The kernels' bodies.
+
+__global__ void quantizer_scales(Quantizer q, const uint32_t* top, int64_t slices, float* scale) {
+  for (int64_t i = int64_t{blockIdx.x} * kThreads + threadIdx.x; i < slices; i += int64_t{gridDim.x} * kThreads)
+    scale[i] = bits_float(scale_for(q, top[i]));
+}
+
+template <typename Code>
+struct Quantize {
+  Quantizer q;
+  const int64_t* rng;
+  const float *x, *scale;
+  Code* codes;
+  bool wide;
+  RandomState random;
+  uint32_t bits;
+
+  __device__ void enter(int64_t slice) {
+    random = random_state(rng);
+    bits = float_bits(scale[slice]);
+  }
+  __device__ Code code(float value, int64_t i) const {
+    if (scale_is_nan(bits)) return 0;  // no value survives
+    const bool draws = q.rounding == Rounding::stochastic || q.underflow == Underflow::stochastic;
+    return static_cast<Code>(quantize_one(q, float_bits(value), scale_exponent(bits), draws ? philox_u24(random, i) : 0));
+  }
+  __device__ void one(int64_t i) { codes[i] = code(x[i], i); }
+  __device__ void pack(int64_t first, int64_t n) {
+    const Pack<float> p = load(x, first, n, wide);
+    Pack<Code> c;
+#pragma unroll
+    for (int j = 0; j < kPack; ++j) c.at[j] = code(p.at[j], first + j);
+    store(codes, first, n, wide, c);
+  }
+};
+
+template <typename Code>
+struct Dequantize {
+  Format format;
+  const uint32_t* values;
+  const Code* codes;
+  const float* scale;
+  float* x;
+  bool wide;
+  uint32_t bits;
+
+  __device__ void enter(int64_t slice) { bits = float_bits(scale[slice]); }
+  __device__ void one(int64_t i) { x[i] = dequantize_one(format, values, codes[i], bits); }
+  __device__ void pack(int64_t first, int64_t n) {
+    const Pack<Code> c = load(codes, first, n, wide);
+    Pack<float> p;
+#pragma unroll
+    for (int j = 0; j < kPack; ++j) p.at[j] = dequantize_one(format, values, c.at[j], bits);
+    store(x, first, n, wide, p);
+  }
+};
+
+template <typename Code>
+struct Rescale {
+  Quantizer q;
+  const int64_t* rng;
+  const Code* codes;
+  const float *old_scale, *new_scale;
+  Code* out;
+  bool wide;
+  RandomState random;
+  uint32_t from, to;
+
+  __device__ void enter(int64_t slice) {
+    random = random_state(rng);
+    from = float_bits(old_scale[slice]), to = float_bits(new_scale[slice]);
+  }
+  __device__ Code code(int c, int64_t i) const {
+    if (scale_is_nan(from) || scale_is_nan(to)) return static_cast<Code>(c);
+    const bool draws = q.underflow == Underflow::stochastic;
+    return static_cast<Code>(rescale_code(q, c, scale_exponent(from), scale_exponent(to), draws ? philox_u24(random, i) : 0));
+  }
+  __device__ void one(int64_t i) { out[i] = code(codes[i], i); }
+  __device__ void pack(int64_t first, int64_t n) {
+    Pack<Code> c = load(codes, first, n, wide);
+#pragma unroll
+    for (int j = 0; j < kPack; ++j) c.at[j] = code(c.at[j], first + j);
+    store(out, first, n, wide, c);
+  }
+};
+
+// `top`: the largest exponents, or null where the scale is kept.
+__global__ void forward_scales(Coarsening c, const float* update_scale, const uint32_t* top, int64_t slices, float* scale) {
+  for (int64_t i = int64_t{blockIdx.x} * kThreads + threadIdx.x; i < slices; i += int64_t{gridDim.x} * kThreads) {
+    const uint32_t old = float_bits(update_scale[i]);
+    const int e_top = top ? static_cast<int>(top[i]) : 0;
+    scale[i] = bits_float(scale_is_nan(old) ? kNanBits : scale_bits(forward_scale(c.forward, c.update, c.shift, e_top, scale_exponent(old))));
+  }
+}
+
+template <typename From, typename To>
+struct Coarsen {
+  Coarsening coarsening;
+  const From* codes;
+  const float *update_scale, *scale;
+  To* out;
+  bool wide;
+
+  __device__ void enter(int64_t slice) {
+    const uint32_t from = float_bits(update_scale[slice]), to = float_bits(scale[slice]);
+    coarsening.offset = coarsening.forward.gamma * (scale_is_nan(from) ? 0 : scale_exponent(from) - scale_exponent(to));
+  }
+  __device__ void one(int64_t i) { out[i] = static_cast<To>(coarsen_code(coarsening, codes[i])); }
+  __device__ void pack(int64_t first, int64_t n) {
+    const Pack<From> c = load(codes, first, n, wide);
+    Pack<To> p;
+#pragma unroll
+    for (int j = 0; j < kPack; ++j) p.at[j] = static_cast<To>(coarsen_code(coarsening, c.at[j]));
+    store(out, first, n, wide, p);
+  }
+};
+
+template <typename Code>
+struct Madam {
+  Quantizer q;
+  const float* hyper;
+  bool stochastic;
+  const int64_t* rng;
+  Code* codes;
+  const float *scale, *grad;
+  float* moment;
+  const float* cap;
+  bool wide;
+  RandomState random;
+  MadamStep step;
+  int e_cap;
+
+  __device__ void enter(int64_t slice) {
+    random = random_state(rng);
+    step = {hyper[0], hyper[1], hyper[2], hyper[3], hyper[4], stochastic};
+    e_cap = cap_code(q, cap[slice], float_bits(scale[slice]));
+  }
+  __device__ Code code(int c, float g, float& v, int64_t i) const {
+    v = madam_moment(step, v, g);
+    const float distance = madam_distance(step, v, g);
+    const int by = stochastic ? round_stochastic(distance, philox_u24(random, i)) : round_half_even(distance);
+    return static_cast<Code>(madam_code(q.format, c, by, e_cap));
+  }
+  __device__ void one(int64_t i) { codes[i] = code(codes[i], grad[i], moment[i], i); }
+  __device__ void pack(int64_t first, int64_t n) {
+    Pack<Code> c = load(codes, first, n, wide);
+    const Pack<float> g = load(grad, first, n, wide);
+    Pack<float> v = load(moment, first, n, wide);
+#pragma unroll
+    for (int j = 0; j < kPack; ++j) c.at[j] = code(c.at[j], g.at[j], v.at[j], first + j);
+    store(codes, first, n, wide, c);
+    store(moment, first, n, wide, v);
+  }
+};
+
+}  // namespace
+
+std::vector<int32_t> pack(const QuantizerTables& t) {
+  std::vector<int32_t> all(t.thresholds.begin(), t.thresholds.end());
+  all.insert(all.end(), t.buckets.begin(), t.buckets.end());
+  all.insert(all.end(), t.values.begin(), t.values.end());
+  return all;
+}
+
+Quantizer view(const int32_t* packed, const QuantizerTables& t, const Format& f, Rounding r, Underflow u) {
+  Quantizer q = t.view(f, r, u);
+  q.thresholds = reinterpret_cast<const uint32_t*>(packed);
+  q.buckets = packed + t.thresholds.size();
+  q.values = reinterpret_cast<const uint32_t*>(q.buckets + t.buckets.size());
+  return q;
+}
+
+void quantize(const Quantizer& q, const int64_t* rng, const float* x, const Slices& s, void* codes, float* scale, const Launch& at) {
+  const uint32_t* top = top_of_slices(s, Magnitude{x, aligned(x, sizeof(float))}, at);
+  quantizer_scales<<<scale_blocks(s), kThreads, 0, at.stream>>>(q, top, s.slices, scale);
+  check(cudaGetLastError(), "quantizer_scales");
+  with_code_type(q.format, [&](auto type) {
+    using Code = decltype(type);
+    const bool wide = aligned(x, sizeof(float)) && aligned(codes, sizeof(Code));
+    run(s, Quantize<Code>{q, rng, x, scale, static_cast<Code*>(codes), wide, {}, 0}, at);
+  });
+}
+
+void dequantize(const CodeView& codes, const Quantizer& q, const float* scale, const Slices& s, float* x, const Launch& at) {
+  with_code_type(codes.format, [&](auto type) {
+    using Code = decltype(type);
+    const auto* from = static_cast<const Code*>(codes.data);
+    run(s, Dequantize<Code>{codes.format, q.values, from, scale, x, aligned(x, sizeof(float)) && aligned(from, sizeof(Code)), 0}, at);
+  });
+}
+
+void rescale(const Quantizer& q, const int64_t* rng, const void* codes, const float* old_scale, const float* new_scale,
+             const Slices& s, void* out, const Launch& at) {
+  with_code_type(q.format, [&](auto type) {
+    using Code = decltype(type);
+    const bool wide = aligned(codes, sizeof(Code)) && aligned(out, sizeof(Code));
+    run(s, Rescale<Code>{q, rng, static_cast<const Code*>(codes), old_scale, new_scale, static_cast<Code*>(out), wide, {}, 0, 0}, at);
+  });
+}
+
+void forward_codes(const Format& forward, const CodeView& update, const float* update_scale, const Slices& s, void* codes,
+                   float* scale, const Launch& at) {
+  const int shift = log2_exact(update.format.gamma) - log2_exact(forward.gamma);
+  with_code_type(update.format, [&](auto from_type) {
+    with_code_type(forward, [&](auto to_type) {
+      using From = decltype(from_type);
+      using To = decltype(to_type);
+      const auto* from = static_cast<const From*>(update.data);
+      const uint32_t* top = spans_fewer_octaves(forward, update.format) ? top_of_slices(s, Exponent<From>{from, update.format}, at) : nullptr;
+      const bool wide = aligned(from, sizeof(From)) && aligned(codes, sizeof(To));
+      const Coarsening coarsening = {update.format, forward, shift, 0};
+      forward_scales<<<scale_blocks(s), kThreads, 0, at.stream>>>(coarsening, update_scale, top, s.slices, scale);
+      check(cudaGetLastError(), "forward_scales");
+      run(s, Coarsen<From, To>{coarsening, from, update_scale, scale, static_cast<To*>(codes), wide}, at);
+    });
+  });
+}
+
+void madam_step(const Quantizer& q, const float* hyper, bool stochastic, const int64_t* rng, void* codes, const float* scale,
+                const float* grad, float* moment, const float* cap, const Slices& s, const Launch& at) {
+  with_code_type(q.format, [&](auto type) {
+    using Code = decltype(type);
+    const bool wide = aligned(codes, sizeof(Code)) && aligned(grad, sizeof(float)) && aligned(moment, sizeof(float));
+    run(s, Madam<Code>{q, hyper, stochastic, rng, static_cast<Code*>(codes), scale, grad, moment, cap, wide, {}, {}, 0}, at);
+  });
+}
+
+}  // namespace lns::cuda

@@ -1,0 +1,30 @@
+// Elementwise kernels over whole tensors on a GPU; the counterpart of cpu/elementwise.h, with the same results.
+#pragma once
+
+#include <vector>
+
+#include "core/madam.h"
+#include "core/rescale.h"
+#include "core/slices.h"
+#include "cuda/launch.h"
+#include "products/operand.h"
+
+namespace lns::cuda {
+
+// The quantizer's tables of one gamma, in the order in which a device keeps its copy.
+std::vector<int32_t> pack(const QuantizerTables& tables);
+// A quantizer on the device's copy.
+Quantizer view(const int32_t* packed, const QuantizerTables& tables, const Format& f, Rounding r, Underflow u);
+
+// As in cpu/elementwise.h; `rng` points to the operators' [seed, step, tensor id] on the device, or is null.
+void quantize(const Quantizer& q, const int64_t* rng, const float* x, const Slices& s, void* codes, float* scale, const Launch& at);
+void dequantize(const CodeView& codes, const Quantizer& q, const float* scale, const Slices& s, float* x, const Launch& at);
+void rescale(const Quantizer& q, const int64_t* rng, const void* codes, const float* old_scale, const float* new_scale,
+             const Slices& s, void* out, const Launch& at);
+void forward_codes(const Format& forward, const CodeView& update, const float* update_scale, const Slices& s, void* codes,
+                   float* scale, const Launch& at);
+// `hyper`: MadamStep's five numbers on the device.
+void madam_step(const Quantizer& q, const float* hyper, bool stochastic, const int64_t* rng, void* codes, const float* scale,
+                const float* grad, float* moment, const float* cap, const Slices& s, const Launch& at);
+
+}  // namespace lns::cuda

@@ -1,0 +1,573 @@
+// The kernel under every GEMM and convolution pass on a GPU.
+//
+// A block computes tiles of outputs. Eight of its warps multiply: they stand in warps_r x warps_c over a tile, each thread
+// holds R rows x 4 columns; all 32 threads of a warp share their rows, a thread's four columns are neighbours. Four warps
+// fetch: along K in chunks of 32 lanes, straight from the operands, encoded as 16-bit lanes (product_table.h) into one of
+// two buffers in shared memory while the other is multiplied. The product table stands in shared memory once per lane of
+// a warp (as often as fits), so that 32 look-ups of different rows meet no bank conflict: a product is one multiply-add for
+// the address, one shared load and half an addition, and the loads are the limit (32 a clock and multiprocessor).
+#pragma once
+
+#include "core/datapath.h"
+#include "cuda/coordinates.cuh"
+#include "cuda/product_table.h"
+#include "products/product.h"
+
+namespace lns::cuda {
+
+constexpr int kColumns = 4;      // of a thread
+constexpr int kChunk = 32;       // lanes in a buffer
+constexpr int kMultipliers = 8;  // warps that multiply
+constexpr int kFetchers = 4;     // warps that fetch
+
+// Everything a launch knows. Sides are called by their place in the tile: the product's left and right, or exchanged.
+struct Work {
+  Side rows, columns;
+  Batch batch;  // its left is rows
+  void* output;
+  int64_t k;
+  bool accumulators;
+  Datapath datapath;
+  // The product table.
+  int zero_shift, sign_step, plane_shift;
+  int table_rows, table_shift;  // the table stands 2^table_shift times in shared memory
+  const int32_t *low, *high;
+  const int64_t* products;
+  // Tiles.
+  int warps_r, warps_c;
+  int64_t tiles_r, tiles_c, tiles;
+  // Segments of K that are accumulated apart, in vectors; 1: none are.
+  int segments;
+  int64_t segment_vectors;
+  int32_t* segment_sums;  // out: (instance, segment, row, column) of BoundedSums, (instance, segment, 3, row, column) of SegmentSums
+  int32_t* segment_bounds;        // out: (instance, segment, kBoundedRows rows, kColumns columns, 2), see BoundedSums
+  const int32_t* starts;          // in: (instance, segment, row, column) accumulators at the segments' starts; only counts
+  const int32_t* gate;            // where it holds 0 nothing is done
+  unsigned long long* overflows;  // null: not counted
+
+  __host__ __device__ int64_t outputs() const { return rows.rows * columns.rows; }
+};
+
+// Bytes of shared memory behind the table.
+__host__ __device__ inline int pitch_of(int rows) { return rows + 4; }  // in lanes: two words more, for few bank conflicts
+__host__ __device__ inline int tile_bytes(int rows, int columns) {
+  return 2 * kChunk * (pitch_of(rows) + pitch_of(columns)) * static_cast<int>(sizeof(uint16_t)) +
+         2 * (rows + columns + kFetchers * kChunk) * static_cast<int>(sizeof(Coordinates));
+}
+
+// ---- How a vector's sum and the accumulator are held, for R x kColumns outputs.
+
+// What becomes of a tile's results: they are written, or kept for join_segments, or only their overflows count.
+enum class Use { results, bounded, overflows, segment };
+
+// acc * 2^f + Y in one integer.
+template <int R, Use use>
+struct FusedSums {
+  static constexpr int kRows = R;
+  static constexpr bool kPlanes = false, kDirect = false;
+  static constexpr Use kUse = use;
+  int32_t y[R][kColumns];
+  int overflows = 0;
+  // Use::bounded: a segment's accumulators as if it started with 0, and how low and high a thread's went. From another
+  // start the same additions give the same sum, moved, if no bound, moved, leaves the range.
+  int32_t lowest, highest;
+
+  __device__ void start(const Datapath&) {
+    lowest = highest = 0;
+#pragma unroll
+    for (int i = 0; i < R; ++i)
+#pragma unroll
+      for (int j = 0; j < kColumns; ++j) y[i][j] = 0;
+  }
+  __device__ void resume(const Datapath& d, int i, int j, int32_t acc) { y[i][j] = acc << d.fraction_bits(); }
+  __device__ void flush(int) {}
+  __device__ void close(const Datapath& d) {
+    const Accumulator<int32_t> a(d);
+    if (d.overflow == Overflow::saturate)
+      each([&](int32_t acc) { return max(a.low, min(a.high, acc)); }, a);
+    else
+      each([&](int32_t acc) { return acc << (32 - a.acc_bits) >> (32 - a.acc_bits); }, a);
+  }
+  __device__ int32_t read(const Datapath& d, int i, int j) const { return y[i][j] >> d.fraction_bits(); }
+
+ private:
+  template <typename Narrow>
+  __device__ void each(Narrow narrow, const Accumulator<int32_t>& a) {
+#pragma unroll
+    for (int i = 0; i < R; ++i)
+#pragma unroll
+      for (int j = 0; j < kColumns; ++j) {
+        const int32_t acc = a.aligned(y[i][j]);
+        if (use == Use::overflows) overflows += a.overflows(acc);
+        if (use == Use::bounded) lowest = min(lowest, acc), highest = max(highest, acc);
+        y[i][j] = narrow(acc) << a.fraction_bits;
+      }
+  }
+};
+constexpr int kBoundedRows = 16;
+
+// What a segment of K does to any accumulator x it may start with. A saturating accumulation is x -> clamp(x + z, low,
+// high); such functions compose to one of the same form, clamp(x + sum, from_low, from_high), where from_low and from_high
+// are what the ends of the range become. A sum that leaves twice the range means that all x have met: it may be clamped.
+template <int R>
+struct SegmentSums {
+  static constexpr int kRows = R;
+  static constexpr bool kPlanes = false, kDirect = false;
+  static constexpr Use kUse = Use::segment;
+  int32_t y[R][kColumns], sum[R][kColumns], from_low[R][kColumns], from_high[R][kColumns];
+  int overflows = 0;
+
+  __device__ void start(const Datapath& d) {
+    const Accumulator<int32_t> a(d);
+#pragma unroll
+    for (int i = 0; i < R; ++i)
+#pragma unroll
+      for (int j = 0; j < kColumns; ++j) y[i][j] = sum[i][j] = 0, from_low[i][j] = a.low, from_high[i][j] = a.high;
+  }
+  __device__ void flush(int) {}
+  __device__ void close(const Datapath& d) {
+    const Accumulator<int32_t> a(d);
+    const int32_t most = 1 << min(a.acc_bits + 1, 30);
+#pragma unroll
+    for (int i = 0; i < R; ++i)
+#pragma unroll
+      for (int j = 0; j < kColumns; ++j) {
+        const int32_t z = a.aligned(y[i][j]);
+        sum[i][j] = max(-most, min(most, sum[i][j] + z));
+        from_low[i][j] = max(a.low, min(a.high, from_low[i][j] + z));
+        from_high[i][j] = max(a.low, min(a.high, from_high[i][j] + z));
+        y[i][j] = 0;
+      }
+  }
+};
+
+// acc * 2^f + Y in 64 bits, fed by short 32-bit sums of products (in two planes) or by 64-bit products.
+template <int R, bool kTwoPlanes, bool kLookUp>
+struct WideSums {
+  static constexpr int kRows = R;
+  static constexpr bool kPlanes = kTwoPlanes, kDirect = kLookUp;
+  static constexpr Use kUse = Use::results;
+  int32_t y[R][kColumns], high[kTwoPlanes ? R : 1][kColumns];
+  int64_t state[R][kColumns];
+  int overflows = 0;
+
+  __device__ void start(const Datapath&) {
+#pragma unroll
+    for (int i = 0; i < R; ++i)
+#pragma unroll
+      for (int j = 0; j < kColumns; ++j) {
+        y[i][j] = 0, state[i][j] = 0;
+        if (kTwoPlanes) high[i][j] = 0;
+      }
+  }
+  __device__ void flush(int plane_shift) {
+    if constexpr (!kLookUp) {
+#pragma unroll
+    for (int i = 0; i < R; ++i)
+#pragma unroll
+      for (int j = 0; j < kColumns; ++j) {
+        state[i][j] += y[i][j];
+        y[i][j] = 0;
+        if (kTwoPlanes) {
+          state[i][j] += static_cast<int64_t>(high[i][j]) << plane_shift;
+          high[i][j] = 0;
+        }
+      }
+    }
+  }
+  __device__ void close(const Datapath& d) {
+    const Accumulator<int64_t> a(d);
+#pragma unroll
+    for (int i = 0; i < R; ++i)
+#pragma unroll
+      for (int j = 0; j < kColumns; ++j) {
+        overflows += a.overflows(a.aligned(state[i][j]));
+        state[i][j] = a.close(state[i][j]);
+      }
+  }
+  __device__ int32_t read(const Datapath& d, int i, int j) const {
+    return static_cast<int32_t>(state[i][j] >> d.fraction_bits());
+  }
+};
+
+// ---- Fetching.
+
+__device__ inline uint32_t to_lane(const Format& f, const Work& w, int code) {
+  const int e = f.exponent(code);
+  return e == 0 ? 0 : e + w.zero_shift + (f.negative(code) ? w.sign_step : 0);
+}
+
+// A barrier among some warps of the block.
+__device__ inline void synchronize(int barrier, int threads) {
+  asm volatile("bar.sync %0, %1;" ::"r"(barrier), "r"(threads) : "memory");
+}
+
+// Fills one side's chunks with lanes, four rows to a store. Threads go along whatever is contiguous in memory, rows or K.
+// Of the two halves of an element's coordinates one then stays in a thread's registers, and the other is the same for the
+// whole warp.
+class Fetcher {
+ public:
+  // `ks`: room for a chunk's coordinates, this warp's own.
+  __device__ Fetcher(const Operand& operand, int rows, const Coordinates* row_coordinates, Coordinates* ks)
+      : operand_(operand),
+        strided_(operand.kind == Operand::Kind::strided),
+        by_rows_(strided_ ? operand.row_stride == 1 && operand.k_axis.inner_stride != 1 : operand.kind == Operand::Kind::positions),
+        extent_(extent(operand)),
+        rows_(rows),
+        row_coordinates_(row_coordinates),
+        ks_(ks) {}
+
+  // tile[k, row] = lane of (row, k0 + k), zero from k = end and row = valid on.
+  __device__ void fill(const Work& w, const CodeView& codes, int valid, int64_t k0, int64_t end, uint16_t* tile, int fetcher) const {
+    const int lane = threadIdx.x % 32, pitch = pitch_of(rows_);
+    const Coordinates mine = k_coordinates(operand_, k0 + lane, end);
+    if (!by_rows_) {
+#pragma unroll 2
+      for (int row = fetcher * 4; row < rows_; row += kFetchers * 4) {
+        int code[4];
+        const int64_t at = row_coordinates_[row].offset + mine.offset;
+#pragma unroll
+        for (int u = 0; u < 4; ++u)
+          if (strided_)
+            code[u] = mine.y == 0 && row + u < valid ? load_code(codes, at + u * operand_.row_stride) : 0;
+          else
+            code[u] = load_code(codes, extent_, row_coordinates_[row + u], mine);
+        store(w, codes.format, code, tile + lane * pitch + row);
+      }
+      return;
+    }
+    __syncwarp();
+    ks_[lane] = mine;
+    __syncwarp();
+    const int threads = min(32, rows_ / 4), ks = 32 / threads;  // of one k; that the warp takes at once
+    for (int row = lane % threads * 4; row < rows_; row += threads * 4) {
+      Coordinates fixed[4];
+#pragma unroll
+      for (int u = 0; u < 4; ++u) fixed[u] = row_coordinates_[row + u];
+      const int first = fetcher * (kChunk / kFetchers);
+#pragma unroll 2
+      for (int k = first + lane / threads; k < first + kChunk / kFetchers; k += ks) {
+        int code[4];
+        if (strided_) {
+          const Coordinates moving = {ks_[k].offset, 0, 0};
+          const bool exists = k0 + k < end;
+          if (exists && row + 4 <= valid && !codes.wide() && ((reinterpret_cast<uintptr_t>(codes.data) + fixed[0].offset + moving.offset) & 3) == 0) {
+            const uint32_t four = *reinterpret_cast<const uint32_t*>(static_cast<const uint8_t*>(codes.data) + fixed[0].offset + moving.offset);
+#pragma unroll
+            for (int u = 0; u < 4; ++u) code[u] = four >> 8 * u & 0xff;
+          } else {
+#pragma unroll
+            for (int u = 0; u < 4; ++u) code[u] = exists && row + u < valid ? load_code(codes, fixed[u].offset + moving.offset) : 0;
+          }
+        } else {
+          const Coordinates moving = ks_[k];
+#pragma unroll
+          for (int u = 0; u < 4; ++u) code[u] = load_code(codes, extent_, fixed[u], moving);
+        }
+        store(w, codes.format, code, tile + k * pitch + row);
+      }
+    }
+  }
+
+ private:
+  __device__ static void store(const Work& w, const Format& f, const int (&code)[4], uint16_t* to) {
+    uint32_t lanes[4];
+#pragma unroll
+    for (int u = 0; u < 4; ++u) lanes[u] = to_lane(f, w, code[u]);
+    *reinterpret_cast<uint2*>(to) = make_uint2(lanes[0] | lanes[1] << 16, lanes[2] | lanes[3] << 16);
+  }
+
+  const Operand& operand_;
+  bool strided_, by_rows_;
+  Extent extent_;
+  int rows_;
+  const Coordinates* row_coordinates_;
+  Coordinates* ks_;
+};
+
+// ---- Multiplying: one lane of a tile.
+
+__device__ inline int multiply_add(int a, int b, int c) {  // on the multiplier's pipe, so that the adder's is free
+  int d;
+  asm("mad.lo.s32 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(b), "r"(c));
+  return d;
+}
+
+template <typename Sums>
+__device__ inline void add_lane(Sums& sums, const char* shared, const Work& w, const uint16_t* row_lanes, const uint16_t* column_lanes,
+                                int copy, int row_bytes, int plane_bytes) {
+  constexpr int R = Sums::kRows;
+  uint32_t rows[R / 2];
+#pragma unroll
+  for (int i = 0; i < R / 2; i += 2) *reinterpret_cast<uint2*>(rows + i) = reinterpret_cast<const uint2*>(row_lanes)[i / 2];
+  const uint2 packed = *reinterpret_cast<const uint2*>(column_lanes);
+  const int lanes[kColumns] = {static_cast<int>(packed.x & 0xffff), static_cast<int>(packed.x >> 16),
+                               static_cast<int>(packed.y & 0xffff), static_cast<int>(packed.y >> 16)};
+  int base[kColumns];
+#pragma unroll
+  for (int j = 0; j < kColumns; ++j) base[j] = Sums::kDirect ? lanes[j] : lanes[j] * row_bytes + copy;
+#pragma unroll
+  for (int i = 0; i < R; ++i) {
+    const int row = i % 2 ? rows[i / 2] >> 16 : rows[i / 2] & 0xffff;
+#pragma unroll
+    for (int j = 0; j < kColumns; ++j) {
+      if constexpr (Sums::kDirect) {
+        const int a = row & 0x7fff, b = base[j] & 0x7fff;
+        const int64_t t = a != 0 && b != 0 ? w.products[a + b] : 0;
+        sums.state[i][j] += (row ^ base[j]) >> 15 ? -t : t;
+      } else {
+        const int at = multiply_add(row, row_bytes, base[j]);
+        sums.y[i][j] += *reinterpret_cast<const int32_t*>(shared + at);
+        if constexpr (Sums::kPlanes) sums.high[i][j] += *reinterpret_cast<const int32_t*>(shared + at + plane_bytes);
+      }
+    }
+  }
+}
+
+// Where a row of a side goes, and what its accumulators are multiplied by.
+struct Placing {
+  int64_t at;
+  double factor;
+};
+
+// The block's shared memory.
+template <typename Sums>
+struct Memory {
+  int rows, columns, pitch_r, pitch_c, row_bytes, plane_bytes;
+  char* table;
+  Coordinates *side_coordinates, *k_coordinates;  // rows, then columns; a chunk per fetcher and side
+  Placing* placing;                               // rows, then columns
+  uint16_t *row_tile, *column_tile;
+
+  __device__ Memory(const Work& w, char* shared)
+      : rows(Sums::kRows * w.warps_r),
+        columns(32 * kColumns * w.warps_c),
+        pitch_r(pitch_of(rows)),
+        pitch_c(pitch_of(columns)),
+        row_bytes(4 << w.table_shift),
+        plane_bytes(w.table_rows * row_bytes),
+        table(shared) {
+    const int table_bytes = Sums::kDirect ? 0 : plane_bytes * (Sums::kPlanes ? 2 : 1);
+    side_coordinates = reinterpret_cast<Coordinates*>(shared + ((table_bytes + 15) & ~15));
+    k_coordinates = side_coordinates + rows + columns;
+    placing = reinterpret_cast<Placing*>(k_coordinates + 2 * kFetchers * kChunk);
+    row_tile = reinterpret_cast<uint16_t*>(placing + rows + columns);
+    column_tile = row_tile + 2 * kChunk * pitch_r;
+  }
+  __device__ uint16_t* row_lanes(int buffer) const { return row_tile + buffer * kChunk * pitch_r; }
+  __device__ uint16_t* column_lanes(int buffer) const { return column_tile + buffer * kChunk * pitch_c; }
+};
+
+// One tile of one segment of one product.
+struct Tile {
+  int64_t row, column, part, begin, end;
+  Offsets offsets;
+
+  __device__ Tile(const Work& w, int64_t i, int rows, int columns) {
+    column = i % w.tiles_c * columns;
+    i /= w.tiles_c;
+    row = i % w.tiles_r * rows;
+    part = i / w.tiles_r;
+    offsets = w.batch.at(part / w.segments);
+    begin = part % w.segments * w.segment_vectors * w.datapath.vector_size;
+    end = min(w.k, begin + w.segment_vectors * w.datapath.vector_size);
+  }
+};
+
+// What the fetching warps do: stay one chunk ahead.
+template <typename Sums>
+__device__ void fetch(const Work& w, const Memory<Sums>& m, int fetcher) {
+  const int thread = fetcher * 32 + threadIdx.x % 32;
+  Coordinates* ks = m.k_coordinates + 2 * fetcher * kChunk;
+  const Fetcher row_fetcher(w.rows.operand, m.rows, m.side_coordinates, ks);
+  const Fetcher column_fetcher(w.columns.operand, m.columns, m.side_coordinates + m.rows, ks + kChunk);
+  int buffer = 0;
+  for (int64_t i = blockIdx.x; i < w.tiles; i += gridDim.x) {
+    const Tile tile(w, i, m.rows, m.columns);
+    const CodeView row_codes = w.rows.operand.codes.at(tile.offsets.left), column_codes = w.columns.operand.codes.at(tile.offsets.right);
+    const int valid_rows = static_cast<int>(min(static_cast<int64_t>(m.rows), w.rows.rows - tile.row));
+    const int valid_columns = static_cast<int>(min(static_cast<int64_t>(m.columns), w.columns.rows - tile.column));
+    synchronize(1, kFetchers * 32);  // all are done with the last tile's coordinates
+    for (int at = thread; at < m.rows + m.columns; at += kFetchers * 32)
+      m.side_coordinates[at] = at < m.rows ? row_coordinates(w.rows.operand, tile.row + at, w.rows.rows)
+                                           : row_coordinates(w.columns.operand, tile.column + at - m.rows, w.columns.rows);
+    synchronize(1, kFetchers * 32);
+    for (int64_t k0 = tile.begin; k0 < tile.end; k0 += kChunk, buffer ^= 1) {
+      row_fetcher.fill(w, row_codes, valid_rows, k0, tile.end, m.row_lanes(buffer), fetcher);
+      column_fetcher.fill(w, column_codes, valid_columns, k0, tile.end, m.column_lanes(buffer), fetcher);
+      __syncthreads();  // hands the buffer over; the other one has been multiplied
+    }
+  }
+}
+
+// Writes a tile's results; the multiplying warps' common work.
+template <typename Sums>
+__device__ void write(const Work& w, const Memory<Sums>& m, const Tile& tile, const Sums& sums, int row0, int column0) {
+  constexpr int threads = kMultipliers * 32;
+  synchronize(2, threads);  // the last tile's placings are done with
+  for (int i = threadIdx.x; i < m.rows + m.columns; i += threads) {
+    const bool is_row = i < m.rows;
+    const Side& side = is_row ? w.rows : w.columns;
+    const int64_t at = is_row ? tile.row + i : tile.column + i - m.rows;
+    if (at >= side.rows) continue;
+    const int64_t scale = axis_offset(side.scale_axis, static_cast<unsigned>(at)) + (is_row ? tile.offsets.left_scale : tile.offsets.right_scale);
+    m.placing[i] = {axis_offset(side.output, static_cast<unsigned>(at)),
+                    (is_row ? unit_factor(w.datapath.acc_lsb) : 1.0) * scale_factor(float_bits(side.scale[scale]))};
+  }
+  synchronize(2, threads);
+  const Placing* columns = m.placing + m.rows + column0;
+  const int64_t left = w.columns.rows - tile.column - column0;
+  const bool whole = left >= kColumns && columns[kColumns - 1].at - columns[0].at == kColumns - 1;
+#pragma unroll
+  for (int i = 0; i < Sums::kRows; ++i) {
+    if (tile.row + row0 + i >= w.rows.rows) break;
+    const Placing row = m.placing[row0 + i];
+    int32_t out[kColumns];
+#pragma unroll
+    for (int j = 0; j < kColumns; ++j) {
+      const int32_t acc = sums.read(w.datapath, i, j);
+      out[j] = w.accumulators || j >= left ? acc : __float_as_int(read_out(acc, row.factor * columns[j].factor));
+    }
+    int32_t* to = static_cast<int32_t*>(w.output) + tile.offsets.output + row.at;
+    if (whole && (reinterpret_cast<uintptr_t>(to + columns[0].at) & 15) == 0) {
+      *reinterpret_cast<int4*>(to + columns[0].at) = make_int4(out[0], out[1], out[2], out[3]);
+    } else {
+#pragma unroll
+      for (int j = 0; j < kColumns; ++j)
+        if (j < left) to[columns[j].at] = out[j];
+    }
+  }
+}
+
+// Calls body(i, j, where) for a thread's outputs that exist; `where` counts a product's outputs by rows.
+template <int R, typename Body>
+__device__ inline void for_outputs(const Work& w, const Tile& tile, int row0, int column0, Body body) {
+#pragma unroll
+  for (int i = 0; i < R; ++i)
+#pragma unroll
+    for (int j = 0; j < kColumns; ++j) {
+      const int64_t r = tile.row + row0 + i, c = tile.column + column0 + j;
+      if (r < w.rows.rows && c < w.columns.rows) body(i, j, r * w.columns.rows + c);
+    }
+}
+
+__host__ __device__ inline int64_t bounds_per_part(int64_t rows, int64_t columns) {
+  return (rows + kBoundedRows - 1) / kBoundedRows * ((columns + kColumns - 1) / kColumns) * 2;
+}
+__device__ inline int64_t bounds_index(const Work& w, int64_t part, int64_t row, int64_t column) {
+  const int64_t across = (w.columns.rows + kColumns - 1) / kColumns;
+  return part * bounds_per_part(w.rows.rows, w.columns.rows) + (row / kBoundedRows * across + column / kColumns) * 2;
+}
+
+template <typename Sums>
+__global__ void __launch_bounds__((kMultipliers + kFetchers) * 32, 1) multiply(const __grid_constant__ Work w) {
+  constexpr int R = Sums::kRows;
+  extern __shared__ __align__(16) char shared[];
+  if (w.gate && *w.gate == 0) return;
+  const Memory<Sums> m(w, shared);
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  if constexpr (!Sums::kDirect) {
+    for (int i = threadIdx.x; i < w.table_rows << w.table_shift; i += blockDim.x) {
+      reinterpret_cast<int32_t*>(m.table)[i] = w.low[i >> w.table_shift];
+      if (Sums::kPlanes) reinterpret_cast<int32_t*>(m.table + m.plane_bytes)[i] = w.high[i >> w.table_shift];
+    }
+  }
+  if (warp >= kMultipliers) return fetch(w, m, warp - kMultipliers);
+
+  const int row0 = warp / w.warps_c * R, column0 = warp % w.warps_c * 32 * kColumns + lane * kColumns;
+  const int copy = (lane & ((1 << w.table_shift) - 1)) * 4;
+  const int64_t outputs = w.outputs();
+  Sums sums;
+  int buffer = 0;
+  for (int64_t i = blockIdx.x; i < w.tiles; i += gridDim.x) {
+    const Tile tile(w, i, m.rows, m.columns);
+    sums.start(w.datapath);
+    if constexpr (Sums::kUse == Use::overflows) {
+      if (w.starts)
+        for_outputs<R>(w, tile, row0, column0,
+                       [&](int r, int c, int64_t at) { sums.resume(w.datapath, r, c, w.starts[tile.part * outputs + at]); });
+    }
+    int lanes_left = w.datapath.vector_size;  // of the current vector
+    for (int64_t k0 = tile.begin; k0 < tile.end; k0 += kChunk, buffer ^= 1) {
+      __syncthreads();  // the buffer is filled
+      const uint16_t* row_lanes = m.row_lanes(buffer) + row0;
+      const uint16_t* column_lanes = m.column_lanes(buffer) + column0;
+      const int depth = static_cast<int>(min(static_cast<int64_t>(kChunk), tile.end - k0));
+      constexpr int kGroup = Sums::kDirect ? 1 : kUnroll;
+#pragma unroll 1
+      for (int d = 0; d < depth; d += kGroup) {
+#pragma unroll
+        for (int u = 0; u < kGroup; ++u)
+          add_lane(sums, m.table, w, row_lanes + u * m.pitch_r, column_lanes + u * m.pitch_c, copy, m.row_bytes, m.plane_bytes);
+        row_lanes += kGroup * m.pitch_r;
+        column_lanes += kGroup * m.pitch_c;
+        sums.flush(w.plane_shift);
+        lanes_left -= kGroup;
+        if (lanes_left == 0) {
+          sums.close(w.datapath);
+          lanes_left = w.datapath.vector_size;
+        }
+      }
+    }
+    if (lanes_left != w.datapath.vector_size) sums.close(w.datapath);
+    if constexpr (Sums::kUse == Use::segment) {
+      for_outputs<R>(w, tile, row0, column0, [&](int r, int c, int64_t at) {
+        int32_t* to = w.segment_sums + tile.part * 3 * outputs + at;
+        to[0] = sums.sum[r][c], to[outputs] = sums.from_low[r][c], to[2 * outputs] = sums.from_high[r][c];
+      });
+    } else if constexpr (Sums::kUse == Use::bounded) {
+      for_outputs<R>(w, tile, row0, column0,
+                     [&](int r, int c, int64_t at) { w.segment_sums[tile.part * outputs + at] = sums.read(w.datapath, r, c); });
+      if (tile.row + row0 < w.rows.rows && tile.column + column0 < w.columns.rows) {
+        const int64_t at = bounds_index(w, tile.part, tile.row + row0, tile.column + column0);
+        w.segment_bounds[at] = sums.lowest, w.segment_bounds[at + 1] = sums.highest;
+      }
+    } else if (!w.starts) {
+      write(w, m, tile, sums, row0, column0);
+    }
+  }
+  if (w.overflows && sums.overflows) atomicAdd(w.overflows, static_cast<unsigned long long>(sums.overflows));
+}
+
+// Carries accumulators through the segments of every output and writes the results; `starts`, unless null, takes what each
+// segment starts with. With bounded sums a saturating accumulator may turn out to need SegmentSums: then `failed` is set.
+template <Use use>
+__global__ void __launch_bounds__(256) join_segments(const __grid_constant__ Work w, int32_t* starts, int32_t* failed) {
+  if (w.gate && *w.gate == 0) return;
+  const Accumulator<int32_t> a(w.datapath);
+  const int64_t columns = w.columns.rows, outputs = w.outputs(), all = outputs * w.batch.count();
+  for (int64_t i = blockIdx.x * int64_t{blockDim.x} + threadIdx.x; i < all; i += gridDim.x * int64_t{blockDim.x}) {
+    const int64_t instance = i / outputs, output = i % outputs;
+    const unsigned r = static_cast<unsigned>(output / columns), c = static_cast<unsigned>(output % columns);
+    int32_t acc = 0;
+    bool fits = true;
+    for (int s = 0; s < w.segments; ++s) {
+      const int64_t part = instance * w.segments + s;
+      if (starts) starts[part * outputs + output] = acc;
+      if constexpr (use == Use::bounded) {
+        const int32_t sum = w.segment_sums[part * outputs + output];
+        if (s > 0 && a.overflow == Overflow::saturate) {
+          const int32_t* bounds = w.segment_bounds + bounds_index(w, part, r, c);
+          const int64_t lowest = bounds[0], highest = bounds[1];
+          fits &= min(lowest, lowest + acc) >= a.low && max(highest, highest + acc) <= a.high;
+        }
+        acc = a.narrow(acc + sum);
+      } else {
+        const int32_t* from = w.segment_sums + part * 3 * outputs + output;
+        acc = max(from[outputs], min(from[2 * outputs], acc + from[0]));
+      }
+    }
+    if (!fits) *failed = 1;
+    const Offsets o = w.batch.at(instance);
+    const int64_t at = o.output + axis_offset(w.rows.output, r) + axis_offset(w.columns.output, c);
+    if (w.accumulators) {
+      static_cast<int32_t*>(w.output)[at] = acc;
+      continue;
+    }
+    const double row = scale_factor(float_bits(w.rows.scale[axis_offset(w.rows.scale_axis, r) + o.left_scale]));
+    const double column = scale_factor(float_bits(w.columns.scale[axis_offset(w.columns.scale_axis, c) + o.right_scale]));
+    static_cast<float*>(w.output)[at] = read_out(acc, unit_factor(w.datapath.acc_lsb) * row * column);
+  }
+}
+
+}  // namespace lns::cuda

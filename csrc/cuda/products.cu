@@ -1,0 +1,206 @@
+// How products are cut into tiles and segments, and the launches.
+#include "cuda/products.h"
+
+#include <algorithm>
+#include <cstring>
+#include <stdexcept>
+#include <string>
+#include <utility>
+
+#include "cuda/check.h"
+#include "cuda/lane_counter.cuh"
+#include "cuda/product_kernel.cuh"
+#include "cuda/product_table.h"
+
+namespace lns::cuda {
+
+namespace {
+
+struct Limits {
+  int multiprocessors, shared_bytes;
+
+  explicit Limits(int device) {
+    check(cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device), "device attribute");
+    check(cudaDeviceGetAttribute(&shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device), "device attribute");
+  }
+};
+
+// ---- The measured rules: which tile a product takes, and into how many segments its K is cut.
+
+struct Cut {
+  bool exchanged;  // the product's right side along the tile's rows
+  int rows_per_thread, warps_r, warps_c;
+  int64_t tiles_r, tiles_c, segments, segment_vectors;
+  int table_shift;
+};
+
+constexpr int kArrangements[][2] = {{8, 1}, {4, 2}};
+// Clocks of a multiprocessor: a look-up of a warp takes one, what surrounds a lane's look-ups so many, a tile's start and
+// a warp's store of a row and the joining of segments this much.
+constexpr double kLaneClocks = 6, kTileClocks = 12000, kStoreClocks = 6, kScatterClocks = 32, kJoinClocks = 6000;
+constexpr int64_t kSegmentBytes = int64_t{1} << 28;
+
+int shared_bytes(const ProductTable& t, int table_shift, int rows, int columns) {
+  const int table = 4 * static_cast<int>(t.low.size() + t.high.size()) << table_shift;
+  return ((table + 15) & ~15) + tile_bytes(rows, columns);
+}
+
+// The cheapest cut by the rules.
+Cut choose(const Product& p, const ProductTable& t, const Datapath& d, const Limits& limits) {
+  Cut best{};
+  double least = 0;
+  const int64_t vectors = std::max<int64_t>(1, ceil_div(p.k, d.vector_size)), batch = p.batch.count();
+  for (const bool exchanged : {false, true}) {
+    const Side &rows = exchanged ? p.right : p.left, &columns = exchanged ? p.left : p.right;
+    for (const int per_thread : {16, 8})
+      for (const auto [warps_r, warps_c] : kArrangements) {
+        if (per_thread == 16 && t.sums != Sums::fused) continue;
+        Cut c = {exchanged, per_thread, warps_r, warps_c, ceil_div(rows.rows, per_thread * warps_r),
+                 ceil_div(columns.rows, 32 * kColumns * warps_c), 1, vectors, t.sums == Sums::direct ? 0 : 5};
+        const auto bytes = [&] { return shared_bytes(t, c.table_shift, per_thread * warps_r, 32 * kColumns * warps_c); };
+        while (c.table_shift > 0 && bytes() > limits.shared_bytes) --c.table_shift;
+        if (bytes() > limits.shared_bytes) continue;
+        const double lane = kMultipliers * (per_thread * kColumns * (1 << (5 - c.table_shift)) + kLaneClocks);
+        const double store = kMultipliers * per_thread * (columns.output.inner_stride == 1 ? kStoreClocks : kScatterClocks);
+        const int64_t tiles = c.tiles_r * c.tiles_c * batch;
+        for (int64_t segments = 1; segments <= vectors; segments = segments < 4 ? segments + 1 : segments * 3 / 2) {
+          if (segments > 1 && (t.sums != Sums::fused || per_thread != kBoundedRows)) break;
+          if (16 * segments * rows.rows * columns.rows * batch > kSegmentBytes) break;
+          c.segment_vectors = ceil_div(vectors, segments);
+          c.segments = ceil_div(vectors, c.segment_vectors);
+          const double waves = static_cast<double>(ceil_div(tiles * c.segments, limits.multiprocessors));
+          const double clocks = waves * (lane * c.segment_vectors * d.vector_size + store + kTileClocks) + (c.segments > 1 ? kJoinClocks : 0.0);
+          if (least == 0 || clocks < least) best = c, least = clocks;
+        }
+      }
+  }
+  if (least == 0)  // no GPU of compute capability 8.0 or later is so small
+    throw std::runtime_error("this GPU lends a block only " + std::to_string(limits.shared_bytes) + " bytes of shared memory");
+  return best;
+}
+
+// Enqueues a kernel over tiles of its own height.
+template <typename Sums>
+void launch(Work w, const ProductTable& t, const Launch& at) {
+  w.tiles_r = ceil_div(w.rows.rows, Sums::kRows * w.warps_r);
+  w.tiles = w.tiles_r * w.tiles_c * w.segments * w.batch.count();
+  const int bytes = shared_bytes(t, w.table_shift, Sums::kRows * w.warps_r, 32 * kColumns * w.warps_c);
+  const int64_t blocks = std::min<int64_t>(w.tiles, Limits(at.device).multiprocessors);
+  check(cudaFuncSetAttribute(multiply<Sums>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes), "shared memory");
+  multiply<Sums><<<static_cast<unsigned>(blocks), 32 * (kMultipliers + kFetchers), bytes, at.stream>>>(w);
+  check(cudaGetLastError(), "multiply");
+}
+
+template <Use use>
+void join(const Work& w, int32_t* starts, int32_t* failed, const Launch& at) {
+  const int64_t blocks = std::min<int64_t>(ceil_div(w.outputs() * w.batch.count(), 256), Limits(at.device).multiprocessors * 8);
+  join_segments<use><<<static_cast<unsigned>(blocks), 256, 0, at.stream>>>(w, starts, failed);
+  check(cudaGetLastError(), "join_segments");
+}
+
+// Segments of K at once, then joined. First as if no accumulation saturated behind the first segment, which is rare and
+// found out; then, on the device's own decision, by what each segment does to any start.
+void run_segments(Work w, const ProductTable& t, const Launch& at) {
+  const auto words = [&](int64_t n) { return static_cast<int32_t*>(at.allocate(n * sizeof(int32_t))); };
+  const int64_t parts = w.batch.count() * w.segments, each = parts * w.outputs();
+  unsigned long long* overflows = std::exchange(w.overflows, nullptr);
+  int32_t* starts = overflows ? words(each) : nullptr;
+  int32_t* failed = words(1);
+  check(cudaMemsetAsync(failed, 0, sizeof(int32_t), at.stream), "memset");
+  w.segment_sums = words(each);
+  w.segment_bounds = words(parts * bounds_per_part(w.rows.rows, w.columns.rows));
+  launch<FusedSums<kBoundedRows, Use::bounded>>(w, t, at);
+  join<Use::bounded>(w, starts, failed, at);
+  if (w.datapath.overflow == Overflow::saturate) {
+    w.segment_sums = words(3 * each);
+    w.gate = failed;
+    launch<SegmentSums<8>>(w, t, at);
+    join<Use::segment>(w, starts, nullptr, at);
+    w.gate = nullptr;
+  }
+  if (overflows) {  // which accumulations overflow depends on where a segment starts: a second walk counts them
+    w.starts = starts;
+    w.overflows = overflows;
+    launch<FusedSums<8, Use::overflows>>(w, t, at);
+  }
+}
+
+Batch exchange(Batch b) {
+  for (int d = 0; d < b.dims; ++d) {
+    std::swap(b.strides[d].left, b.strides[d].right);
+    std::swap(b.strides[d].left_scale, b.strides[d].right_scale);
+  }
+  return b;
+}
+
+void check_sizes(const Product& p) {
+  constexpr int64_t most = int64_t{1} << 31;
+  for (const auto [name, size] : {std::pair{"rows", p.left.rows}, {"columns", p.right.rows}, {"K", p.k}})
+    if (size >= most)
+      throw std::invalid_argument(std::string("a product on a GPU must have fewer than 2^31 ") + name + ", got " + std::to_string(size));
+}
+
+}  // namespace
+
+Engine::Engine(const Datapath& datapath) : datapath_(datapath) {
+  validate(datapath);
+  table_ = std::make_unique<const ProductTable>(datapath);
+  tables_ = table_->products;  // then the rows, 32-bit
+  const size_t rows = table_->low.size(), planes = table_->high.size();
+  tables_.resize(table_->products.size() + (rows + planes + 1) / 2);
+  int32_t* to = reinterpret_cast<int32_t*>(tables_.data() + table_->products.size());
+  std::copy(table_->low.begin(), table_->low.end(), to);
+  std::copy(table_->high.begin(), table_->high.end(), to + rows);
+}
+
+Engine::~Engine() = default;
+
+void Engine::run(const Product& p, const int64_t* tables, bool accumulators, unsigned long long* counters, const Launch& at) const {
+  if (p.empty()) return;
+  check_sizes(p);
+  const ProductTable& t = *table_;
+  const Limits limits(at.device);
+  const Cut c = choose(p, t, datapath_, limits);
+  Work w = {};
+  w.rows = c.exchanged ? p.right : p.left;
+  w.columns = c.exchanged ? p.left : p.right;
+  w.batch = c.exchanged ? exchange(p.batch) : p.batch;
+  w.output = p.output;
+  w.k = p.k;
+  w.accumulators = accumulators;
+  w.datapath = datapath_;
+  w.zero_shift = t.zero_shift, w.sign_step = t.sign_step, w.plane_shift = t.plane_shift;
+  w.table_rows = static_cast<int>(t.low.size()), w.table_shift = c.table_shift;
+  w.low = reinterpret_cast<const int32_t*>(tables + t.products.size());
+  w.high = w.low + t.low.size();
+  w.products = tables;
+  w.warps_r = c.warps_r, w.warps_c = c.warps_c;
+  w.tiles_c = c.tiles_c;
+  w.segments = static_cast<int>(c.segments), w.segment_vectors = c.segment_vectors;
+  w.overflows = counters;
+  if (c.segments > 1)
+    run_segments(w, t, at);
+  else if (t.sums == Sums::wide)
+    launch<WideSums<8, false, false>>(w, t, at);
+  else if (t.sums == Sums::planes)
+    launch<WideSums<8, true, false>>(w, t, at);
+  else if (t.sums == Sums::direct)
+    launch<WideSums<8, false, true>>(w, t, at);
+  else if (counters)
+    launch<FusedSums<8, Use::overflows>>(w, t, at);
+  else if (c.rows_per_thread == 16)
+    launch<FusedSums<16, Use::results>>(w, t, at);
+  else
+    launch<FusedSums<8, Use::results>>(w, t, at);
+  if (counters) {
+    const int levels = datapath_.format.e_max() + 1, window = std::min(levels, kLevels);
+    const int depth = std::clamp(2048 / window, 1, 8);
+    const int64_t units = ceil_div(p.k, depth) * p.batch.count();
+    const auto vectors = static_cast<unsigned long long>(p.left.rows * p.right.rows * p.batch.count() * ceil_div(p.k, datapath_.vector_size));
+    count_lanes<<<static_cast<unsigned>(std::min<int64_t>(units, limits.multiprocessors * 8)), 256, depth * window * sizeof(int), at.stream>>>(
+        p, levels, datapath_.first_visible_product(), depth, vectors, counters);
+    check(cudaGetLastError(), "count_lanes");
+  }
+}
+
+}  // namespace lns::cuda

@@ -1,0 +1,62 @@
+// The GPU's elementwise kernels behind the operators.
+#include "cuda/elementwise.h"
+
+#include "ops/cuda/device.h"
+#include "ops/elementwise.h"
+
+namespace lns::ops {
+
+namespace {
+
+Quantizer view(const QuantizerChoice& q, const cuda::Launch& at, const Tensor& like) {
+  static auto& devices = *new DeviceTables<int>;  // outlives CUDA, which ends first
+  const QuantizerTables& tables = quantizer_tables(q.format.gamma);
+  return cuda::view(devices.get(q.format.gamma, cuda::pack(tables), at, like), tables, q.format, q.rounding, q.underflow);
+}
+
+const int64_t* pointer(const Rng& rng) { return rng ? rng->const_data_ptr<int64_t>() : nullptr; }
+
+struct Cuda {
+  static void quantize(const QuantizerChoice& q, const Rng& rng, const Tensor& x, const Slices& s, Tensor& codes, Tensor& scale) {
+    const DeviceCall call(x);
+    cuda::quantize(view(q, call.launch(), x), pointer(rng), x.const_data_ptr<float>(), s, codes.mutable_data_ptr(),
+                   scale.mutable_data_ptr<float>(), call.launch());
+  }
+  static void dequantize(const Format& f, const Tensor& codes, const Tensor& scale, const Slices& s, Tensor& out) {
+    const DeviceCall call(codes);
+    cuda::dequantize({codes.const_data_ptr(), f}, view({f, Rounding::nearest, Underflow::clamp}, call.launch(), codes),
+                     scale.const_data_ptr<float>(), s, out.mutable_data_ptr<float>(), call.launch());
+  }
+  static void rescale(const QuantizerChoice& q, const Rng& rng, const Tensor& codes, const Tensor& from, const Tensor& to,
+                      const Slices& s, Tensor& out) {
+    const DeviceCall call(codes);
+    cuda::rescale(view(q, call.launch(), codes), pointer(rng), codes.const_data_ptr(), from.const_data_ptr<float>(),
+                  to.const_data_ptr<float>(), s, out.mutable_data_ptr(), call.launch());
+  }
+  static void forward_codes(const Format& forward, const Format& update, const Tensor& codes, const Tensor& scale,
+                            const Slices& s, Tensor& out, Tensor& out_scale) {
+    const DeviceCall call(codes);
+    cuda::forward_codes(forward, {codes.const_data_ptr(), update}, scale.const_data_ptr<float>(), s, out.mutable_data_ptr(),
+                        out_scale.mutable_data_ptr<float>(), call.launch());
+  }
+  static void madam_step(const Format& f, bool stochastic, const Rng& rng, Tensor& codes, const Tensor& scale,
+                         const Tensor& grad, Tensor& moment, const Tensor& cap, const Tensor& hyper, const Slices& s) {
+    const DeviceCall call(codes);
+    cuda::madam_step(view({f, Rounding::nearest, Underflow::clamp}, call.launch(), codes), hyper.const_data_ptr<float>(),
+                     stochastic, pointer(rng), codes.mutable_data_ptr(), scale.const_data_ptr<float>(),
+                     grad.const_data_ptr<float>(), moment.mutable_data_ptr<float>(), cap.const_data_ptr<float>(), s,
+                     call.launch());
+  }
+};
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(lns_sim, CUDA, m) {
+  m.impl("quantize", TORCH_BOX(&quantize<Cuda>));
+  m.impl("dequantize", TORCH_BOX(&dequantize<Cuda>));
+  m.impl("rescale", TORCH_BOX(&rescale<Cuda>));
+  m.impl("forward_codes", TORCH_BOX(&forward_codes<Cuda>));
+  m.impl("madam_step", TORCH_BOX(&madam_step<Cuda>));
+}
+
+}  // namespace lns::ops
