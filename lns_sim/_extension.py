@@ -9,6 +9,7 @@ import torch
 from lns_sim.version import __version__
 
 REBUILD = "pip install --no-build-isolation -e ."
+CUDA_REBUILD = f"have nvcc and a CUDA build of torch, then {REBUILD}"
 
 
 @lru_cache(maxsize=1)

@@ -6,6 +6,10 @@ import difflib
 import math
 import numbers
 
+import torch
+
+from lns_sim import _extension
+
 
 def check_int(name: str, value, low: int | None, high: int | None) -> None:
     """Raises TypeError for a non-integer and ValueError outside [low, high]."""
@@ -37,3 +41,22 @@ def check_choice(name: str, value, choices) -> None:
         return
     near = difflib.get_close_matches(str(value), choices, n=1, cutoff=0.0)
     raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}; did you mean {near[0]!r}?")
+
+
+def check_device(name: str) -> None:
+    """Raises ValueError unless operators can run on the device: "cpu", or "cuda" with kernels and a GPU for it."""
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ValueError(f"device must be cpu, cuda or cuda:N, got {name!r}") from None
+    check_choice("device", device.type, ("cpu", "cuda"))
+    if device.type == "cpu":
+        return
+    if not torch.cuda.is_available():
+        raise ValueError("device is cuda, but torch finds no GPU; use --device cpu")
+    if _extension.load().build_info()["cuda"] is None:
+        raise ValueError(f"device is cuda, but lns_sim was built without CUDA kernels: {_extension.CUDA_REBUILD}")
+    if device.index is not None and device.index >= torch.cuda.device_count():
+        raise ValueError(f"device is {name}, but torch finds {torch.cuda.device_count()} GPUs")
+    if torch.cuda.get_device_capability(device) < (8, 0):
+        raise ValueError(f"{torch.cuda.get_device_name(device)} is older than compute capability 8.0, which lns_sim needs")

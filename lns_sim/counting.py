@@ -8,12 +8,12 @@ import torch
 
 from lns_sim.datapath import Counters
 
-_totals: dict[str, Counters] | None = None
+_pending: dict[str, list] | None = None  # by pass: MACs, and the operators' counters summed on their device
 
 
 def active() -> bool:
     """Is a :func:`count` block open?"""
-    return _totals is not None
+    return _pending is not None
 
 
 @contextmanager
@@ -21,15 +21,19 @@ def count():
     """Counts every product of the layers run inside: ``with lns_sim.count() as totals: ...``.
 
     Yields:
-        dict from "forward", "input_gradient" and "weight_gradient" to :class:`lns_sim.Counters`, filled as layers run.
-        It counts eager execution; a compiled model raises RuntimeError rather than report nothing.
+        dict from "forward", "input_gradient" and "weight_gradient" to :class:`lns_sim.Counters`, filled when the block
+        ends, so that no GPU is waited for before. It counts eager execution; a compiled model raises RuntimeError
+        rather than report nothing.
     """
-    global _totals
-    outer, _totals = _totals, {}
+    global _pending
+    outer, _pending = _pending, {}
+    totals: dict[str, Counters] = {}
     try:
-        yield _totals
+        yield totals
     finally:
-        _totals = outer
+        for name, (macs, counters) in _pending.items():
+            totals[name] = Counters.from_tensor(macs, counters)
+        _pending = outer
 
 
 def record(pass_name: str, macs: int, counters: torch.Tensor) -> None:
@@ -38,7 +42,13 @@ def record(pass_name: str, macs: int, counters: torch.Tensor) -> None:
     Raises:
         RuntimeError: a compiler is tracing, and the counters hold no numbers.
     """
-    if _totals is not None:
-        if type(counters) is not torch.Tensor:
-            raise RuntimeError("lns_sim.count() counts eager execution; run the model without torch.compile")
-        _totals[pass_name] = _totals.get(pass_name, Counters()) + Counters.from_tensor(macs, counters)
+    if _pending is None:
+        return
+    if type(counters) is not torch.Tensor:
+        raise RuntimeError("lns_sim.count() counts eager execution; run the model without torch.compile")
+    if pass_name not in _pending:
+        _pending[pass_name] = [macs, counters.clone()]
+        return
+    total = _pending[pass_name]
+    total[0] += macs
+    total[1] += counters.to(total[1].device)

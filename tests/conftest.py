@@ -5,7 +5,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 import lns_sim
-from helpers import ISAS
+from helpers import DEVICES, ISAS
 
 settings.register_profile(
     "lns_sim", deadline=None, derandomize=True, max_examples=100,
@@ -17,6 +17,12 @@ settings.load_profile("lns_sim")
 @pytest.fixture
 def rng():
     return np.random.default_rng(0)
+
+
+@pytest.fixture(params=DEVICES)
+def device(request):
+    """Runs a test once per device that this machine has kernels for."""
+    return request.param
 
 
 @pytest.fixture(params=ISAS)

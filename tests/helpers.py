@@ -6,7 +6,40 @@ import torch
 import lns_sim
 from lns_sim import LNSTensor
 
-ISAS = lns_sim._extension.load().available_isas()
+core = lns_sim._extension.load()
+ISAS = core.available_isas()
+HAVE_CUDA = torch.cuda.is_available() and core.build_info()["cuda"] is not None
+DEVICES = ["cpu"] + ["cuda"] * HAVE_CUDA
+
+
+def moved(value, device):
+    """Tensors, also within lists and tuples, on another device."""
+    if isinstance(value, torch.Tensor):
+        return value.to(device)
+    return type(value)(moved(v, device) for v in value) if type(value) in (list, tuple) else value
+
+
+def same(a, b) -> bool:
+    """Equal results: tensors with equal bits, codes and scales, or anything that compares."""
+    if isinstance(a, LNSTensor):
+        return same(a.codes, b.codes) and same(a.scale, b.scale)
+    if isinstance(a, torch.Tensor):
+        a, b = a.cpu(), b.cpu()
+        return same_bits(a, b) if a.dtype == torch.float32 else torch.equal(a, b)
+    return all(map(same, a, b)) if isinstance(a, tuple) else a == b
+
+
+def everywhere(function, *args, **kwargs):
+    """The result on the CPU, after every other device has given the same bits."""
+    result = function(*args, **kwargs)
+    for device in DEVICES[1:]:
+        other = function(*moved(args, device), **moved_dict(kwargs, device))
+        assert same(result, other), f"{device} differs from cpu"
+    return result
+
+
+def moved_dict(values, device):
+    return {name: moved(value, device) for name, value in values.items()}
 
 
 def random_codes(shape, fmt, rng, zeros=0.1, k=0):

@@ -29,13 +29,13 @@ RECIPES = {
 
 def reference_weight(w: LNSWeight):
     r = w.recipe
-    return reference.forward_codes(unsigned(w.codes, r.update), int(w.k), r.update, r.weight)
+    return reference.forward_codes(unsigned(w.codes.cpu(), r.update), int(w.k), r.update, r.weight)
 
 
 def reference_quantize(x, quantizer, w, stream):
     rng = w.rng.tolist() if w.rng is not None else [None, 0, 0]
     return reference.quantize(
-        x.detach().numpy(), quantizer.format, rounding=quantizer.rounding, underflow=quantizer.underflow,
+        x.detach().cpu().numpy(), quantizer.format, rounding=quantizer.rounding, underflow=quantizer.underflow,
         seed=rng[0], step=rng[1], tensor_id=rng[2] + stream,
     )  # fmt: skip
 
@@ -46,10 +46,10 @@ def rounded(dw, w):
 
 
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES.keys())
-def test_linear(recipe):
+def test_linear(recipe, device):
     torch.manual_seed(0)
-    layer = lns_sim.convert(nn.Linear(37, 9), recipe)
-    x = torch.randn(4, 5, 37, requires_grad=True)
+    layer = lns_sim.convert(nn.Linear(37, 9), recipe).to(device)
+    x = torch.randn(4, 5, 37, device=device, requires_grad=True)
     y = layer(x)
     dy = torch.randn_like(y)
     y.backward(dy)
@@ -59,11 +59,11 @@ def test_linear(recipe):
     eq, k_e = reference_quantize(dy.reshape(-1, 9), r.error, w, 1)
     xq = xq.reshape(-1, 37)
     product = reference.matmul((xq, k_x), (wq.T, k_w), r.forward)
-    assert same_bits(y.detach(), (torch.from_numpy(product).reshape(4, 5, 9) + layer.bias).detach())
+    assert same_bits(y.detach().cpu(), (torch.from_numpy(product).reshape(4, 5, 9) + layer.bias.cpu()).detach())
     dx = reference.matmul(*common(((eq, k_e), r.error.format), ((wq, k_w), r.weight), r.input_gradient))
-    assert same_bits(x.grad, dx.reshape(4, 5, 37))
+    assert same_bits(x.grad.cpu(), dx.reshape(4, 5, 37))
     dw = reference.matmul(*common(((eq.T, k_e), r.error.format), ((xq, k_x), r.activation.format), r.weight_gradient))
-    assert same_bits(w.grad, rounded(dw, w))
+    assert same_bits(w.grad.cpu(), rounded(dw, w))
     assert torch.allclose(layer.bias.grad, dy.sum((0, 1)), atol=1e-6)  # the bias is ordinary float32
 
 
@@ -80,10 +80,10 @@ def common(a, b, datapath):
 
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES.keys())
 @pytest.mark.parametrize("options", [dict(padding=1), dict(stride=2, groups=2, padding=(0, 2)), dict(dilation=2, padding=2)])
-def test_conv2d(recipe, options):
+def test_conv2d(recipe, options, device):
     torch.manual_seed(1)
-    layer = lns_sim.convert(nn.Conv2d(4, 6, 3, **options), recipe)
-    x = torch.randn(2, 4, 7, 6, requires_grad=True)
+    layer = lns_sim.convert(nn.Conv2d(4, 6, 3, **options), recipe).to(device)
+    x = torch.randn(2, 4, 7, 6, device=device, requires_grad=True)
     y = layer(x)
     dy = torch.randn_like(y)
     y.backward(dy)
@@ -91,11 +91,11 @@ def test_conv2d(recipe, options):
     where = (layer.stride, layer.padding, layer.dilation, layer.groups)
     xq, wq, eq = reference_quantize(x, r.activation, w, 0), reference_weight(w), reference_quantize(dy, r.error, w, 1)
     product = torch.from_numpy(reference.conv2d(xq, wq, *where, r.forward))
-    assert same_bits(y.detach(), (product + layer.bias.view(-1, 1, 1)).detach())
+    assert same_bits(y.detach().cpu(), (product + layer.bias.cpu().view(-1, 1, 1)).detach())
     a, b, d = common((eq, r.error.format), (wq, r.weight), r.input_gradient)
-    assert same_bits(x.grad, reference.conv2d_input_gradient(a, b, tuple(x.shape), *where, d))
+    assert same_bits(x.grad.cpu(), reference.conv2d_input_gradient(a, b, tuple(x.shape), *where, d))
     a, b, d = common((eq, r.error.format), (xq, r.activation.format), r.weight_gradient)
-    assert same_bits(w.grad, rounded(reference.conv2d_weight_gradient(a, b, (3, 3), *where, d), w))
+    assert same_bits(w.grad.cpu(), rounded(reference.conv2d_weight_gradient(a, b, (3, 3), *where, d), w))
 
 
 def test_conv1d_is_conv2d_of_one_row():

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import lns_sim
-from helpers import ISAS, unsigned
+from helpers import ISAS, everywhere, unsigned
 from lns_sim import LNSFormat, LNSWeight, _extension, recipes, reference
 from lns_sim.optim.madam import weight_cap
 
@@ -36,12 +36,17 @@ def test_a_step_equals_the_reference(fmt, lr, beta, t, bound, cap, k, rounding, 
     )
     hyper = torch.tensor([beta, 1 - beta, 1 - beta**t, bound, lr * fmt.gamma], dtype=torch.float64).float()
     state = torch.tensor([seed, t, 6])
+
+    def step(codes, moment, *args):
+        codes, moment = codes.clone(), moment.clone()
+        torch.ops.lns_sim.madam_step(codes, moment, *args)
+        return codes, moment
+
     for isa in ISAS:
         core.set_isa(isa)
-        c, m = torch.from_numpy(codes).to(fmt.dtype), torch.from_numpy(v.copy())
-        torch.ops.lns_sim.madam_step(
-            c, m, torch.from_numpy(grad), torch.tensor(2.0**k), torch.tensor(cap), hyper, fmt.bits, fmt.gamma,
-            rounding == "stochastic", state,
+        c, m = everywhere(
+            step, torch.from_numpy(codes).to(fmt.dtype), torch.from_numpy(v.copy()), torch.from_numpy(grad),
+            torch.tensor(2.0**k), torch.tensor(cap), hyper, fmt.bits, fmt.gamma, rounding == "stochastic", state,
         )  # fmt: skip
         # A code of -0 may come back as +0.
         np.testing.assert_array_equal(np.where(unsigned(c, fmt) & fmt.e_max, unsigned(c, fmt), 0), expected)
@@ -56,8 +61,8 @@ def test_every_forward_code(forward, update):
     codes = torch.arange(1 << update.bits).to(update.dtype)
     for part in (codes, codes[: 1 << (update.bits - 3)], codes[:1]):  # the largest code decides the scale
         for k in (-126, -14, 5):
-            got, scale = torch.ops.lns_sim.forward_codes(
-                part, torch.tensor(2.0**k), update.bits, update.gamma, forward.bits, forward.gamma
+            got, scale = everywhere(
+                torch.ops.lns_sim.forward_codes, part, torch.tensor(2.0**k), update.bits, update.gamma, forward.bits, forward.gamma
             )
             expected, k_new = reference.forward_codes(unsigned(part, update), k, update, forward)
             assert scale.item() == 2.0**k_new

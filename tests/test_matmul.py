@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import lns_sim
-from helpers import ISAS, random_codes, same_bits, to_reference
+from helpers import ISAS, everywhere, random_codes, same_bits, to_reference
 from lns_sim import Datapath, LNSFormat, LNSTensor, _extension, reference
 from strategies import datapaths, formats
 
@@ -29,10 +29,10 @@ CHECK_VALUES = [
 
 def agree(a, b, datapath):
     """Accumulators and values of both implementations."""
-    got = lns_sim.matmul(a, b, datapath, return_accumulator=True)
+    got = everywhere(lns_sim.matmul, a, b, datapath, return_accumulator=True)
     expected = reference.matmul(to_reference(a), to_reference(b), datapath, return_accumulator=True)
     np.testing.assert_array_equal(got.numpy(), expected)
-    values = lns_sim.matmul(a, b, datapath)
+    values = everywhere(lns_sim.matmul, a, b, datapath)
     assert same_bits(values, reference.matmul(to_reference(a), to_reference(b), datapath))
     return got
 
@@ -45,8 +45,8 @@ def test_check_values_of_the_specification(isa, options, expected):
     assert reference.dot(a, b, datapath) == expected
     a, b = (torch.tensor(v, dtype=torch.uint8) for v in (a, b))
     row, column = LNSTensor(a[None], ONE, FMT), LNSTensor(b[:, None], ONE, FMT)
-    assert lns_sim.matmul(row, column, datapath, return_accumulator=True).item() == expected
-    many = lns_sim.matmul(row.expand(300, 70), column.expand(70, 40), datapath, return_accumulator=True)
+    assert everywhere(lns_sim.matmul, row, column, datapath, return_accumulator=True).item() == expected
+    many = everywhere(lns_sim.matmul, row.expand(300, 70), column.expand(70, 40), datapath, return_accumulator=True)
     assert (many == expected).all()
 
 
@@ -60,7 +60,7 @@ def test_all_pairs_of_codes(lut_entries, rounding):
     for isa in ISAS:
         core.set_isa(isa)
         for rows in (256, 1):  # the row path, and (one row at a time) the look-up path
-            parts = [lns_sim.matmul(a[i : i + rows], b, datapath, return_accumulator=True) for i in range(0, 256, rows)]
+            parts = [everywhere(lns_sim.matmul, a[i : i + rows], b, datapath, return_accumulator=True) for i in range(0, 256, rows)]
             np.testing.assert_array_equal(torch.cat(parts).numpy(), expected)
 
 
@@ -136,12 +136,12 @@ def every_isa_agrees(m, k, n, datapath, seed):
     a, b = random_codes((m, k), datapath.format, rng), random_codes((k, n), datapath.format, rng)
     core.set_isa(ISAS[0])
     agree(a, b, datapath)
-    expected, counters = lns_sim.matmul(a, b, datapath, return_accumulator=True, counters=True)
+    expected, counters = everywhere(lns_sim.matmul, a, b, datapath, return_accumulator=True, counters=True)
     for isa in ISAS[1:]:
         core.set_isa(isa)
-        got, counted = lns_sim.matmul(a, b, datapath, return_accumulator=True, counters=True)
+        got, counted = everywhere(lns_sim.matmul, a, b, datapath, return_accumulator=True, counters=True)
         assert torch.equal(got, expected) and counted == counters
-        got = lns_sim.matmul(b.mT, a.mT, datapath, return_accumulator=True)
+        got = everywhere(lns_sim.matmul, b.mT, a.mT, datapath, return_accumulator=True)
         assert torch.equal(got.mT, expected)
 
 
@@ -169,20 +169,20 @@ def test_all_pairs_of_codes_on_every_instruction_set(options):
     expected = np.array([[one(i, j) for j in range(len(codes))] for i in range(len(codes))])
     for isa in ISAS:
         core.set_isa(isa)
-        np.testing.assert_array_equal(lns_sim.matmul(a, b, datapath, return_accumulator=True).numpy(), expected)
+        np.testing.assert_array_equal(everywhere(lns_sim.matmul, a, b, datapath, return_accumulator=True).numpy(), expected)
 
 
 @pytest.mark.parametrize("m, k, n", [(1100, 40, 17), (130, 64, 200), (1, 100, 300), (300, 33, 1)])
 def test_blocks_and_panels_equal_single_rows(isa, rng, m, k, n):
     datapath = Datapath(FMT, headroom_bits=0)  # saturates now and then
     a, b = random_codes((m, k), FMT, rng), random_codes((k, n), FMT, rng)
-    whole = lns_sim.matmul(a, b, datapath, return_accumulator=True)
+    whole = everywhere(lns_sim.matmul, a, b, datapath, return_accumulator=True)
     rows = rng.integers(0, m, 4)
     columns = rng.integers(0, n, 4)
     expected = [[reference.dot(a.codes[r].tolist(), b.codes[:, c].tolist(), datapath) for c in columns] for r in rows]
     assert whole[rows][:, columns].tolist() == expected
     for r in rows:
-        assert torch.equal(lns_sim.matmul(a[r : r + 1], b, datapath, return_accumulator=True)[0], whole[r])
+        assert torch.equal(everywhere(lns_sim.matmul, a[r : r + 1], b, datapath, return_accumulator=True)[0], whole[r])
 
 
 @pytest.mark.parametrize("fmt", [FMT, LNSFormat(6, 4), LNSFormat(10, 32)], ids=lambda f: f"{f.bits}-{f.gamma}")
@@ -194,7 +194,7 @@ def test_isas_and_threads_agree(rng, fmt):
         core.set_isa(isa)
         for n in (1, 2):
             torch.set_num_threads(n)
-            results.append(lns_sim.matmul(a, b, Datapath(fmt, headroom_bits=1)))
+            results.append(everywhere(lns_sim.matmul, a, b, Datapath(fmt, headroom_bits=1)))
     torch.set_num_threads(threads)
     assert all(torch.equal(r, results[0]) for r in results)
 
@@ -208,14 +208,14 @@ def test_the_edge_of_the_32_bit_state(isa, rng):
                 a = LNSTensor(torch.full((48, 100), 127, dtype=torch.uint8), ONE, FMT)
                 b = LNSTensor(torch.full((100, 2), 127 | sign, dtype=torch.uint8), ONE, FMT)
                 expected = reference.dot([127] * 100, [127 | sign] * 100, datapath)
-                assert (lns_sim.matmul(a, b, datapath, return_accumulator=True) == expected).all()
+                assert (everywhere(lns_sim.matmul, a, b, datapath, return_accumulator=True) == expected).all()
 
 
 def test_k_of_a_million(rng):
     a, b = random_codes((1, 1_000_000), FMT, rng), random_codes((1_000_000, 1), FMT, rng)
     expected = reference.dot(a.codes[0].tolist(), b.codes[:, 0].tolist(), Datapath())
-    assert lns_sim.matmul(a, b, return_accumulator=True).item() == expected
-    wide = lns_sim.matmul(a.expand(64, 1_000_000), b, return_accumulator=True)
+    assert everywhere(lns_sim.matmul, a, b, return_accumulator=True).item() == expected
+    wide = everywhere(lns_sim.matmul, a.expand(64, 1_000_000), b, return_accumulator=True)
     assert (wide == expected).all()
 
 
@@ -236,21 +236,21 @@ def test_broadcast_batches_and_strides(rng):
 
 
 def test_empty_sizes(rng):
-    assert lns_sim.matmul(random_codes((0, 4), FMT, rng), random_codes((4, 3), FMT, rng)).shape == (0, 3)
-    assert lns_sim.matmul(random_codes((0, 2, 4), FMT, rng), random_codes((4, 3), FMT, rng)).shape == (0, 2, 3)
+    assert everywhere(lns_sim.matmul, random_codes((0, 4), FMT, rng), random_codes((4, 3), FMT, rng)).shape == (0, 3)
+    assert everywhere(lns_sim.matmul, random_codes((0, 2, 4), FMT, rng), random_codes((4, 3), FMT, rng)).shape == (0, 2, 3)
 
 
 def test_operands_of_fewer_bits(rng):
     datapath = Datapath(LNSFormat(10, 8))
     a, b = random_codes((40, 50), LNSFormat(6, 8), rng), random_codes((50, 7), LNSFormat(10, 8), rng)
-    got = lns_sim.matmul(a, b, datapath, return_accumulator=True)
+    got = everywhere(lns_sim.matmul, a, b, datapath, return_accumulator=True)
     wide = (a.codes.to(torch.int16) & 31) | ((a.codes.to(torch.int16) & 32) << 4)
-    assert torch.equal(got, lns_sim.matmul(LNSTensor(wide, ONE, LNSFormat(10, 8)), b, datapath, return_accumulator=True))
+    assert torch.equal(got, everywhere(lns_sim.matmul, LNSTensor(wide, ONE, LNSFormat(10, 8)), b, datapath, return_accumulator=True))
 
 
 def test_nan_scales_give_nan(rng):
     a = lns_sim.quantize(torch.tensor([[1.0, float("nan")], [1.0, 2.0]]), dim=0)
-    y = lns_sim.matmul(a, lns_sim.quantize(torch.ones(2, 3)))
+    y = everywhere(lns_sim.matmul, a, lns_sim.quantize(torch.ones(2, 3)))
     assert y[0].isnan().all() and not y[1].isnan().any()
 
 
@@ -258,8 +258,8 @@ def test_nan_scales_give_nan(rng):
 def test_counters(datapath, m, n, k, seed):
     rng = np.random.default_rng(seed)
     a, b = random_codes((m, k), datapath.format, rng), random_codes((k, n), datapath.format, rng)
-    out, counters = lns_sim.matmul(a, b, datapath, counters=True)
-    assert torch.equal(out, lns_sim.matmul(a, b, datapath))
+    out, counters = everywhere(lns_sim.matmul, a, b, datapath, counters=True)
+    assert torch.equal(out, everywhere(lns_sim.matmul, a, b, datapath))
     f, lsb = datapath.format, reference.acc_lsb(datapath)
     e_a, e_b = reference.decode(a.codes, f)[1], reference.decode(b.codes, f)[1]
     nonzero = (e_a[:, :, None] > 0) & (e_b[None] > 0)

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 import lns_sim
+from helpers import moved
 from lns_sim import Datapath, recipes
 
 ops = torch.ops.lns_sim
@@ -51,7 +52,9 @@ CASES = {
 
 
 @pytest.mark.parametrize("op, args", CASES.values(), ids=CASES.keys())
-def test_opcheck(op, args):
+def test_opcheck(op, args, device):
+    # Leaves again after the move, or autograd would be checked on copies.
+    args = tuple(a.detach().requires_grad_(a.requires_grad) if isinstance(a, torch.Tensor) else a for a in moved(args, device))
     torch.library.opcheck(op.default, args)
 
 
@@ -65,13 +68,13 @@ def model(recipe):
 
 
 @pytest.mark.parametrize("recipe", [recipes.lns_madam(), recipes.lns_madam(stochastic_gradients=True)], ids=["nearest", "stochastic"])
-def test_compiled_training_has_the_bits_of_eager_training(recipe):
-    eager = model(recipe)
+def test_compiled_training_has_the_bits_of_eager_training(recipe, device):
+    eager = model(recipe).to(device)
     other = copy.deepcopy(eager)
     compiled = torch.compile(other, fullgraph=True, backend="aot_eager")
     inductor = copy.deepcopy(eager)
     fast = torch.compile(inductor, fullgraph=True)
-    x = torch.randn(4, 2, 5, 5)
+    x = torch.randn(4, 2, 5, 5, device=device)
     runs = []
     for call, owner in ((eager, eager), (compiled, other), (fast, inductor)):
         optimizer = lns_sim.optim.LNSMadam(owner.parameters())
@@ -85,12 +88,12 @@ def test_compiled_training_has_the_bits_of_eager_training(recipe):
             assert torch.equal(a.codes, b.codes)
     # Inductor may fuse the float parts (batch norm) differently; what runs on the datapath may not differ.
     last = [m[-1] for m in (eager, inductor)]
-    h = torch.randn(5, 6)
+    h = torch.randn(5, 6, device=device)
     last[1].load_state_dict(last[0].state_dict())
     assert torch.equal(last[0](h), torch.compile(last[1], fullgraph=True)(h))
 
 
-def test_functions_compile_with_the_same_bits():
+def test_functions_compile_with_the_same_bits(device):
     def f(x, w, path):
         q = lns_sim.quantize(x)
         image, kernel = lns_sim.quantize(x.view(1, 1, 8, 16)), lns_sim.quantize(w.view(8, 1, 4, 4), dim=0)
@@ -98,7 +101,7 @@ def test_functions_compile_with_the_same_bits():
 
     path = Datapath(lut_entries=2)
 
-    x, w = torch.randn(8, 16), torch.randn(16, 8)
+    x, w = torch.randn(8, 16, device=device), torch.randn(16, 8, device=device)
     for a, b in zip(f(x, w, path), torch.compile(f, fullgraph=True)(x, w, path)):
         assert torch.equal(a, b)
 

@@ -9,7 +9,7 @@ import torch
 from lns_sim import LNSWeight, recipes
 from lns_sim.training import data, report
 from lns_sim.training.experiment import Experiment, ForeignCheckpoint
-from lns_sim.training.trainer import Diverged, Settings, Trainer, random_crop_flip
+from lns_sim.training.trainer import Diverged, Settings, Trainer, crop_flip, draw_crops
 
 SMALL = Settings(model="mlp", epochs=2, batch_size=128)
 RECIPES = [None, recipes.lns_madam_fake_quant(), recipes.lns_madam()]
@@ -128,7 +128,7 @@ def test_bad_sources(source, message):
 
 def test_crops_and_flips_show_pieces_of_the_image():
     x = torch.arange(2 * 1 * 8 * 8, dtype=torch.float32).reshape(2, 1, 8, 8) + 1
-    out = random_crop_flip(x, torch.Generator().manual_seed(0))
+    out = crop_flip(x, *draw_crops(len(x), *x.shape[2:], torch.Generator().manual_seed(0)))
     assert out.shape == x.shape
     for before, after in zip(x, out):
         inside = after[after > 0]

@@ -82,7 +82,11 @@ PYBIND11_MODULE(_C, m) {
     d["version"] = LNS_SIM_VERSION;
     d["compiler"] = LNS_SIM_COMPILER;
     d["torch_abi"] = LNS_SIM_TORCH_ABI;
+#ifdef LNS_SIM_CUDA
+    d["cuda"] = LNS_SIM_CUDA;
+#else
     d["cuda"] = py::none();
+#endif
     return d;
   });
 }

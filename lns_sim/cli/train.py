@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from lns_sim import recipes
+from lns_sim.checks import check_device
 from lns_sim.cli.console import make_console
 from lns_sim.cli.errors import user_errors
 from lns_sim.datapath import Datapath
@@ -41,6 +42,10 @@ def train(
     update_bits: Annotated[int, typer.Option(help="bits of a weight between steps")] = 16,
     lut_entries: Annotated[Optional[int], typer.Option(help="constants of the datapath  [default: gamma]")] = None,
     acc_bits: Annotated[int, typer.Option(help="bits of the accumulator")] = 24,
+    counters: Annotated[bool, typer.Option(help="count saturations and vanished products")] = DEFAULTS.counters,
+    held_out: Annotated[Optional[float], typer.Option(help="test on this share of the training set instead of the test "
+                                                           "set: for tuning")] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N")] = "cpu",
     out: Annotated[Path, typer.Option(help="directory for checkpoint.pt, run.json and curves.png")] = Path("runs/train"),
     resume: Annotated[bool, typer.Option("--resume", help="go on from the checkpoint in --out")] = False,
 ) -> None:  # fmt: skip
@@ -51,16 +56,20 @@ def train(
     """
     console = make_console()
     with user_errors():
-        settings = Settings(model=model, epochs=epochs, batch_size=batch_size, lr=lr, float_lr=float_lr, augment=augment)
+        settings = Settings(model=model, epochs=epochs, batch_size=batch_size, lr=lr, float_lr=float_lr, augment=augment,
+                            counters=counters)  # fmt: skip
         datapath = Datapath(LNSFormat(bits, gamma), lut_entries=lut_entries, acc_bits=acc_bits)
         chosen = [
             recipes.get(name, bits=bits, gamma=gamma, update_bits=update_bits, datapath=datapath)
             for name in recipe or ["fp32", "lns-madam-fake-quant", "lns-madam"]
         ]
+        check_device(device)
         dataset = datasets.load(data)
+        if held_out is not None:
+            dataset = dataset.held_out(held_out)
         out.mkdir(parents=True, exist_ok=True)
         experiment = Experiment(
-            dataset, chosen, list(range(seed, seed + seeds)), settings, out / "checkpoint.pt"
+            dataset, chosen, list(range(seed, seed + seeds)), settings, out / "checkpoint.pt", device
         )
         if resume:
             experiment.resume()

@@ -21,9 +21,16 @@ _ops = torch.ops.lns_sim
 STREAMS = {"activation": 0, "error": 1, "gradient": 2, "update": 3}
 
 
+def stream_of(rng: Tensor, stream: str) -> Tensor:
+    """The random state of one of a weight's streams, made where the weight is."""
+    rng = rng.clone()
+    rng[2] += STREAMS[stream]
+    return rng
+
+
 def _quantize(x: Tensor, q: Quantizer, rng: Tensor | None, stream: str) -> tuple[Tensor, Tensor]:
     if q.stochastic:
-        rng = rng + torch.tensor([0, 0, STREAMS[stream]], device=rng.device)
+        rng = stream_of(rng, stream)
     return _ops.quantize(
         x, q.format.bits, q.format.gamma, None, ROUNDINGS.index(q.rounding), UNDERFLOWS.index(q.underflow),
         rng if q.stochastic else None,
@@ -119,12 +126,19 @@ linear.register_autograd(_linear_backward, setup_context=_save)
 # ---- Convolution
 
 
+def _float32_convolutions():
+    """cuDNN multiplies in TF32 unless told otherwise; a fake-quant product is float32."""
+    cudnn = torch.backends.cudnn
+    return cudnn.flags(cudnn.enabled, cudnn.benchmark, cudnn.benchmark_limit, cudnn.deterministic, allow_tf32=False)
+
+
 def conv2d_forward(x, w, w_scale, rng, stride, padding, dilation, groups, recipe: Recipe):
     """(y, x codes, x scale, w codes, w scale) of a 2-d convolution, given forward codes of w."""
     xq, x_scale = _quantize(x, recipe.activation, rng, "activation")
     if recipe.forward is None:
         value = _value(xq, x_scale, recipe.activation.format)
-        y = F.conv2d(value, _value(w, w_scale, recipe.weight), None, stride, padding, dilation, groups)
+        with _float32_convolutions():
+            y = F.conv2d(value, _value(w, w_scale, recipe.weight), None, stride, padding, dilation, groups)
     else:
         y, counts = _ops.conv2d(
             xq, x_scale, w, w_scale, recipe.activation.format.bits, recipe.weight.bits, stride, padding, dilation,
@@ -169,7 +183,8 @@ def _conv_backward(ctx, dy, *_):
     if ctx.needs_input_grad[0]:
         if r.input_gradient is None:
             dy_value, w = _value(dyq, dy_scale, r.error.format), _value(wq, w_scale, r.weight)
-            dx = torch.nn.grad.conv2d_input(xq.shape, w, dy_value, stride, padding, dilation, groups)
+            with _float32_convolutions():
+                dx = torch.nn.grad.conv2d_input(xq.shape, w, dy_value, stride, padding, dilation, groups)
         else:
             dx, counts = _ops.conv2d_input_gradient(
                 dyq, dy_scale, wq, w_scale, r.error.format.bits, r.weight.bits, list(xq.shape), stride, padding,
@@ -180,7 +195,8 @@ def _conv_backward(ctx, dy, *_):
     if ctx.needs_input_grad[1]:
         if r.weight_gradient is None:
             dy_value, x = _value(dyq, dy_scale, r.error.format), _value(xq, x_scale, r.activation.format)
-            dw = torch.nn.grad.conv2d_weight(x, wq.shape, dy_value, stride, padding, dilation, groups)
+            with _float32_convolutions():
+                dw = torch.nn.grad.conv2d_weight(x, wq.shape, dy_value, stride, padding, dilation, groups)
         else:
             dw, counts = _ops.conv2d_weight_gradient(
                 dyq, dy_scale, xq, x_scale, r.error.format.bits, r.activation.format.bits, list(wq.shape[2:]), stride,

@@ -8,7 +8,7 @@ import torch
 
 from lns_sim.checks import check_choice, check_number
 from lns_sim.nn.weight import LNSWeight
-from lns_sim.ops.layers import STREAMS
+from lns_sim.ops.layers import STREAMS, stream_of
 from lns_sim.tensor import LNSTensor
 
 FLOAT_OPTIMIZERS = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
@@ -123,7 +123,7 @@ class LNSMadam(torch.optim.Optimizer):
                 state["moment"] = torch.zeros(p.shape, device=p.device)
                 state["cap"] = weight_cap(p, group["p_scale"])
             if p.device not in hyper:
-                hyper[p.device] = self._hyper(group, p).to(p.device)
+                hyper[p.device] = self._hyper(group, p).to(p.device, non_blocking=True)
             stochastic = group["rounding"] == "stochastic"
             rng = self._random(group, p, index, position) if stochastic else None
             torch.ops.lns_sim.madam_step(
@@ -142,9 +142,10 @@ class LNSMadam(torch.optim.Optimizer):
     @staticmethod
     def _random(group: dict, p: LNSWeight, index: int, position: int) -> torch.Tensor:
         if p.rng is not None:
-            return p.rng + torch.tensor([0, 0, STREAMS["update"]], device=p.device)
+            return stream_of(p.rng, "update")
         tensor_id = len(STREAMS) * ((index << 20) + position) + STREAMS["update"]
-        return torch.tensor([group["seed"], group["step"], tensor_id], dtype=torch.int64, device=p.device)
+        state = torch.tensor([group["seed"], group["step"], tensor_id], dtype=torch.int64)
+        return state.to(p.device, non_blocking=True)
 
 
 def weight_cap(weight: LNSTensor, p_scale: float) -> torch.Tensor:

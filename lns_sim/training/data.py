@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from lns_sim.checks import check_choice
+from lns_sim.checks import check_choice, check_number
 
 KINDS = ("digits", "npz", "openml")
 
@@ -26,6 +26,21 @@ class Data:
     @property
     def classes(self) -> int:
         return int(self.y_train.max()) + 1
+
+    def held_out(self, share: float) -> Data:
+        """The training set alone, its last ``share`` (of a fixed shuffle) in the place of the test set: for tuning.
+
+        Raises:
+            ValueError: share is not in (0, 1), or leaves a side empty.
+        """
+        check_number("held_out", share, 0.0, math.nextafter(1.0, 0.0), low_open=True)
+        order = torch.randperm(len(self.x_train), generator=torch.Generator().manual_seed(0))
+        held = round(share * len(order))
+        if not 0 < held < len(order):
+            raise ValueError(f"held_out = {share} of {len(order)} samples leaves a side empty")
+        train, test = order[:-held], order[-held:]
+        name = f"{self.name}, {share:g} of the training set held out"
+        return Data(name, self.x_train[train], self.y_train[train], self.x_train[test], self.y_train[test])
 
     @property
     def input_shape(self) -> tuple[int, ...]:

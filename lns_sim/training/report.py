@@ -43,6 +43,7 @@ def environment() -> dict:
         "cpu": cpu_name(),
         "isa": core.isa(),
         "threads": torch.get_num_threads(),
+        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
         "build": core.build_info(),
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import time
@@ -30,6 +31,7 @@ class Settings:
         float_lr, momentum, weight_decay: of SGD, for float32 training and for the float parameters of LNS models.
         warmup: fraction of all steps in which learning rates rise linearly, before they fall along a cosine.
         augment: "none", or "crop-flip" (random crops of the image padded by an eighth, horizontal flips).
+        counters: count what happens in the datapath (on a GPU this takes some time).
     """
 
     model: str = "cnn"
@@ -41,6 +43,7 @@ class Settings:
     weight_decay: float = 5e-4
     warmup: float = 0.15
     augment: str = "none"
+    counters: bool = True
 
     def __post_init__(self):
         check_int("epochs", self.epochs, 1, None)
@@ -63,6 +66,7 @@ class Result:
     accuracy: list[float] = field(default_factory=list)
     seconds: float = 0.0
     weight_bytes: int = 0
+    peak_bytes: int = 0  # of GPU memory
     counters: dict[str, dict[str, int]] = field(default_factory=dict)  # by pass
 
     def total(self, name: str) -> int:
@@ -74,21 +78,28 @@ class Diverged(RuntimeError):
     """The loss is no longer finite."""
 
 
-def random_crop_flip(x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """A batch of images (N, C, H, W), each shifted by up to an eighth of its size and mirrored with probability 1/2."""
-    n, _, h, w = x.shape
-    pad = max(h // 8, 1)
-    padded = F.pad(x, (pad, pad, pad, pad))
-    top, left = (torch.randint(2 * pad + 1, (n,), generator=generator) for _ in range(2))
-    columns = left[:, None] + torch.arange(w)
+def draw_crops(n: int, height: int, width: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    """What :func:`crop_flip` takes: shifts by up to an eighth of the size, mirrored with probability 1/2."""
+    pads = [max(size // 8, 1) for size in (height, width)]
+    top, left = (torch.randint(2 * pad + 1, (n,), generator=generator) for pad in pads)
+    columns = left[:, None] + torch.arange(width)
     mirrored = torch.rand(n, generator=generator) < 0.5
-    columns = torch.where(mirrored[:, None], columns.flip(1), columns)
-    rows = top[:, None] + torch.arange(h)
-    device = x.device
-    picked = padded[
-        torch.arange(n, device=device)[:, None, None], :, rows[:, :, None].to(device), columns[:, None, :].to(device)
-    ]
+    return top[:, None] + torch.arange(height), torch.where(mirrored[:, None], columns.flip(1), columns)
+
+
+def crop_flip(x: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
+    """Images (N, C, H, W), padded by an eighth of their size, at the given rows (N, H) and columns (N, W)."""
+    n, _, h, w = x.shape
+    pad_h, pad_w = max(h // 8, 1), max(w // 8, 1)
+    padded = F.pad(x, (pad_w, pad_w, pad_h, pad_h))
+    picked = padded[torch.arange(n, device=x.device)[:, None, None], :, rows[:, :, None], columns[:, None, :]]
     return picked.permute(0, 3, 1, 2).contiguous()
+
+
+def _float32():
+    """Float32 convolutions in float32, by whichever algorithm is fastest: cuDNN would multiply in TF32."""
+    cudnn = torch.backends.cudnn
+    return cudnn.flags(cudnn.enabled, True, cudnn.benchmark_limit, cudnn.deterministic, allow_tf32=False)
 
 
 class Trainer:
@@ -99,16 +110,17 @@ class Trainer:
         recipe: None for float32 with SGD.
         seed: of the initial weights and the order of the data (the same for every recipe).
         settings: everything else.
-        device: where to train.
+        device: where to train; the training set is moved there.
     """
 
     def __init__(self, data: Data, recipe: Recipe | None, seed: int, settings: Settings, device: str = "cpu"):
         self.data, self.settings, self.seed, self.device = data, settings, seed, torch.device(device)
+        self.x_train, self.y_train = data.x_train.to(self.device), data.y_train.to(self.device)
         torch.manual_seed(seed)
         self.model = lns_sim.convert(models.build(settings.model, data.input_shape, data.classes), recipe)
         self.model.to(self.device)
         self.optimizer = self._make_optimizer()
-        self.steps_per_epoch = math.ceil(len(data.x_train) / settings.batch_size)
+        self.steps_per_epoch = math.ceil(len(self.x_train) / settings.batch_size)
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self._lr_factor)
         self.result = Result("fp32" if recipe is None else recipe.name, seed)
         self.result.weight_bytes = sum(
@@ -144,13 +156,18 @@ class Trainer:
             Diverged: the loss became NaN or infinite; nothing of the epoch is recorded.
         """
         start = time.perf_counter()
-        order = torch.Generator().manual_seed((self.seed << 20) + self.epoch)
-        permutation = torch.randperm(len(self.data.x_train), generator=order)
+        generator = torch.Generator().manual_seed((self.seed << 20) + self.epoch)
+        order = torch.randperm(len(self.x_train), generator=generator)
+        draws = [order]
+        if self.settings.augment == "crop-flip":
+            draws += draw_crops(len(order), *self.x_train.shape[2:], generator)
+        batches = zip(*(d.to(self.device).split(self.settings.batch_size) for d in draws))
         self.model.train()
         losses = []
-        with lns_sim.count() as totals:
-            for batch in permutation.split(self.settings.batch_size):
-                losses.append(self._step(batch, order))
+        counting = lns_sim.count() if self.settings.counters else contextlib.nullcontext({})
+        with _float32(), counting as totals:
+            for batch in batches:
+                losses.append(self._step(*batch))
                 if on_step:
                     on_step()
         loss = torch.stack(losses).mean().item()
@@ -165,11 +182,13 @@ class Trainer:
             known = Counters(**self.result.counters.get(name, {}))
             self.result.counters[name] = dataclasses.asdict(known + counters)
         self.result.seconds += time.perf_counter() - start
+        if self.device.type == "cuda":
+            self.result.peak_bytes = torch.cuda.max_memory_allocated(self.device)
 
-    def _step(self, batch: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        x, y = self.data.x_train[batch].to(self.device), self.data.y_train[batch].to(self.device)
-        if self.settings.augment == "crop-flip":
-            x = random_crop_flip(x, generator)
+    def _step(self, batch: torch.Tensor, *crops: torch.Tensor) -> torch.Tensor:
+        x, y = self.x_train[batch], self.y_train[batch]
+        if crops:
+            x = crop_flip(x, *crops)
         self.optimizer.zero_grad()
         loss = F.cross_entropy(self.model(x), y)
         loss.backward()
@@ -181,10 +200,11 @@ class Trainer:
     def test(self) -> float:
         """Accuracy on the test set, in percent."""
         self.model.eval()
-        right = 0
-        for x, y in zip(self.data.x_test.split(500), self.data.y_test.split(500)):
-            right += int((self.model(x.to(self.device)).argmax(1).cpu() == y).sum())
-        return 100 * right / len(self.data.y_test)
+        right = torch.zeros((), dtype=torch.int64, device=self.device)
+        with _float32():
+            for x, y in zip(self.data.x_test.split(500), self.data.y_test.split(500)):
+                right += (self.model(x.to(self.device)).argmax(1) == y.to(self.device)).sum()
+        return 100 * int(right) / len(self.data.y_test)
 
     def state_dict(self) -> dict:
         return {

@@ -11,6 +11,7 @@
 #include "cpu/elementwise.h"
 #include "cpu/kernels.h"
 #include "cpu/parallel.h"
+#include "cuda/product_table.h"
 #include "products/convolution.h"
 
 namespace lns::cpu {
@@ -107,6 +108,26 @@ void test_convolutions(const Format& f) {
     for (const float value : *v) CHECK(!std::isnan(value));  // every element was written
 }
 
+// The table that the GPU kernels read: for every pair of codes the sum of their lanes finds the signed product.
+void test_product_table(const Datapath& d) {
+  const std::vector<int64_t> products = product_table(d);
+  const cuda::ProductTable t(d);
+  if (t.sums == cuda::Sums::direct) return;
+  const Format& f = d.format;
+  auto lane = [&](int code) {
+    const int e = f.exponent(code);
+    return e == 0 ? 0 : e + t.zero_shift + (f.negative(code) ? t.sign_step : 0);
+  };
+  for (int a = 0; a < 1 << f.bits; ++a)
+    for (int b = 0; b < 1 << f.bits; ++b) {
+      const int ea = f.exponent(a), eb = f.exponent(b);
+      const int64_t product = ea && eb ? (f.negative(a) != f.negative(b) ? -products[ea + eb] : products[ea + eb]) : 0;
+      const size_t row = lane(a) + lane(b);
+      CHECK(row < t.low.size() && lane(a) <= UINT16_MAX);
+      CHECK(t.low[row] + (t.high.empty() ? int64_t{0} : static_cast<int64_t>(t.high[row]) << t.plane_shift) == product);
+    }
+}
+
 void test_elementwise(const Format& f) {
   const QuantizerTables tables(f.gamma);
   const std::vector<float> special = {0.0f, -0.0f, 1e-45f, -1e-40f, 1.0f, -3.4028235e38f, 1.1754944e-38f};
@@ -164,6 +185,11 @@ int main() {
       test_convolutions({f.bits, std::min(f.gamma, 64)});
       test_elementwise(f);
     }
+    for (const int acc_bits : {16, 24, 28, 32})
+      for (const int lsb : {-20, 0, 5, 14, 31})
+        for (const Format& f : {Format{8, 8}, Format{8, 1}, Format{8, 128}, Format{6, 4}, Format{10, 32}})
+          if (lsb > 0 || acc_bits < 28)
+            test_product_table({f, 32, f.gamma, 8, acc_bits, lsb, Alignment::truncate, Overflow::saturate});
     test_products({{8, 8}, 7, 8, 8, 24, 14, Alignment::truncate, Overflow::saturate}, 50, 5, 40);
     test_elementwise({16, 2048});
   }

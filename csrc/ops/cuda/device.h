@@ -42,19 +42,22 @@ class DeviceCall {
 template <typename Key>
 class DeviceTables {
  public:
-  template <typename T>
-  const T* get(const Key& key, const std::vector<T>& host, const cuda::Launch& at, const Tensor& like) {
+  // `make` returns the table, a vector.
+  template <typename Make>
+  const auto* get(const Key& key, const cuda::Launch& at, const Tensor& like, Make make) {
+    using Element = typename std::decay_t<decltype(make())>::value_type;
     const std::lock_guard<std::mutex> lock(mutex_);
     const auto [slot, is_new] = tensors_.try_emplace({at.device, key});
     if (is_new) {
       try {
-        slot->second = copy(host.data(), static_cast<int64_t>(host.size() * sizeof(T)), at, like);
+        const auto& host = make();
+        slot->second = copy(host.data(), static_cast<int64_t>(host.size() * sizeof(Element)), at, like);
       } catch (...) {
         tensors_.erase(slot);
         throw;
       }
     }
-    return reinterpret_cast<const T*>(slot->second->const_data_ptr());
+    return reinterpret_cast<const Element*>(slot->second->const_data_ptr());
   }
 
  private:

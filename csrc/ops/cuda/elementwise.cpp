@@ -11,7 +11,8 @@ namespace {
 Quantizer view(const QuantizerChoice& q, const cuda::Launch& at, const Tensor& like) {
   static auto& devices = *new DeviceTables<int>;  // outlives CUDA, which ends first
   const QuantizerTables& tables = quantizer_tables(q.format.gamma);
-  return cuda::view(devices.get(q.format.gamma, cuda::pack(tables), at, like), tables, q.format, q.rounding, q.underflow);
+  const int32_t* packed = devices.get(q.format.gamma, at, like, [&] { return cuda::pack(tables); });
+  return cuda::view(packed, tables, q.format, q.rounding, q.underflow);
 }
 
 const int64_t* pointer(const Rng& rng) { return rng ? rng->const_data_ptr<int64_t>() : nullptr; }

@@ -16,7 +16,7 @@ struct Cuda {
     const cuda::Engine& engine =
         engines.get(datapath, [&] { return std::make_unique<const cuda::Engine>(make_datapath(datapath)); });
     const DeviceCall call(out);
-    const int64_t* tables = devices.get(datapath, engine.tables(), call.launch(), out);
+    const int64_t* tables = devices.get(datapath, call.launch(), out, [&]() -> const std::vector<int64_t>& { return engine.tables(); });
     unsigned long long* counts = nullptr;
     if (counters.numel() > 0) {
       torch::stable::zero_(counters);
