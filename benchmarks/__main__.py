@@ -10,21 +10,21 @@ import json
 
 import torch
 
-from benchmarks import elementwise, memory, peers, products, roofline, scaling, steps
+from benchmarks import elementwise, gpu, memory, peers, products, roofline, scaling, steps
 from benchmarks.harness import print_table
 from lns_sim.training.report import environment
 
 SECTIONS = {
     "sizes": products.sizes, "datapaths": products.datapaths, "convolutions": products.convolutions,
     "elementwise": elementwise.elementwise, "steps": steps.steps, "scaling": scaling.scaling, "memory": memory.memory,
-    "peers": peers.peers,
+    "peers": peers.peers, "gpu": gpu.gpu,
 }  # fmt: skip
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.splitlines()[0])
-    parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS), metavar="SECTION",
-                        help=f"some of: {', '.join(SECTIONS)}")  # fmt: skip
+    parser.add_argument("--only", nargs="+", choices=SECTIONS, default=[s for s in SECTIONS if s != "gpu"], metavar="SECTION",
+                        help=f"some of: {', '.join(SECTIONS)}; all but gpu by default")  # fmt: skip
     parser.add_argument("--json", metavar="FILE", help="write the measurements")
     parser.add_argument("--plot", metavar="FILE", help="draw the roofline picture (PNG, PDF, SVG)")
     args = parser.parse_args()

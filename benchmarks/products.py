@@ -84,15 +84,15 @@ def datapaths() -> Iterator[Measurement]:
 
 
 def conv_passes(x, w, dy, stride: int) -> dict:
-    """The three passes of a 3 x 3 convolution with padding 1 on LNSTensors, by name."""
-    ops = torch.ops.lns_sim
-    tail = ([stride] * 2, [1, 1], [1, 1], 1, Datapath().encode(), False, False)
+    """The three passes of a convolution with a square kernel and half of it as padding, on LNSTensors, by name."""
+    ops, kernel = torch.ops.lns_sim, w.shape[-1]
+    tail = ([stride] * 2, [kernel // 2] * 2, [1, 1], 1, Datapath().encode(), False, False)
     return {
-        "forward": lambda: lns_sim.conv2d(x, w, stride, 1),
+        "forward": lambda: lns_sim.conv2d(x, w, stride, kernel // 2),
         "input gradient": lambda: ops.conv2d_input_gradient(
             dy.codes, dy.scale, w.codes, w.scale, 8, 8, list(x.shape), *tail),
         "weight gradient": lambda: ops.conv2d_weight_gradient(
-            dy.codes, dy.scale, x.codes, x.scale, 8, 8, [3, 3], *tail),
+            dy.codes, dy.scale, x.codes, x.scale, 8, 8, [kernel, kernel], *tail),
     }  # fmt: skip
 
 

@@ -59,9 +59,9 @@ def eager_fake_quant(model: nn.Module) -> nn.Module:
     return model
 
 
-def training_step(model: nn.Module, optimizer: torch.optim.Optimizer, shape, classes: int):
+def training_step(model: nn.Module, optimizer: torch.optim.Optimizer, shape, classes: int, device: str = "cpu"):
     """A function that trains on one batch."""
-    x, y = torch.randn(shape), torch.randint(0, classes, shape[:1])
+    x, y = torch.randn(shape, device=device), torch.randint(0, classes, shape[:1], device=device)
 
     def step():
         optimizer.zero_grad()

@@ -1,4 +1,4 @@
-// One thread takes four neighbouring elements at a time, in wide loads where the tensors' addresses allow.
+// One thread takes eight neighbouring elements at a time, in wide loads where the tensors' addresses allow.
 #include "cuda/elementwise.h"
 
 #include <algorithm>
@@ -10,7 +10,7 @@ namespace lns::cuda {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr int kPack = 4;             // elements of a thread at a time
+constexpr int kPack = 8;             // elements of a thread at a time
 constexpr int kBlocksPerSm = 8;
 constexpr int64_t kLongRun = 1024;   // elements of one scale in a row that are worth a block
 
@@ -29,7 +29,7 @@ struct alignas(kPack * sizeof(T)) Pack {
   T at[kPack];
 };
 
-// Four elements from `first`, or as many as there are; one load or store where `wide`.
+// Eight elements from `first`, or as many as there are; one load or store where `wide`.
 template <typename T>
 __device__ inline Pack<T> load(const T* from, int64_t first, int64_t n, bool wide) {
   if (wide && first + kPack <= n) return *reinterpret_cast<const Pack<T>*>(from + first);
@@ -50,7 +50,7 @@ __device__ inline void store(T* to, int64_t first, int64_t n, bool wide, const P
     if (first + j < n) to[first + j] = p.at[j];
 }
 
-// Body: init(slice) once for every run of one slice that a thread meets, then four(first, n) or fewer elements.
+// Body: enter(slice) for every run of one slice that a thread meets, then pack(first, n), or one(i) where slices are many.
 template <typename Body>
 __global__ void __launch_bounds__(kThreads) for_packs(Slices s, Body body) {
   const int64_t n = s.numel(), step = int64_t{gridDim.x} * kThreads * kPack;
@@ -147,7 +147,7 @@ struct Magnitude {
   bool wide;
   __device__ uint32_t one(int64_t i) const { return float_bits(x[i]) & 0x7fffffffu; }
   __device__ uint32_t pack(int64_t begin, int64_t i, int64_t n) const {
-    const Pack<float> p = load(x + begin, i, n, wide);
+    const Pack<float> p = load(x + begin, i, n, wide && begin % kPack == 0);
     uint32_t largest = 0;
 #pragma unroll
     for (int j = 0; j < kPack; ++j) largest = max(largest, float_bits(p.at[j]) & 0x7fffffffu);

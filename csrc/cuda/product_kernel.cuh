@@ -19,6 +19,7 @@ constexpr int kColumns = 4;      // of a thread
 constexpr int kChunk = 32;       // lanes in a buffer
 constexpr int kMultipliers = 8;  // warps that multiply
 constexpr int kFetchers = 4;     // warps that fetch
+constexpr int kGates = 4;        // of the two buffers
 
 // Everything a launch knows. Sides are called by their place in the tile: the product's left and right, or exchanged.
 struct Work {
@@ -51,7 +52,7 @@ struct Work {
 // Bytes of shared memory behind the table.
 __host__ __device__ inline int pitch_of(int rows) { return rows + 4; }  // in lanes: two words more, for few bank conflicts
 __host__ __device__ inline int tile_bytes(int rows, int columns) {
-  return 2 * kChunk * (pitch_of(rows) + pitch_of(columns)) * static_cast<int>(sizeof(uint16_t)) +
+  return kGates * static_cast<int>(sizeof(uint64_t)) + 2 * kChunk * (pitch_of(rows) + pitch_of(columns)) * static_cast<int>(sizeof(uint16_t)) +
          2 * (rows + columns + kFetchers * kChunk) * static_cast<int>(sizeof(Coordinates));
 }
 
@@ -197,6 +198,38 @@ __device__ inline uint32_t to_lane(const Format& f, const Work& w, int code) {
   return e == 0 ? 0 : e + w.zero_shift + (f.negative(code) ? w.sign_step : 0);
 }
 
+// A barrier in shared memory that some threads pass when others have arrived; phases alternate.
+class Gate {
+ public:
+  __device__ explicit Gate(void* shared) : at_(static_cast<uint32_t>(__cvta_generic_to_shared(shared))) {}
+  __device__ void init(int arrivals) const { asm volatile("mbarrier.init.shared.b64 [%0], %1;" ::"r"(at_), "r"(arrivals) : "memory"); }
+  __device__ void arrive() const {
+    asm volatile("{ .reg .b64 state; mbarrier.arrive.shared.b64 state, [%0]; }" ::"r"(at_) : "memory");
+  }
+  __device__ void wait(uint32_t phase) const {
+    while (!passed(phase)) {
+#if __CUDA_ARCH__ < 900
+      __nanosleep(100);
+#endif
+    }
+  }
+
+ private:
+  __device__ bool passed(uint32_t phase) const {
+    uint32_t done;
+#if __CUDA_ARCH__ >= 900  // waits a while by itself
+    asm volatile("{ .reg .pred p; mbarrier.try_wait.parity.shared.b64 p, [%1], %2; selp.u32 %0, 1, 0, p; }"
+                 : "=r"(done) : "r"(at_), "r"(phase) : "memory");
+#else
+    asm volatile("{ .reg .pred p; mbarrier.test_wait.parity.shared.b64 p, [%1], %2; selp.u32 %0, 1, 0, p; }"
+                 : "=r"(done) : "r"(at_), "r"(phase) : "memory");
+#endif
+    return done != 0;
+  }
+
+  uint32_t at_;
+};
+
 // A barrier among some warps of the block.
 __device__ inline void synchronize(int barrier, int threads) {
   asm volatile("bar.sync %0, %1;" ::"r"(barrier), "r"(threads) : "memory");
@@ -211,7 +244,7 @@ class Fetcher {
   __device__ Fetcher(const Operand& operand, int rows, const Coordinates* row_coordinates, Coordinates* ks)
       : operand_(operand),
         strided_(operand.kind == Operand::Kind::strided),
-        by_rows_(strided_ ? operand.row_stride == 1 && operand.k_axis.inner_stride != 1 : operand.kind == Operand::Kind::positions),
+        by_rows_(strided_ ? operand.row_stride < operand.k_axis.inner_stride : operand.kind == Operand::Kind::positions),
         extent_(extent(operand)),
         rows_(rows),
         row_coordinates_(row_coordinates),
@@ -251,7 +284,7 @@ class Fetcher {
         if (strided_) {
           const Coordinates moving = {ks_[k].offset, 0, 0};
           const bool exists = k0 + k < end;
-          if (exists && row + 4 <= valid && !codes.wide() && ((reinterpret_cast<uintptr_t>(codes.data) + fixed[0].offset + moving.offset) & 3) == 0) {
+          if (exists && row + 4 <= valid && operand_.row_stride == 1 && !codes.wide() && ((reinterpret_cast<uintptr_t>(codes.data) + fixed[0].offset + moving.offset) & 3) == 0) {
             const uint32_t four = *reinterpret_cast<const uint32_t*>(static_cast<const uint8_t*>(codes.data) + fixed[0].offset + moving.offset);
 #pragma unroll
             for (int u = 0; u < 4; ++u) code[u] = four >> 8 * u & 0xff;
@@ -285,7 +318,7 @@ class Fetcher {
   Coordinates* ks_;
 };
 
-// ---- Multiplying: one lane of a tile.
+// ---- Multiplying.
 
 __device__ inline int multiply_add(int a, int b, int c) {  // on the multiplier's pipe, so that the adder's is free
   int d;
@@ -293,22 +326,33 @@ __device__ inline int multiply_add(int a, int b, int c) {  // on the multiplier'
   return d;
 }
 
-template <typename Sums>
-__device__ inline void add_lane(Sums& sums, const char* shared, const Work& w, const uint16_t* row_lanes, const uint16_t* column_lanes,
-                                int copy, int row_bytes, int plane_bytes) {
-  constexpr int R = Sums::kRows;
-  uint32_t rows[R / 2];
+// What a thread multiplies at one k: 16-bit lanes of its rows and columns, two to a register.
+template <int R>
+struct Lanes {
+  uint32_t rows[R / 2], columns[kColumns / 2];
+
+  __device__ Lanes(const uint16_t* row_lanes, const uint16_t* column_lanes) {
 #pragma unroll
-  for (int i = 0; i < R / 2; i += 2) *reinterpret_cast<uint2*>(rows + i) = reinterpret_cast<const uint2*>(row_lanes)[i / 2];
-  const uint2 packed = *reinterpret_cast<const uint2*>(column_lanes);
-  const int lanes[kColumns] = {static_cast<int>(packed.x & 0xffff), static_cast<int>(packed.x >> 16),
-                               static_cast<int>(packed.y & 0xffff), static_cast<int>(packed.y >> 16)};
+    for (int i = 0; i < R / 2; i += 2) *reinterpret_cast<uint2*>(rows + i) = reinterpret_cast<const uint2*>(row_lanes)[i / 2];
+    *reinterpret_cast<uint2*>(columns) = *reinterpret_cast<const uint2*>(column_lanes);
+  }
+  __device__ static int at(const uint32_t* packed, int i) {
+    return static_cast<int>(i % 2 ? packed[i / 2] >> 16 : packed[i / 2] & 0xffff);
+  }
+};
+
+template <typename Sums>
+__device__ inline void add_lanes(Sums& sums, const Lanes<Sums::kRows>& lanes, const char* table, const Work& w, int copy,
+                                 int row_bytes, int plane_bytes) {
   int base[kColumns];
 #pragma unroll
-  for (int j = 0; j < kColumns; ++j) base[j] = Sums::kDirect ? lanes[j] : lanes[j] * row_bytes + copy;
+  for (int j = 0; j < kColumns; ++j) {
+    const int column = lanes.at(lanes.columns, j);
+    base[j] = Sums::kDirect ? column : column * row_bytes + copy;
+  }
 #pragma unroll
-  for (int i = 0; i < R; ++i) {
-    const int row = i % 2 ? rows[i / 2] >> 16 : rows[i / 2] & 0xffff;
+  for (int i = 0; i < Sums::kRows; ++i) {
+    const int row = lanes.at(lanes.rows, i);
 #pragma unroll
     for (int j = 0; j < kColumns; ++j) {
       if constexpr (Sums::kDirect) {
@@ -317,8 +361,8 @@ __device__ inline void add_lane(Sums& sums, const char* shared, const Work& w, c
         sums.state[i][j] += (row ^ base[j]) >> 15 ? -t : t;
       } else {
         const int at = multiply_add(row, row_bytes, base[j]);
-        sums.y[i][j] += *reinterpret_cast<const int32_t*>(shared + at);
-        if constexpr (Sums::kPlanes) sums.high[i][j] += *reinterpret_cast<const int32_t*>(shared + at + plane_bytes);
+        sums.y[i][j] += *reinterpret_cast<const int32_t*>(table + at);
+        if constexpr (Sums::kPlanes) sums.high[i][j] += *reinterpret_cast<const int32_t*>(table + at + plane_bytes);
       }
     }
   }
@@ -337,6 +381,7 @@ struct Memory {
   char* table;
   Coordinates *side_coordinates, *k_coordinates;  // rows, then columns; a chunk per fetcher and side
   Placing* placing;                               // rows, then columns
+  uint64_t* gates;                                // is a buffer filled, for each; has it been multiplied
   uint16_t *row_tile, *column_tile;
 
   __device__ Memory(const Work& w, char* shared)
@@ -351,9 +396,12 @@ struct Memory {
     side_coordinates = reinterpret_cast<Coordinates*>(shared + ((table_bytes + 15) & ~15));
     k_coordinates = side_coordinates + rows + columns;
     placing = reinterpret_cast<Placing*>(k_coordinates + 2 * kFetchers * kChunk);
-    row_tile = reinterpret_cast<uint16_t*>(placing + rows + columns);
+    gates = reinterpret_cast<uint64_t*>(placing + rows + columns);
+    row_tile = reinterpret_cast<uint16_t*>(gates + kGates);
     column_tile = row_tile + 2 * kChunk * pitch_r;
   }
+  __device__ Gate filled(int buffer) const { return Gate(gates + buffer); }
+  __device__ Gate multiplied(int buffer) const { return Gate(gates + 2 + buffer); }
   __device__ uint16_t* row_lanes(int buffer) const { return row_tile + buffer * kChunk * pitch_r; }
   __device__ uint16_t* column_lanes(int buffer) const { return column_tile + buffer * kChunk * pitch_c; }
 };
@@ -381,7 +429,7 @@ __device__ void fetch(const Work& w, const Memory<Sums>& m, int fetcher) {
   Coordinates* ks = m.k_coordinates + 2 * fetcher * kChunk;
   const Fetcher row_fetcher(w.rows.operand, m.rows, m.side_coordinates, ks);
   const Fetcher column_fetcher(w.columns.operand, m.columns, m.side_coordinates + m.rows, ks + kChunk);
-  int buffer = 0;
+  uint32_t chunk = 0;  // of the block
   for (int64_t i = blockIdx.x; i < w.tiles; i += gridDim.x) {
     const Tile tile(w, i, m.rows, m.columns);
     const CodeView row_codes = w.rows.operand.codes.at(tile.offsets.left), column_codes = w.columns.operand.codes.at(tile.offsets.right);
@@ -392,10 +440,12 @@ __device__ void fetch(const Work& w, const Memory<Sums>& m, int fetcher) {
       m.side_coordinates[at] = at < m.rows ? row_coordinates(w.rows.operand, tile.row + at, w.rows.rows)
                                            : row_coordinates(w.columns.operand, tile.column + at - m.rows, w.columns.rows);
     synchronize(1, kFetchers * 32);
-    for (int64_t k0 = tile.begin; k0 < tile.end; k0 += kChunk, buffer ^= 1) {
+    for (int64_t k0 = tile.begin; k0 < tile.end; k0 += kChunk, ++chunk) {
+      const int buffer = chunk & 1;
+      m.multiplied(buffer).wait((chunk >> 1 & 1) ^ 1);  // passes at once the first time
       row_fetcher.fill(w, row_codes, valid_rows, k0, tile.end, m.row_lanes(buffer), fetcher);
       column_fetcher.fill(w, column_codes, valid_columns, k0, tile.end, m.column_lanes(buffer), fetcher);
-      __syncthreads();  // hands the buffer over; the other one has been multiplied
+      m.filled(buffer).arrive();
     }
   }
 }
@@ -472,13 +522,16 @@ __global__ void __launch_bounds__((kMultipliers + kFetchers) * 32, 1) multiply(c
       if (Sums::kPlanes) reinterpret_cast<int32_t*>(m.table + m.plane_bytes)[i] = w.high[i >> w.table_shift];
     }
   }
+  if (threadIdx.x == 0)
+    for (int b = 0; b < 2; ++b) m.filled(b).init(kFetchers * 32), m.multiplied(b).init(kMultipliers);
+  __syncthreads();
   if (warp >= kMultipliers) return fetch(w, m, warp - kMultipliers);
 
   const int row0 = warp / w.warps_c * R, column0 = warp % w.warps_c * 32 * kColumns + lane * kColumns;
   const int copy = (lane & ((1 << w.table_shift) - 1)) * 4;
   const int64_t outputs = w.outputs();
   Sums sums;
-  int buffer = 0;
+  uint32_t chunk = 0;  // of the block
   for (int64_t i = blockIdx.x; i < w.tiles; i += gridDim.x) {
     const Tile tile(w, i, m.rows, m.columns);
     sums.start(w.datapath);
@@ -488,21 +541,31 @@ __global__ void __launch_bounds__((kMultipliers + kFetchers) * 32, 1) multiply(c
                        [&](int r, int c, int64_t at) { sums.resume(w.datapath, r, c, w.starts[tile.part * outputs + at]); });
     }
     int lanes_left = w.datapath.vector_size;  // of the current vector
-    for (int64_t k0 = tile.begin; k0 < tile.end; k0 += kChunk, buffer ^= 1) {
-      __syncthreads();  // the buffer is filled
+    for (int64_t k0 = tile.begin; k0 < tile.end; k0 += kChunk, ++chunk) {
+      const int buffer = chunk & 1;
+      m.filled(buffer).wait(chunk >> 1 & 1);
       const uint16_t* row_lanes = m.row_lanes(buffer) + row0;
       const uint16_t* column_lanes = m.column_lanes(buffer) + column0;
       const int depth = static_cast<int>(min(static_cast<int64_t>(kChunk), tile.end - k0));
       constexpr int kGroup = Sums::kDirect ? 1 : kUnroll;
+      Lanes<R> now(row_lanes, column_lanes);
 #pragma unroll 1
       for (int d = 0; d < depth; d += kGroup) {
 #pragma unroll
-        for (int u = 0; u < kGroup; ++u)
-          add_lane(sums, m.table, w, row_lanes + u * m.pitch_r, column_lanes + u * m.pitch_c, copy, m.row_bytes, m.plane_bytes);
-        row_lanes += kGroup * m.pitch_r;
-        column_lanes += kGroup * m.pitch_c;
+        for (int u = 0; u < kGroup; ++u) {
+          const bool more = u + 1 < kGroup || d + kGroup < kChunk;  // what follows a chunk is not there yet
+          row_lanes += more ? m.pitch_r : 0;
+          column_lanes += more ? m.pitch_c : 0;
+          const Lanes<R> next(row_lanes, column_lanes);
+          add_lanes(sums, now, m.table, w, copy, m.row_bytes, m.plane_bytes);
+          now = next;
+        }
         sums.flush(w.plane_shift);
         lanes_left -= kGroup;
+        if (d + kGroup >= depth) {  // before a vector is closed: warps then close while others multiply
+          __syncwarp();
+          if (lane == 0) m.multiplied(buffer).arrive();
+        }
         if (lanes_left == 0) {
           sums.close(w.datapath);
           lanes_left = w.datapath.vector_size;

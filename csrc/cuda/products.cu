@@ -65,7 +65,7 @@ Cut choose(const Product& p, const ProductTable& t, const Datapath& d, const Lim
         const int64_t tiles = c.tiles_r * c.tiles_c * batch;
         for (int64_t segments = 1; segments <= vectors; segments = segments < 4 ? segments + 1 : segments * 3 / 2) {
           if (segments > 1 && (t.sums != Sums::fused || per_thread != kBoundedRows)) break;
-          if (16 * segments * rows.rows * columns.rows * batch > kSegmentBytes) break;
+          if (segments > 1 && 16 * segments * rows.rows * columns.rows * batch > kSegmentBytes) break;
           c.segment_vectors = ceil_div(vectors, segments);
           c.segments = ceil_div(vectors, c.segment_vectors);
           const double waves = static_cast<double>(ceil_div(tiles * c.segments, limits.multiprocessors));

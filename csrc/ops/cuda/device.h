@@ -47,17 +47,13 @@ class DeviceTables {
   const auto* get(const Key& key, const cuda::Launch& at, const Tensor& like, Make make) {
     using Element = typename std::decay_t<decltype(make())>::value_type;
     const std::lock_guard<std::mutex> lock(mutex_);
-    const auto [slot, is_new] = tensors_.try_emplace({at.device, key});
-    if (is_new) {
-      try {
-        const auto& host = make();
-        slot->second = copy(host.data(), static_cast<int64_t>(host.size() * sizeof(Element)), at, like);
-      } catch (...) {
-        tensors_.erase(slot);
-        throw;
-      }
+    const std::tuple<int, Key> place{at.device, key};
+    auto found = tensors_.find(place);
+    if (found == tensors_.end()) {
+      const auto& host = make();
+      found = tensors_.emplace(place, copy(host.data(), static_cast<int64_t>(host.size() * sizeof(Element)), at, like)).first;
     }
-    return reinterpret_cast<const Element*>(slot->second->const_data_ptr());
+    return reinterpret_cast<const Element*>(found->second.const_data_ptr());
   }
 
  private:
@@ -73,7 +69,7 @@ class DeviceTables {
   }
 
   std::mutex mutex_;
-  std::map<std::tuple<int, Key>, std::optional<Tensor>> tensors_;
+  std::map<std::tuple<int, Key>, Tensor> tensors_;
 };
 
 }  // namespace lns::ops
