@@ -43,7 +43,7 @@ struct Work {
   int32_t* segment_sums;  // out: (instance, segment, row, column) of BoundedSums, (instance, segment, 3, row, column) of SegmentSums
   int32_t* segment_bounds;        // out: (instance, segment, kBoundedRows rows, kColumns columns, 2), see BoundedSums
   const int32_t* starts;          // in: (instance, segment, row, column) accumulators at the segments' starts; only counts
-  const int32_t* gate;            // where it holds 0 nothing is done
+  const int32_t* gates;           // one of every tile (instance, row, column), null: where it holds 0 nothing is done
   unsigned long long* overflows;  // null: not counted
 
   __host__ __device__ int64_t outputs() const { return rows.rows * columns.rows; }
@@ -250,6 +250,16 @@ class Fetcher {
         row_coordinates_(row_coordinates),
         ks_(ks) {}
 
+  // Takes up a tile whose rows' coordinates are there.
+  __device__ void start_tile() {
+    if (!by_rows_) return;
+#pragma unroll
+    for (int i = 0; i < kRounds; ++i)
+#pragma unroll
+      for (int u = 0; u < 4; ++u)
+        if (first_row() + i * step() < rows_) fixed_[i][u] = row_coordinates_[first_row() + i * step() + u];
+  }
+
   // tile[k, row] = lane of (row, k0 + k), zero from k = end and row = valid on.
   __device__ void fill(const Work& w, const CodeView& codes, int valid, int64_t k0, int64_t end, uint16_t* tile, int fetcher) const {
     const int lane = threadIdx.x % 32, pitch = pitch_of(rows_);
@@ -272,11 +282,12 @@ class Fetcher {
     __syncwarp();
     ks_[lane] = mine;
     __syncwarp();
-    const int threads = min(32, rows_ / 4), ks = 32 / threads;  // of one k; that the warp takes at once
-    for (int row = lane % threads * 4; row < rows_; row += threads * 4) {
-      Coordinates fixed[4];
+    const int threads = step() / 4, ks = 32 / threads;  // of one k; that the warp takes at once
 #pragma unroll
-      for (int u = 0; u < 4; ++u) fixed[u] = row_coordinates_[row + u];
+    for (int i = 0; i < kRounds; ++i) {
+      const int row = first_row() + i * step();
+      if (row >= rows_) break;
+      const Coordinates(&fixed)[4] = fixed_[i];
       const int first = fetcher * (kChunk / kFetchers);
 #pragma unroll 2
       for (int k = first + lane / threads; k < first + kChunk / kFetchers; k += ks) {
@@ -310,6 +321,12 @@ class Fetcher {
     *reinterpret_cast<uint2*>(to) = make_uint2(lanes[0] | lanes[1] << 16, lanes[2] | lanes[3] << 16);
   }
 
+  // By rows: a thread's first row, and how many the warp takes in a round.
+  __device__ int step() const { return min(32 * 4, rows_); }
+  __device__ int first_row() const { return static_cast<int>(threadIdx.x) % 32 % (step() / 4) * 4; }
+
+  static constexpr int kRounds = 2;  // for up to 256 rows
+  Coordinates fixed_[kRounds][4];
   const Operand& operand_;
   bool strided_, by_rows_;
   Extent extent_;
@@ -409,6 +426,7 @@ struct Memory {
 // One tile of one segment of one product.
 struct Tile {
   int64_t row, column, part, begin, end;
+  bool open;
   Offsets offsets;
 
   __device__ Tile(const Work& w, int64_t i, int rows, int columns) {
@@ -417,6 +435,7 @@ struct Tile {
     row = i % w.tiles_r * rows;
     part = i / w.tiles_r;
     offsets = w.batch.at(part / w.segments);
+    open = w.gates == nullptr || w.gates[(part / w.segments * w.tiles_r + row / rows) * w.tiles_c + column / columns] != 0;
     begin = part % w.segments * w.segment_vectors * w.datapath.vector_size;
     end = min(w.k, begin + w.segment_vectors * w.datapath.vector_size);
   }
@@ -427,11 +446,12 @@ template <typename Sums>
 __device__ void fetch(const Work& w, const Memory<Sums>& m, int fetcher) {
   const int thread = fetcher * 32 + threadIdx.x % 32;
   Coordinates* ks = m.k_coordinates + 2 * fetcher * kChunk;
-  const Fetcher row_fetcher(w.rows.operand, m.rows, m.side_coordinates, ks);
-  const Fetcher column_fetcher(w.columns.operand, m.columns, m.side_coordinates + m.rows, ks + kChunk);
+  Fetcher row_fetcher(w.rows.operand, m.rows, m.side_coordinates, ks);
+  Fetcher column_fetcher(w.columns.operand, m.columns, m.side_coordinates + m.rows, ks + kChunk);
   uint32_t chunk = 0;  // of the block
   for (int64_t i = blockIdx.x; i < w.tiles; i += gridDim.x) {
     const Tile tile(w, i, m.rows, m.columns);
+    if (!tile.open) continue;
     const CodeView row_codes = w.rows.operand.codes.at(tile.offsets.left), column_codes = w.columns.operand.codes.at(tile.offsets.right);
     const int valid_rows = static_cast<int>(min(static_cast<int64_t>(m.rows), w.rows.rows - tile.row));
     const int valid_columns = static_cast<int>(min(static_cast<int64_t>(m.columns), w.columns.rows - tile.column));
@@ -440,6 +460,8 @@ __device__ void fetch(const Work& w, const Memory<Sums>& m, int fetcher) {
       m.side_coordinates[at] = at < m.rows ? row_coordinates(w.rows.operand, tile.row + at, w.rows.rows)
                                            : row_coordinates(w.columns.operand, tile.column + at - m.rows, w.columns.rows);
     synchronize(1, kFetchers * 32);
+    row_fetcher.start_tile();
+    column_fetcher.start_tile();
     for (int64_t k0 = tile.begin; k0 < tile.end; k0 += kChunk, ++chunk) {
       const int buffer = chunk & 1;
       m.multiplied(buffer).wait((chunk >> 1 & 1) ^ 1);  // passes at once the first time
@@ -513,7 +535,6 @@ template <typename Sums>
 __global__ void __launch_bounds__((kMultipliers + kFetchers) * 32, 1) multiply(const __grid_constant__ Work w) {
   constexpr int R = Sums::kRows;
   extern __shared__ __align__(16) char shared[];
-  if (w.gate && *w.gate == 0) return;
   const Memory<Sums> m(w, shared);
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   if constexpr (!Sums::kDirect) {
@@ -534,6 +555,7 @@ __global__ void __launch_bounds__((kMultipliers + kFetchers) * 32, 1) multiply(c
   uint32_t chunk = 0;  // of the block
   for (int64_t i = blockIdx.x; i < w.tiles; i += gridDim.x) {
     const Tile tile(w, i, m.rows, m.columns);
+    if (!tile.open) continue;
     sums.start(w.datapath);
     if constexpr (Sums::kUse == Use::overflows) {
       if (w.starts)
@@ -593,15 +615,19 @@ __global__ void __launch_bounds__((kMultipliers + kFetchers) * 32, 1) multiply(c
 }
 
 // Carries accumulators through the segments of every output and writes the results; `starts`, unless null, takes what each
-// segment starts with. With bounded sums a saturating accumulator may turn out to need SegmentSums: then `failed` is set.
+// segment starts with. With bounded sums a saturating accumulator may turn out to need SegmentSums: then the gate of its
+// tile of `rows` x `columns` is opened; SegmentSums are joined where gates are open.
 template <Use use>
-__global__ void __launch_bounds__(256) join_segments(const __grid_constant__ Work w, int32_t* starts, int32_t* failed) {
-  if (w.gate && *w.gate == 0) return;
+__global__ void __launch_bounds__(256) join_segments(const __grid_constant__ Work w, int32_t* starts, int32_t* gates, int gate_rows,
+                                                     int gate_columns) {
   const Accumulator<int32_t> a(w.datapath);
   const int64_t columns = w.columns.rows, outputs = w.outputs(), all = outputs * w.batch.count();
   for (int64_t i = blockIdx.x * int64_t{blockDim.x} + threadIdx.x; i < all; i += gridDim.x * int64_t{blockDim.x}) {
     const int64_t instance = i / outputs, output = i % outputs;
     const unsigned r = static_cast<unsigned>(output / columns), c = static_cast<unsigned>(output % columns);
+    const int64_t gates_r = (w.rows.rows + gate_rows - 1) / gate_rows, gates_c = (columns + gate_columns - 1) / gate_columns;
+    int32_t* gate = gates ? gates + (instance * gates_r + r / gate_rows) * gates_c + c / gate_columns : nullptr;
+    if (use == Use::segment && *gate == 0) continue;
     int32_t acc = 0;
     bool fits = true;
     for (int s = 0; s < w.segments; ++s) {
@@ -620,7 +646,7 @@ __global__ void __launch_bounds__(256) join_segments(const __grid_constant__ Wor
         acc = max(from[outputs], min(from[2 * outputs], acc + from[0]));
       }
     }
-    if (!fits) *failed = 1;
+    if (!fits) *gate = 1;
     const Offsets o = w.batch.at(instance);
     const int64_t at = o.output + axis_offset(w.rows.output, r) + axis_offset(w.columns.output, c);
     if (w.accumulators) {

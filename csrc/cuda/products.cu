@@ -91,32 +91,39 @@ void launch(Work w, const ProductTable& t, const Launch& at) {
   check(cudaGetLastError(), "multiply");
 }
 
+constexpr int kGatedRows = 8;  // of a thread, where segments are computed again
+
 template <Use use>
-void join(const Work& w, int32_t* starts, int32_t* failed, const Launch& at) {
+void join(const Work& w, int32_t* starts, int32_t* gates, const Launch& at) {
   const int64_t blocks = std::min<int64_t>(ceil_div(w.outputs() * w.batch.count(), 256), Limits(at.device).multiprocessors * 8);
-  join_segments<use><<<static_cast<unsigned>(blocks), 256, 0, at.stream>>>(w, starts, failed);
+  join_segments<use><<<static_cast<unsigned>(blocks), 256, 0, at.stream>>>(w, starts, gates, SegmentSums<kGatedRows>::kRows * w.warps_r,
+                                                                            32 * kColumns * w.warps_c);
   check(cudaGetLastError(), "join_segments");
 }
 
 // Segments of K at once, then joined. First as if no accumulation saturated behind the first segment, which is rare and
-// found out; then, on the device's own decision, by what each segment does to any start.
+// found out; then, on the device's own decision, the tiles where one did, by what each segment does to any start.
 void run_segments(Work w, const ProductTable& t, const Launch& at) {
   const auto words = [&](int64_t n) { return static_cast<int32_t*>(at.allocate(n * sizeof(int32_t))); };
   const int64_t parts = w.batch.count() * w.segments, each = parts * w.outputs();
   unsigned long long* overflows = std::exchange(w.overflows, nullptr);
   int32_t* starts = overflows ? words(each) : nullptr;
-  int32_t* failed = words(1);
-  check(cudaMemsetAsync(failed, 0, sizeof(int32_t), at.stream), "memset");
   w.segment_sums = words(each);
   w.segment_bounds = words(parts * bounds_per_part(w.rows.rows, w.columns.rows));
   launch<FusedSums<kBoundedRows, Use::bounded>>(w, t, at);
-  join<Use::bounded>(w, starts, failed, at);
+  int32_t* gates = nullptr;
   if (w.datapath.overflow == Overflow::saturate) {
+    const int64_t count = ceil_div(w.rows.rows, kGatedRows * w.warps_r) * w.tiles_c * w.batch.count();
+    gates = words(count);
+    check(cudaMemsetAsync(gates, 0, count * sizeof(int32_t), at.stream), "memset");
+  }
+  join<Use::bounded>(w, starts, gates, at);
+  if (gates) {
     w.segment_sums = words(3 * each);
-    w.gate = failed;
-    launch<SegmentSums<8>>(w, t, at);
-    join<Use::segment>(w, starts, nullptr, at);
-    w.gate = nullptr;
+    w.gates = gates;
+    launch<SegmentSums<kGatedRows>>(w, t, at);
+    join<Use::segment>(w, starts, gates, at);
+    w.gates = nullptr;
   }
   if (overflows) {  // which accumulations overflow depends on where a segment starts: a second walk counts them
     w.starts = starts;
