@@ -30,10 +30,10 @@ struct Work {
   bool accumulators;
   Datapath datapath;
   // The product table.
-  int zero_shift, sign_step, plane_shift;
+  int zero_shift, sign_step;
   int table_rows, table_shift;  // the table stands 2^table_shift times in shared memory
-  const int32_t *low, *high;
-  const int64_t* products;
+  const int32_t* table;
+  const int64_t* products;  // direct
   // Tiles.
   int warps_r, warps_c;
   int64_t tiles_r, tiles_c, tiles;
@@ -65,7 +65,7 @@ enum class Use { results, bounded, overflows, segment };
 template <int R, Use use>
 struct FusedSums {
   static constexpr int kRows = R;
-  static constexpr bool kPlanes = false, kDirect = false;
+  static constexpr Sums kSums = Sums::fused;
   static constexpr Use kUse = use;
   int32_t y[R][kColumns];
   int overflows = 0;
@@ -81,7 +81,7 @@ struct FusedSums {
       for (int j = 0; j < kColumns; ++j) y[i][j] = 0;
   }
   __device__ void resume(const Datapath& d, int i, int j, int32_t acc) { y[i][j] = acc << d.fraction_bits(); }
-  __device__ void flush(int) {}
+  __device__ void flush() {}
   __device__ void close(const Datapath& d) {
     const Accumulator<int32_t> a(d);
     if (d.overflow == Overflow::saturate)
@@ -113,7 +113,7 @@ constexpr int kBoundedRows = 16;
 template <int R>
 struct SegmentSums {
   static constexpr int kRows = R;
-  static constexpr bool kPlanes = false, kDirect = false;
+  static constexpr Sums kSums = Sums::fused;
   static constexpr Use kUse = Use::segment;
   int32_t y[R][kColumns], sum[R][kColumns], from_low[R][kColumns], from_high[R][kColumns];
   int overflows = 0;
@@ -125,7 +125,7 @@ struct SegmentSums {
 #pragma unroll
       for (int j = 0; j < kColumns; ++j) y[i][j] = sum[i][j] = 0, from_low[i][j] = a.low, from_high[i][j] = a.high;
   }
-  __device__ void flush(int) {}
+  __device__ void flush() {}
   __device__ void close(const Datapath& d) {
     const Accumulator<int32_t> a(d);
     const int32_t most = 1 << min(a.acc_bits + 1, 30);
@@ -142,13 +142,13 @@ struct SegmentSums {
   }
 };
 
-// acc * 2^f + Y in 64 bits, fed by short 32-bit sums of products (in two planes) or by 64-bit products.
-template <int R, bool kTwoPlanes, bool kLookUp>
+// acc * 2^f + Y in 64 bits, fed by short 32-bit sums of products, by factored products or by 64-bit ones.
+template <int R, Sums sums>
 struct WideSums {
   static constexpr int kRows = R;
-  static constexpr bool kPlanes = kTwoPlanes, kDirect = kLookUp;
+  static constexpr Sums kSums = sums;
   static constexpr Use kUse = Use::results;
-  int32_t y[R][kColumns], high[kTwoPlanes ? R : 1][kColumns];
+  int32_t y[sums == Sums::wide ? R : 1][kColumns];
   int64_t state[R][kColumns];
   int overflows = 0;
 
@@ -157,23 +157,19 @@ struct WideSums {
     for (int i = 0; i < R; ++i)
 #pragma unroll
       for (int j = 0; j < kColumns; ++j) {
-        y[i][j] = 0, state[i][j] = 0;
-        if (kTwoPlanes) high[i][j] = 0;
+        state[i][j] = 0;
+        if constexpr (sums == Sums::wide) y[i][j] = 0;
       }
   }
-  __device__ void flush(int plane_shift) {
-    if constexpr (!kLookUp) {
+  __device__ void flush() {
+    if constexpr (sums == Sums::wide) {
 #pragma unroll
-    for (int i = 0; i < R; ++i)
+      for (int i = 0; i < R; ++i)
 #pragma unroll
-      for (int j = 0; j < kColumns; ++j) {
-        state[i][j] += y[i][j];
-        y[i][j] = 0;
-        if (kTwoPlanes) {
-          state[i][j] += static_cast<int64_t>(high[i][j]) << plane_shift;
-          high[i][j] = 0;
+        for (int j = 0; j < kColumns; ++j) {
+          state[i][j] += y[i][j];
+          y[i][j] = 0;
         }
-      }
     }
   }
   __device__ void close(const Datapath& d) {
@@ -358,28 +354,31 @@ struct Lanes {
   }
 };
 
-template <typename Sums>
-__device__ inline void add_lanes(Sums& sums, const Lanes<Sums::kRows>& lanes, const char* table, const Work& w, int copy,
-                                 int row_bytes, int plane_bytes) {
+template <typename Held>
+__device__ inline void add_lanes(Held& sums, const Lanes<Held::kRows>& lanes, const char* table, const Work& w, int copy,
+                                 int row_bytes) {
   int base[kColumns];
 #pragma unroll
   for (int j = 0; j < kColumns; ++j) {
     const int column = lanes.at(lanes.columns, j);
-    base[j] = Sums::kDirect ? column : column * row_bytes + copy;
+    base[j] = Held::kSums == Sums::direct ? column : column * row_bytes + copy;
   }
 #pragma unroll
-  for (int i = 0; i < Sums::kRows; ++i) {
+  for (int i = 0; i < Held::kRows; ++i) {
     const int row = lanes.at(lanes.rows, i);
 #pragma unroll
     for (int j = 0; j < kColumns; ++j) {
-      if constexpr (Sums::kDirect) {
+      if constexpr (Held::kSums == Sums::direct) {
         const int a = row & 0x7fff, b = base[j] & 0x7fff;
         const int64_t t = a != 0 && b != 0 ? w.products[a + b] : 0;
         sums.state[i][j] += (row ^ base[j]) >> 15 ? -t : t;
       } else {
         const int at = multiply_add(row, row_bytes, base[j]);
-        sums.y[i][j] += *reinterpret_cast<const int32_t*>(table + at);
-        if constexpr (Sums::kPlanes) sums.high[i][j] += *reinterpret_cast<const int32_t*>(table + at + plane_bytes);
+        const int32_t product = *reinterpret_cast<const int32_t*>(table + at);
+        if constexpr (Held::kSums == Sums::factored)
+          sums.state[i][j] += static_cast<int64_t>(product >> kPowerBits) * (1 << (product & ((1 << kPowerBits) - 1)));
+        else
+          sums.y[i][j] += product;
       }
     }
   }
@@ -392,9 +391,9 @@ struct Placing {
 };
 
 // The block's shared memory.
-template <typename Sums>
+template <typename Held>
 struct Memory {
-  int rows, columns, pitch_r, pitch_c, row_bytes, plane_bytes;
+  int rows, columns, pitch_r, pitch_c, row_bytes;
   char* table;
   Coordinates *side_coordinates, *k_coordinates;  // rows, then columns; a chunk per fetcher and side
   Placing* placing;                               // rows, then columns
@@ -402,14 +401,13 @@ struct Memory {
   uint16_t *row_tile, *column_tile;
 
   __device__ Memory(const Work& w, char* shared)
-      : rows(Sums::kRows * w.warps_r),
+      : rows(Held::kRows * w.warps_r),
         columns(32 * kColumns * w.warps_c),
         pitch_r(pitch_of(rows)),
         pitch_c(pitch_of(columns)),
         row_bytes(4 << w.table_shift),
-        plane_bytes(w.table_rows * row_bytes),
         table(shared) {
-    const int table_bytes = Sums::kDirect ? 0 : plane_bytes * (Sums::kPlanes ? 2 : 1);
+    const int table_bytes = w.table_rows * row_bytes;
     side_coordinates = reinterpret_cast<Coordinates*>(shared + ((table_bytes + 15) & ~15));
     k_coordinates = side_coordinates + rows + columns;
     placing = reinterpret_cast<Placing*>(k_coordinates + 2 * kFetchers * kChunk);
@@ -442,8 +440,8 @@ struct Tile {
 };
 
 // What the fetching warps do: stay one chunk ahead.
-template <typename Sums>
-__device__ void fetch(const Work& w, const Memory<Sums>& m, int fetcher) {
+template <typename Held>
+__device__ void fetch(const Work& w, const Memory<Held>& m, int fetcher) {
   const int thread = fetcher * 32 + threadIdx.x % 32;
   Coordinates* ks = m.k_coordinates + 2 * fetcher * kChunk;
   Fetcher row_fetcher(w.rows.operand, m.rows, m.side_coordinates, ks);
@@ -473,8 +471,8 @@ __device__ void fetch(const Work& w, const Memory<Sums>& m, int fetcher) {
 }
 
 // Writes a tile's results; the multiplying warps' common work.
-template <typename Sums>
-__device__ void write(const Work& w, const Memory<Sums>& m, const Tile& tile, const Sums& sums, int row0, int column0) {
+template <typename Held>
+__device__ void write(const Work& w, const Memory<Held>& m, const Tile& tile, const Held& sums, int row0, int column0) {
   constexpr int threads = kMultipliers * 32;
   synchronize(2, threads);  // the last tile's placings are done with
   for (int i = threadIdx.x; i < m.rows + m.columns; i += threads) {
@@ -491,7 +489,7 @@ __device__ void write(const Work& w, const Memory<Sums>& m, const Tile& tile, co
   const int64_t left = w.columns.rows - tile.column - column0;
   const bool whole = left >= kColumns && columns[kColumns - 1].at - columns[0].at == kColumns - 1;
 #pragma unroll
-  for (int i = 0; i < Sums::kRows; ++i) {
+  for (int i = 0; i < Held::kRows; ++i) {
     if (tile.row + row0 + i >= w.rows.rows) break;
     const Placing row = m.placing[row0 + i];
     int32_t out[kColumns];
@@ -531,17 +529,15 @@ __device__ inline int64_t bounds_index(const Work& w, int64_t part, int64_t row,
   return part * bounds_per_part(w.rows.rows, w.columns.rows) + (row / kBoundedRows * across + column / kColumns) * 2;
 }
 
-template <typename Sums>
+template <typename Held>
 __global__ void __launch_bounds__((kMultipliers + kFetchers) * 32, 1) multiply(const __grid_constant__ Work w) {
-  constexpr int R = Sums::kRows;
+  constexpr int R = Held::kRows;
   extern __shared__ __align__(16) char shared[];
-  const Memory<Sums> m(w, shared);
+  const Memory<Held> m(w, shared);
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  if constexpr (!Sums::kDirect) {
-    for (int i = threadIdx.x; i < w.table_rows << w.table_shift; i += blockDim.x) {
-      reinterpret_cast<int32_t*>(m.table)[i] = w.low[i >> w.table_shift];
-      if (Sums::kPlanes) reinterpret_cast<int32_t*>(m.table + m.plane_bytes)[i] = w.high[i >> w.table_shift];
-    }
+  if constexpr (Held::kSums != Sums::direct) {
+    for (int i = threadIdx.x; i < w.table_rows << w.table_shift; i += blockDim.x)
+      reinterpret_cast<int32_t*>(m.table)[i] = w.table[i >> w.table_shift];
   }
   if (threadIdx.x == 0)
     for (int b = 0; b < 2; ++b) m.filled(b).init(kFetchers * 32), m.multiplied(b).init(kMultipliers);
@@ -551,25 +547,32 @@ __global__ void __launch_bounds__((kMultipliers + kFetchers) * 32, 1) multiply(c
   const int row0 = warp / w.warps_c * R, column0 = warp % w.warps_c * 32 * kColumns + lane * kColumns;
   const int copy = (lane & ((1 << w.table_shift) - 1)) * 4;
   const int64_t outputs = w.outputs();
-  Sums sums;
+  Held sums;
   uint32_t chunk = 0;  // of the block
   for (int64_t i = blockIdx.x; i < w.tiles; i += gridDim.x) {
     const Tile tile(w, i, m.rows, m.columns);
     if (!tile.open) continue;
     sums.start(w.datapath);
-    if constexpr (Sums::kUse == Use::overflows) {
+    if constexpr (Held::kUse == Use::overflows) {
       if (w.starts)
         for_outputs<R>(w, tile, row0, column0,
                        [&](int r, int c, int64_t at) { sums.resume(w.datapath, r, c, w.starts[tile.part * outputs + at]); });
     }
+    // Warps wholly outside the outputs only keep step: the loads are the limit, and theirs would be wasted.
+    const bool active = tile.row + row0 < w.rows.rows && tile.column + column0 - lane * kColumns < w.columns.rows;
     int lanes_left = w.datapath.vector_size;  // of the current vector
     for (int64_t k0 = tile.begin; k0 < tile.end; k0 += kChunk, ++chunk) {
       const int buffer = chunk & 1;
       m.filled(buffer).wait(chunk >> 1 & 1);
+      if (!active) {
+        __syncwarp();
+        if (lane == 0) m.multiplied(buffer).arrive();
+        continue;
+      }
       const uint16_t* row_lanes = m.row_lanes(buffer) + row0;
       const uint16_t* column_lanes = m.column_lanes(buffer) + column0;
       const int depth = static_cast<int>(min(static_cast<int64_t>(kChunk), tile.end - k0));
-      constexpr int kGroup = Sums::kDirect ? 1 : kUnroll;
+      constexpr int kGroup = Held::kSums == Sums::direct ? 1 : kUnroll;
       Lanes<R> now(row_lanes, column_lanes);
 #pragma unroll 1
       for (int d = 0; d < depth; d += kGroup) {
@@ -579,10 +582,10 @@ __global__ void __launch_bounds__((kMultipliers + kFetchers) * 32, 1) multiply(c
           row_lanes += more ? m.pitch_r : 0;
           column_lanes += more ? m.pitch_c : 0;
           const Lanes<R> next(row_lanes, column_lanes);
-          add_lanes(sums, now, m.table, w, copy, m.row_bytes, m.plane_bytes);
+          add_lanes(sums, now, m.table, w, copy, m.row_bytes);
           now = next;
         }
-        sums.flush(w.plane_shift);
+        sums.flush();
         lanes_left -= kGroup;
         if (d + kGroup >= depth) {  // before a vector is closed: warps then close while others multiply
           __syncwarp();
@@ -595,12 +598,12 @@ __global__ void __launch_bounds__((kMultipliers + kFetchers) * 32, 1) multiply(c
       }
     }
     if (lanes_left != w.datapath.vector_size) sums.close(w.datapath);
-    if constexpr (Sums::kUse == Use::segment) {
+    if constexpr (Held::kUse == Use::segment) {
       for_outputs<R>(w, tile, row0, column0, [&](int r, int c, int64_t at) {
         int32_t* to = w.segment_sums + tile.part * 3 * outputs + at;
         to[0] = sums.sum[r][c], to[outputs] = sums.from_low[r][c], to[2 * outputs] = sums.from_high[r][c];
       });
-    } else if constexpr (Sums::kUse == Use::bounded) {
+    } else if constexpr (Held::kUse == Use::bounded) {
       for_outputs<R>(w, tile, row0, column0,
                      [&](int r, int c, int64_t at) { w.segment_sums[tile.part * outputs + at] = sums.read(w.datapath, r, c); });
       if (tile.row + row0 < w.rows.rows && tile.column + column0 < w.columns.rows) {

@@ -36,12 +36,12 @@ struct Cut {
 
 constexpr int kArrangements[][2] = {{8, 1}, {4, 2}};
 // Clocks of a multiprocessor: a look-up of a warp takes one, what surrounds a lane's look-ups so many, a tile's start and
-// a warp's store of a row and the joining of segments this much.
-constexpr double kLaneClocks = 6, kTileClocks = 12000, kStoreClocks = 6, kScatterClocks = 32, kJoinClocks = 6000;
+// a warp's store of a row this much; segments are joined by kernels of their own, so many outputs a clock.
+constexpr double kLaneClocks = 6, kTileClocks = 12000, kStoreClocks = 6, kScatterClocks = 32, kJoinClocks = 12000, kJoinedPerClock = 200;
 constexpr int64_t kSegmentBytes = int64_t{1} << 28;
 
 int shared_bytes(const ProductTable& t, int table_shift, int rows, int columns) {
-  const int table = 4 * static_cast<int>(t.low.size() + t.high.size()) << table_shift;
+  const int table = 4 * static_cast<int>(t.rows.size()) << table_shift;
   return ((table + 15) & ~15) + tile_bytes(rows, columns);
 }
 
@@ -60,7 +60,10 @@ Cut choose(const Product& p, const ProductTable& t, const Datapath& d, const Lim
         const auto bytes = [&] { return shared_bytes(t, c.table_shift, per_thread * warps_r, 32 * kColumns * warps_c); };
         while (c.table_shift > 0 && bytes() > limits.shared_bytes) --c.table_shift;
         if (bytes() > limits.shared_bytes) continue;
-        const double lane = kMultipliers * (per_thread * kColumns * (1 << (5 - c.table_shift)) + kLaneClocks);
+        // Warps outside the outputs cost nothing.
+        const double active = static_cast<double>(ceil_div(rows.rows, per_thread) * ceil_div(columns.rows, 32 * kColumns)) /
+                              static_cast<double>(c.tiles_r * warps_r * c.tiles_c * warps_c);
+        const double lane = active * kMultipliers * (per_thread * kColumns * (1 << (5 - c.table_shift)) + kLaneClocks);
         const double store = kMultipliers * per_thread * (columns.output.inner_stride == 1 ? kStoreClocks : kScatterClocks);
         const int64_t tiles = c.tiles_r * c.tiles_c * batch;
         for (int64_t segments = 1; segments <= vectors; segments = segments < 4 ? segments + 1 : segments * 3 / 2) {
@@ -69,7 +72,8 @@ Cut choose(const Product& p, const ProductTable& t, const Datapath& d, const Lim
           c.segment_vectors = ceil_div(vectors, segments);
           c.segments = ceil_div(vectors, c.segment_vectors);
           const double waves = static_cast<double>(ceil_div(tiles * c.segments, limits.multiprocessors));
-          const double clocks = waves * (lane * c.segment_vectors * d.vector_size + store + kTileClocks) + (c.segments > 1 ? kJoinClocks : 0.0);
+          const double clocks = waves * (lane * c.segment_vectors * d.vector_size + store + kTileClocks) +
+                                (c.segments > 1 ? kJoinClocks + static_cast<double>(c.segments * rows.rows * columns.rows * batch) / kJoinedPerClock : 0.0);
           if (least == 0 || clocks < least) best = c, least = clocks;
         }
       }
@@ -80,14 +84,14 @@ Cut choose(const Product& p, const ProductTable& t, const Datapath& d, const Lim
 }
 
 // Enqueues a kernel over tiles of its own height.
-template <typename Sums>
+template <typename Held>
 void launch(Work w, const ProductTable& t, const Launch& at) {
-  w.tiles_r = ceil_div(w.rows.rows, Sums::kRows * w.warps_r);
+  w.tiles_r = ceil_div(w.rows.rows, Held::kRows * w.warps_r);
   w.tiles = w.tiles_r * w.tiles_c * w.segments * w.batch.count();
-  const int bytes = shared_bytes(t, w.table_shift, Sums::kRows * w.warps_r, 32 * kColumns * w.warps_c);
+  const int bytes = shared_bytes(t, w.table_shift, Held::kRows * w.warps_r, 32 * kColumns * w.warps_c);
   const int64_t blocks = std::min<int64_t>(w.tiles, Limits(at.device).multiprocessors);
-  check(cudaFuncSetAttribute(multiply<Sums>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes), "shared memory");
-  multiply<Sums><<<static_cast<unsigned>(blocks), 32 * (kMultipliers + kFetchers), bytes, at.stream>>>(w);
+  check(cudaFuncSetAttribute(multiply<Held>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes), "shared memory");
+  multiply<Held><<<static_cast<unsigned>(blocks), 32 * (kMultipliers + kFetchers), bytes, at.stream>>>(w);
   check(cudaGetLastError(), "multiply");
 }
 
@@ -96,7 +100,7 @@ constexpr int kGatedRows = 8;  // of a thread, where segments are computed again
 template <Use use>
 void join(const Work& w, int32_t* starts, int32_t* gates, const Launch& at) {
   const int64_t blocks = std::min<int64_t>(ceil_div(w.outputs() * w.batch.count(), 256), Limits(at.device).multiprocessors * 8);
-  join_segments<use><<<static_cast<unsigned>(blocks), 256, 0, at.stream>>>(w, starts, gates, SegmentSums<kGatedRows>::kRows * w.warps_r,
+  join_segments<use><<<static_cast<unsigned>(blocks), 256, 0, at.stream>>>(w, starts, gates, kGatedRows * w.warps_r,
                                                                             32 * kColumns * w.warps_c);
   check(cudaGetLastError(), "join_segments");
 }
@@ -153,11 +157,8 @@ Engine::Engine(const Datapath& datapath) : datapath_(datapath) {
   validate(datapath);
   table_ = std::make_unique<const ProductTable>(datapath);
   tables_ = table_->products;  // then the rows, 32-bit
-  const size_t rows = table_->low.size(), planes = table_->high.size();
-  tables_.resize(table_->products.size() + (rows + planes + 1) / 2);
-  int32_t* to = reinterpret_cast<int32_t*>(tables_.data() + table_->products.size());
-  std::copy(table_->low.begin(), table_->low.end(), to);
-  std::copy(table_->high.begin(), table_->high.end(), to + rows);
+  tables_.resize(table_->products.size() + (table_->rows.size() + 1) / 2);
+  std::copy(table_->rows.begin(), table_->rows.end(), reinterpret_cast<int32_t*>(tables_.data() + table_->products.size()));
 }
 
 Engine::~Engine() = default;
@@ -176,10 +177,9 @@ void Engine::run(const Product& p, const int64_t* tables, bool accumulators, uns
   w.k = p.k;
   w.accumulators = accumulators;
   w.datapath = datapath_;
-  w.zero_shift = t.zero_shift, w.sign_step = t.sign_step, w.plane_shift = t.plane_shift;
-  w.table_rows = static_cast<int>(t.low.size()), w.table_shift = c.table_shift;
-  w.low = reinterpret_cast<const int32_t*>(tables + t.products.size());
-  w.high = w.low + t.low.size();
+  w.zero_shift = t.zero_shift, w.sign_step = t.sign_step;
+  w.table_rows = static_cast<int>(t.rows.size()), w.table_shift = c.table_shift;
+  w.table = reinterpret_cast<const int32_t*>(tables + t.products.size());
   w.products = tables;
   w.warps_r = c.warps_r, w.warps_c = c.warps_c;
   w.tiles_c = c.tiles_c;
@@ -188,11 +188,11 @@ void Engine::run(const Product& p, const int64_t* tables, bool accumulators, uns
   if (c.segments > 1)
     run_segments(w, t, at);
   else if (t.sums == Sums::wide)
-    launch<WideSums<8, false, false>>(w, t, at);
-  else if (t.sums == Sums::planes)
-    launch<WideSums<8, true, false>>(w, t, at);
+    launch<WideSums<8, Sums::wide>>(w, t, at);
+  else if (t.sums == Sums::factored)
+    launch<WideSums<8, Sums::factored>>(w, t, at);
   else if (t.sums == Sums::direct)
-    launch<WideSums<8, false, true>>(w, t, at);
+    launch<WideSums<8, Sums::direct>>(w, t, at);
   else if (counters)
     launch<FusedSums<8, Use::overflows>>(w, t, at);
   else if (c.rows_per_thread == 16)

@@ -9,6 +9,8 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <stdexcept>
+#include <string>
 #include <vector>
 
 #include "core/datapath.h"
@@ -20,6 +22,15 @@ namespace lns::ops {
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
+// Throws unless a condition holds. Without streams, which torch's own check uses: they crash where libstdc++ is linked
+// statically into the extension and dynamically into torch.
+inline std::string text(const char* s) { return s; }
+inline std::string text(int64_t n) { return std::to_string(n); }
+template <typename... Parts>
+inline void require(bool condition, const Parts&... parts) {
+  if (!condition) throw std::invalid_argument((text(parts) + ...));
+}
+
 inline ScalarType code_type(const Format& f) { return f.bits > 8 ? ScalarType::Short : ScalarType::Byte; }
 
 inline Format make_format(int64_t bits, int64_t gamma) {
@@ -29,16 +40,16 @@ inline Format make_format(int64_t bits, int64_t gamma) {
 }
 
 inline void check_codes(const Tensor& codes, const Format& f, const char* name) {
-  STD_TORCH_CHECK(codes.scalar_type() == code_type(f), name, " must be ", f.bits > 8 ? "int16" : "uint8",
+  require(codes.scalar_type() == code_type(f), name, " must be ", f.bits > 8 ? "int16" : "uint8",
                   " codes for ", f.bits, " bits");
 }
 
 inline void check_float(const Tensor& t, const char* name) {
-  STD_TORCH_CHECK(t.scalar_type() == ScalarType::Float, name, " must be float32");
+  require(t.scalar_type() == ScalarType::Float, name, " must be float32");
 }
 
 inline Datapath make_datapath(const std::vector<int64_t>& v) {
-  STD_TORCH_CHECK(v.size() == 9, "datapath must hold 9 integers, got ", v.size());
+  require(v.size() == 9, "datapath must hold 9 integers, got ", v.size());
   auto at = [&](int i) { return static_cast<int>(v[i]); };
   return {{at(0), at(1)}, at(2), at(3), at(4), at(5), at(6), static_cast<Alignment>(at(7)), static_cast<Overflow>(at(8))};
 }
@@ -67,13 +78,13 @@ inline const QuantizerTables& quantizer_tables(int gamma) {
 
 // Kernels of a device reach its own memory only.
 inline void check_device(const Tensor& t, const Tensor& like, const char* name) {
-  STD_TORCH_CHECK(t.is_cuda() == like.is_cuda() && t.get_device_index() == like.get_device_index(), name,
+  require(t.is_cuda() == like.is_cuda() && t.get_device_index() == like.get_device_index(), name,
                   " must be on the device of the first tensor");
 }
 
 inline void check_rng(const std::optional<Tensor>& rng, const Tensor& like) {
   if (!rng) return;
-  STD_TORCH_CHECK(rng->scalar_type() == ScalarType::Long && rng->numel() == 3 && rng->is_contiguous(),
+  require(rng->scalar_type() == ScalarType::Long && rng->numel() == 3 && rng->is_contiguous(),
                   "rng must be a contiguous int64 tensor [seed, step, tensor id]");
   check_device(*rng, like, "rng");
 }
@@ -82,7 +93,7 @@ inline void check_rng(const std::optional<Tensor>& rng, const Tensor& like) {
 inline Slices slices_of(const Tensor& x, std::optional<int64_t> dim) {
   Slices s = {1, 1, x.numel()};
   if (!dim) return s;
-  STD_TORCH_CHECK(*dim >= 0 && *dim < x.dim(), "dim out of range");
+  require(*dim >= 0 && *dim < x.dim(), "dim out of range");
   s = {1, x.size(*dim), 1};
   for (int64_t d = 0; d < *dim; ++d) s.outer *= x.size(d);
   for (int64_t d = *dim + 1; d < x.dim(); ++d) s.inner *= x.size(d);
@@ -94,11 +105,11 @@ inline Slices slices_of_scale(const Tensor& x, const Tensor& scale) {
   check_float(scale, "scale");
   check_device(scale, x, "scale");
   if (scale.numel() == 1) return slices_of(x, std::nullopt);
-  STD_TORCH_CHECK(scale.dim() == x.dim(), "scale must be 0-d or of the tensor's rank");
+  require(scale.dim() == x.dim(), "scale must be 0-d or of the tensor's rank");
   std::optional<int64_t> dim;
   for (int64_t d = 0; d < x.dim(); ++d) {
     if (scale.size(d) == 1) continue;
-    STD_TORCH_CHECK(!dim && scale.size(d) == x.size(d), "scale may vary along one dimension only");
+    require(!dim && scale.size(d) == x.size(d), "scale may vary along one dimension only");
     dim = d;
   }
   return slices_of(x, dim);

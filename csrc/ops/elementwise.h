@@ -52,7 +52,7 @@ Tensor rescale(Tensor codes, Tensor scale, Tensor new_scale, int64_t bits, int64
   const QuantizerChoice q = {make_format(bits, gamma), Rounding::nearest, static_cast<Underflow>(underflow)};
   check_codes(codes, q.format, "codes");
   check_rng(rng, codes);
-  STD_TORCH_CHECK(scale.numel() == new_scale.numel(), "scale and new_scale must have the same shape");
+  require(scale.numel() == new_scale.numel(), "scale and new_scale must have the same shape");
   const Slices s = slices_of_scale(codes, scale);
   check_float(new_scale, "new_scale");
   check_device(new_scale, codes, "new_scale");
@@ -67,7 +67,7 @@ std::tuple<Tensor, Tensor> forward_codes(Tensor codes, Tensor scale, int64_t upd
                                          int64_t bits, int64_t gamma) {
   const Format update = make_format(update_bits, update_gamma), forward = make_format(bits, gamma);
   check_codes(codes, update, "codes");
-  STD_TORCH_CHECK(update.gamma >= forward.gamma, "the update format's gamma must be at least the forward format's");
+  require(update.gamma >= forward.gamma, "the update format's gamma must be at least the forward format's");
   const Slices s = slices_of_scale(codes, scale);
   Tensor out = new_tensor(codes, sizes_of(codes), code_type(forward));
   Tensor out_scale = new_tensor(codes, sizes_of(scale), ScalarType::Float);
@@ -89,8 +89,8 @@ void madam_step(Tensor codes, Tensor moment, Tensor grad, Tensor scale, Tensor c
     check_float(t, name);
     check_device(t, codes, name);
   }
-  STD_TORCH_CHECK(codes.is_contiguous() && moment.is_contiguous(), "codes and moment must be contiguous");
-  STD_TORCH_CHECK(moment.numel() == codes.numel() && grad.numel() == codes.numel() && cap.numel() == scale.numel() &&
+  require(codes.is_contiguous() && moment.is_contiguous(), "codes and moment must be contiguous");
+  require(moment.numel() == codes.numel() && grad.numel() == codes.numel() && cap.numel() == scale.numel() &&
                       hyper.numel() == 5,
                   "moment and grad must have the shape of codes, cap that of scale, and hyper 5 entries");
   Device::madam_step(f, stochastic, rng, codes, torch::stable::contiguous(scale), torch::stable::contiguous(grad), moment,

@@ -14,7 +14,7 @@ using Result = std::tuple<Tensor, Tensor>;
 
 inline Format operand_format(const Ints& datapath, int64_t bits) {
   const Datapath d = make_datapath(datapath);
-  STD_TORCH_CHECK(bits <= d.format.bits, "an operand of ", bits, " bits does not fit a datapath of ", d.format.bits);
+  require(bits <= d.format.bits, "an operand of ", bits, " bits does not fit a datapath of ", d.format.bits);
   return make_format(bits, d.format.gamma);
 }
 
@@ -42,11 +42,11 @@ Result matmul(Tensor a, Tensor a_scale, Tensor b, Tensor b_scale, int64_t a_bits
   check_device(a_scale, a, "a_scale");
   check_device(b_scale, a, "b_scale");
   const int64_t rank = a.dim(), outer = rank - 2;
-  STD_TORCH_CHECK(rank >= 2 && b.dim() == rank && a_scale.dim() == rank && b_scale.dim() == rank,
+  require(rank >= 2 && b.dim() == rank && a_scale.dim() == rank && b_scale.dim() == rank,
                   "matmul takes operands and scales of one rank, 2 or more");
   const int64_t m = a.size(outer), k = a.size(outer + 1), n = b.size(outer + 1);
-  STD_TORCH_CHECK(b.size(outer) == k && k > 0, "a's last dimension must be b's last but one, and not empty");
-  STD_TORCH_CHECK(a_scale.size(outer) == m && a_scale.size(outer + 1) == 1 && b_scale.size(outer) == 1 &&
+  require(b.size(outer) == k && k > 0, "a's last dimension must be b's last but one, and not empty");
+  require(a_scale.size(outer) == m && a_scale.size(outer + 1) == 1 && b_scale.size(outer) == 1 &&
                       b_scale.size(outer + 1) == n,
                   "a_scale must be (..., M, 1) and b_scale (..., 1, N)");
   Ints sizes = sizes_of(a);
@@ -54,7 +54,7 @@ Result matmul(Tensor a, Tensor a_scale, Tensor b, Tensor b_scale, int64_t a_bits
   int64_t repeats = m * n;
   std::vector<int64_t> output_strides(outer);
   for (int64_t d = outer - 1; d >= 0; --d) {
-    STD_TORCH_CHECK(b.size(d) == sizes[d] && a_scale.size(d) == sizes[d] && b_scale.size(d) == sizes[d],
+    require(b.size(d) == sizes[d] && a_scale.size(d) == sizes[d] && b_scale.size(d) == sizes[d],
                     "batch dimensions must be equal (expand them first)");
     output_strides[d] = repeats;
     repeats *= sizes[d];
@@ -83,7 +83,7 @@ struct ConvArgument {
     check_codes(c, f, name);
     check_float(s, name);
     check_device(s, c, name);
-    STD_TORCH_CHECK(c.dim() == 4, name, " must have 4 dimensions");
+    require(c.dim() == 4, name, " must have 4 dimensions");
     operand = {{codes.const_data_ptr(), f}, scale.const_data_ptr<float>(), s.numel() > 1 ? 1 : 0};
   }
 };
@@ -94,9 +94,9 @@ inline int64_t out_extent(int64_t in, int64_t kernel, int64_t stride, int64_t pa
 
 inline ConvShape conv_shape(const Ints& x, const Ints& w, const Ints& stride, const Ints& padding, const Ints& dilation,
                             int64_t groups) {
-  STD_TORCH_CHECK(x.size() == 4 && w.size() == 4 && stride.size() == 2 && padding.size() == 2 && dilation.size() == 2,
+  require(x.size() == 4 && w.size() == 4 && stride.size() == 2 && padding.size() == 2 && dilation.size() == 2,
                   "conv2d takes 4-d operands and 2 strides, paddings and dilations");
-  STD_TORCH_CHECK(groups > 0 && x[1] == w[1] * groups && w[0] % groups == 0, "channels do not match groups");
+  require(groups > 0 && x[1] == w[1] * groups && w[0] % groups == 0, "channels do not match groups");
   return {x[0], x[1], x[2], x[3], w[0], w[2], w[3],
           out_extent(x[2], w[2], stride[0], padding[0], dilation[0]),
           out_extent(x[3], w[3], stride[1], padding[1], dilation[1]),
@@ -122,7 +122,7 @@ Result conv2d_input_gradient(Tensor dy, Tensor dy_scale, Tensor w, Tensor w_scal
   const ConvArgument wa(w, w_scale, operand_format(datapath, w_bits), "w");
   check_device(w, dy, "w");
   const ConvShape s = conv_shape(input_size, sizes_of(w), stride, padding, dilation, groups);
-  STD_TORCH_CHECK(dy.size(1) == s.out_channels && dy.size(2) == s.out_h && dy.size(3) == s.out_w, "dy's shape is off");
+  require(dy.size(1) == s.out_channels && dy.size(2) == s.out_h && dy.size(3) == s.out_w, "dy's shape is off");
   Tensor out = new_output(dy, input_size, accumulators);
   const int vector_size = make_datapath(datapath).vector_size;
   return run<Device>(datapath, conv_input_gradient(s, da.operand, wa.operand, out.mutable_data_ptr(), vector_size, count),
@@ -136,10 +136,10 @@ Result conv2d_weight_gradient(Tensor dy, Tensor dy_scale, Tensor x, Tensor x_sca
   const ConvArgument da(dy, dy_scale, operand_format(datapath, dy_bits), "dy");
   const ConvArgument xa(x, x_scale, operand_format(datapath, x_bits), "x");
   check_device(x, dy, "x");
-  STD_TORCH_CHECK(kernel_size.size() == 2, "kernel_size must hold 2 integers");
+  require(kernel_size.size() == 2, "kernel_size must hold 2 integers");
   const Ints weight = {dy.size(1), x.size(1) / groups, kernel_size[0], kernel_size[1]};
   const ConvShape s = conv_shape(sizes_of(x), weight, stride, padding, dilation, groups);
-  STD_TORCH_CHECK(dy.size(0) == s.batch && dy.size(2) == s.out_h && dy.size(3) == s.out_w, "dy's shape is off");
+  require(dy.size(0) == s.batch && dy.size(2) == s.out_h && dy.size(3) == s.out_w, "dy's shape is off");
   Tensor out = new_output(dy, weight, accumulators);
   return run<Device>(datapath, {conv_weight_gradient(s, da.operand, xa.operand, out.mutable_data_ptr())}, accumulators,
                      count, out);

@@ -123,8 +123,9 @@ void test_product_table(const Datapath& d) {
       const int ea = f.exponent(a), eb = f.exponent(b);
       const int64_t product = ea && eb ? (f.negative(a) != f.negative(b) ? -products[ea + eb] : products[ea + eb]) : 0;
       const size_t row = lane(a) + lane(b);
-      CHECK(row < t.low.size() && lane(a) <= UINT16_MAX);
-      CHECK(t.low[row] + (t.high.empty() ? int64_t{0} : static_cast<int64_t>(t.high[row]) << t.plane_shift) == product);
+      CHECK(row < t.rows.size() && lane(a) <= UINT16_MAX);
+      const int64_t entry = t.rows[row], power = entry & ((1 << cuda::kPowerBits) - 1);
+      CHECK((t.sums == cuda::Sums::factored ? (entry >> cuda::kPowerBits) * (1 << power) : entry) == product);
     }
 }
 

@@ -19,7 +19,7 @@ class DeviceCall {
  public:
   explicit DeviceCall(const Tensor& like) : device_(like.get_device_index()), guard_(device_), like_(like) {
     void* stream = nullptr;
-    STD_TORCH_CHECK(aoti_torch_get_current_cuda_stream(device_, &stream) == 0, "torch names no current stream");
+    require(aoti_torch_get_current_cuda_stream(device_, &stream) == 0, "torch names no current stream");
     launch_ = {device_, static_cast<cudaStream_t>(stream), [this](size_t bytes) {
                  scratch_.push_back(new_tensor(like_, {static_cast<int64_t>(bytes)}, ScalarType::Byte));
                  return scratch_.back().mutable_data_ptr();
@@ -60,7 +60,7 @@ class DeviceTables {
   static Tensor copy(const void* host, int64_t bytes, const cuda::Launch& at, const Tensor& like) {
     cudaStreamCaptureStatus capture;
     cuda::check(cudaStreamIsCapturing(at.stream, &capture), "stream capture");
-    STD_TORCH_CHECK(capture == cudaStreamCaptureStatusNone,
+    require(capture == cudaStreamCaptureStatusNone,
                     "this format or datapath is new to the GPU: run it once before a CUDA graph is captured");
     Tensor t = new_tensor(like, {bytes}, ScalarType::Byte);
     cuda::check(cudaMemcpyAsync(t.mutable_data_ptr(), host, bytes, cudaMemcpyHostToDevice, at.stream), "copy of tables");
