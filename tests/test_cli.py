@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 
+import pytest
 import torch
 
 
@@ -71,3 +72,12 @@ def test_bench(monkeypatch, capsys):
     bench.bench()
     shown = capsys.readouterr().out
     assert "matmul 32 x 32 x 32" in shown and "weight gradient" in shown
+
+
+@pytest.mark.parametrize("command", ["bench", "train"])
+@pytest.mark.parametrize("device, message", [
+    ("gpu", "device must be cpu, cuda or cuda:N, got 'gpu'"), ("mps", "did you mean 'cpu'"), ("cuda:99", "torch finds"),
+])  # fmt: skip
+def test_a_device_that_is_not_there_is_an_error(command, device, message):
+    run = lns_sim(command, "--device", device)
+    assert run.returncode == 1 and message in run.stderr and "Traceback" not in run.stderr

@@ -35,14 +35,6 @@ void raise_to(std::atomic<uint32_t>& top, uint32_t value) {
 
 int64_t code_size(const Format& f) { return f.bits > 8 ? 2 : 1; }
 
-template <typename Body>
-void with_code_type(const Format& f, Body body) {
-  if (f.bits > 8)
-    body(int16_t{});
-  else
-    body(uint8_t{});
-}
-
 }  // namespace
 
 void quantize(const Quantizer& q, const RandomState& random, const float* x, const Slices& s, void* codes,

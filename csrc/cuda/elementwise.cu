@@ -20,7 +20,9 @@ int64_t full_grid(const Launch& at) {
   return int64_t{multiprocessors} * kBlocksPerSm;
 }
 
-unsigned scale_blocks(const Slices& s) { return static_cast<unsigned>(std::clamp<int64_t>((s.slices + kThreads - 1) / kThreads, 1, 1024)); }
+unsigned scale_blocks(const Slices& s) {
+  return static_cast<unsigned>(std::clamp<int64_t>((s.slices + kThreads - 1) / kThreads, 1, 1024));
+}
 
 bool aligned(const void* p, size_t element) { return reinterpret_cast<uintptr_t>(p) % (kPack * element) == 0; }
 
@@ -76,14 +78,6 @@ void run(const Slices& s, const Body& body, const Launch& at) {
   const int64_t blocks = std::min((n + kThreads * kPack - 1) / (kThreads * kPack), full_grid(at));
   for_packs<<<static_cast<unsigned>(blocks), kThreads, 0, at.stream>>>(s, body);
   check(cudaGetLastError(), "elementwise kernel");
-}
-
-template <typename Body>
-void with_code_type(const Format& f, Body body) {
-  if (f.bits > 8)
-    body(int16_t{});
-  else
-    body(uint8_t{});
 }
 
 __device__ inline RandomState random_state(const int64_t* rng) {
@@ -258,7 +252,8 @@ __global__ void forward_scales(Coarsening c, const float* update_scale, const ui
   for (int64_t i = int64_t{blockIdx.x} * kThreads + threadIdx.x; i < slices; i += int64_t{gridDim.x} * kThreads) {
     const uint32_t old = float_bits(update_scale[i]);
     const int e_top = top ? static_cast<int>(top[i]) : 0;
-    scale[i] = bits_float(scale_is_nan(old) ? kNanBits : scale_bits(forward_scale(c.forward, c.update, c.shift, e_top, scale_exponent(old))));
+    const bool nan = scale_is_nan(old);
+    scale[i] = bits_float(nan ? kNanBits : scale_bits(forward_scale(c.forward, c.update, c.shift, e_top, scale_exponent(old))));
   }
 }
 
@@ -339,7 +334,8 @@ Quantizer view(const int32_t* packed, const QuantizerTables& t, const Format& f,
   return q;
 }
 
-void quantize(const Quantizer& q, const int64_t* rng, const float* x, const Slices& s, void* codes, float* scale, const Launch& at) {
+void quantize(const Quantizer& q, const int64_t* rng, const float* x, const Slices& s, void* codes, float* scale,
+              const Launch& at) {
   const uint32_t* top = top_of_slices(s, Magnitude{x, aligned(x, sizeof(float))}, at);
   quantizer_scales<<<scale_blocks(s), kThreads, 0, at.stream>>>(q, top, s.slices, scale);
   check(cudaGetLastError(), "quantizer_scales");
@@ -354,7 +350,8 @@ void dequantize(const CodeView& codes, const Quantizer& q, const float* scale, c
   with_code_type(codes.format, [&](auto type) {
     using Code = decltype(type);
     const auto* from = static_cast<const Code*>(codes.data);
-    run(s, Dequantize<Code>{codes.format, q.values, from, scale, x, aligned(x, sizeof(float)) && aligned(from, sizeof(Code)), 0}, at);
+    const bool wide = aligned(x, sizeof(float)) && aligned(from, sizeof(Code));
+    run(s, Dequantize<Code>{codes.format, q.values, from, scale, x, wide, 0}, at);
   });
 }
 
@@ -363,7 +360,8 @@ void rescale(const Quantizer& q, const int64_t* rng, const void* codes, const fl
   with_code_type(q.format, [&](auto type) {
     using Code = decltype(type);
     const bool wide = aligned(codes, sizeof(Code)) && aligned(out, sizeof(Code));
-    run(s, Rescale<Code>{q, rng, static_cast<const Code*>(codes), old_scale, new_scale, static_cast<Code*>(out), wide, {}, 0, 0}, at);
+    const auto* from = static_cast<const Code*>(codes);
+    run(s, Rescale<Code>{q, rng, from, old_scale, new_scale, static_cast<Code*>(out), wide, {}, 0, 0}, at);
   });
 }
 
@@ -375,7 +373,8 @@ void forward_codes(const Format& forward, const CodeView& update, const float* u
       using From = decltype(from_type);
       using To = decltype(to_type);
       const auto* from = static_cast<const From*>(update.data);
-      const uint32_t* top = spans_fewer_octaves(forward, update.format) ? top_of_slices(s, Exponent<From>{from, update.format}, at) : nullptr;
+      const uint32_t* top = nullptr;
+      if (spans_fewer_octaves(forward, update.format)) top = top_of_slices(s, Exponent<From>{from, update.format}, at);
       const bool wide = aligned(from, sizeof(From)) && aligned(codes, sizeof(To));
       const Coarsening coarsening = {update.format, forward, shift, 0};
       forward_scales<<<scale_blocks(s), kThreads, 0, at.stream>>>(coarsening, update_scale, top, s.slices, scale);

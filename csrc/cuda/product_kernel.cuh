@@ -40,8 +40,8 @@ struct Work {
   // Segments of K that are accumulated apart, in vectors; 1: none are.
   int segments;
   int64_t segment_vectors;
-  int32_t* segment_sums;  // out: (instance, segment, row, column) of BoundedSums, (instance, segment, 3, row, column) of SegmentSums
-  int32_t* segment_bounds;        // out: (instance, segment, kBoundedRows rows, kColumns columns, 2), see BoundedSums
+  int32_t* segment_sums;          // out: (instance, segment, row, column), or of SegmentSums (instance, segment, 3, row, column)
+  int32_t* segment_bounds;        // out: (instance, segment, kBoundedRows rows, kColumns columns, 2), see FusedSums
   const int32_t* starts;          // in: (instance, segment, row, column) accumulators at the segments' starts; only counts
   const int32_t* gates;           // one of every tile (instance, row, column), null: where it holds 0 nothing is done
   unsigned long long* overflows;  // null: not counted
@@ -52,8 +52,9 @@ struct Work {
 // Bytes of shared memory behind the table.
 __host__ __device__ inline int pitch_of(int rows) { return rows + 4; }  // in lanes: two words more, for few bank conflicts
 __host__ __device__ inline int tile_bytes(int rows, int columns) {
-  return kGates * static_cast<int>(sizeof(uint64_t)) + 2 * kChunk * (pitch_of(rows) + pitch_of(columns)) * static_cast<int>(sizeof(uint16_t)) +
-         2 * (rows + columns + kFetchers * kChunk) * static_cast<int>(sizeof(Coordinates));
+  const int lanes = 2 * kChunk * (pitch_of(rows) + pitch_of(columns)), coordinates = 2 * (rows + columns + kFetchers * kChunk);
+  return kGates * static_cast<int>(sizeof(uint64_t)) + lanes * static_cast<int>(sizeof(uint16_t)) +
+         coordinates * static_cast<int>(sizeof(Coordinates));
 }
 
 // ---- How a vector's sum and the accumulator are held, for R x kColumns outputs.
@@ -198,7 +199,9 @@ __device__ inline uint32_t to_lane(const Format& f, const Work& w, int code) {
 class Gate {
  public:
   __device__ explicit Gate(void* shared) : at_(static_cast<uint32_t>(__cvta_generic_to_shared(shared))) {}
-  __device__ void init(int arrivals) const { asm volatile("mbarrier.init.shared.b64 [%0], %1;" ::"r"(at_), "r"(arrivals) : "memory"); }
+  __device__ void init(int arrivals) const {
+    asm volatile("mbarrier.init.shared.b64 [%0], %1;" ::"r"(at_), "r"(arrivals) : "memory");
+  }
   __device__ void arrive() const {
     asm volatile("{ .reg .b64 state; mbarrier.arrive.shared.b64 state, [%0]; }" ::"r"(at_) : "memory");
   }
@@ -257,7 +260,8 @@ class Fetcher {
   }
 
   // tile[k, row] = lane of (row, k0 + k), zero from k = end and row = valid on.
-  __device__ void fill(const Work& w, const CodeView& codes, int valid, int64_t k0, int64_t end, uint16_t* tile, int fetcher) const {
+  __device__ void fill(const Work& w, const CodeView& codes, int valid, int64_t k0, int64_t end, uint16_t* tile,
+                       int fetcher) const {
     const int lane = threadIdx.x % 32, pitch = pitch_of(rows_);
     const Coordinates mine = k_coordinates(operand_, k0 + lane, end);
     if (!by_rows_) {
@@ -289,15 +293,16 @@ class Fetcher {
       for (int k = first + lane / threads; k < first + kChunk / kFetchers; k += ks) {
         int code[4];
         if (strided_) {
-          const Coordinates moving = {ks_[k].offset, 0, 0};
-          const bool exists = k0 + k < end;
-          if (exists && row + 4 <= valid && operand_.row_stride == 1 && !codes.wide() && ((reinterpret_cast<uintptr_t>(codes.data) + fixed[0].offset + moving.offset) & 3) == 0) {
-            const uint32_t four = *reinterpret_cast<const uint32_t*>(static_cast<const uint8_t*>(codes.data) + fixed[0].offset + moving.offset);
+          const int64_t moving = ks_[k].offset;
+          const int here = k0 + k < end ? valid - row : 0;  // rows that exist
+          const uint8_t* bytes = static_cast<const uint8_t*>(codes.data) + fixed[0].offset + moving;
+          if (here >= 4 && operand_.row_stride == 1 && !codes.wide() && reinterpret_cast<uintptr_t>(bytes) % 4 == 0) {
+            const uint32_t four = *reinterpret_cast<const uint32_t*>(bytes);
 #pragma unroll
             for (int u = 0; u < 4; ++u) code[u] = four >> 8 * u & 0xff;
           } else {
 #pragma unroll
-            for (int u = 0; u < 4; ++u) code[u] = exists && row + u < valid ? load_code(codes, fixed[u].offset + moving.offset) : 0;
+            for (int u = 0; u < 4; ++u) code[u] = u < here ? load_code(codes, fixed[u].offset + moving) : 0;
           }
         } else {
           const Coordinates moving = ks_[k];
@@ -450,7 +455,8 @@ __device__ void fetch(const Work& w, const Memory<Held>& m, int fetcher) {
   for (int64_t i = blockIdx.x; i < w.tiles; i += gridDim.x) {
     const Tile tile(w, i, m.rows, m.columns);
     if (!tile.open) continue;
-    const CodeView row_codes = w.rows.operand.codes.at(tile.offsets.left), column_codes = w.columns.operand.codes.at(tile.offsets.right);
+    const CodeView row_codes = w.rows.operand.codes.at(tile.offsets.left);
+    const CodeView column_codes = w.columns.operand.codes.at(tile.offsets.right);
     const int valid_rows = static_cast<int>(min(static_cast<int64_t>(m.rows), w.rows.rows - tile.row));
     const int valid_columns = static_cast<int>(min(static_cast<int64_t>(m.columns), w.columns.rows - tile.column));
     synchronize(1, kFetchers * 32);  // all are done with the last tile's coordinates
@@ -480,9 +486,10 @@ __device__ void write(const Work& w, const Memory<Held>& m, const Tile& tile, co
     const Side& side = is_row ? w.rows : w.columns;
     const int64_t at = is_row ? tile.row + i : tile.column + i - m.rows;
     if (at >= side.rows) continue;
-    const int64_t scale = axis_offset(side.scale_axis, static_cast<unsigned>(at)) + (is_row ? tile.offsets.left_scale : tile.offsets.right_scale);
-    m.placing[i] = {axis_offset(side.output, static_cast<unsigned>(at)),
-                    (is_row ? unit_factor(w.datapath.acc_lsb) : 1.0) * scale_factor(float_bits(side.scale[scale]))};
+    const unsigned row = static_cast<unsigned>(at);
+    const float* scale = side.scale + (is_row ? tile.offsets.left_scale : tile.offsets.right_scale);
+    const double unit = is_row ? unit_factor(w.datapath.acc_lsb) : 1.0;
+    m.placing[i] = {axis_offset(side.output, row), unit * scale_factor(float_bits(scale[axis_offset(side.scale_axis, row)]))};
   }
   synchronize(2, threads);
   const Placing* columns = m.placing + m.rows + column0;
@@ -621,8 +628,8 @@ __global__ void __launch_bounds__((kMultipliers + kFetchers) * 32, 1) multiply(c
 // segment starts with. With bounded sums a saturating accumulator may turn out to need SegmentSums: then the gate of its
 // tile of `rows` x `columns` is opened; SegmentSums are joined where gates are open.
 template <Use use>
-__global__ void __launch_bounds__(256) join_segments(const __grid_constant__ Work w, int32_t* starts, int32_t* gates, int gate_rows,
-                                                     int gate_columns) {
+__global__ void __launch_bounds__(256) join_segments(const __grid_constant__ Work w, int32_t* starts, int32_t* gates,
+                                                     int gate_rows, int gate_columns) {
   const Accumulator<int32_t> a(w.datapath);
   const int64_t columns = w.columns.rows, outputs = w.outputs(), all = outputs * w.batch.count();
   for (int64_t i = blockIdx.x * int64_t{blockDim.x} + threadIdx.x; i < all; i += gridDim.x * int64_t{blockDim.x}) {

@@ -2,7 +2,6 @@
 #include "cuda/products.h"
 
 #include <algorithm>
-#include <cstring>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -25,7 +24,7 @@ struct Limits {
   }
 };
 
-// ---- The measured rules: which tile a product takes, and into how many segments its K is cut.
+// ---- The rules: which tile a product takes, and into how many segments its K is cut.
 
 struct Cut {
   bool exchanged;  // the product's right side along the tile's rows
@@ -37,7 +36,8 @@ struct Cut {
 constexpr int kArrangements[][2] = {{8, 1}, {4, 2}};
 // Clocks of a multiprocessor: a look-up of a warp takes one, what surrounds a lane's look-ups so many, a tile's start and
 // a warp's store of a row this much; segments are joined by kernels of their own, so many outputs a clock.
-constexpr double kLaneClocks = 6, kTileClocks = 12000, kStoreClocks = 6, kScatterClocks = 32, kJoinClocks = 12000, kJoinedPerClock = 200;
+constexpr double kLaneClocks = 6, kTileClocks = 12000, kStoreClocks = 6, kScatterClocks = 32;
+constexpr double kJoinClocks = 12000, kJoinedPerClock = 200;
 constexpr int64_t kSegmentBytes = int64_t{1} << 28;
 
 int shared_bytes(const ProductTable& t, int table_shift, int rows, int columns) {
@@ -72,8 +72,9 @@ Cut choose(const Product& p, const ProductTable& t, const Datapath& d, const Lim
           c.segment_vectors = ceil_div(vectors, segments);
           c.segments = ceil_div(vectors, c.segment_vectors);
           const double waves = static_cast<double>(ceil_div(tiles * c.segments, limits.multiprocessors));
-          const double clocks = waves * (lane * c.segment_vectors * d.vector_size + store + kTileClocks) +
-                                (c.segments > 1 ? kJoinClocks + static_cast<double>(c.segments * rows.rows * columns.rows * batch) / kJoinedPerClock : 0.0);
+          double clocks = waves * (lane * c.segment_vectors * d.vector_size + store + kTileClocks);
+          if (c.segments > 1)
+            clocks += kJoinClocks + static_cast<double>(c.segments * rows.rows * columns.rows * batch) / kJoinedPerClock;
           if (least == 0 || clocks < least) best = c, least = clocks;
         }
       }
@@ -99,7 +100,8 @@ constexpr int kGatedRows = 8;  // of a thread, where segments are computed again
 
 template <Use use>
 void join(const Work& w, int32_t* starts, int32_t* gates, const Launch& at) {
-  const int64_t blocks = std::min<int64_t>(ceil_div(w.outputs() * w.batch.count(), 256), Limits(at.device).multiprocessors * 8);
+  const int64_t outputs = w.outputs() * w.batch.count();
+  const int64_t blocks = std::min<int64_t>(ceil_div(outputs, 256), Limits(at.device).multiprocessors * 8);
   join_segments<use><<<static_cast<unsigned>(blocks), 256, 0, at.stream>>>(w, starts, gates, kGatedRows * w.warps_r,
                                                                             32 * kColumns * w.warps_c);
   check(cudaGetLastError(), "join_segments");
@@ -148,7 +150,8 @@ void check_sizes(const Product& p) {
   constexpr int64_t most = int64_t{1} << 31;
   for (const auto [name, size] : {std::pair{"rows", p.left.rows}, {"columns", p.right.rows}, {"K", p.k}})
     if (size >= most)
-      throw std::invalid_argument(std::string("a product on a GPU must have fewer than 2^31 ") + name + ", got " + std::to_string(size));
+      throw std::invalid_argument(std::string("a product on a GPU must have fewer than 2^31 ") + name + ", got " +
+                                  std::to_string(size));
 }
 
 }  // namespace
@@ -163,7 +166,8 @@ Engine::Engine(const Datapath& datapath) : datapath_(datapath) {
 
 Engine::~Engine() = default;
 
-void Engine::run(const Product& p, const int64_t* tables, bool accumulators, unsigned long long* counters, const Launch& at) const {
+void Engine::run(const Product& p, const int64_t* tables, bool accumulators, unsigned long long* counters,
+                 const Launch& at) const {
   if (p.empty()) return;
   check_sizes(p);
   const ProductTable& t = *table_;
@@ -203,9 +207,10 @@ void Engine::run(const Product& p, const int64_t* tables, bool accumulators, uns
     const int levels = datapath_.format.e_max() + 1, window = std::min(levels, kLevels);
     const int depth = std::clamp(2048 / window, 1, 8);
     const int64_t units = ceil_div(p.k, depth) * p.batch.count();
-    const auto vectors = static_cast<unsigned long long>(p.left.rows * p.right.rows * p.batch.count() * ceil_div(p.k, datapath_.vector_size));
-    count_lanes<<<static_cast<unsigned>(std::min<int64_t>(units, limits.multiprocessors * 8)), 256, depth * window * sizeof(int), at.stream>>>(
-        p, levels, datapath_.first_visible_product(), depth, vectors, counters);
+    const int64_t vectors = p.left.rows * p.right.rows * p.batch.count() * ceil_div(p.k, datapath_.vector_size);
+    const auto blocks = static_cast<unsigned>(std::min<int64_t>(units, limits.multiprocessors * 8));
+    count_lanes<<<blocks, 256, depth * window * sizeof(int), at.stream>>>(
+        p, levels, datapath_.first_visible_product(), depth, static_cast<unsigned long long>(vectors), counters);
     check(cudaGetLastError(), "count_lanes");
   }
 }

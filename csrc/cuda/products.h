@@ -22,7 +22,8 @@ class Engine {
   const std::vector<int64_t>& tables() const { return tables_; }
   // Enqueues a product. `tables` is the device's copy, `counters` null or four integers in the order of Counters, which are
   // added to. Throws std::invalid_argument for sizes beyond 2^31, std::runtime_error if CUDA reports an error.
-  void run(const Product& product, const int64_t* tables, bool accumulators, unsigned long long* counters, const Launch& launch) const;
+  void run(const Product& product, const int64_t* tables, bool accumulators, unsigned long long* counters,
+           const Launch& launch) const;
 
  private:
   Datapath datapath_;

@@ -20,6 +20,15 @@ struct CodeView {
   }
 };
 
+// Calls body with a value of the type that holds codes.
+template <typename Body>
+void with_code_type(const Format& f, Body body) {
+  if (f.bits > 8)
+    body(int16_t{});
+  else
+    body(uint8_t{});
+}
+
 // An index of up to three levels: i = (outer * middle + m) * inner + n lies at the sum of its levels' strides.
 struct Axis {
   int64_t inner = 1;

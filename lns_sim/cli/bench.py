@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
+import typer
 from rich.table import Table
 from torch.utils.benchmark import Timer
 
 import lns_sim
 from lns_sim import LNSFormat, _extension
+from lns_sim.checks import check_device
 from lns_sim.cli.console import make_console
 from lns_sim.cli.errors import user_errors
 
@@ -89,13 +92,19 @@ def seconds(f: Callable) -> float:
     return Timer("f()", globals={"f": f}, num_threads=torch.get_num_threads()).blocked_autorange(min_run_time=0.3).median
 
 
-def bench() -> None:
+def bench(device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N")] = "cpu") -> None:
     """Time quantize, matmul and the passes of conv2d against torch float32 and fake-quant in the same run."""
     with user_errors():
-        table = Table(title=f"ns of one MAC or element, and our speed as a multiple of theirs; {_extension.load().isa()}, {torch.get_num_threads()} threads; medians")
+        check_device(device)
+        where = f"{_extension.load().isa()}, {torch.get_num_threads()} threads"
+        if torch.device(device).type == "cuda":
+            where = torch.cuda.get_device_name(device)
+        table = Table(title=f"ns of one MAC or element, and our speed as a multiple of theirs; {where}; medians")
         for name in ("work", "ns each", "float32", "fake-quant", "x float32", "x fake-quant"):
             table.add_column(name, justify="left" if name == "work" else "right")
-        for case in cases():
+        with torch.device(device):
+            works = cases()
+        for case in works:
             ours, plain, fake = (seconds(f) for f in (case.ours, case.float32, case.fake_quant))
             each = [f"{t / case.work * 1e9:.4f}" for t in (ours, plain, fake)]
             table.add_row(case.name, f"{each[0]} / {case.unit}", *each[1:], f"{plain / ours:.2f}", f"{fake / ours:.2f}")
