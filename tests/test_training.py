@@ -143,3 +143,14 @@ def test_the_table_and_the_curves(digits, tmp_path):
     assert "±" in rows[0][1] and rows[0][3] == "-" and rows[2][3] != "-"
     report.draw_curves(results, "test", tmp_path / "c.png")
     assert (tmp_path / "c.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_held_out_part_stands_in_for_the_test_set(digits):
+    tuning = digits.held_out(0.25)
+    assert len(tuning.x_test) == round(0.25 * len(digits.x_train)) and tuning.name != digits.name
+    together = torch.cat([tuning.x_train, tuning.x_test]).flatten(1)
+    assert torch.equal(together.sum(1).sort().values, digits.x_train.flatten(1).sum(1).sort().values)  # and nothing else
+    assert torch.equal(digits.held_out(0.25).y_test, tuning.y_test)  # the same for everyone
+    for share in (0.0, 1.0, -1, float("nan"), 1e-9):
+        with pytest.raises(ValueError, match="held_out"):
+            digits.held_out(share)

@@ -115,6 +115,8 @@ class Trainer:
 
     def __init__(self, data: Data, recipe: Recipe | None, seed: int, settings: Settings, device: str = "cpu"):
         self.data, self.settings, self.seed, self.device = data, settings, seed, torch.device(device)
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
         self.x_train, self.y_train = data.x_train.to(self.device), data.y_train.to(self.device)
         torch.manual_seed(seed)
         self.model = lns_sim.convert(models.build(settings.model, data.input_shape, data.classes), recipe)
