@@ -123,10 +123,10 @@ struct Accumulator {
 inline bool fits_int32(const Datapath& d, const std::vector<int64_t>& table) {
   int64_t largest = 0;
   for (const int64_t t : table) largest = t > largest ? t : largest;
-  const __int128 bound = static_cast<__int128>(largest) * d.vector_size +
-                         (static_cast<__int128>(1) << (d.fraction_bits() + d.acc_bits - 1)) +
-                         (static_cast<__int128>(1) << d.fraction_bits());
-  return bound <= INT32_MAX;
+  // From below, -2^(f + acc_bits - 1) - Y is the least; from above, acc ends a unit of 2^f earlier, which leaves room for
+  // the half that rounding adds.
+  return static_cast<__int128>(largest) * d.vector_size + (static_cast<__int128>(1) << (d.fraction_bits() + d.acc_bits - 1)) <=
+         static_cast<__int128>(1) << 31;
 }
 
 // A result is acc * 2^(acc_lsb + k_a + k_b), rounded once to float32. Each factor is a power of two and so are their

@@ -40,6 +40,9 @@ Blocking blocking(Path path) {
 // Blocks are cut shorter for the threads' sake, but not below this.
 constexpr int64_t kLeastRows = 16;
 
+// A thread is worth waking for this many products.
+constexpr int64_t kThreadProducts = int64_t{1} << 15;
+
 // Building a row table costs as much as this many rows of use, and a look-up this many row additions.
 constexpr int64_t kBuildRows = 460;
 constexpr int64_t kLookupCost = 6;
@@ -181,7 +184,9 @@ struct Plan {
         accumulators(accumulators),
         count(count),
         left_is_long(product.left.rows >= product.right.rows) {
-    const int64_t products = product.batch.count(), threads = num_threads();
+    const int64_t products = product.batch.count();
+    const int64_t work = product.left.rows * product.right.rows * product.k * products;
+    const int64_t threads = std::clamp<int64_t>(ceil_div(work, kThreadProducts), 1, num_threads());
     for (int64_t i = 0; i < products; ++i) batch.emplace_back(product, product.batch.at(i));
     rows = std::max(product.left.rows, product.right.rows);
     columns = std::min(product.left.rows, product.right.rows);

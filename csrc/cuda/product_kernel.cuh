@@ -9,16 +9,16 @@
 #pragma once
 
 #include "core/datapath.h"
+#include "cuda/barriers.cuh"
 #include "cuda/coordinates.cuh"
+#include "cuda/fetcher.cuh"
 #include "cuda/product_table.h"
+#include "cuda/sums.cuh"
 #include "products/product.h"
 
 namespace lns::cuda {
 
-constexpr int kColumns = 4;      // of a thread
-constexpr int kChunk = 32;       // lanes in a buffer
 constexpr int kMultipliers = 8;  // warps that multiply
-constexpr int kFetchers = 4;     // warps that fetch
 constexpr int kGates = 4;        // of the two buffers
 
 // Everything a launch knows. Sides are called by their place in the tile: the product's left and right, or exchanged.
@@ -29,9 +29,10 @@ struct Work {
   int64_t k;
   bool accumulators;
   Datapath datapath;
-  // The product table.
-  int zero_shift, sign_step;
+  // Of the product table.
+  LaneCode lane_code;
   int table_rows, table_shift;  // the table stands 2^table_shift times in shared memory
+  int short_lanes;              // wide
   const int32_t* table;
   const int64_t* products;  // direct
   // Tiles.
@@ -50,291 +51,11 @@ struct Work {
 };
 
 // Bytes of shared memory behind the table.
-__host__ __device__ inline int pitch_of(int rows) { return rows + 4; }  // in lanes: two words more, for few bank conflicts
 __host__ __device__ inline int tile_bytes(int rows, int columns) {
   const int lanes = 2 * kChunk * (pitch_of(rows) + pitch_of(columns)), coordinates = 2 * (rows + columns + kFetchers * kChunk);
   return kGates * static_cast<int>(sizeof(uint64_t)) + lanes * static_cast<int>(sizeof(uint16_t)) +
          coordinates * static_cast<int>(sizeof(Coordinates));
 }
-
-// ---- How a vector's sum and the accumulator are held, for R x kColumns outputs.
-
-// What becomes of a tile's results: they are written, or kept for join_segments, or only their overflows count.
-enum class Use { results, bounded, overflows, segment };
-
-// acc * 2^f + Y in one integer.
-template <int R, Use use>
-struct FusedSums {
-  static constexpr int kRows = R;
-  static constexpr Sums kSums = Sums::fused;
-  static constexpr Use kUse = use;
-  int32_t y[R][kColumns];
-  int overflows = 0;
-  // Use::bounded: a segment's accumulators as if it started with 0, and how low and high a thread's went. From another
-  // start the same additions give the same sum, moved, if no bound, moved, leaves the range.
-  int32_t lowest, highest;
-
-  __device__ void start(const Datapath&) {
-    lowest = highest = 0;
-#pragma unroll
-    for (int i = 0; i < R; ++i)
-#pragma unroll
-      for (int j = 0; j < kColumns; ++j) y[i][j] = 0;
-  }
-  __device__ void resume(const Datapath& d, int i, int j, int32_t acc) { y[i][j] = acc << d.fraction_bits(); }
-  __device__ void flush() {}
-  __device__ void close(const Datapath& d) {
-    const Accumulator<int32_t> a(d);
-    if (d.overflow == Overflow::saturate)
-      each([&](int32_t acc) { return max(a.low, min(a.high, acc)); }, a);
-    else
-      each([&](int32_t acc) { return acc << (32 - a.acc_bits) >> (32 - a.acc_bits); }, a);
-  }
-  __device__ int32_t read(const Datapath& d, int i, int j) const { return y[i][j] >> d.fraction_bits(); }
-
- private:
-  template <typename Narrow>
-  __device__ void each(Narrow narrow, const Accumulator<int32_t>& a) {
-#pragma unroll
-    for (int i = 0; i < R; ++i)
-#pragma unroll
-      for (int j = 0; j < kColumns; ++j) {
-        const int32_t acc = a.aligned(y[i][j]);
-        if (use == Use::overflows) overflows += a.overflows(acc);
-        if (use == Use::bounded) lowest = min(lowest, acc), highest = max(highest, acc);
-        y[i][j] = narrow(acc) << a.fraction_bits;
-      }
-  }
-};
-constexpr int kBoundedRows = 16;
-
-// What a segment of K does to any accumulator x it may start with. A saturating accumulation is x -> clamp(x + z, low,
-// high); such functions compose to one of the same form, clamp(x + sum, from_low, from_high), where from_low and from_high
-// are what the ends of the range become. A sum that leaves twice the range means that all x have met: it may be clamped.
-template <int R>
-struct SegmentSums {
-  static constexpr int kRows = R;
-  static constexpr Sums kSums = Sums::fused;
-  static constexpr Use kUse = Use::segment;
-  int32_t y[R][kColumns], sum[R][kColumns], from_low[R][kColumns], from_high[R][kColumns];
-  int overflows = 0;
-
-  __device__ void start(const Datapath& d) {
-    const Accumulator<int32_t> a(d);
-#pragma unroll
-    for (int i = 0; i < R; ++i)
-#pragma unroll
-      for (int j = 0; j < kColumns; ++j) y[i][j] = sum[i][j] = 0, from_low[i][j] = a.low, from_high[i][j] = a.high;
-  }
-  __device__ void flush() {}
-  __device__ void close(const Datapath& d) {
-    const Accumulator<int32_t> a(d);
-    const int32_t most = 1 << min(a.acc_bits + 1, 30);
-#pragma unroll
-    for (int i = 0; i < R; ++i)
-#pragma unroll
-      for (int j = 0; j < kColumns; ++j) {
-        const int32_t z = a.aligned(y[i][j]);
-        sum[i][j] = max(-most, min(most, sum[i][j] + z));
-        from_low[i][j] = max(a.low, min(a.high, from_low[i][j] + z));
-        from_high[i][j] = max(a.low, min(a.high, from_high[i][j] + z));
-        y[i][j] = 0;
-      }
-  }
-};
-
-// acc * 2^f + Y in 64 bits, fed by short 32-bit sums of products, by factored products or by 64-bit ones.
-template <int R, Sums sums>
-struct WideSums {
-  static constexpr int kRows = R;
-  static constexpr Sums kSums = sums;
-  static constexpr Use kUse = Use::results;
-  int32_t y[sums == Sums::wide ? R : 1][kColumns];
-  int64_t state[R][kColumns];
-  int overflows = 0;
-
-  __device__ void start(const Datapath&) {
-#pragma unroll
-    for (int i = 0; i < R; ++i)
-#pragma unroll
-      for (int j = 0; j < kColumns; ++j) {
-        state[i][j] = 0;
-        if constexpr (sums == Sums::wide) y[i][j] = 0;
-      }
-  }
-  __device__ void flush() {
-    if constexpr (sums == Sums::wide) {
-#pragma unroll
-      for (int i = 0; i < R; ++i)
-#pragma unroll
-        for (int j = 0; j < kColumns; ++j) {
-          state[i][j] += y[i][j];
-          y[i][j] = 0;
-        }
-    }
-  }
-  __device__ void close(const Datapath& d) {
-    const Accumulator<int64_t> a(d);
-#pragma unroll
-    for (int i = 0; i < R; ++i)
-#pragma unroll
-      for (int j = 0; j < kColumns; ++j) {
-        overflows += a.overflows(a.aligned(state[i][j]));
-        state[i][j] = a.close(state[i][j]);
-      }
-  }
-  __device__ int32_t read(const Datapath& d, int i, int j) const {
-    return static_cast<int32_t>(state[i][j] >> d.fraction_bits());
-  }
-};
-
-// ---- Fetching.
-
-__device__ inline uint32_t to_lane(const Format& f, const Work& w, int code) {
-  const int e = f.exponent(code);
-  return e == 0 ? 0 : e + w.zero_shift + (f.negative(code) ? w.sign_step : 0);
-}
-
-// A barrier in shared memory that some threads pass when others have arrived; phases alternate.
-class Gate {
- public:
-  __device__ explicit Gate(void* shared) : at_(static_cast<uint32_t>(__cvta_generic_to_shared(shared))) {}
-  __device__ void init(int arrivals) const {
-    asm volatile("mbarrier.init.shared.b64 [%0], %1;" ::"r"(at_), "r"(arrivals) : "memory");
-  }
-  __device__ void arrive() const {
-    asm volatile("{ .reg .b64 state; mbarrier.arrive.shared.b64 state, [%0]; }" ::"r"(at_) : "memory");
-  }
-  __device__ void wait(uint32_t phase) const {
-    while (!passed(phase)) {
-#if __CUDA_ARCH__ < 900
-      __nanosleep(100);
-#endif
-    }
-  }
-
- private:
-  __device__ bool passed(uint32_t phase) const {
-    uint32_t done;
-#if __CUDA_ARCH__ >= 900  // waits a while by itself
-    asm volatile("{ .reg .pred p; mbarrier.try_wait.parity.shared.b64 p, [%1], %2; selp.u32 %0, 1, 0, p; }"
-                 : "=r"(done) : "r"(at_), "r"(phase) : "memory");
-#else
-    asm volatile("{ .reg .pred p; mbarrier.test_wait.parity.shared.b64 p, [%1], %2; selp.u32 %0, 1, 0, p; }"
-                 : "=r"(done) : "r"(at_), "r"(phase) : "memory");
-#endif
-    return done != 0;
-  }
-
-  uint32_t at_;
-};
-
-// A barrier among some warps of the block.
-__device__ inline void synchronize(int barrier, int threads) {
-  asm volatile("bar.sync %0, %1;" ::"r"(barrier), "r"(threads) : "memory");
-}
-
-// Fills one side's chunks with lanes, four rows to a store. Threads go along whatever is contiguous in memory, rows or K.
-// Of the two halves of an element's coordinates one then stays in a thread's registers, and the other is the same for the
-// whole warp.
-class Fetcher {
- public:
-  // `ks`: room for a chunk's coordinates, this warp's own.
-  __device__ Fetcher(const Operand& operand, int rows, const Coordinates* row_coordinates, Coordinates* ks)
-      : operand_(operand),
-        strided_(operand.kind == Operand::Kind::strided),
-        by_rows_(strided_ ? operand.row_stride < operand.k_axis.inner_stride : operand.kind == Operand::Kind::positions),
-        extent_(extent(operand)),
-        rows_(rows),
-        row_coordinates_(row_coordinates),
-        ks_(ks) {}
-
-  // Takes up a tile whose rows' coordinates are there.
-  __device__ void start_tile() {
-    if (!by_rows_) return;
-#pragma unroll
-    for (int i = 0; i < kRounds; ++i)
-#pragma unroll
-      for (int u = 0; u < 4; ++u)
-        if (first_row() + i * step() < rows_) fixed_[i][u] = row_coordinates_[first_row() + i * step() + u];
-  }
-
-  // tile[k, row] = lane of (row, k0 + k), zero from k = end and row = valid on.
-  __device__ void fill(const Work& w, const CodeView& codes, int valid, int64_t k0, int64_t end, uint16_t* tile,
-                       int fetcher) const {
-    const int lane = threadIdx.x % 32, pitch = pitch_of(rows_);
-    const Coordinates mine = k_coordinates(operand_, k0 + lane, end);
-    if (!by_rows_) {
-#pragma unroll 2
-      for (int row = fetcher * 4; row < rows_; row += kFetchers * 4) {
-        int code[4];
-        const int64_t at = row_coordinates_[row].offset + mine.offset;
-#pragma unroll
-        for (int u = 0; u < 4; ++u)
-          if (strided_)
-            code[u] = mine.y == 0 && row + u < valid ? load_code(codes, at + u * operand_.row_stride) : 0;
-          else
-            code[u] = load_code(codes, extent_, row_coordinates_[row + u], mine);
-        store(w, codes.format, code, tile + lane * pitch + row);
-      }
-      return;
-    }
-    __syncwarp();
-    ks_[lane] = mine;
-    __syncwarp();
-    const int threads = step() / 4, ks = 32 / threads;  // of one k; that the warp takes at once
-#pragma unroll
-    for (int i = 0; i < kRounds; ++i) {
-      const int row = first_row() + i * step();
-      if (row >= rows_) break;
-      const Coordinates(&fixed)[4] = fixed_[i];
-      const int first = fetcher * (kChunk / kFetchers);
-#pragma unroll 2
-      for (int k = first + lane / threads; k < first + kChunk / kFetchers; k += ks) {
-        int code[4];
-        if (strided_) {
-          const int64_t moving = ks_[k].offset;
-          const int here = k0 + k < end ? valid - row : 0;  // rows that exist
-          const uint8_t* bytes = static_cast<const uint8_t*>(codes.data) + fixed[0].offset + moving;
-          if (here >= 4 && operand_.row_stride == 1 && !codes.wide() && reinterpret_cast<uintptr_t>(bytes) % 4 == 0) {
-            const uint32_t four = *reinterpret_cast<const uint32_t*>(bytes);
-#pragma unroll
-            for (int u = 0; u < 4; ++u) code[u] = four >> 8 * u & 0xff;
-          } else {
-#pragma unroll
-            for (int u = 0; u < 4; ++u) code[u] = u < here ? load_code(codes, fixed[u].offset + moving) : 0;
-          }
-        } else {
-          const Coordinates moving = ks_[k];
-#pragma unroll
-          for (int u = 0; u < 4; ++u) code[u] = load_code(codes, extent_, fixed[u], moving);
-        }
-        store(w, codes.format, code, tile + k * pitch + row);
-      }
-    }
-  }
-
- private:
-  __device__ static void store(const Work& w, const Format& f, const int (&code)[4], uint16_t* to) {
-    uint32_t lanes[4];
-#pragma unroll
-    for (int u = 0; u < 4; ++u) lanes[u] = to_lane(f, w, code[u]);
-    *reinterpret_cast<uint2*>(to) = make_uint2(lanes[0] | lanes[1] << 16, lanes[2] | lanes[3] << 16);
-  }
-
-  // By rows: a thread's first row, and how many the warp takes in a round.
-  __device__ int step() const { return min(32 * 4, rows_); }
-  __device__ int first_row() const { return static_cast<int>(threadIdx.x) % 32 % (step() / 4) * 4; }
-
-  static constexpr int kRounds = 2;  // for up to 256 rows
-  Coordinates fixed_[kRounds][4];
-  const Operand& operand_;
-  bool strided_, by_rows_;
-  Extent extent_;
-  int rows_;
-  const Coordinates* row_coordinates_;
-  Coordinates* ks_;
-};
 
 // ---- Multiplying.
 
@@ -376,14 +97,9 @@ __device__ inline void add_lanes(Held& sums, const Lanes<Held::kRows>& lanes, co
       if constexpr (Held::kSums == Sums::direct) {
         const int a = row & 0x7fff, b = base[j] & 0x7fff;
         const int64_t t = a != 0 && b != 0 ? w.products[a + b] : 0;
-        sums.state[i][j] += (row ^ base[j]) >> 15 ? -t : t;
+        sums.add(i, j, (row ^ base[j]) >> 15 ? -t : t);
       } else {
-        const int at = multiply_add(row, row_bytes, base[j]);
-        const int32_t product = *reinterpret_cast<const int32_t*>(table + at);
-        if constexpr (Held::kSums == Sums::factored)
-          sums.state[i][j] += static_cast<int64_t>(product >> kPowerBits) * (1 << (product & ((1 << kPowerBits) - 1)));
-        else
-          sums.y[i][j] += product;
+        sums.add(i, j, *reinterpret_cast<const int32_t*>(table + multiply_add(row, row_bytes, base[j])));
       }
     }
   }
@@ -449,28 +165,24 @@ template <typename Held>
 __device__ void fetch(const Work& w, const Memory<Held>& m, int fetcher) {
   const int thread = fetcher * 32 + threadIdx.x % 32;
   Coordinates* ks = m.k_coordinates + 2 * fetcher * kChunk;
-  Fetcher row_fetcher(w.rows.operand, m.rows, m.side_coordinates, ks);
-  Fetcher column_fetcher(w.columns.operand, m.columns, m.side_coordinates + m.rows, ks + kChunk);
+  Fetcher row_fetcher(w.rows.operand, w.lane_code, m.rows, m.side_coordinates, ks, fetcher);
+  Fetcher column_fetcher(w.columns.operand, w.lane_code, m.columns, m.side_coordinates + m.rows, ks + kChunk, fetcher);
   uint32_t chunk = 0;  // of the block
   for (int64_t i = blockIdx.x; i < w.tiles; i += gridDim.x) {
     const Tile tile(w, i, m.rows, m.columns);
     if (!tile.open) continue;
-    const CodeView row_codes = w.rows.operand.codes.at(tile.offsets.left);
-    const CodeView column_codes = w.columns.operand.codes.at(tile.offsets.right);
-    const int valid_rows = static_cast<int>(min(static_cast<int64_t>(m.rows), w.rows.rows - tile.row));
-    const int valid_columns = static_cast<int>(min(static_cast<int64_t>(m.columns), w.columns.rows - tile.column));
     synchronize(1, kFetchers * 32);  // all are done with the last tile's coordinates
     for (int at = thread; at < m.rows + m.columns; at += kFetchers * 32)
       m.side_coordinates[at] = at < m.rows ? row_coordinates(w.rows.operand, tile.row + at, w.rows.rows)
                                            : row_coordinates(w.columns.operand, tile.column + at - m.rows, w.columns.rows);
     synchronize(1, kFetchers * 32);
-    row_fetcher.start_tile();
-    column_fetcher.start_tile();
+    row_fetcher.start_tile(tile.offsets.left, w.rows.rows - tile.row);
+    column_fetcher.start_tile(tile.offsets.right, w.columns.rows - tile.column);
     for (int64_t k0 = tile.begin; k0 < tile.end; k0 += kChunk, ++chunk) {
       const int buffer = chunk & 1;
       m.multiplied(buffer).wait((chunk >> 1 & 1) ^ 1);  // passes at once the first time
-      row_fetcher.fill(w, row_codes, valid_rows, k0, tile.end, m.row_lanes(buffer), fetcher);
-      column_fetcher.fill(w, column_codes, valid_columns, k0, tile.end, m.column_lanes(buffer), fetcher);
+      row_fetcher.fill(k0, tile.end, m.row_lanes(buffer));
+      column_fetcher.fill(k0, tile.end, m.column_lanes(buffer));
       m.filled(buffer).arrive();
     }
   }
@@ -547,7 +259,7 @@ __global__ void __launch_bounds__((kMultipliers + kFetchers) * 32, 1) multiply(c
       reinterpret_cast<int32_t*>(m.table)[i] = w.table[i >> w.table_shift];
   }
   if (threadIdx.x == 0)
-    for (int b = 0; b < 2; ++b) m.filled(b).init(kFetchers * 32), m.multiplied(b).init(kMultipliers);
+    for (int b = 0; b < 2; ++b) m.filled(b).init(kFetchers * 32), m.multiplied(b).init(kMultipliers * 32);
   __syncthreads();
   if (warp >= kMultipliers) return fetch(w, m, warp - kMultipliers);
 
@@ -572,8 +284,7 @@ __global__ void __launch_bounds__((kMultipliers + kFetchers) * 32, 1) multiply(c
       const int buffer = chunk & 1;
       m.filled(buffer).wait(chunk >> 1 & 1);
       if (!active) {
-        __syncwarp();
-        if (lane == 0) m.multiplied(buffer).arrive();
+        m.multiplied(buffer).arrive();
         continue;
       }
       const uint16_t* row_lanes = m.row_lanes(buffer) + row0;
@@ -592,12 +303,10 @@ __global__ void __launch_bounds__((kMultipliers + kFetchers) * 32, 1) multiply(c
           add_lanes(sums, now, m.table, w, copy, m.row_bytes);
           now = next;
         }
-        sums.flush();
+        sums.flush(w.datapath, w.short_lanes);
         lanes_left -= kGroup;
-        if (d + kGroup >= depth) {  // before a vector is closed: warps then close while others multiply
-          __syncwarp();
-          if (lane == 0) m.multiplied(buffer).arrive();
-        }
+        // Before a vector is closed: warps then close while others multiply.
+        if (d + kGroup >= depth) m.multiplied(buffer).arrive();
         if (lanes_left == 0) {
           sums.close(w.datapath);
           lanes_left = w.datapath.vector_size;

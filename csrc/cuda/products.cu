@@ -181,7 +181,7 @@ void Engine::run(const Product& p, const int64_t* tables, bool accumulators, uns
   w.k = p.k;
   w.accumulators = accumulators;
   w.datapath = datapath_;
-  w.zero_shift = t.zero_shift, w.sign_step = t.sign_step;
+  w.lane_code = t.lane_code, w.short_lanes = t.short_lanes;
   w.table_rows = static_cast<int>(t.rows.size()), w.table_shift = c.table_shift;
   w.table = reinterpret_cast<const int32_t*>(tables + t.products.size());
   w.products = tables;
@@ -192,11 +192,11 @@ void Engine::run(const Product& p, const int64_t* tables, bool accumulators, uns
   if (c.segments > 1)
     run_segments(w, t, at);
   else if (t.sums == Sums::wide)
-    launch<WideSums<8, Sums::wide>>(w, t, at);
-  else if (t.sums == Sums::factored)
-    launch<WideSums<8, Sums::factored>>(w, t, at);
+    launch<WideSums<8>>(w, t, at);
+  else if (t.sums == Sums::float64)
+    launch<Float64Sums<8>>(w, t, at);
   else if (t.sums == Sums::direct)
-    launch<WideSums<8, Sums::direct>>(w, t, at);
+    launch<DirectSums<8>>(w, t, at);
   else if (counters)
     launch<FusedSums<8, Use::overflows>>(w, t, at);
   else if (c.rows_per_thread == 16)

@@ -1,5 +1,6 @@
 // The torch-free core and kernels in a program of their own, to run under address and undefined-behaviour sanitizers:
 // every format's tables, every path and instruction set against a direct evaluation, edges of every buffer.
+#include <bit>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -116,7 +117,7 @@ void test_product_table(const Datapath& d) {
   const Format& f = d.format;
   auto lane = [&](int code) {
     const int e = f.exponent(code);
-    return e == 0 ? 0 : e + t.zero_shift + (f.negative(code) ? t.sign_step : 0);
+    return e == 0 ? 0u : e + t.lane_code.zero_shift + (f.negative(code) ? t.lane_code.sign_step : 0);
   };
   for (int a = 0; a < 1 << f.bits; ++a)
     for (int b = 0; b < 1 << f.bits; ++b) {
@@ -124,8 +125,9 @@ void test_product_table(const Datapath& d) {
       const int64_t product = ea && eb ? (f.negative(a) != f.negative(b) ? -products[ea + eb] : products[ea + eb]) : 0;
       const size_t row = lane(a) + lane(b);
       CHECK(row < t.rows.size() && lane(a) <= UINT16_MAX);
-      const int64_t entry = t.rows[row], power = entry & ((1 << cuda::kPowerBits) - 1);
-      CHECK((t.sums == cuda::Sums::factored ? (entry >> cuda::kPowerBits) * (1 << power) : entry) == product);
+      const int64_t entry = t.rows[row];
+      const bool is_half = t.sums == cuda::Sums::float64;
+      CHECK((is_half ? static_cast<int64_t>(std::bit_cast<double>(static_cast<uint64_t>(entry) << 32)) : entry) == product);
     }
 }
 
