@@ -8,10 +8,10 @@ from lns_sim.functional import conv2d, matmul, quantize
 from lns_sim.tensor import LNSTensor
 from lns_sim import nn, optim, recipes, reference
 from lns_sim.counting import count
-from lns_sim.nn import LNSWeight, convert
+from lns_sim.nn import LNSWeight, convert, simulate
 from lns_sim.golden import trace_dot
 
 __all__ = [
     "Counters", "Datapath", "LNSFormat", "LNSTensor", "LNSWeight", "conv2d", "convert", "count", "matmul", "nn", "ops",
-    "optim", "quantize", "recipes", "reference", "trace_dot", "__version__",
+    "optim", "quantize", "recipes", "reference", "simulate", "trace_dot", "__version__",
 ]  # fmt: skip

@@ -151,20 +151,27 @@ def matmul(
     return _results(out, out.numel() * k, counts, counters)
 
 
-def _pair(name: str, value, low: int) -> list[int]:
-    pair = [value, value] if not isinstance(value, (tuple, list)) else list(value)
-    if len(pair) != 2:
-        raise ValueError(f"{name} must be an integer or a pair, got {value!r}")
-    for v in pair:
+def _several(name: str, value, n: int, low: int) -> list[int]:
+    values = [value] * n if not isinstance(value, (tuple, list)) else list(value)
+    if len(values) != n:
+        raise ValueError(f"{name} must be an integer or {n} of them, got {value!r}")
+    for v in values:
         check_int(name, v, low, None)
-    return pair
+    return values
 
 
 def conv_geometry(x_shape, w_shape, stride, padding, dilation, groups):
-    """Checked (stride, padding, dilation) of a 2-D convolution, as pairs; raises ValueError on any misfit."""
-    if len(x_shape) != 4 or len(w_shape) != 4:
-        raise ValueError(f"x and w must have 4 dimensions, got {tuple(x_shape)} and {tuple(w_shape)}")
-    stride, padding, dilation = _pair("stride", stride, 1), _pair("padding", padding, 0), _pair("dilation", dilation, 1)
+    """Checked (stride, padding, dilation) of a convolution, one each per spatial dimension of w.
+
+    Raises:
+        TypeError, ValueError: anything that does not fit.
+    """
+    n = len(w_shape) - 2
+    if len(x_shape) != n + 2:
+        raise ValueError(f"x and w must have as many dimensions, got {tuple(x_shape)} and {tuple(w_shape)}")
+    stride, padding, dilation = (
+        _several(*of) for of in (("stride", stride, n, 1), ("padding", padding, n, 0), ("dilation", dilation, n, 1))
+    )
     check_int("groups", groups, 1, None)
     if x_shape[1] != w_shape[1] * groups or w_shape[0] % groups:
         raise ValueError(
@@ -172,10 +179,29 @@ def conv_geometry(x_shape, w_shape, stride, padding, dilation, groups):
         )
     if 0 in w_shape[1:]:
         raise ValueError(f"K is empty: the weight's shape is {tuple(w_shape)}")
-    for n, kernel, p, d in zip(x_shape[2:], w_shape[2:], padding, dilation):
-        if n + 2 * p < d * (kernel - 1) + 1:
-            raise ValueError(f"the kernel (size {kernel}, dilation {d}) is larger than the padded input ({n + 2 * p})")
+    for size, kernel, p, d in zip(x_shape[2:], w_shape[2:], padding, dilation):
+        if size + 2 * p < d * (kernel - 1) + 1:
+            raise ValueError(f"the kernel (size {kernel}, dilation {d}) is larger than the padded input ({size + 2 * p})")
     return stride, padding, dilation
+
+
+def transposed_geometry(x_shape, w_shape, stride, padding, output_padding, dilation, groups) -> None:
+    """Checks a transposed convolution of x (N, C, *size) with w (C, O / groups, *kernel).
+
+    Raises:
+        TypeError, ValueError: anything that does not fit.
+    """
+    n = len(w_shape) - 2
+    for name, values, low in (("stride", stride, 1), ("padding", padding, 0), ("output_padding", output_padding, 0), ("dilation", dilation, 1)):  # fmt: skip
+        _several(name, values, n, low)
+    check_int("groups", groups, 1, None)
+    if len(x_shape) != n + 2 or x_shape[1] != w_shape[0] or w_shape[0] % groups:
+        raise ValueError(f"groups = {groups} and a weight of shape {tuple(w_shape)} do not fit an input of shape {tuple(x_shape)}")
+    for size, kernel, s, p, e, d in zip(x_shape[2:], w_shape[2:], stride, padding, output_padding, dilation):
+        if e >= max(s, d):
+            raise ValueError(f"output_padding must be smaller than stride or dilation, got {e}")
+        if (size - 1) * s - 2 * p + d * (kernel - 1) + e + 1 < 1:
+            raise ValueError(f"an input of size {size} leaves no output (kernel {kernel}, padding {p})")
 
 
 def conv2d(
@@ -205,6 +231,8 @@ def conv2d(
         TypeError, ValueError: as :func:`matmul`.
     """
     path = _check_operands(datapath, x=x, w=w)
+    if x.dim() != 4 or w.dim() != 4:
+        raise ValueError(f"x and w must have 4 dimensions, got {tuple(x.shape)} and {tuple(w.shape)}")
     stride, padding, dilation = conv_geometry(x.shape, w.shape, stride, padding, dilation, groups)
     for name, t in (("x", x), ("w", w)):
         if any(n > 1 for n in t.scale.shape[1:]):

@@ -86,6 +86,8 @@ class Recipe:
             for f in formats:
                 if datapath is not None and (f.gamma != datapath.format.gamma or f.bits > datapath.format.bits):
                     raise ValueError(f"the {name} datapath takes {datapath.format!r}, but an operand has {f!r}")
+        # Made here, once: a compiler reads it as a constant.
+        object.__setattr__(self, "_text", json.dumps(dataclasses.asdict(self), sort_keys=True))
 
     @property
     def stochastic(self) -> bool:
@@ -94,7 +96,7 @@ class Recipe:
 
     def encode(self) -> str:
         """A canonical JSON text, by which the operators know a recipe."""
-        return _encode(self)
+        return self._text
 
     @staticmethod
     @constant_result
@@ -103,9 +105,23 @@ class Recipe:
         return _decode(text)
 
 
-@lru_cache(maxsize=None)
-def _encode(recipe: Recipe) -> str:
-    return json.dumps(dataclasses.asdict(recipe), sort_keys=True)
+@dataclass(frozen=True)
+class ModelRecipe:
+    """A recipe for a whole model, with others for some of its modules.
+
+    Attributes:
+        default: for all modules that no override names; None: float32.
+        overrides: pairs of a name pattern (as in ``fnmatch``) and the recipe, None for float32, of the modules it matches
+            and all inside them; a deeper match wins over an outer one, a later pattern over an earlier one.
+    """
+
+    default: Recipe | None
+    overrides: tuple[tuple[str, Recipe | None], ...] = ()
+
+    def __post_init__(self):
+        for recipe in (self.default, *(r for _, r in self.overrides)):
+            if recipe is not None and not isinstance(recipe, Recipe):
+                raise TypeError(f"a ModelRecipe holds Recipes, got {recipe!r}")
 
 
 @lru_cache(maxsize=None)

@@ -45,9 +45,19 @@ CASES = {
     "linear, fake-quant": (ops.linear, (
         torch.randn(3, 8, requires_grad=True), torch.randn(5, 8, requires_grad=True), None,
         recipes.lns_madam_fake_quant().encode())),
-    "conv2d_layer": (ops.conv2d_layer, (
+    "product": (ops.product, (torch.randn(2, 3, 8, requires_grad=True), torch.randn(2, 8, 5, requires_grad=True), None, RECIPE)),
+    "product, fake-quant, b alone": (ops.product, (
+        torch.randn(2, 3, 8), torch.randn(2, 8, 5, requires_grad=True), None, recipes.lns_madam_fake_quant().encode())),
+    "convolution": (ops.convolution, (
         torch.randn(2, 4, 6, 6, requires_grad=True), torch.randn(6, 2, 3, 3, requires_grad=True), None,
-        *CONV, RECIPE)),
+        *CONV[:3], False, [0, 0], 2, RECIPE)),
+    "convolution, transposed": (ops.convolution, (
+        torch.randn(2, 6, 4, 5, requires_grad=True), torch.randn(6, 2, 3, 3, requires_grad=True), None,
+        *CONV[:3], True, [0, 1], 2, RECIPE)),
+    "convolution, 3-d": (ops.convolution, (
+        torch.randn(1, 4, 5, 4, 4, requires_grad=True), torch.randn(4, 2, 3, 2, 3, requires_grad=True), None,
+        [2, 1, 1], [1, 0, 1], [1, 1, 1], False, [0, 0, 0], 2, RECIPE)),
+    "embedding": (ops.embedding, (torch.randn(7, 4, requires_grad=True), torch.tensor([[1, 3], [6, 1]]), None, -1, False, RECIPE)),
 }  # fmt: skip
 
 

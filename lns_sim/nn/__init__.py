@@ -1,6 +1,8 @@
-"""Converted layers: the weight that lives as codes, and the conversion of whole models."""
+"""Converted models: weights that live as codes, simulated products, and the conversion of whole models."""
 
+from lns_sim.nn import attention  # noqa: F401  (registers its products)
 from lns_sim.nn.convert import convert
+from lns_sim.nn.simulation import simulate
 from lns_sim.nn.weight import LNSWeight
 
-__all__ = ["LNSWeight", "convert"]
+__all__ = ["LNSWeight", "convert", "simulate"]

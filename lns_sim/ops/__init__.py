@@ -1,4 +1,4 @@
-"""Operators: the compiled ones with their fake kernels (``fake``), and the differentiable layers made of them."""
+"""Operators: the compiled ones with their fake kernels (``fake``), and the differentiable products made of them."""
 
 from lns_sim import _extension
 

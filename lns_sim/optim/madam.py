@@ -8,7 +8,7 @@ import torch
 
 from lns_sim.checks import check_choice, check_number
 from lns_sim.nn.weight import LNSWeight
-from lns_sim.ops.layers import STREAMS, stream_of
+from lns_sim.ops.operands import STREAMS, stream_of
 from lns_sim.tensor import LNSTensor
 
 FLOAT_OPTIMIZERS = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}

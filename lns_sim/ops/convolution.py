@@ -1,0 +1,210 @@
+"""Convolutions of two and three dimensions, and transposed ones, as one differentiable operator.
+
+All of them are the three passes of a convolution, each in its own role: a transposed one's forward pass is a
+convolution's input gradient. Three dimensions are two, with the taps along depth beside the channels; a dot product then
+runs over (kh, kw, kd, channel), channel fastest.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lns_sim import counting
+from lns_sim.ops.fake import conv_out_size
+from lns_sim.ops.linear import save_operands, saved_operands
+from lns_sim.ops.operands import Operand, fake_operand, quantize, round_gradient, weight_operand
+from lns_sim.recipes import Recipe
+
+_ops = torch.ops.lns_sim
+
+
+class Geometry(NamedTuple):
+    """Of the convolution, also where its roles are exchanged: a value per spatial dimension."""
+
+    stride: list[int]
+    padding: list[int]
+    dilation: list[int]
+    groups: int
+
+    @property
+    def plane(self) -> tuple:
+        """Of the last two dimensions."""
+        return self.stride[-2:], self.padding[-2:], self.dilation[-2:], self.groups
+
+
+def _float32_convolutions():
+    """cuDNN multiplies in TF32 unless told otherwise; a fake-quant product is float32."""
+    cudnn = torch.backends.cudnn
+    return cudnn.flags(cudnn.enabled, cudnn.benchmark, cudnn.benchmark_limit, cudnn.deterministic, allow_tf32=False)
+
+
+def _run(op, pass_name: str, recipe: Recipe, macs: int, a: Operand, b: Operand, *rest) -> Tensor:
+    """One of the compiled operators on the pass' datapath."""
+    path = getattr(recipe, pass_name).encode()
+    out, counts = op(
+        a.codes, a.scale, b.codes, b.scale, a.format.bits, b.format.bits, *rest, path, False, counting.active()
+    )
+    counting.record(pass_name, macs, counts)
+    return out
+
+
+def forward(pass_name: str, r: Recipe, x: Operand, w: Operand, g: Geometry) -> Tensor:
+    """y (N, O, *out) of x (N, C, *size) and w (O, C / groups, *kernel)."""
+    if getattr(r, pass_name) is None:
+        with _float32_convolutions():
+            return torch.ops.aten.convolution(x.value, w.value, None, *g[:3], False, [0] * len(g.stride), g.groups)
+    out = conv_out_size(x.codes.shape[2:], w.codes.shape[2:], *g[:3])
+    macs = x.codes.shape[0] * math.prod(out) * w.codes.numel()
+    if len(out) == 2:
+        return _run(_ops.conv2d, pass_name, r, macs, x, w, *g.plane)
+    y = _run(_ops.conv2d, pass_name, r, macs, _depth_windows(x, _seen(w.codes.shape[2], out[0], g), g), _weight_plane(w), *g.plane)
+    return _with_depth(y, out[0])
+
+
+def input_gradient(pass_name: str, r: Recipe, dy: Operand, w: Operand, size: list[int], g: Geometry) -> Tensor:
+    """dx of shape ``size`` (N, C, *size)."""
+    if getattr(r, pass_name) is None:
+        x = dy.scale.new_empty(()).expand(size)
+        with _float32_convolutions():
+            return torch.ops.aten.convolution_backward(
+                dy.value, x, w.value, None, *g[:3], False, [0] * len(g.stride), g.groups, [True, False, False]
+            )[0]
+    macs = math.prod(size) * (w.codes.shape[0] // g.groups) * w.codes.shape[2:].numel()
+    if len(size) == 4:
+        return _run(_ops.conv2d_input_gradient, pass_name, r, macs, dy, w, list(size), *g.plane)
+    n, c, depth, *plane = size
+    seen = _seen_from(w.codes.shape[2], depth, dy.codes.shape[2], g)
+    o, in_group, kd, *kernel = w.codes.shape
+    # Out channels of a plane: (group, tap, channel).
+    weights = w.codes.reshape(g.groups, o // g.groups, in_group, kd, *kernel).permute(0, 3, 1, 2, 4, 5)
+    weights = w.with_codes(weights.reshape(o * kd, in_group, *kernel))
+    dx = _run(_ops.conv2d_input_gradient, pass_name, r, macs, _depth_windows(dy, seen, g), weights, [n * depth, c, *plane], *g.plane)
+    return _with_depth(dx, depth)
+
+
+def weight_gradient(pass_name: str, r: Recipe, dy: Operand, x: Operand, kernel: list[int], g: Geometry) -> Tensor:
+    """dw of shape (O, C / groups, *kernel)."""
+    shape = [dy.codes.shape[1], x.codes.shape[1] // g.groups, *kernel]
+    if getattr(r, pass_name) is None:
+        w = dy.scale.new_empty(()).expand(shape)
+        with _float32_convolutions():
+            return torch.ops.aten.convolution_backward(
+                dy.value, x.value, w, None, *g[:3], False, [0] * len(g.stride), g.groups, [False, True, False]
+            )[1]
+    macs = math.prod(shape) * dy.codes[:, 0].numel()
+    if len(kernel) == 2:
+        return _run(_ops.conv2d_weight_gradient, pass_name, r, macs, dy, x, list(kernel), *g.plane)
+    seen = _seen(kernel[0], dy.codes.shape[2], g)
+    planes = dy.with_codes(dy.codes.transpose(1, 2).flatten(0, 1).contiguous())
+    dw = _run(_ops.conv2d_weight_gradient, pass_name, r, macs, planes, _depth_windows(x, seen, g), list(kernel[1:]), *g.plane)
+    return dw.reshape(shape[0], kernel[0], shape[1], *kernel[1:]).permute(0, 2, 1, 3, 4).contiguous()
+
+
+# ---- Depth: which slice each tap of each output sees; -1 for zeros.
+
+
+def _seen(taps: int, out: int, g: Geometry) -> list[list[int]]:
+    at = lambda d, t: d * g.stride[0] + t * g.dilation[0] - g.padding[0]  # noqa: E731
+    return [[at(d, t) for t in range(taps)] for d in range(out)]
+
+
+def _seen_from(taps: int, depth: int, out: int, g: Geometry) -> list[list[int]]:
+    """Seen from the input: the outputs that its slices went to."""
+
+    def at(d, t):
+        p, rest = divmod(d + g.padding[0] - t * g.dilation[0], g.stride[0])
+        return p if rest == 0 and p < out else -1
+
+    return [[at(d, t) for t in range(taps)] for d in range(depth)]
+
+
+def _depth_windows(x: Operand, seen: list[list[int]], g: Geometry) -> Operand:
+    """(N, C, D, H, W) to planes (N * len(seen), taps * C, H, W), channels in the order (group, tap, channel)."""
+    n, c, depth, *plane = x.codes.shape
+    padded = F.pad(x.codes, (0, 0, 0, 0, 0, 1))  # the last slice is zero
+    index = torch.tensor([[p if 0 <= p < depth else depth for p in row] for row in seen], device=x.codes.device)
+    windows = padded[:, :, index].reshape(n, g.groups, c // g.groups, *index.shape, *plane)
+    return x.with_codes(windows.permute(0, 3, 1, 4, 2, 5, 6).reshape(n * len(seen), -1, *plane))
+
+
+def _weight_plane(w: Operand) -> Operand:
+    """(O, C, kd, kh, kw) to (O, kd * C, kh, kw)."""
+    o, c, kd, *kernel = w.codes.shape
+    return w.with_codes(w.codes.permute(0, 2, 1, 3, 4).reshape(o, kd * c, *kernel))
+
+
+def _with_depth(planes: Tensor, depth: int) -> Tensor:
+    """(N * D, C, H, W) to (N, C, D, H, W)."""
+    return planes.reshape(-1, depth, *planes.shape[1:]).transpose(1, 2).contiguous()
+
+
+# ---- The operator.
+
+
+def _output_shape(x, weight, stride, padding, dilation, transposed, output_padding, groups) -> list[int]:
+    size, kernel = x.shape[2:], weight.shape[2:]
+    if not transposed:
+        return [x.shape[0], weight.shape[0], *conv_out_size(size, kernel, stride, padding, dilation)]
+    out = [(n - 1) * s - 2 * p + d * (k - 1) + e + 1
+           for n, k, s, p, d, e in zip(size, kernel, stride, padding, dilation, output_padding)]  # fmt: skip
+    return [x.shape[0], weight.shape[1] * groups, *out]
+
+
+@torch.library.custom_op("lns_sim::convolution", mutates_args=())
+def convolution(
+    x: Tensor, weight: Tensor, rng: Tensor | None, stride: list[int], padding: list[int], dilation: list[int],
+    transposed: bool, output_padding: list[int], groups: int, recipe: str,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """A convolution by the recipe; also the operands' codes and scales.
+
+    x is float32 (N, C, H, W) or (N, C, D, H, W); weight (O, C / groups, *kernel), transposed (C, O / groups, *kernel).
+    """
+    return convolution_forward(x, weight, rng, stride, padding, dilation, transposed, output_padding, groups, recipe)
+
+
+def convolution_forward(x, weight, rng, stride, padding, dilation, transposed, output_padding, groups, recipe):
+    """The operator, on an LNSWeight too."""
+    r, g = Recipe.decode(recipe), Geometry(stride, padding, dilation, groups)
+    xq, w = quantize(x, r.activation, rng, "activation"), weight_operand(weight, r)
+    if transposed:
+        size = _output_shape(x, weight, stride, padding, dilation, True, output_padding, groups)
+        y = input_gradient("forward", r, xq, w, size, g)
+    else:
+        y = forward("forward", r, xq, w, g)
+    return y, xq.codes, xq.scale, w.codes, w.scale
+
+
+@convolution.register_fake
+def _(x, weight, rng, stride, padding, dilation, transposed, output_padding, groups, recipe):
+    r = Recipe.decode(recipe)
+    y = x.new_empty(_output_shape(x, weight, stride, padding, dilation, transposed, output_padding, groups))
+    return y, *fake_operand(x, r.activation.format), *fake_operand(weight, r.weight)
+
+
+def _save(ctx, inputs, output):
+    save_operands(ctx, inputs, output)
+    ctx.geometry, ctx.transposed = Geometry(*inputs[3:6], inputs[8]), inputs[6]
+
+
+def _backward(ctx, dy, *_):
+    x, w, rng, r = saved_operands(ctx)
+    g, kernel = ctx.geometry, w.codes.shape[2:]
+    error = quantize(dy, r.error, rng, "error")
+    dx = dw = None
+    if ctx.needs_input_grad[0]:
+        if ctx.transposed:
+            dx = forward("input_gradient", r, error, w, g)
+        else:
+            dx = input_gradient("input_gradient", r, error, w, list(x.codes.shape), g)
+    if ctx.needs_input_grad[1]:
+        operands = (x, error) if ctx.transposed else (error, x)
+        dw = round_gradient(weight_gradient("weight_gradient", r, *operands, list(kernel), g), r, rng)
+    return dx, dw, *[None] * 8
+
+
+convolution.register_autograd(_backward, setup_context=_save)

@@ -1,0 +1,46 @@
+"""Looking rows up straight from a weight's forward codes."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lns_sim.ops.operands import round_gradient, weight_operand
+from lns_sim.recipes import Recipe
+
+
+@torch.library.custom_op("lns_sim::embedding", mutates_args=())
+def embedding(
+    weight: Tensor, indices: Tensor, rng: Tensor | None, padding_idx: int, scale_grad_by_freq: bool, recipe: str
+) -> Tensor:
+    """Values (..., dim) of the rows of weight (rows, dim) at indices (...), in the recipe's weight format.
+
+    The weight gradient is a sum of rows, in float32, then rounded by Q_G.
+    """
+    return embedding_forward(weight, indices, recipe)
+
+
+def embedding_forward(weight: Tensor, indices: Tensor, recipe: str) -> Tensor:
+    """The operator, on an LNSWeight too."""
+    w = weight_operand(weight, Recipe.decode(recipe))
+    return w.with_codes(w.codes[indices]).value
+
+
+@embedding.register_fake
+def _(weight, indices, rng, padding_idx, scale_grad_by_freq, recipe):
+    return weight.new_empty(*indices.shape, weight.shape[1], dtype=torch.float32)
+
+
+def _save(ctx, inputs, output):
+    weight, indices, rng, ctx.padding_idx, ctx.scale_grad_by_freq, ctx.recipe = inputs
+    ctx.rows = weight.shape[0]
+    ctx.save_for_backward(indices, rng)
+
+
+def _backward(ctx, dy):
+    indices, rng = ctx.saved_tensors
+    dw = torch.ops.aten.embedding_dense_backward(dy, indices, ctx.rows, ctx.padding_idx, ctx.scale_grad_by_freq)
+    return round_gradient(dw, Recipe.decode(ctx.recipe), rng), *[None] * 5
+
+
+embedding.register_autograd(_backward, setup_context=_save)

@@ -1,0 +1,87 @@
+"""Operands of a layer's products: codes with scale and format, by a recipe's quantizers, and one pass' GEMM on them."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from lns_sim import counting
+from lns_sim.format import LNSFormat
+from lns_sim.policies import ROUNDINGS, UNDERFLOWS
+from lns_sim.recipes import Quantizer, Recipe
+from lns_sim.tensor import LNSTensor
+
+_ops = torch.ops.lns_sim
+# Random streams of a tensor's quantizers: added to its id.
+STREAMS = {"activation": 0, "error": 1, "gradient": 2, "update": 3}
+
+
+class Operand(NamedTuple):
+    """Codes of any shape, their 0-d scale, and their format."""
+
+    codes: Tensor
+    scale: Tensor
+    format: LNSFormat
+
+    @property
+    def value(self) -> Tensor:
+        """In float32."""
+        return _ops.dequantize(self.codes, self.scale, self.format.bits, self.format.gamma)
+
+    def with_codes(self, codes: Tensor) -> Operand:
+        """The same codes in another order."""
+        return Operand(codes, self.scale, self.format)
+
+    @property
+    def mT(self) -> Operand:
+        """The last two dimensions exchanged."""
+        return self.with_codes(self.codes.mT)
+
+
+def stream_of(rng: Tensor, stream: str) -> Tensor:
+    """The random state of one of a tensor's streams, made where the tensor is."""
+    rng = rng.clone()
+    rng[2] += STREAMS[stream]
+    return rng
+
+
+def quantize(x: Tensor, q: Quantizer, rng: Tensor | None, stream: str) -> Operand:
+    """x by one of a recipe's quantizers; ``rng`` is read where that is stochastic."""
+    codes, scale = _ops.quantize(
+        x, q.format.bits, q.format.gamma, None, ROUNDINGS.index(q.rounding), UNDERFLOWS.index(q.underflow),
+        stream_of(rng, stream) if q.stochastic else None,
+    )  # fmt: skip
+    return Operand(codes, scale, q.format)
+
+
+def weight_operand(weight: Tensor, recipe: Recipe) -> Operand:
+    """Q_W: forward codes of a float32 weight, or of the update codes of an LNSWeight."""
+    if not isinstance(weight, LNSTensor):
+        return quantize(weight, Quantizer(recipe.weight), None, "update")
+    u, f = recipe.update, recipe.weight
+    return Operand(*_ops.forward_codes(weight.codes, weight.scale, u.bits, u.gamma, f.bits, f.gamma), f)
+
+
+def round_gradient(dw: Tensor, recipe: Recipe, rng: Tensor | None) -> Tensor:
+    """Q_G: the weight gradient as the optimizer sees it."""
+    return dw if recipe.gradient is None else quantize(dw, recipe.gradient, rng, "gradient").value
+
+
+def matmul(pass_name: str, recipe: Recipe, a: Operand, b: Operand) -> Tensor:
+    """One pass' product (..., M, K) x (..., K, N), same batch: on its datapath, or in float32 of the codes' values."""
+    datapath = getattr(recipe, pass_name)
+    if datapath is None:
+        return a.value @ b.value
+    out, counts = _ops.matmul(
+        a.codes, a.scale.expand(*a.codes.shape[:-1], 1), b.codes, b.scale.expand(*b.codes.shape[:-2], 1, b.codes.shape[-1]),
+        a.format.bits, b.format.bits, datapath.encode(), False, counting.active(),
+    )  # fmt: skip
+    counting.record(pass_name, out.numel() * a.codes.shape[-1], counts)
+    return out
+
+
+def fake_operand(x: Tensor, format: LNSFormat) -> tuple[Tensor, Tensor]:
+    """What codes and scale look like, for fake kernels."""
+    return x.new_empty(x.shape, dtype=format.dtype), x.new_empty(())
