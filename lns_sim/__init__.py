@@ -10,8 +10,9 @@ from lns_sim import nn, optim, recipes, reference
 from lns_sim.counting import count
 from lns_sim.nn import LNSWeight, convert, simulate
 from lns_sim.golden import trace_dot
+from lns_sim.summary import summary
 
 __all__ = [
     "Counters", "Datapath", "LNSFormat", "LNSTensor", "LNSWeight", "conv2d", "convert", "count", "matmul", "nn", "ops",
-    "optim", "quantize", "recipes", "reference", "simulate", "trace_dot", "__version__",
+    "optim", "quantize", "recipes", "reference", "simulate", "summary", "trace_dot", "__version__",
 ]  # fmt: skip

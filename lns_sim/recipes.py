@@ -123,6 +123,16 @@ class ModelRecipe:
             if recipe is not None and not isinstance(recipe, Recipe):
                 raise TypeError(f"a ModelRecipe holds Recipes, got {recipe!r}")
 
+    @property
+    def name(self) -> str:
+        """How tables call it."""
+        return "fp32" if self.default is None else self.default.name
+
+    def encode(self) -> str:
+        """A canonical JSON text."""
+        parts = [["", self.default], *self.overrides]
+        return json.dumps([[pattern, r and json.loads(r.encode())] for pattern, r in parts])
+
 
 @lru_cache(maxsize=None)
 def _decode(text: str) -> Recipe:
@@ -186,12 +196,21 @@ def fake_quant(recipe: Recipe) -> Recipe:
 PRESETS = {"fp32": lambda **_: None, "lns-madam": lns_madam, "lns-madam-fake-quant": lns_madam_fake_quant}
 
 
-def get(name: str, **kwargs) -> Recipe | None:
-    """A preset by name: "fp32" (None: nothing is converted), "lns-madam" or "lns-madam-fake-quant".
+def get(name: str, **kwargs) -> Recipe | ModelRecipe | None:
+    """A preset by name: "fp32" (None: nothing is converted), "lns-madam" or "lns-madam-fake-quant"; or a TOML file.
+
+    Args:
+        name: the preset's name, or the path of a file that ends in .toml (see :func:`lns_sim.recipe_files.load`).
+        kwargs: of the preset; a file takes none.
 
     Raises:
-        ValueError: unknown name; the message gives the nearest one.
+        ValueError: unknown name (the message gives the nearest one), or a mistake in the file (it names the key).
+        FileNotFoundError: no such file.
     """
+    if name.endswith(".toml"):
+        from lns_sim import recipe_files  # which knows the presets
+
+        return recipe_files.load(name)
     check_choice("recipe", name, PRESETS)
     return PRESETS[name](**kwargs)
 

@@ -1,8 +1,8 @@
 """Converted models: weights that live as codes, simulated products, and the conversion of whole models."""
 
 from lns_sim.nn import attention  # noqa: F401  (registers its products)
-from lns_sim.nn.convert import convert
+from lns_sim.nn.convert import convert, to_float
 from lns_sim.nn.simulation import simulate
 from lns_sim.nn.weight import LNSWeight
 
-__all__ = ["LNSWeight", "convert", "simulate"]
+__all__ = ["LNSWeight", "convert", "simulate", "to_float"]

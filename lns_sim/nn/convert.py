@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import fnmatch
 
 import torch
@@ -150,3 +151,25 @@ def _attach_scopes(modules, chosen) -> None:
             continue
         weights = [n for n, p in module.named_parameters() if isinstance(p, LNSWeight)]
         Scope(chosen[name], weights[0] if weights else None, index).attach(module)
+
+
+def to_float(model: nn.Module) -> nn.Module:
+    """A float32 copy of a converted model: plain parameters of the codes' values, no simulation.
+
+    For running averages (``averaged = torch.optim.swa_utils.AveragedModel(to_float(model))``, after each step
+    ``averaged.update_parameters(to_float(model))``: codes could not hold them), export, or evaluation in float32;
+    ``convert`` makes codes of it again.
+    """
+    model = copy.deepcopy(model)
+    values: dict[int, nn.Parameter] = {}  # a shared weight once
+    for module in model.modules():
+        for name, p in module._parameters.items():
+            if isinstance(p, LNSWeight):
+                if id(p) not in values:
+                    values[id(p)] = nn.Parameter(p.dequantize(), requires_grad=p.requires_grad)
+                module._parameters[name] = values[id(p)]
+        for hooks in (module._forward_pre_hooks, module._forward_hooks):
+            for key in [k for k, hook in hooks.items() if isinstance(getattr(hook, "__self__", None), Scope)]:
+                del hooks[key]
+                module._forward_hooks_always_called.pop(key, None)
+    return model

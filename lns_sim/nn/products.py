@@ -104,6 +104,10 @@ def _embedding(simulation, input, weight, padding_idx=None, max_norm=None, norm_
 
 def product(a: Tensor, b: Tensor, recipe: Recipe, rng: Tensor | None) -> Tensor:
     """a (..., M, K) x b (..., K, N) of two computed tensors; batch dimensions broadcast."""
+    if torch.is_autocast_enabled(a.device.type):
+        a, b = a.float(), b.float()
+    if a.dtype != torch.float32 or b.dtype != torch.float32:  # no TypeError: Python's @ would hide it
+        raise ValueError(f"both operands of a simulated product must be float32, got {a.dtype} and {b.dtype}")
     if a.shape[-1] != b.shape[-2]:
         raise ValueError(f"a's last dimension must be b's last but one, got shapes {tuple(a.shape)} and {tuple(b.shape)}")
     out = [*torch.broadcast_shapes(a.shape[:-2], b.shape[:-2]), a.shape[-2], b.shape[-1]]
@@ -119,18 +123,18 @@ def _matmul(simulation, a, b, *, out=None):
     if out is not None:
         raise ValueError("a simulated product takes no out")
     if _is_weight(b):
-        return _linear(simulation, a, b.t() if b.dim() == 2 else _two_dimensional(b))
+        return _linear_op(_float32(a, "input"), _two_dimensional(b).t(), b.recipe, b.rng)
     if _is_weight(a):
-        y = _linear(simulation, b if b.dim() == 1 else b.mT, _two_dimensional(a))
+        x = _float32(b, "input")
+        y = _linear_op(x if b.dim() == 1 else x.mT, _two_dimensional(a), a.recipe, a.rng)
         return y if b.dim() == 1 else y.mT
     if simulation is None or simulation.recipe is None or not (a.is_floating_point() and b.is_floating_point()):
         return NotImplemented
     left, right = a if a.dim() > 1 else a[None], b if b.dim() > 1 else b[:, None]
     if left.shape[-1] <= 1:  # nothing is summed: an outer product, as of positions and frequencies
-        simulation.left_in_float("outer product")
         return NotImplemented
     recipe, rng = _arithmetic(simulation)
-    y = product(_float32(left, "left operand"), _float32(right, "right operand"), recipe, rng)
+    y = product(left, right, recipe, rng)
     y = y if b.dim() > 1 else y[..., 0]
     return y if a.dim() > 1 else y[..., 0, :] if b.dim() > 1 else y[..., 0]
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
+
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
+from torch.overrides import TorchFunctionMode, _pop_mode, _push_mode
 
 from lns_sim import recipes
 from lns_sim.nn import products
@@ -47,16 +49,13 @@ class simulate(TorchFunctionMode):
         self.count += 1
         return rng
 
-    def left_in_float(self, what: str) -> None:
-        """Called for what a simulation meets and does not simulate; lns_sim.summary listens."""
-
     def __torch_function__(self, func, types, args=(), kwargs=None):
         out = products.simulate(self, func, args, kwargs or {})
         return func(*args, **(kwargs or {})) if out is NotImplemented else out
 
 
-class Scope:
-    """Hooks that open a simulation around a module's forward, and close it however that ends.
+class Scope(simulate):
+    """The simulation around a module's forward, opened and closed by hooks however that ends.
 
     Args:
         recipe: of the module's own products; None: float32.
@@ -65,18 +64,31 @@ class Scope:
     """
 
     def __init__(self, recipe: Recipe | None, weight: str | None, index: int):
-        self.recipe, self.weight, self.index = recipe, weight, index
+        super().__init__(recipe)
+        self.weight, self.index = weight, index
+        self._outer: list[simulate | None] = []
 
     def open(self, module: torch.nn.Module, args) -> None:
-        rng = None
+        """Before the module's forward: takes the place of the scope around it."""
+        self.count = 0
         if self.recipe is not None and self.recipe.stochastic and self.weight is not None:
-            rng = module.get_parameter(self.weight).rng.clone()
-            rng[2] = self.index << 12
-        simulate(self.recipe, rng).__enter__()
+            self.rng = attrgetter(self.weight)(module).rng.clone()
+            self.rng[2] = self.index << 12
+        depth = torch._C._len_torch_function_stack()
+        inside = depth > 0 and isinstance(torch._C._get_function_stack_at(depth - 1), simulate)
+        self._outer.append(_pop_mode() if inside else None)
+        _push_mode(self)
 
     def close(self, module: torch.nn.Module, args, output) -> None:
-        torch.overrides._pop_mode()
+        """After it, or after its failure; nothing where another hook failed before :meth:`open`."""
+        if not self._outer:
+            return
+        _pop_mode()
+        outer = self._outer.pop()
+        if outer is not None:
+            _push_mode(outer)
 
     def attach(self, module: torch.nn.Module) -> None:
+        """Registers the hooks."""
         module.register_forward_pre_hook(self.open)
         module.register_forward_hook(self.close, always_call=True)

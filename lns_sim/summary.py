@@ -1,0 +1,211 @@
+"""What a converted model computes on the datapath, layer by layer and pass by pass, and what it leaves in float32."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from lns_sim.datapath import Datapath
+from lns_sim.format import LNSFormat
+from lns_sim.recipes import Recipe
+from lns_sim.tensor import LNSTensor
+
+_ops = torch.ops.lns_sim
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One pass of one product.
+
+    Attributes:
+        layer: name of the module that multiplies ("" for the model itself).
+        kind: "linear", "product" (of two computed tensors), "convolution" or "embedding".
+        name: "forward", "input_gradient" or "weight_gradient".
+        operands: formats of both operands; one for a look-up.
+        datapath: None: the codes' values are multiplied in float32 (fake-quant), or nothing is multiplied.
+        macs: products of codes.
+        bytes: of both operands' codes, and of the float32 result.
+    """
+
+    layer: str
+    kind: str
+    name: str
+    operands: tuple[LNSFormat, ...]
+    datapath: Datapath | None
+    macs: int
+    bytes: int
+
+
+@dataclass
+class Summary:
+    """What :func:`summary` found.
+
+    Attributes:
+        passes: in the order of the forward pass.
+        float_products: (layer, operator, how often) of matrix products and convolutions left in float32.
+        float_operators: how often each other operator of torch ran in float32.
+        weight_bytes: of all parameters as they are stored.
+    """
+
+    passes: list[Pass] = field(default_factory=list)
+    float_products: list[tuple[str, str, int]] = field(default_factory=list)
+    float_operators: dict[str, int] = field(default_factory=dict)
+    weight_bytes: int = 0
+
+    @property
+    def macs(self) -> dict[str, int]:
+        """By pass."""
+        totals: Counter[str] = Counter()
+        for p in self.passes:
+            totals[p.name] += p.macs
+        return dict(totals)
+
+    def __str__(self) -> str:
+        header = ("layer", "product", "pass", "operands", "datapath", "MACs", "bytes")
+        rows = [header] + [
+            (p.layer or "(model)", p.kind, p.name.replace("_", " "), " x ".join(f"{f.bits}-bit gamma {f.gamma}" for f in p.operands),
+             _datapath(p), f"{p.macs:,}", f"{p.bytes:,}") for p in self.passes
+        ]  # fmt: skip
+        widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
+        lines = ["  ".join(c.rjust(w) if i > 4 else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths))).rstrip() for row in rows]
+        lines.insert(1, "  ".join("-" * w for w in widths))
+        lines += ["", "MACs: " + (", ".join(f"{k.replace('_', ' ')} {v:,}" for k, v in self.macs.items()) or "none"),
+                  f"parameters: {self.weight_bytes:,} bytes"]  # fmt: skip
+        products = ", ".join(f"{name} in {layer or '(model)'}" + (f" x {n}" if n > 1 else "") for layer, name, n in self.float_products)
+        lines.append(f"products left in float32: {products or 'none'}")
+        others = ", ".join(f"{name} x {n}" for name, n in sorted(self.float_operators.items()))
+        return "\n".join([*lines, f"other work in float32: {others or 'none'}"])
+
+
+def _datapath(p: Pass) -> str:
+    if p.kind == "embedding":
+        return "look-up"
+    d = p.datapath
+    return "float32" if d is None else f"{d.vector_size} lanes, LUT {d.lut_entries}, {d.acc_bits}-bit {d.overflow}"
+
+
+def summary(model: nn.Module, *args, **kwargs) -> Summary:
+    """Runs a model's forward once and reports every product: ``print(lns_sim.summary(model, x))``.
+
+    Gradient passes are worked out from the forward pass: every pass that a backward from all outputs would run.
+
+    Args:
+        model: converted, or not (then all products stand under ``float_products``).
+        args, kwargs: what its forward takes; tensors that require a gradient are counted as such.
+
+    Returns:
+        A :class:`Summary`; printing it gives a table.
+    """
+    found = Summary()
+    names = {id(m): name for name, m in model.named_modules()}
+    running: list[str] = []
+    hooks = [
+        register_module_forward_pre_hook(lambda m, _: running.append(names.get(id(m), type(m).__name__))),
+        register_module_forward_hook(lambda *_: running.pop() and None, always_call=True),
+    ]
+    try:
+        with torch.enable_grad(), _Listener(found, running):
+            model(*args, **kwargs)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    products = Counter((layer, name) for layer, name, _ in found.float_products)
+    found.float_products = [(*key, n) for key, n in products.items()]
+    for p in model.parameters():
+        found.weight_bytes += sum(getattr(p, n).nbytes for n in ("codes", "scale")) if isinstance(p, LNSTensor) else p.nbytes
+    return found
+
+
+_FLOAT_PRODUCTS = {
+    "mm", "bmm", "addmm", "baddbmm", "mv", "addmv", "dot", "convolution", "_scaled_dot_product_flash_attention_for_cpu",
+    "_scaled_dot_product_flash_attention", "_scaled_dot_product_efficient_attention", "_scaled_dot_product_cudnn_attention",
+    "_scaled_dot_product_fused_attention_overrideable", "_thnn_fused_lstm_cell", "mkldnn_rnn_layer", "_cudnn_rnn",
+}  # fmt: skip
+
+
+class _Listener(TorchDispatchMode):
+    """Sees every operator below autograd; what runs inside ours stays unseen."""
+
+    def __init__(self, found: Summary, running: list[str]):
+        super().__init__()
+        self.found, self.running = found, running
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        layer = self.running[-1] if self.running else ""
+        describe = _DESCRIPTIONS.get(func)
+        if describe is not None:
+            self.found.passes += describe(layer, out, *args)
+            return out
+        name = func._schema.name.partition("::")[2]
+        results = out if isinstance(out, (tuple, list)) else [out]
+        computed = any(isinstance(t, Tensor) and t.is_floating_point() and not isinstance(t, LNSTensor) for t in results)
+        if name in _FLOAT_PRODUCTS:
+            self.found.float_products.append((layer, name, 1))
+        elif computed and not _moves_only(func, name):
+            self.found.float_operators[name] = self.found.float_operators.get(name, 0) + 1
+        return out
+
+
+_MOVES = {"clone", "copy_", "_to_copy", "detach", "cat", "stack", "empty", "empty_like", "new_empty", "zeros", "zeros_like",
+          "ones", "ones_like", "full", "full_like", "arange", "index_select", "index", "constant_pad_nd", "_unsafe_view",
+          "embedding", "repeat", "scalar_tensor", "fill_", "masked_fill", "where", "tril", "triu", "lift_fresh"}  # fmt: skip
+
+
+def _moves_only(func, name: str) -> bool:
+    return name in _MOVES or func.is_view
+
+
+def _passes(layer, kind, r: Recipe, names, macs, a: Tensor, b: Tensor, out: Tensor) -> list[Pass]:
+    """Every pass reads two of the three operands as codes and makes a float32 result of the third's size."""
+    tensors = {"a": (a, r.activation.format), "b": (b, r.weight), "out": (out, r.error.format)}
+    parts = {"forward": ("a", "b", "out"), "input_gradient": ("out", "b", "a"), "weight_gradient": ("out", "a", "b")}
+    rows = []
+    for name in names:
+        (x, fx), (y, fy), (result, _) = (tensors[part] for part in parts[name])
+        size = x.numel() * fx.dtype.itemsize + y.numel() * fy.dtype.itemsize + 4 * result.numel()
+        rows.append(Pass(layer, kind, name, (fx, fy), getattr(r, name), macs[name], size))
+    return rows
+
+
+def _wanted(a: Tensor, b: Tensor) -> list[str]:
+    """Passes that training runs."""
+    return ["forward", *["input_gradient"] * a.requires_grad, *["weight_gradient"] * b.requires_grad]
+
+
+def _linear(layer, out, x, weight, rng, recipe):
+    macs = dict.fromkeys(("forward", "input_gradient", "weight_gradient"), x.numel() * weight.shape[0])
+    return _passes(layer, "linear", Recipe.decode(recipe), _wanted(x, weight), macs, x, weight, out[0])
+
+
+def _product(layer, out, a, b, rng, recipe):
+    macs = dict.fromkeys(("forward", "input_gradient", "weight_gradient"), out[0].numel() * a.shape[-1])
+    return _passes(layer, "product", Recipe.decode(recipe), _wanted(a, b), macs, a, b, out[0])
+
+
+def _convolution(layer, out, x, weight, rng, stride, padding, dilation, transposed, output_padding, groups, recipe):
+    y = out[0]
+    into, of = weight[0].numel(), weight.shape[0] // groups * math.prod(weight.shape[2:])  # products of an output, and back
+    macs = {
+        "forward": y.numel() * (of if transposed else into),
+        "input_gradient": x.numel() * (into if transposed else of),
+        "weight_gradient": weight.numel() * (x if transposed else y)[:, 0].numel(),
+    }
+    return _passes(layer, "convolution", Recipe.decode(recipe), _wanted(x, weight), macs, x, weight, y)
+
+
+def _embedding(layer, out, weight, indices, rng, padding_idx, scale_grad_by_freq, recipe):
+    f = Recipe.decode(recipe).weight
+    return [Pass(layer, "embedding", "forward", (f,), None, 0, out.numel() * (f.dtype.itemsize + 4))]
+
+
+_DESCRIPTIONS = {
+    _ops.linear.default: _linear, _ops.product.default: _product, _ops.convolution.default: _convolution,
+    _ops.embedding.default: _embedding,
+}  # fmt: skip
