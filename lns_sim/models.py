@@ -110,7 +110,7 @@ class GPT(nn.Module):
         for name, p in self.named_parameters():
             if p.dim() > 1:
                 deep = name.endswith(("out.weight", "down.weight"))  # they add up along the residual path
-                nn.init.normal_(p, std=0.02 / (2 * layers) ** 0.5 if deep else 0.02)
+                nn.init.normal_(p, std=0.7 * width**-0.5 / ((2 * layers) ** 0.5 if deep else 1))
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         x = self.tokens(tokens) + self.positions(torch.arange(tokens.shape[1], device=tokens.device))

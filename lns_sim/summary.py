@@ -146,11 +146,17 @@ class _Listener(TorchDispatchMode):
         name = func._schema.name.partition("::")[2]
         results = out if isinstance(out, (tuple, list)) else [out]
         computed = any(isinstance(t, Tensor) and t.is_floating_point() and not isinstance(t, LNSTensor) for t in results)
-        if name in _FLOAT_PRODUCTS:
+        if name in _FLOAT_PRODUCTS and _inner(name, args) != 1:  # an outer product is no sum of products
             self.found.float_products.append((layer, name, 1))
         elif computed and not _moves_only(func, name):
             self.found.float_operators[name] = self.found.float_operators.get(name, 0) + 1
         return out
+
+
+def _inner(name: str, args) -> int | None:
+    """K of a matrix product."""
+    at = {"mm": 0, "bmm": 0, "mv": 0, "addmm": 1, "baddbmm": 1, "addmv": 1}.get(name)
+    return None if at is None else args[at].shape[-1]
 
 
 _MOVES = {"clone", "copy_", "_to_copy", "detach", "cat", "stack", "empty", "empty_like", "new_empty", "zeros", "zeros_like",

@@ -21,7 +21,7 @@ def test_train_one_epoch(tmp_path):
         assert name in run.stdout
     record = json.loads((tmp_path / "run.json").read_text())
     assert [r["recipe"] for r in record["results"]] == ["fp32", "lns-madam-fake-quant", "lns-madam"]
-    assert all(r["accuracy"][-1] > 40 for r in record["results"])
+    assert all(r["test"][-1] > 40 for r in record["results"])
     assert record["results"][2]["counters"]["forward"]["macs"] > 1e9
     assert record["environment"]["torch"] == torch.__version__
     assert (tmp_path / "curves.png").stat().st_size > 10_000

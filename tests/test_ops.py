@@ -79,6 +79,7 @@ def model(recipe):
 
 @pytest.mark.parametrize("recipe", [recipes.lns_madam(), recipes.lns_madam(stochastic_gradients=True)], ids=["nearest", "stochastic"])
 def test_compiled_training_has_the_bits_of_eager_training(recipe, device):
+    torch._dynamo.reset()  # what other tests compiled counts against its limit
     eager = model(recipe).to(device)
     other = copy.deepcopy(eager)
     compiled = torch.compile(other, fullgraph=True, backend="aot_eager")
@@ -104,6 +105,7 @@ def test_compiled_training_has_the_bits_of_eager_training(recipe, device):
 
 
 def test_functions_compile_with_the_same_bits(device):
+    torch._dynamo.reset()  # what other tests compiled counts against its limit
     def f(x, w, path):
         q = lns_sim.quantize(x)
         image, kernel = lns_sim.quantize(x.view(1, 1, 8, 16)), lns_sim.quantize(w.view(8, 1, 4, 4), dim=0)
@@ -117,6 +119,7 @@ def test_functions_compile_with_the_same_bits(device):
 
 
 def test_counting_refuses_a_compiled_model():
+    torch._dynamo.reset()  # what other tests compiled counts against its limit
     compiled = torch.compile(model("lns-madam"), backend="aot_eager", fullgraph=True)
     with lns_sim.count(), pytest.raises(Exception, match="without torch.compile"):
         compiled(torch.randn(1, 2, 5, 5))

@@ -29,7 +29,7 @@ def test_a_network_learns_bit_exactly(digits):
     for _ in range(4):
         trainer.run_epoch()
     result = trainer.result
-    assert result.accuracy[-1] > 90
+    assert result.test[-1] > 90
     layers = [(64, 256), (256, 256), (256, 10)]
     macs = {"forward": sum(a * b for a, b in layers), "weight_gradient": sum(a * b for a, b in layers)}
     assert result.counters["weight_gradient"]["macs"] == 4 * len(digits.x_train) * macs["weight_gradient"]
@@ -66,7 +66,7 @@ def test_an_interrupted_experiment_resumes_to_the_same_bits(digits, tmp_path, st
         assert again.steps_done == stop_at // 11 * 11
     results = again.run()
     for a, b in zip(results, whole.results):
-        assert (a.loss, a.accuracy, a.counters) == (b.loss, b.accuracy, b.counters)
+        assert (a.loss, a.test, a.counters) == (b.loss, b.test, b.counters)
     assert all(torch.equal(a, b) for a, b in zip(codes_of(again.trainer), codes_of(whole.trainer)))
 
 
@@ -138,10 +138,10 @@ def test_crops_and_flips_show_pieces_of_the_image():
 def test_the_table_and_the_curves(digits, tmp_path):
     experiment = Experiment(digits, RECIPES, [0, 1], SMALL, tmp_path / "x.pt")
     results = experiment.run()
-    rows = report.rows(results)
+    rows = report.rows(results, digits.measure)
     assert [r[0] for r in rows] == ["fp32", "lns-madam-fake-quant", "lns-madam"]
     assert "±" in rows[0][1] and rows[0][3] == "-" and rows[2][3] != "-"
-    report.draw_curves(results, "test", tmp_path / "c.png")
+    report.draw_curves(results, "test", digits.measure, tmp_path / "c.png")
     assert (tmp_path / "c.png").read_bytes().startswith(b"\x89PNG")
 
 

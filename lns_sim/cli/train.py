@@ -1,4 +1,4 @@
-"""lns-sim train: train a classifier by one or several recipes and compare them."""
+"""lns-sim train: train a classifier or a small language model by one or several recipes and compare them."""
 
 from __future__ import annotations
 
@@ -19,22 +19,29 @@ from lns_sim.format import LNSFormat
 from lns_sim.training import data as datasets
 from lns_sim.training import report
 from lns_sim.training.experiment import Experiment
-from lns_sim.training.trainer import Settings, Trainer
+from lns_sim.training.trainer import Settings, Trainer, check_fit
 
 DEFAULTS = Settings()
 
 
 def train(
     data: Annotated[str, typer.Option(help="digits (bundled with scikit-learn), npz:PATH with arrays x_train, y_train, "
-                                           "x_test, y_test, or openml:NAME")] = "digits",
-    model: Annotated[str, typer.Option(help="cnn, mlp, resnet20 or resnet18")] = DEFAULTS.model,
-    recipe: Annotated[Optional[list[str]], typer.Option(help="fp32, lns-madam-fake-quant or lns-madam; repeat for "
-                                                             "several  [default: all three]")] = None,
+                                           "x_test, y_test, openml:NAME, text:PATH, or text (Python's standard "
+                                           "library)")] = "digits",
+    model: Annotated[Optional[str], typer.Option(help="cnn, mlp, resnet20, resnet18, resnet50 or gpt  [default: cnn, for "
+                                                      "text gpt]")] = None,
+    recipe: Annotated[Optional[list[str]], typer.Option(help="fp32, lns-madam-fake-quant, lns-madam or a file.toml "
+                                                             "(docs/recipes.md); repeat for several  [default: the first "
+                                                             "three]")] = None,
     epochs: Annotated[int, typer.Option(help="passes over the training set")] = DEFAULTS.epochs,
     batch_size: Annotated[int, typer.Option(help="samples per step")] = DEFAULTS.batch_size,
     lr: Annotated[float, typer.Option(help="LNS-Madam: octaves per unit of normalized gradient")] = DEFAULTS.lr,
-    float_lr: Annotated[float, typer.Option(help="SGD, for float32 training and float parameters")] = DEFAULTS.float_lr,
+    float_optimizer: Annotated[Optional[str], typer.Option(help="sgd or adamw, for float32 training and float parameters  "
+                                                                "[default: sgd, for text adamw]")] = None,
+    float_lr: Annotated[Optional[float], typer.Option(help="its learning rate  [default: 0.1, for text 0.003]")] = None,
     augment: Annotated[str, typer.Option(help="none or crop-flip")] = DEFAULTS.augment,
+    context: Annotated[int, typer.Option(help="text: tokens that the model sees")] = 128,
+    tokens: Annotated[str, typer.Option(help="text: byte, or bpe:N for N byte-pair tokens")] = "byte",
     seed: Annotated[int, typer.Option(help="first seed", min=0)] = 0,
     seeds: Annotated[int, typer.Option(help="how many seeds, counted from --seed", min=1)] = 3,
     bits: Annotated[int, typer.Option(help="bits of a code")] = 8,
@@ -49,22 +56,28 @@ def train(
     out: Annotated[Path, typer.Option(help="directory for checkpoint.pt, run.json and curves.png")] = Path("runs/train"),
     resume: Annotated[bool, typer.Option("--resume", help="go on from the checkpoint in --out")] = False,
 ) -> None:  # fmt: skip
-    """Train a classifier by several recipes and compare accuracy, time and what happened in the datapath.
+    """Train a classifier or a language model by several recipes; compare results, time and what happened in the datapath.
 
     By default a small CNN learns scikit-learn's handwritten digits three times: in float32 with SGD, by LNS-Madam with
-    fake quantization, and by LNS-Madam with every product on the simulated 8-bit datapath.
+    fake quantization, and by LNS-Madam with every product on the simulated 8-bit datapath. With --data text a small GPT
+    learns Python.
     """
     console = make_console()
     with user_errors():
-        settings = Settings(model=model, epochs=epochs, batch_size=batch_size, lr=lr, float_lr=float_lr, augment=augment,
-                            counters=counters)  # fmt: skip
+        text = data.partition(":")[0] == "text"
+        settings = Settings(
+            model=model or ("gpt" if text else DEFAULTS.model), epochs=epochs, batch_size=batch_size, lr=lr, augment=augment,
+            float_optimizer=float_optimizer or ("adamw" if text else DEFAULTS.float_optimizer),
+            float_lr=float_lr or (0.003 if text else DEFAULTS.float_lr), counters=counters,
+        )  # fmt: skip
         datapath = Datapath(LNSFormat(bits, gamma), lut_entries=lut_entries, acc_bits=acc_bits)
         chosen = [
             recipes.get(name, bits=bits, gamma=gamma, update_bits=update_bits, datapath=datapath)
             for name in recipe or ["fp32", "lns-madam-fake-quant", "lns-madam"]
         ]
         check_device(device)
-        dataset = datasets.load(data)
+        dataset = datasets.load(data, context, tokens)
+        check_fit(settings.model, dataset)
         if held_out is not None:
             dataset = dataset.held_out(held_out)
         out.mkdir(parents=True, exist_ok=True)
@@ -91,7 +104,8 @@ def _run(experiment: Experiment, console: Console) -> None:
 
         def on_step(trainer: Trainer) -> None:
             r = trainer.result
-            tested = f", {r.accuracy[-1]:.1f} %" if r.accuracy else ""
+            measure = trainer.data.measure
+            tested = "" if not r.test else f", {r.test[-1]:.1f} %" if "%" in measure else f", {measure} {r.test[-1]:.3f}"
             progress.update(task, advance=1, description=f"{r.recipe}, seed {r.seed}, epoch {trainer.epoch + 1}{tested}")
 
         experiment.run(on_step)
@@ -105,11 +119,16 @@ def _show(experiment: Experiment, out: Path, console: Console) -> None:
         caption="mean ± standard deviation over seeds; seconds and MACs of one run, tests included; saturated: share of "
         "accumulations; vanished: share of products below the accumulator's LSB",
     )
-    for i, name in enumerate(report.HEADER):
+    measure = experiment.data.measure
+    for i, name in enumerate(report.header(measure)):
         table.add_column(name, justify="left" if i == 0 else "right")
-    for row in report.rows(experiment.results):
+    for row in report.rows(experiment.results, measure):
         table.add_row(*row)
     console.print(table)
+    for name, group in report.by_recipe(experiment.results).items():
+        if group[0].sample:
+            console.print(f"[bold]{name} writes:[/bold]")
+            console.print(group[0].sample, markup=False, highlight=False)
     report.write_json(experiment, out / "run.json")
-    report.draw_curves(experiment.results, title, out / "curves.png")
+    report.draw_curves(experiment.results, title, measure, out / "curves.png")
     console.print(f"Wrote {out / 'run.json'}, {out / 'curves.png'} and {out / 'checkpoint.pt'}.")

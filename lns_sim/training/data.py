@@ -1,31 +1,42 @@
-"""Labelled data sets as float32 tensors, normalized per channel by the training set's mean and deviation."""
+"""Data sets: labelled float32 samples, normalized per channel by the training set's mean and deviation, or text."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from lns_sim.checks import check_choice, check_number
 
-KINDS = ("digits", "npz", "openml")
+if TYPE_CHECKING:
+    from lns_sim.training.text import Tokenizer
+
+KINDS = ("digits", "npz", "openml", "text")
 
 
 @dataclass(frozen=True)
 class Data:
-    """x: float32 (N, C, H, W) or (N, features); y: int64 (N,)."""
+    """Samples: x float32 (N, C, H, W) or (N, features), y int64 (N,). Text: x and y int64 (N, context), y the next tokens."""
 
     name: str
     x_train: torch.Tensor
     y_train: torch.Tensor
     x_test: torch.Tensor
     y_test: torch.Tensor
+    tokenizer: Tokenizer | None = None  # of text
 
     @property
     def classes(self) -> int:
-        return int(self.y_train.max()) + 1
+        """Classes, or tokens of the vocabulary."""
+        return int(self.y_train.max()) + 1 if self.tokenizer is None else self.tokenizer.size
+
+    @property
+    def measure(self) -> str:
+        """What a test gives: "test accuracy, %" or, of text, "validation loss" in nats a token."""
+        return "test accuracy, %" if self.tokenizer is None else "validation loss"
 
     def held_out(self, share: float) -> Data:
         """The training set alone, its last ``share`` (of a fixed shuffle) in the place of the test set: for tuning.
@@ -40,24 +51,34 @@ class Data:
             raise ValueError(f"held_out = {share} of {len(order)} samples leaves a side empty")
         train, test = order[:-held], order[-held:]
         name = f"{self.name}, {share:g} of the training set held out"
-        return Data(name, self.x_train[train], self.y_train[train], self.x_train[test], self.y_train[test])
+        x, y = self.x_train, self.y_train
+        return replace(self, name=name, x_train=x[train], y_train=y[train], x_test=x[test], y_test=y[test])
 
     @property
     def input_shape(self) -> tuple[int, ...]:
         return tuple(self.x_train.shape[1:])
 
 
-def load(source: str) -> Data:
-    """"digits", "npz:PATH" (arrays x_train, y_train, x_test, y_test) or "openml:NAME" (through scikit-learn).
+def load(source: str, context: int = 128, tokens: str = "byte") -> Data:
+    """"digits", "npz:PATH" (arrays x_train, y_train, x_test, y_test), "openml:NAME" (through scikit-learn), "text:PATH", or
+    "text" (Python's standard library).
+
+    Args:
+        source: which.
+        context, tokens: of text, see :func:`lns_sim.training.text.load`.
 
     Raises:
-        ValueError: an unknown kind, or arrays that are missing or do not fit.
+        ValueError: an unknown kind, or contents that are missing or do not fit.
         FileNotFoundError: no such file.
     """
     kind, _, rest = source.partition(":")
     check_choice("data", kind, KINDS)
     if kind == "digits":
         return _digits()
+    if kind == "text":
+        from lns_sim.training import text  # which makes Data
+
+        return text.load(rest or None, context, tokens)
     if not rest:
         raise ValueError(f"data {source!r} needs a {'path' if kind == 'npz' else 'name'} after the colon")
     return _npz(rest) if kind == "npz" else _openml(rest)

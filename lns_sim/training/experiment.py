@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from lns_sim.recipes import Recipe
+from lns_sim.recipes import ModelRecipe, Recipe
 from lns_sim.training.data import Data
 from lns_sim.training.trainer import Result, Settings, Trainer
 
@@ -38,7 +38,7 @@ class Experiment:
         device: where to train.
     """
 
-    def __init__(self, data: Data, recipes: list[Recipe | None], seeds: list[int], settings: Settings,
+    def __init__(self, data: Data, recipes: list[Recipe | ModelRecipe | None], seeds: list[int], settings: Settings,
                  checkpoint: Path, device: str = "cpu"):  # fmt: skip
         self.data, self.settings, self.checkpoint, self.device = data, settings, checkpoint, device
         self.runs = [(recipe, seed) for recipe in recipes for seed in seeds]
@@ -108,6 +108,8 @@ class Experiment:
                 trainer.run_epoch((lambda: on_step(trainer)) if on_step else None)
                 if trainer.epoch < self.settings.epochs:
                     self.save()
+            if self.data.tokenizer is not None:
+                trainer.result.sample = trainer.sample()
             self.results.append(trainer.result)
             if len(self.results) < len(self.runs):
                 self.trainer = None

@@ -48,11 +48,11 @@ def environment() -> dict:
     }
 
 
-def spread(values: list[float]) -> str:
+def spread(values: list[float], digits: int = 2) -> str:
     """Mean and standard deviation over seeds."""
     if len(values) == 1:
-        return f"{values[0]:.2f}"
-    return f"{statistics.mean(values):.2f} ± {statistics.stdev(values):.2f}"
+        return f"{values[0]:.{digits}f}"
+    return f"{statistics.mean(values):.{digits}f} ± {statistics.stdev(values):.{digits}f}"
 
 
 def share(part: int, whole: int) -> str:
@@ -62,14 +62,14 @@ def share(part: int, whole: int) -> str:
     return "0" if part == 0 else f"{part:.3g} ({100 * part / whole:.2g} %)"
 
 
-def rows(results: list[Result]) -> list[list[str]]:
-    """The table's cells, one row per recipe."""
+def rows(results: list[Result], measure: str) -> list[list[str]]:
+    """The table's cells, one row per recipe, under :func:`header`."""
     table = []
     for name, group in by_recipe(results).items():
         macs = sum(r.total("macs") for r in group)
         table.append([
             name,
-            spread([r.accuracy[-1] for r in group]),
+            spread([r.test[-1] for r in group], 4 if measure == "validation loss" else 2),
             f"{statistics.mean(r.seconds for r in group):.1f}",
             f"{macs / len(group):.3g}" if macs else "-",
             f"{group[0].weight_bytes:,}",
@@ -79,7 +79,9 @@ def rows(results: list[Result]) -> list[list[str]]:
     return table
 
 
-HEADER = ["recipe", "test accuracy %", "seconds", "MACs simulated", "weight bytes", "saturated", "vanished"]
+def header(measure: str) -> list[str]:
+    """The table's columns."""
+    return ["recipe", measure, "seconds", "MACs simulated", "weight bytes", "saturated", "vanished"]
 
 
 def write_json(experiment: Experiment, path: Path) -> None:
@@ -92,8 +94,8 @@ def write_json(experiment: Experiment, path: Path) -> None:
     path.write_text(json.dumps(record, indent=1))
 
 
-def draw_curves(results: list[Result], title: str, path: Path) -> None:
-    """Training loss and test accuracy by epoch; a line per recipe, a band over seeds."""
+def draw_curves(results: list[Result], title: str, measure: str, path: Path) -> None:
+    """Training loss and the test's measure by epoch; a line per recipe, a band over seeds."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -102,15 +104,16 @@ def draw_curves(results: list[Result], title: str, path: Path) -> None:
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
     styles = ["-", "--", ":", "-."]
     for i, (name, group) in enumerate(by_recipe(results).items()):
-        for axes, attribute in ((left, "loss"), (right, "accuracy")):
+        for axes, attribute in ((left, "loss"), (right, "test")):
             curves = torch.tensor([getattr(r, attribute) for r in group], dtype=torch.float64)
             epochs = range(1, curves.shape[1] + 1)
             axes.plot(epochs, curves.mean(0), styles[i % 4], color=f"C{i}", label=name)
             axes.fill_between(epochs, curves.amin(0), curves.amax(0), color=f"C{i}", alpha=0.15, linewidth=0)
     left.set(title="training loss", xlabel="epoch", yscale="log")
-    right.set(title="test accuracy, %", xlabel="epoch")
-    right.set_ylim(bottom=max(0.0, min(min(r.accuracy[min(1, len(r.accuracy) - 1) :]) for r in results) - 1))
-    right.legend(loc="lower right")
+    right.set(title=measure, xlabel="epoch")
+    if measure != "validation loss":
+        right.set_ylim(bottom=max(0.0, min(min(r.test[min(1, len(r.test) - 1) :]) for r in results) - 1))
+    right.legend(loc="best")
     for axes in (left, right):
         axes.grid(alpha=0.3)
         axes.xaxis.get_major_locator().set_params(integer=True)

@@ -16,7 +16,8 @@ from lns_sim import models
 from lns_sim.checks import check_choice, check_int, check_number
 from lns_sim.datapath import Counters
 from lns_sim.nn import LNSWeight
-from lns_sim.recipes import Recipe
+from lns_sim.optim.madam import FLOAT_OPTIMIZERS
+from lns_sim.recipes import ModelRecipe, Recipe
 from lns_sim.training.data import Data
 
 
@@ -28,7 +29,8 @@ class Settings:
         model: a name of ``lns_sim.models``.
         epochs, batch_size: as usual.
         lr: of LNS-Madam, octaves per unit of normalized gradient.
-        float_lr, momentum, weight_decay: of SGD, for float32 training and for the float parameters of LNS models.
+        float_optimizer: "sgd" or "adamw", for float32 training and for the float parameters of LNS models.
+        float_lr, weight_decay: of that optimizer; momentum: of SGD.
         warmup: fraction of all steps in which learning rates rise linearly, before they fall along a cosine.
         augment: "none", or "crop-flip" (random crops of the image padded by an eighth, horizontal flips).
         counters: count what happens in the datapath (on a GPU this takes some time).
@@ -38,6 +40,7 @@ class Settings:
     epochs: int = 20
     batch_size: int = 64
     lr: float = 1 / 16
+    float_optimizer: str = "sgd"
     float_lr: float = 0.1
     momentum: float = 0.9
     weight_decay: float = 5e-4
@@ -54,6 +57,7 @@ class Settings:
         check_number("weight_decay", self.weight_decay, 0.0)
         check_number("warmup", self.warmup, 0.0, 1.0)
         check_choice("augment", self.augment, ("none", "crop-flip"))
+        check_choice("float_optimizer", self.float_optimizer, ("sgd", "adamw"))
 
 
 @dataclass
@@ -63,7 +67,8 @@ class Result:
     recipe: str
     seed: int
     loss: list[float] = field(default_factory=list)
-    accuracy: list[float] = field(default_factory=list)
+    test: list[float] = field(default_factory=list)  # accuracy in percent, or of text the validation loss
+    sample: str = ""  # of text, by the trained model
     seconds: float = 0.0
     weight_bytes: int = 0
     peak_bytes: int = 0  # of GPU memory
@@ -102,18 +107,24 @@ def _float32():
     return cudnn.flags(cudnn.enabled, True, cudnn.benchmark_limit, cudnn.deterministic, allow_tf32=False)
 
 
+def check_fit(model: str, data: Data) -> None:
+    """Raises ValueError unless the named model takes such data."""
+    if (model == "gpt") != (data.tokenizer is not None):
+        raise ValueError(f"model {model!r} does not fit the data {data.name!r}: gpt reads text, and text needs gpt")
+
+
 class Trainer:
     """Trains one model by one recipe.
 
     Args:
         data: the data set.
-        recipe: None for float32 with SGD.
+        recipe: None for float32.
         seed: of the initial weights and the order of the data (the same for every recipe).
         settings: everything else.
         device: where to train; the training set is moved there.
     """
 
-    def __init__(self, data: Data, recipe: Recipe | None, seed: int, settings: Settings, device: str = "cpu"):
+    def __init__(self, data: Data, recipe: Recipe | ModelRecipe | None, seed: int, settings: Settings, device: str = "cpu"):
         self.data, self.settings, self.seed, self.device = data, settings, seed, torch.device(device)
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
@@ -132,12 +143,12 @@ class Trainer:
 
     def _make_optimizer(self) -> torch.optim.Optimizer:
         s = self.settings
-        sgd = {"momentum": s.momentum, "weight_decay": s.weight_decay}
+        options = {"weight_decay": s.weight_decay, **({"momentum": s.momentum} if s.float_optimizer == "sgd" else {})}
         if any(isinstance(p, LNSWeight) for p in self.model.parameters()):
             return lns_sim.optim.LNSMadam(
-                self.model.parameters(), lr=s.lr, float_optimizer="sgd", float_lr=s.float_lr, float_kwargs=sgd
+                self.model.parameters(), lr=s.lr, float_optimizer=s.float_optimizer, float_lr=s.float_lr, float_kwargs=options
             )
-        return torch.optim.SGD(self.model.parameters(), lr=s.float_lr, **sgd)
+        return FLOAT_OPTIMIZERS[s.float_optimizer](self.model.parameters(), lr=s.float_lr, **options)
 
     def _lr_factor(self, step: int) -> float:
         total = self.settings.epochs * self.steps_per_epoch
@@ -149,7 +160,7 @@ class Trainer:
     @property
     def epoch(self) -> int:
         """Epochs done."""
-        return len(self.result.accuracy)
+        return len(self.result.test)
 
     def run_epoch(self, on_step=None) -> None:
         """One epoch of training and a test; ``on_step()`` is called after each step.
@@ -179,7 +190,7 @@ class Trainer:
                 "lower the learning rate"
             )
         self.result.loss.append(loss)
-        self.result.accuracy.append(self.test())
+        self.result.test.append(self.test())
         for name, counters in totals.items():
             known = Counters(**self.result.counters.get(name, {}))
             self.result.counters[name] = dataclasses.asdict(known + counters)
@@ -192,7 +203,7 @@ class Trainer:
         if crops:
             x = crop_flip(x, *crops)
         self.optimizer.zero_grad()
-        loss = F.cross_entropy(self.model(x), y)
+        loss = F.cross_entropy(self.model(x).flatten(0, -2), y.flatten())
         loss.backward()
         self.optimizer.step()
         self.scheduler.step()
@@ -200,13 +211,27 @@ class Trainer:
 
     @torch.no_grad()
     def test(self) -> float:
-        """Accuracy on the test set, in percent."""
+        """Accuracy on the test set, in percent, or of text the mean loss on its validation part, in nats a token."""
         self.model.eval()
-        right = torch.zeros((), dtype=torch.int64, device=self.device)
+        text = self.data.tokenizer is not None
+        total = torch.zeros((), dtype=torch.float64 if text else torch.int64, device=self.device)
         with _float32():
             for x, y in zip(self.data.x_test.split(500), self.data.y_test.split(500)):
-                right += (self.model(x.to(self.device)).argmax(1) == y.to(self.device)).sum()
-        return 100 * int(right) / len(self.data.y_test)
+                logits, y = self.model(x.to(self.device)).flatten(0, -2), y.to(self.device).flatten()
+                total += F.cross_entropy(logits, y, reduction="sum") if text else (logits.argmax(1) == y).sum()
+        return float(total) / self.data.y_test.numel() * (1 if text else 100)
+
+    @torch.no_grad()
+    def sample(self, length: int = 300, temperature: float = 0.8) -> str:
+        """Text by the model, a token at a time from the validation part's first eight on; the same for the same model."""
+        self.model.eval()
+        generator = torch.Generator().manual_seed(self.seed)
+        tokens = self.data.x_test[0, :8].tolist()
+        for _ in range(length):
+            seen = torch.tensor([tokens[-self.data.input_shape[0] :]], device=self.device)
+            odds = torch.softmax(self.model(seen)[0, -1].double().cpu() / temperature, 0)
+            tokens.append(int(torch.multinomial(odds, 1, generator=generator)))
+        return self.data.tokenizer.decode(tokens)
 
     def state_dict(self) -> dict:
         return {
