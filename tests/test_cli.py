@@ -2,8 +2,11 @@
 
 import json
 import os
+import random
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 import torch
@@ -81,3 +84,46 @@ def test_bench(monkeypatch, capsys):
 def test_a_device_that_is_not_there_is_an_error(command, device, message):
     run = lns_sim(command, "--device", device)
     assert run.returncode == 1 and message in run.stderr and "Traceback" not in run.stderr
+
+
+def test_a_run_killed_at_any_moment_resumes_to_the_same_bits(tmp_path):
+    """SIGKILL, three times at random points, against an undisturbed run."""
+    options = ["train", "--model", "mlp", "--recipe", "lns-madam", "--epochs", "12", "--seeds", "2"]
+    assert lns_sim(*options, "--out", str(tmp_path / "whole")).returncode == 0
+    out, chance, kills = tmp_path / "killed", random.Random(0), 0
+    while True:
+        resume = ["--resume"] if (out / "checkpoint.pt").exists() else []
+        command = [sys.executable, "-c", "from lns_sim.cli import main; main()", *options, "--out", str(out), *resume]
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        if kills < 3:
+            # Not before there is something to kill: the first checkpoint, or the next one.
+            written = (out / "checkpoint.pt").stat().st_mtime_ns if resume else 0
+            while process.poll() is None and not ((out / "checkpoint.pt").exists() and (out / "checkpoint.pt").stat().st_mtime_ns > written):
+                time.sleep(0.005)
+            time.sleep(chance.uniform(0, 0.3))
+            if process.poll() is None:
+                process.kill()
+                kills += 1
+        _, errors = process.communicate()
+        if process.returncode == 0:
+            break
+        assert process.returncode == -9, errors
+    assert kills >= 1
+    whole, killed = (torch.load(d / "checkpoint.pt", weights_only=True) for d in (tmp_path / "whole", out))
+    for a, b in zip(whole["results"], killed["results"], strict=True):
+        assert {k: v for k, v in a.items() if k != "seconds"} == {k: v for k, v in b.items() if k != "seconds"}
+    for name, tensor in whole["trainer"]["model"].items():
+        other = killed["trainer"]["model"][name]
+        assert torch.equal(getattr(tensor, "codes", tensor), getattr(other, "codes", other)), name
+
+
+def test_interrupting_says_how_to_go_on(tmp_path):
+    command = [sys.executable, "-c", "from lns_sim.cli import main; main()", "train", "--model", "mlp", "--epochs", "500",
+               "--recipe", "fp32", "--out", str(tmp_path)]  # fmt: skip
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while process.poll() is None and not (tmp_path / "checkpoint.pt").exists():
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    shown, errors = process.communicate(timeout=60)
+    assert process.returncode == 130 and "--resume" in shown and "Traceback" not in errors
+    assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["trainer"]["result"]["test"]

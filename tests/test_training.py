@@ -90,7 +90,7 @@ def test_foreign_and_damaged_checkpoints_are_refused(digits, tmp_path):
 
 def test_divergence_is_named(digits):
     trainer = Trainer(digits, None, 0, dataclasses.replace(SMALL, float_lr=1e30))
-    with pytest.raises(Diverged, match="fp32, seed 0: the loss is nan in epoch 1"):
+    with pytest.raises(Diverged, match="fp32, seed 0: NaN or Inf in epoch 1, first in the forward pass of"):
         trainer.run_epoch()
 
 
@@ -154,3 +154,71 @@ def test_a_held_out_part_stands_in_for_the_test_set(digits):
     for share in (0.0, 1.0, -1, float("nan"), 1e-9):
         with pytest.raises(ValueError, match="held_out"):
             digits.held_out(share)
+
+
+class Poison(torch.autograd.Function):
+    """Passes its input on, and makes NaN in the pass it is told."""
+
+    @staticmethod
+    def forward(ctx, x, where):
+        ctx.where = where
+        return x * float("nan") if where == "forward" else x.clone()
+
+    @staticmethod
+    def backward(ctx, dy):
+        return dy * float("inf") if ctx.where == "backward" else dy, None
+
+
+class Poisoned(torch.nn.Module):
+    where = ""
+
+    def forward(self, x):
+        return Poison.apply(x, self.where)
+
+
+@pytest.mark.parametrize("recipe", [None, recipes.lns_madam()], ids=["fp32", "lns-madam"])
+@pytest.mark.parametrize("where, message", [
+    ("forward", "the forward pass of 2"), ("backward", "the input gradient of 2"), ("parameter", "the parameter 1.bias"),
+])  # fmt: skip
+def test_nan_is_traced_to_its_layer_and_pass(digits, tmp_path, recipe, where, message):
+    experiment = Experiment(digits, [recipe], [0], SMALL, tmp_path / "x.pt")
+
+    def on_step(trainer):
+        """A whole epoch, then something breaks."""
+        if trainer.epoch == 1:
+            if where == "parameter":
+                trainer.model[1].bias.data[0] = float("nan")
+            else:
+                trainer.model[2].where = where
+
+    trainer = experiment.trainer = experiment._new_trainer()
+    trainer.model[2] = Poisoned()
+    with pytest.raises(Diverged, match=message):
+        experiment.run(on_step)
+    before = torch.load(tmp_path / "x.pt", weights_only=True)
+    assert len(before["trainer"]["result"]["test"]) == 1  # the epoch before is intact
+
+
+def test_a_full_disk_keeps_the_checkpoint_before(digits, tmp_path, monkeypatch):
+    experiment = Experiment(digits, RECIPES[:1], [0], SMALL, tmp_path / "x.pt")
+    experiment.run()
+    before = (tmp_path / "x.pt").read_bytes()
+
+    def full(state, file):
+        file.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OSError, match="No space left on device; .*x.pt still holds"):
+        experiment.save()
+    assert (tmp_path / "x.pt").read_bytes() == before and list(tmp_path.iterdir()) == [tmp_path / "x.pt"]
+
+
+@pytest.mark.parametrize("contents", [b"", b"garbage", b"half"])
+def test_a_damaged_checkpoint_is_an_error(digits, tmp_path, contents):
+    experiment = Experiment(digits, RECIPES[:1], [0], SMALL, tmp_path / "x.pt")
+    experiment.run()
+    data_ = (tmp_path / "x.pt").read_bytes()
+    (tmp_path / "x.pt").write_bytes(data_[: len(data_) // 2] if contents == b"half" else contents)
+    with pytest.raises(ForeignCheckpoint, match="damaged"):
+        Experiment(digits, RECIPES[:1], [0], SMALL, tmp_path / "x.pt").resume()

@@ -39,6 +39,10 @@ def train(
     float_optimizer: Annotated[Optional[str], typer.Option(help="sgd or adamw, for float32 training and float parameters  "
                                                                 "[default: sgd, for text adamw]")] = None,
     float_lr: Annotated[Optional[float], typer.Option(help="its learning rate  [default: 0.1, for text 0.003]")] = None,
+    p_scale: Annotated[float, typer.Option(help="LNS-Madam: how far weights may grow, in root mean squares of the initial "
+                                                "ones")] = DEFAULTS.p_scale,
+    weight_decay: Annotated[float, typer.Option(help="of float parameters")] = DEFAULTS.weight_decay,
+    warmup: Annotated[float, typer.Option(help="share of steps in which learning rates rise")] = DEFAULTS.warmup,
     augment: Annotated[str, typer.Option(help="none or crop-flip")] = DEFAULTS.augment,
     context: Annotated[int, typer.Option(help="text: tokens that the model sees")] = 128,
     tokens: Annotated[str, typer.Option(help="text: byte, or bpe:N for N byte-pair tokens")] = "byte",
@@ -67,6 +71,7 @@ def train(
         text = data.partition(":")[0] == "text"
         settings = Settings(
             model=model or ("gpt" if text else DEFAULTS.model), epochs=epochs, batch_size=batch_size, lr=lr, augment=augment,
+            p_scale=p_scale, weight_decay=weight_decay, warmup=warmup,
             float_optimizer=float_optimizer or ("adamw" if text else DEFAULTS.float_optimizer),
             float_lr=float_lr or (0.003 if text else DEFAULTS.float_lr), counters=counters,
         )  # fmt: skip

@@ -73,7 +73,7 @@ class Scope(simulate):
         self.count = 0
         if self.recipe is not None and self.recipe.stochastic and self.weight is not None:
             self.rng = attrgetter(self.weight)(module).rng.clone()
-            self.rng[2] = self.index << 12
+            self.rng[2].fill_(self.index << 12)  # by assignment it would wait for the GPU
         depth = torch._C._len_torch_function_stack()
         inside = depth > 0 and isinstance(torch._C._get_function_stack_at(depth - 1), simulate)
         self._outer.append(_pop_mode() if inside else None)

@@ -20,10 +20,22 @@ class ForeignCheckpoint(ValueError):
 
 
 def save_atomically(state: dict, path: Path) -> None:
-    """Writes beside the file and renames, so that the file is always whole."""
+    """Writes beside the file, waits for the disk, and renames, so that the file is always whole.
+
+    Raises:
+        OSError: it cannot be written; the file from before is still there.
+    """
     partial = path.with_name(path.name + ".partial")
-    torch.save(state, partial)
-    os.replace(partial, path)
+    try:
+        with open(partial, "wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        kept = f"; {path} still holds the epochs before" if path.exists() else ""
+        raise OSError(f"cannot write {path}: {error.strerror or error}{kept}") from error
 
 
 class Experiment:

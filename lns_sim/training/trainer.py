@@ -19,6 +19,7 @@ from lns_sim.nn import LNSWeight
 from lns_sim.optim.madam import FLOAT_OPTIMIZERS
 from lns_sim.recipes import ModelRecipe, Recipe
 from lns_sim.training.data import Data
+from lns_sim.training.diagnosis import first_nonfinite
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Settings:
         model: a name of ``lns_sim.models``.
         epochs, batch_size: as usual.
         lr: of LNS-Madam, octaves per unit of normalized gradient.
+        p_scale: of LNS-Madam: how far weights may grow, in root mean squares of the initial ones.
         float_optimizer: "sgd" or "adamw", for float32 training and for the float parameters of LNS models.
         float_lr, weight_decay: of that optimizer; momentum: of SGD.
         warmup: fraction of all steps in which learning rates rise linearly, before they fall along a cosine.
@@ -40,6 +42,7 @@ class Settings:
     epochs: int = 20
     batch_size: int = 64
     lr: float = 1 / 16
+    p_scale: float = 3.0
     float_optimizer: str = "sgd"
     float_lr: float = 0.1
     momentum: float = 0.9
@@ -52,6 +55,7 @@ class Settings:
         check_int("epochs", self.epochs, 1, None)
         check_int("batch_size", self.batch_size, 1, None)
         check_number("lr", self.lr, 0.0, low_open=True)
+        check_number("p_scale", self.p_scale, 0.0, low_open=True)
         check_number("float_lr", self.float_lr, 0.0, low_open=True)
         check_number("momentum", self.momentum, 0.0, 1.0)
         check_number("weight_decay", self.weight_decay, 0.0)
@@ -80,7 +84,7 @@ class Result:
 
 
 class Diverged(RuntimeError):
-    """The loss is no longer finite."""
+    """Training made NaN or Inf."""
 
 
 def draw_crops(n: int, height: int, width: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
@@ -146,8 +150,9 @@ class Trainer:
         options = {"weight_decay": s.weight_decay, **({"momentum": s.momentum} if s.float_optimizer == "sgd" else {})}
         if any(isinstance(p, LNSWeight) for p in self.model.parameters()):
             return lns_sim.optim.LNSMadam(
-                self.model.parameters(), lr=s.lr, float_optimizer=s.float_optimizer, float_lr=s.float_lr, float_kwargs=options
-            )
+                self.model.parameters(), lr=s.lr, p_scale=s.p_scale, float_optimizer=s.float_optimizer, float_lr=s.float_lr,
+                float_kwargs=options,
+            )  # fmt: skip
         return FLOAT_OPTIMIZERS[s.float_optimizer](self.model.parameters(), lr=s.float_lr, **options)
 
     def _lr_factor(self, step: int) -> float:
@@ -166,7 +171,7 @@ class Trainer:
         """One epoch of training and a test; ``on_step()`` is called after each step.
 
         Raises:
-            Diverged: the loss became NaN or infinite; nothing of the epoch is recorded.
+            Diverged: NaN or Inf; the message names layer and pass. Nothing of the epoch is recorded.
         """
         start = time.perf_counter()
         generator = torch.Generator().manual_seed((self.seed << 20) + self.epoch)
@@ -179,16 +184,11 @@ class Trainer:
         losses = []
         counting = lns_sim.count() if self.settings.counters else contextlib.nullcontext({})
         with _float32(), counting as totals:
-            for batch in batches:
-                losses.append(self._step(*batch))
+            for step, batch in enumerate(batches, start=1):
+                losses.append(self._step(batch, check=step % self._check_every == 0 or step == self.steps_per_epoch))
                 if on_step:
                     on_step()
         loss = torch.stack(losses).mean().item()
-        if not math.isfinite(loss):
-            raise Diverged(
-                f"{self.result.recipe}, seed {self.seed}: the loss is {loss} in epoch {self.epoch + 1}; "
-                "lower the learning rate"
-            )
         self.result.loss.append(loss)
         self.result.test.append(self.test())
         for name, counters in totals.items():
@@ -198,16 +198,34 @@ class Trainer:
         if self.device.type == "cuda":
             self.result.peak_bytes = torch.cuda.max_memory_allocated(self.device)
 
-    def _step(self, batch: torch.Tensor, *crops: torch.Tensor) -> torch.Tensor:
-        x, y = self.x_train[batch], self.y_train[batch]
+    @property
+    def _check_every(self) -> int:
+        """Steps between two looks for NaN and Inf: on a GPU each one waits for it."""
+        return 1 if self.device.type == "cpu" else 50
+
+    def _step(self, batch: tuple[torch.Tensor, ...], check: bool) -> torch.Tensor:
+        index, *crops = batch
+        x, y = self.x_train[index], self.y_train[index]
         if crops:
             x = crop_flip(x, *crops)
+
+        def loss() -> torch.Tensor:
+            return F.cross_entropy(self.model(x).flatten(0, -2), y.flatten())
+
         self.optimizer.zero_grad()
-        loss = F.cross_entropy(self.model(x).flatten(0, -2), y.flatten())
-        loss.backward()
+        value = loss()
+        value.backward()
+        if check:
+            gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+            if not torch.stack([t.isfinite().all() for t in (value, *gradients)]).all():
+                what = first_nonfinite(self.model, loss) or "a loss or gradient of the last steps"
+                raise Diverged(
+                    f"{self.result.recipe}, seed {self.seed}: NaN or Inf in epoch {self.epoch + 1}, first in {what}; "
+                    "lower the learning rate"
+                )
         self.optimizer.step()
         self.scheduler.step()
-        return loss.detach()
+        return value.detach()
 
     @torch.no_grad()
     def test(self) -> float:
