@@ -6,7 +6,7 @@ from lns_sim.datapath import Counters, Datapath
 from lns_sim.format import LNSFormat
 from lns_sim.functional import conv2d, matmul, quantize
 from lns_sim.tensor import LNSTensor
-from lns_sim import nn, optim, recipes, reference
+from lns_sim import nn, optim, recipes, reference, weights
 from lns_sim.counting import count
 from lns_sim.nn import LNSWeight, convert, simulate
 from lns_sim.golden import trace_dot
@@ -14,5 +14,5 @@ from lns_sim.summary import summary
 
 __all__ = [
     "Counters", "Datapath", "LNSFormat", "LNSTensor", "LNSWeight", "conv2d", "convert", "count", "matmul", "nn", "ops",
-    "optim", "quantize", "recipes", "reference", "simulate", "summary", "trace_dot", "__version__",
+    "optim", "quantize", "recipes", "reference", "simulate", "summary", "trace_dot", "weights", "__version__",
 ]  # fmt: skip

@@ -35,8 +35,8 @@ class Data:
 
     @property
     def measure(self) -> str:
-        """What a test gives: "test accuracy, %" or, of text, "validation loss" in nats a token."""
-        return "test accuracy, %" if self.tokenizer is None else "validation loss"
+        """What a test gives: "test accuracy %" or, of text, "validation loss" in nats a token."""
+        return "test accuracy %" if self.tokenizer is None else "validation loss"
 
     def held_out(self, share: float) -> Data:
         """The training set alone, its last ``share`` (of a fixed shuffle) in the place of the test set: for tuning.

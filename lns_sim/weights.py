@@ -1,0 +1,94 @@
+"""A model's weights as a safetensors file that other tools can read: codes, scales, and their formats (docs/weights.md)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from lns_sim.checks import check_choice
+from lns_sim.nn import LNSWeight
+from lns_sim.version import __version__
+
+KEY = "lns_sim"  # of the file's metadata
+
+
+def _safetensors():
+    try:
+        import safetensors.torch
+    except ImportError:
+        raise ImportError("weight files need the library safetensors: pip install 'lns-sim[export]'") from None
+    return safetensors
+
+
+def save(model: nn.Module, path: str | Path) -> None:
+    """Writes all parameters and buffers; of an LNSWeight NAME its ``NAME.codes``, ``NAME.scale`` and format.
+
+    Raises:
+        ImportError: safetensors is not installed.
+        OSError: the file cannot be written.
+    """
+    tensors: dict[str, torch.Tensor] = {}
+    formats: dict[str, dict[str, int]] = {}
+    shared: dict[str, str] = {}
+    first: dict[int, str] = {}
+    for name, value in model.state_dict(keep_vars=True).items():
+        if id(value) in first:
+            shared[name] = first[id(value)]
+            continue
+        first[id(value)] = name
+        if isinstance(value, LNSWeight):
+            tensors[f"{name}.codes"], tensors[f"{name}.scale"] = value.codes.contiguous(), value.scale
+            formats[name] = {"bits": value.bits, "gamma": value.gamma}
+        else:
+            tensors[name] = value.detach().contiguous()
+    record = {"version": __version__, "formats": formats, "shared": shared}
+    _safetensors().torch.save_file({k: t.cpu() for k, t in tensors.items()}, path, metadata={KEY: json.dumps(record)})
+
+
+@torch.no_grad()
+def load(model: nn.Module, path: str | Path) -> None:
+    """Reads what :func:`save` wrote into a model of the same shape, converted alike; nothing is changed unless all fits.
+
+    Raises:
+        ImportError: safetensors is not installed.
+        FileNotFoundError: no such file.
+        ValueError: no such weight file, or names, shapes, dtypes or formats that differ; the message names them.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"no such file: {path}")
+    library = _safetensors()
+    try:
+        with library.safe_open(path, "pt") as file:
+            metadata = (file.metadata() or {}).get(KEY)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+    except library.SafetensorError as error:
+        raise ValueError(f"{path} is no safetensors file, or is damaged: {error}") from None
+    if metadata is None:
+        raise ValueError(f"{path} was not written by lns_sim: its metadata has no {KEY!r}")
+    record = json.loads(metadata)
+    state = {n: t for n, t in model.state_dict(keep_vars=True).items() if n not in record["shared"]}
+    copies: list[tuple[torch.Tensor, torch.Tensor]] = []
+    for name, value in state.items():
+        if isinstance(value, LNSWeight) != (name in record["formats"]):
+            raise ValueError(f"{name} is {'codes' if isinstance(value, LNSWeight) else 'float32'} in the model, but not in {path}")
+        if isinstance(value, LNSWeight):
+            own, given = {"bits": value.bits, "gamma": value.gamma}, record["formats"][name]
+            if own != given:
+                raise ValueError(f"{name} has format {own} in the model, but {given} in {path}")
+            copies += [(value.codes, f"{name}.codes"), (value.scale, f"{name}.scale")]
+        else:
+            copies.append((value, name))
+    for to, name in copies:
+        check_choice("a tensor of the model", name, tensors)
+        source = tensors[name]
+        if (to.shape, to.dtype) != (source.shape, source.dtype):
+            raise ValueError(f"{name} is {to.dtype} {tuple(to.shape)} in the model, but {source.dtype} {tuple(source.shape)} in {path}")
+    surplus = set(tensors) - {name for _, name in copies}
+    if surplus:
+        raise ValueError(f"{path} holds {sorted(surplus)[0]}, which the model has not")
+    for to, name in copies:
+        to.copy_(tensors[name])
