@@ -103,8 +103,9 @@ def test_errors():
     with lns_sim.simulate(R):
         with pytest.raises(ValueError, match="float32 and torch.float64"):
             a @ a.double()
-        with pytest.raises(NotImplementedError, match="matmul or einsum"):
-            torch.dot(a[0], a[0])
+        for refused in (lambda: torch.dot(a[0], a[0]), lambda: a.clone().addmm_(a, a), lambda: torch.linalg.multi_dot([a, a, a])):
+            with pytest.raises(NotImplementedError, match="matmul or einsum"):
+                refused()
         with pytest.raises(ValueError, match="last but one"):
             a @ torch.randn(3, 4)
         with pytest.raises(ValueError, match="names 1 operands, got 2"):
@@ -113,6 +114,16 @@ def test_errors():
         pass
     with pytest.raises(ValueError, match="rng"), lns_sim.simulate(recipes.lns_madam(stochastic_gradients=True)):
         a @ a
+
+
+def test_a_simulation_compiles():
+    def f(a, b):
+        with lns_sim.simulate(R):
+            return torch.relu(a @ b) @ b
+
+    a, b = torch.randn(5, 6), torch.randn(6, 6)
+    torch._dynamo.reset()
+    assert torch.equal(torch.compile(f, fullgraph=True, backend="aot_eager")(a, b), f(a, b))
 
 
 def test_no_simulation_no_change():

@@ -105,7 +105,7 @@ def convert(model: nn.Module, recipe: Recipe | ModelRecipe | str | None, skip=No
 def _check(modules: dict[str, nn.Module], chosen: dict[str, Recipe | None]) -> None:
     users: dict[int, tuple[str, Recipe | None]] = {}
     for name, module in modules.items():
-        if isinstance(module, nn.RNNBase) and chosen[name] is not None:
+        if isinstance(module, (nn.RNNBase, nn.RNNCellBase)) and chosen[name] is not None:
             raise ValueError(f"{name} is recurrent and runs in one fused kernel of torch; skip it to leave it in float32")
         for p, weight in weights_of(module).items():
             if isinstance(weight, LNSWeight):

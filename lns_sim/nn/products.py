@@ -118,7 +118,10 @@ def product(a: Tensor, b: Tensor, recipe: Recipe, rng: Tensor | None) -> Tensor:
     return torch.ops.lns_sim.product(a, b, rng, recipe.encode())[0].reshape(out)
 
 
-@handles(torch.matmul, Tensor.matmul, Tensor.__matmul__, torch.mm, Tensor.mm, torch.bmm, Tensor.bmm, torch.mv, Tensor.mv)
+@handles(
+    torch.matmul, torch.linalg.matmul, Tensor.matmul, Tensor.__matmul__, torch.mm, Tensor.mm, torch.bmm, Tensor.bmm, torch.mv,
+    Tensor.mv,
+)  # fmt: skip
 def _matmul(simulation, a, b, *, out=None):
     if out is not None:
         raise ValueError("a simulated product takes no out")
@@ -180,7 +183,11 @@ def _tensordot(simulation, a, b, dims=2, out=None):
     return _einsum(simulation, contraction.tensordot_equation(a.dim(), b.dim(), dims), a, b)
 
 
-@handles(F.bilinear, torch.chain_matmul, torch.linalg.multi_dot, torch.addbmm, Tensor.addbmm, torch.inner, torch.dot, torch.vdot)
+@handles(
+    F.bilinear, torch.chain_matmul, torch.linalg.multi_dot, torch.addbmm, Tensor.addbmm, torch.inner, Tensor.inner, torch.dot,
+    Tensor.dot, torch.vdot, Tensor.vdot, torch.linalg.vecdot, Tensor.addmm_, Tensor.baddbmm_, Tensor.addbmm_, Tensor.addmv_,
+    torch._int_mm, torch._scaled_mm, *filter(None, [getattr(torch, "_grouped_mm", None), getattr(F, "grouped_mm", None)]),
+)  # fmt: skip
 def _refused(simulation, *args, **kwargs):
     if not _simulated(simulation, args):
         return NotImplemented

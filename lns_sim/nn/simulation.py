@@ -25,7 +25,8 @@ class simulate(TorchFunctionMode):
     recipe. Sums of products only: elementwise and outer products stay in float32.
 
     Args:
-        recipe: a Recipe or a preset's name; None leaves products of computed tensors in float32.
+        recipe: a Recipe or a preset's name (compiled code takes a Recipe made outside); None leaves products of computed
+            tensors in float32.
         rng: int64 [seed, step, tensor id], for recipes with stochastic quantizers; products count ids from it on.
 
     Raises:
