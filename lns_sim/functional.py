@@ -192,11 +192,14 @@ def transposed_geometry(x_shape, w_shape, stride, padding, output_padding, dilat
         TypeError, ValueError: anything that does not fit.
     """
     n = len(w_shape) - 2
-    for name, values, low in (("stride", stride, 1), ("padding", padding, 0), ("output_padding", output_padding, 0), ("dilation", dilation, 1)):  # fmt: skip
-        _several(name, values, n, low)
+    lists = {"stride": stride, "padding": padding, "output_padding": output_padding, "dilation": dilation}
+    for name, values in lists.items():
+        _several(name, values, n, 1 if name in ("stride", "dilation") else 0)
     check_int("groups", groups, 1, None)
     if len(x_shape) != n + 2 or x_shape[1] != w_shape[0] or w_shape[0] % groups:
-        raise ValueError(f"groups = {groups} and a weight of shape {tuple(w_shape)} do not fit an input of shape {tuple(x_shape)}")
+        raise ValueError(
+            f"groups = {groups} and a weight of shape {tuple(w_shape)} do not fit an input of shape {tuple(x_shape)}"
+        )
     for size, kernel, s, p, e, d in zip(x_shape[2:], w_shape[2:], stride, padding, output_padding, dilation):
         if e >= max(s, d):
             raise ValueError(f"output_padding must be smaller than stride or dilation, got {e}")

@@ -68,19 +68,26 @@ class Summary:
 
     def __str__(self) -> str:
         header = ("layer", "product", "pass", "operands", "datapath", "MACs", "bytes")
-        rows = [header] + [
-            (p.layer or "(model)", p.kind, p.name.replace("_", " "), " x ".join(f"{f.bits}-bit gamma {f.gamma}" for f in p.operands),
-             _datapath(p), f"{p.macs:,}", f"{p.bytes:,}") for p in self.passes
-        ]  # fmt: skip
+        rows = [header] + [_cells(p) for p in self.passes]
         widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
-        lines = ["  ".join(c.rjust(w) if i > 4 else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths))).rstrip() for row in rows]
+        numbers = len(header) - 2  # the last two columns
+        lines = []
+        for row in rows:
+            cells = [c.ljust(w) if i < numbers else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths))]
+            lines.append("  ".join(cells).rstrip())
         lines.insert(1, "  ".join("-" * w for w in widths))
         lines += ["", "MACs: " + (", ".join(f"{k.replace('_', ' ')} {v:,}" for k, v in self.macs.items()) or "none"),
                   f"parameters: {self.weight_bytes:,} bytes"]  # fmt: skip
-        products = ", ".join(f"{name} in {layer or '(model)'}" + (f" x {n}" if n > 1 else "") for layer, name, n in self.float_products)
+        left = [f"{name} in {layer or '(model)'}" + (f" x {n}" if n > 1 else "") for layer, name, n in self.float_products]
+        products = ", ".join(left)
         lines.append(f"products left in float32: {products or 'none'}")
         others = ", ".join(f"{name} x {n}" for name, n in sorted(self.float_operators.items()))
         return "\n".join([*lines, f"other work in float32: {others or 'none'}"])
+
+
+def _cells(p: Pass) -> tuple[str, ...]:
+    operands = " x ".join(f"{f.bits}-bit gamma {f.gamma}" for f in p.operands)
+    return p.layer or "(model)", p.kind, p.name.replace("_", " "), operands, _datapath(p), f"{p.macs:,}", f"{p.bytes:,}"
 
 
 def _datapath(p: Pass) -> str:

@@ -74,7 +74,8 @@ def load(model: nn.Module, path: str | Path) -> None:
     copies: list[tuple[torch.Tensor, torch.Tensor]] = []
     for name, value in state.items():
         if isinstance(value, LNSWeight) != (name in record["formats"]):
-            raise ValueError(f"{name} is {'codes' if isinstance(value, LNSWeight) else 'float32'} in the model, but not in {path}")
+            kind = "codes" if isinstance(value, LNSWeight) else "float32"
+            raise ValueError(f"{name} is {kind} in the model, but not in {path}")
         if isinstance(value, LNSWeight):
             own, given = {"bits": value.bits, "gamma": value.gamma}, record["formats"][name]
             if own != given:
@@ -86,7 +87,8 @@ def load(model: nn.Module, path: str | Path) -> None:
         check_choice("a tensor of the model", name, tensors)
         source = tensors[name]
         if (to.shape, to.dtype) != (source.shape, source.dtype):
-            raise ValueError(f"{name} is {to.dtype} {tuple(to.shape)} in the model, but {source.dtype} {tuple(source.shape)} in {path}")
+            own, given = (f"{t.dtype} {tuple(t.shape)}" for t in (to, source))
+            raise ValueError(f"{name} is {own} in the model, but {given} in {path}")
     surplus = set(tensors) - {name for _, name in copies}
     if surplus:
         raise ValueError(f"{path} holds {sorted(surplus)[0]}, which the model has not")

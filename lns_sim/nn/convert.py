@@ -134,6 +134,10 @@ def _convert_weights(model: nn.Module, modules, chosen) -> None:
                     module._parameters[name] = new
 
 
+def _is_scope(hook) -> bool:
+    return isinstance(getattr(hook, "__self__", None), Scope)
+
+
 def _attach_scopes(modules, chosen) -> None:
     """A scope where the recipe changes, and around every module whose own forward may multiply: it may be run alone, as
     when activations are recomputed."""
@@ -142,8 +146,7 @@ def _attach_scopes(modules, chosen) -> None:
         if id(module) in seen:
             continue
         seen.add(id(module))
-        earlier = [hook.__self__ for hook in module._forward_pre_hooks.values() if isinstance(getattr(hook, "__self__", None), Scope)]
-        if earlier:
+        if any(_is_scope(hook) for hook in module._forward_pre_hooks.values()):  # converted before
             continue
         parent = chosen[name.rpartition(".")[0]] if name else None
         own = type(module).__module__.partition(".")[0] != "torch" or isinstance(module, nn.MultiheadAttention)
@@ -169,7 +172,7 @@ def to_float(model: nn.Module) -> nn.Module:
                     values[id(p)] = nn.Parameter(p.dequantize(), requires_grad=p.requires_grad)
                 module._parameters[name] = values[id(p)]
         for hooks in (module._forward_pre_hooks, module._forward_hooks):
-            for key in [k for k, hook in hooks.items() if isinstance(getattr(hook, "__self__", None), Scope)]:
+            for key in [k for k, hook in hooks.items() if _is_scope(hook)]:
                 del hooks[key]
                 module._forward_hooks_always_called.pop(key, None)
     return model

@@ -62,8 +62,8 @@ def forward(pass_name: str, r: Recipe, x: Operand, w: Operand, g: Geometry) -> T
     macs = x.codes.shape[0] * math.prod(out) * w.codes.numel()
     if len(out) == 2:
         return _run(_ops.conv2d, pass_name, r, macs, x, w, *g.plane)
-    y = _run(_ops.conv2d, pass_name, r, macs, _depth_windows(x, _seen(w.codes.shape[2], out[0], g), g), _weight_plane(w), *g.plane)
-    return _with_depth(y, out[0])
+    windows = _depth_windows(x, _seen(w.codes.shape[2], out[0], g), g)
+    return _with_depth(_run(_ops.conv2d, pass_name, r, macs, windows, _weight_plane(w), *g.plane), out[0])
 
 
 def input_gradient(pass_name: str, r: Recipe, dy: Operand, w: Operand, size: list[int], g: Geometry) -> Tensor:
@@ -83,7 +83,8 @@ def input_gradient(pass_name: str, r: Recipe, dy: Operand, w: Operand, size: lis
     # Out channels of a plane: (group, tap, channel).
     weights = w.codes.reshape(g.groups, o // g.groups, in_group, kd, *kernel).permute(0, 3, 1, 2, 4, 5)
     weights = w.with_codes(weights.reshape(o * kd, in_group, *kernel))
-    dx = _run(_ops.conv2d_input_gradient, pass_name, r, macs, _depth_windows(dy, seen, g), weights, [n * depth, c, *plane], *g.plane)
+    operands, planes = (_depth_windows(dy, seen, g), weights), [n * depth, c, *plane]
+    dx = _run(_ops.conv2d_input_gradient, pass_name, r, macs, *operands, planes, *g.plane)
     return _with_depth(dx, depth)
 
 

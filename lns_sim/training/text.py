@@ -50,7 +50,8 @@ class BytePairs:
         except ImportError:
             raise ValueError("byte-pair tokens need the library tokenizers: pip install 'lns-sim[text]'") from None
         self._model = ByteLevelBPETokenizer()
-        self._model.train_from_iterator(text.decode("utf-8", errors="replace").splitlines(True), vocab_size=size, show_progress=False)
+        lines = text.decode("utf-8", errors="replace").splitlines(True)
+        self._model.train_from_iterator(lines, vocab_size=size, show_progress=False)
         self.size = self._model.get_vocab_size()
 
     def encode(self, text: bytes) -> list[int]:
