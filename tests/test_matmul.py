@@ -212,6 +212,20 @@ def test_the_edge_of_the_32_bit_state(isa, rng):
                 assert (everywhere(lns_sim.matmul, a, b, datapath, return_accumulator=True) == expected).all()
 
 
+@pytest.mark.parametrize("rounding", ["truncate", "nearest"])
+@pytest.mark.parametrize("fmt", [LNSFormat(8, 1), LNSFormat(4, 2)], ids=str)
+def test_a_state_that_fills_32_bits_exactly(isa, fmt, rounding):
+    """The accumulator at either end of its range, and a vector of the largest products on top."""
+    datapath = Datapath(fmt, rounding=rounding)
+    largest, sign = fmt.e_max, fmt.e_max + 1
+    for signs in ((sign, 0), (0, sign)):
+        codes = [largest | signs[0]] * 1300 + [largest | signs[1]] * 64 + [largest | signs[0]] * 96
+        a = LNSTensor(torch.tensor(codes, dtype=torch.uint8).expand(48, -1), ONE, fmt)
+        b = LNSTensor(torch.full((len(codes), 2), largest, dtype=torch.uint8), ONE, fmt)
+        expected = reference.dot(codes, [largest] * len(codes), datapath)
+        assert (everywhere(lns_sim.matmul, a, b, datapath, return_accumulator=True) == expected).all()
+
+
 def test_k_of_a_million(rng):
     a, b = random_codes((1, 1_000_000), FMT, rng), random_codes((1_000_000, 1), FMT, rng)
     expected = reference.dot(a.codes[0].tolist(), b.codes[:, 0].tolist(), Datapath())
