@@ -10,6 +10,7 @@ import time
 
 import pytest
 import torch
+import typer
 
 
 def lns_sim(*args, cwd=None):
@@ -53,6 +54,8 @@ def test_errors_are_one_sentence_and_status_1(tmp_path):
         (["train", "--lr", "nan"], "lr must be a finite number"),
         (["train", "--model", "vgg"], "model must be one of"),
         (["train", "--resume", "--out", str(tmp_path / "none")], "checkpoint.pt"),
+        (["train", "--out", "/dev/null/run"], "/dev/null"),
+        (["train", "--model", "mlp", "--out", "/proc"], "/proc"),
     ]:
         run = lns_sim(*args, cwd=tmp_path)
         assert run.returncode == 1, run.stderr
@@ -127,3 +130,23 @@ def test_interrupting_says_how_to_go_on(tmp_path):
     shown, errors = process.communicate(timeout=60)
     assert process.returncode == 130 and "--resume" in shown and "Traceback" not in errors
     assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["trainer"]["result"]["test"]
+
+
+@pytest.mark.parametrize("error", [
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nMore."), MemoryError(),
+    RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."),
+])  # fmt: skip
+def test_out_of_memory_is_one_sentence(error, capsys):
+    from lns_sim.cli.errors import user_errors
+
+    with pytest.raises(typer.Exit) as status, user_errors():
+        raise error
+    shown = capsys.readouterr().err
+    assert status.value.exit_code == 1 and shown.startswith("lns-sim: out of memory; use a smaller batch") and shown.count("\n") == 1
+
+
+def test_a_bug_stays_a_traceback():
+    from lns_sim.cli.errors import user_errors
+
+    with pytest.raises(RuntimeError, match="a bug"), user_errors():
+        raise RuntimeError("a bug")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 
+import torch
 import typer
 
 from lns_sim.training.trainer import Diverged
@@ -11,11 +12,22 @@ from lns_sim.training.trainer import Diverged
 MENDABLE = (ValueError, TypeError, OSError, ImportError, Diverged)
 
 
+def _out_of_memory(error: Exception) -> bool:
+    """Torch's CPU allocator has no exception class of its own."""
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
+
+
 @contextmanager
 def user_errors():
-    """Prints a mendable error to stderr and exits with status 1."""
+    """Prints a mendable error to stderr and exits with status 1; others pass."""
     try:
         yield
-    except MENDABLE as error:
-        typer.echo(f"lns-sim: {error}", err=True)
+    except Exception as error:
+        if _out_of_memory(error):
+            text = f"out of memory; use a smaller batch or model ({str(error).splitlines()[0] if str(error) else 'MemoryError'})"
+        elif isinstance(error, MENDABLE):
+            text = str(error)
+        else:
+            raise
+        typer.echo(f"lns-sim: {text}", err=True)
         raise typer.Exit(1) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -86,6 +87,8 @@ def train(
         if held_out is not None:
             dataset = dataset.held_out(held_out)
         out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):  # refused now rather than after an epoch
+            pass
         experiment = Experiment(
             dataset, chosen, list(range(seed, seed + seeds)), settings, out / "checkpoint.pt", device
         )
