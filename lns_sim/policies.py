@@ -11,7 +11,9 @@ UNDERFLOWS = ("clamp", "flush", "stochastic")
 
 
 def random_state(seed: int | None, step: int = 0, tensor_id: int = 0, device=None) -> torch.Tensor:
-    """The operators' random state [seed, step, tensor id] (spec section 6); no seed: one from torch's generator.
+    """The operators' random state [seed, step, tensor id, first element] (spec section 6); no seed: one from torch's generator.
+
+    The first element is 0; of a shard of a tensor it is the index in the whole tensor.
 
     Raises:
         ValueError: seed is not in [0, 2^64), or step or tensor_id not in [0, 2^32).
@@ -22,4 +24,4 @@ def random_state(seed: int | None, step: int = 0, tensor_id: int = 0, device=Non
     check_int("step", step, 0, (1 << 32) - 1)
     check_int("tensor_id", tensor_id, 0, (1 << 32) - 1)
     signed = seed - (1 << 64) if seed >> 63 else seed
-    return torch.tensor([signed, step, tensor_id], dtype=torch.int64, device=device)
+    return torch.tensor([signed, step, tensor_id, 0], dtype=torch.int64, device=device)

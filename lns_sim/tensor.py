@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.distributed._functional_collectives  # which registers what a gather calls
 
 from lns_sim.checks import check_choice, check_int
 from lns_sim.format import LNSFormat
@@ -164,6 +165,11 @@ def _to(func, args, kwargs):
     return x.map_inner(lambda t: func(t, *args[1:], **rest), lambda codes: func(codes, *args[1:], **moved))
 
 
+@implements(aten.is_pinned.default)
+def _is_pinned(func, args, kwargs):
+    return args[0].codes.is_pinned()
+
+
 # Operators that rearrange dimensions act on a full-rank scale as on the codes.
 @implements(aten.t.default, aten.transpose.int, aten.permute.default, aten.unsqueeze.default)
 def _rearrange(func, args, kwargs):
@@ -226,12 +232,57 @@ def _copy(func, args, kwargs):
 
 # What makes a parameter's gradients and optimizer states: plain float32 tensors of its shape.
 @implements(
-    aten.zeros_like.default, aten.empty_like.default, aten.ones_like.default, aten.new_zeros.default,
-    aten.new_empty.default, aten.new_empty_strided.default,
+    aten.zeros_like.default, aten.empty_like.default, aten.ones_like.default, aten.new_empty.default,
+    aten.new_empty_strided.default,
 )  # fmt: skip
 def _like(func, args, kwargs):
     x = args[0]
     return func(torch.empty(x.shape, dtype=torch.float32, device=x.device), *args[1:], **kwargs)
+
+
+# Sharded training (FSDP2) cuts a parameter along a dimension, pads the shards, and sees what it gathered by strides.
+@implements(aten.split.Tensor)
+def _split(func, args, kwargs):
+    x, _, dim = args[0], args[1], args[2] if len(args) > 2 else kwargs.get("dim", 0)
+    codes = func(x.codes, *args[1:], **kwargs)
+    varies = x.scale.dim() > 0 and x.scale.shape[dim] > 1
+    return [x.with_inner(c, s) for c, s in zip(codes, func(x.scale, *args[1:], **kwargs) if varies else [x.scale] * len(codes))]
+
+
+@implements(aten.new_zeros.default)
+def _zero_codes(func, args, kwargs):
+    x, size = args[0], list(args[1])
+    if x.scale.dim():
+        raise TypeError("zeros of a tensor with a scale per slice have no scale; dequantize() it")
+    return x.with_inner(x.codes.new_zeros(size, device=kwargs.get("device")), x.scale)
+
+
+@implements(aten.as_strided.default, aten.constant_pad_nd.default)
+def _as_strided(func, args, kwargs):
+    x = args[0]
+    if x.scale.dim():
+        raise TypeError("a tensor with a scale per slice cannot be padded or seen by strides; dequantize() it")
+    if func is aten.constant_pad_nd.default and len(args) > 2 and args[2]:
+        raise ValueError(f"codes can be padded with zeros only, got {args[2]}")
+    return x.with_inner(func(x.codes, *args[1:], **kwargs), x.scale)
+
+
+# Gathering a sharded parameter: the scale is every rank's.
+collectives = torch.ops._c10d_functional
+
+
+@implements(collectives.all_gather_into_tensor.default)
+def _gather(func, args, kwargs):
+    x = args[0]
+    moved = x.codes if x.codes.dtype == torch.uint8 else x.codes.view(torch.bfloat16)  # which every backend moves
+    gathered = collectives.wait_tensor(func(moved, *args[1:], **kwargs))
+    return x.with_inner(gathered.view(x.codes.dtype), x.scale)
+
+
+@implements(collectives.wait_tensor.default, *[getattr(collectives, name).default for name in ("_wrap_tensor_autograd",)
+                                               if hasattr(collectives, name)])  # fmt: skip
+def _gathered(func, args, kwargs):
+    return args[0]
 
 
 # Data-parallel training flattens parameters into float32 buckets to broadcast them: exact, as every code's value

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from lns_sim.checks import check_choice
+from lns_sim.distributed import local, whole
 from lns_sim.nn import LNSWeight
 from lns_sim.version import __version__
 
@@ -26,6 +27,8 @@ def _safetensors():
 def save(model: nn.Module, path: str | Path) -> None:
     """Writes all parameters and buffers; of an LNSWeight NAME its ``NAME.codes``, ``NAME.scale`` and format.
 
+    Of a sharded model every rank must call it: they gather the parameters, one after another, and rank 0 writes them.
+
     Raises:
         ImportError: safetensors is not installed.
         OSError: the file cannot be written.
@@ -39,13 +42,15 @@ def save(model: nn.Module, path: str | Path) -> None:
             shared[name] = first[id(value)]
             continue
         first[id(value)] = name
+        value = whole(value)
         if isinstance(value, LNSWeight):
             tensors[f"{name}.codes"], tensors[f"{name}.scale"] = value.codes.contiguous(), value.scale
             formats[name] = {"bits": value.bits, "gamma": value.gamma}
         else:
             tensors[name] = value.detach().contiguous()
     record = {"version": __version__, "formats": formats, "shared": shared}
-    _safetensors().torch.save_file({k: t.cpu() for k, t in tensors.items()}, path, metadata={KEY: json.dumps(record)})
+    if writes:
+        _safetensors().torch.save_file(tensors, path, metadata={KEY: json.dumps(record)})
 
 
 @torch.no_grad()

@@ -8,14 +8,16 @@
 
 namespace lns {
 
-// Where a random stream stands. `tensor` tells apart the tensors that draw in the same step.
+// Where a random stream stands. `tensor` tells apart the tensors that draw in the same step; `first` is the index, in the
+// whole tensor, of a shard's first element.
 struct RandomState {
   uint64_t seed;
   uint32_t step;
   uint32_t tensor;
+  uint64_t first = 0;
 };
 
-// The first output word of Philox4x32-10 for one element, given in two halves.
+// The first output word of Philox4x32-10 for one element of the whole tensor, given in two halves.
 LNS_HD inline uint32_t philox_word(const RandomState& s, uint32_t low, uint32_t high) {
   uint32_t c0 = low, c1 = high;
   uint32_t c2 = s.step, c3 = s.tensor;
@@ -32,8 +34,9 @@ LNS_HD inline uint32_t philox_word(const RandomState& s, uint32_t low, uint32_t 
   return c0;
 }
 
-// 24 uniform bits: u = u24 * 2^-24 is a float32 in [0, 1).
+// 24 uniform bits for an element of the shard: u = u24 * 2^-24 is a float32 in [0, 1).
 LNS_HD inline uint32_t philox_u24(const RandomState& s, uint64_t element) {
+  element += s.first;
   return philox_word(s, static_cast<uint32_t>(element), static_cast<uint32_t>(element >> 32)) >> 8;
 }
 

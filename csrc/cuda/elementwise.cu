@@ -82,7 +82,8 @@ void run(const Slices& s, const Body& body, const Launch& at) {
 
 __device__ inline RandomState random_state(const int64_t* rng) {
   if (!rng) return {0, 0, 0};
-  return {static_cast<uint64_t>(rng[0]), static_cast<uint32_t>(rng[1]), static_cast<uint32_t>(rng[2])};
+  return {static_cast<uint64_t>(rng[0]), static_cast<uint32_t>(rng[1]), static_cast<uint32_t>(rng[2]),
+          static_cast<uint64_t>(rng[3])};
 }
 
 // ---- The largest value of every slice, by unsigned comparison.

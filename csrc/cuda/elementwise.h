@@ -16,7 +16,7 @@ std::vector<int32_t> pack(const QuantizerTables& tables);
 // A quantizer on the device's copy.
 Quantizer view(const int32_t* packed, const QuantizerTables& tables, const Format& f, Rounding r, Underflow u);
 
-// As in cpu/elementwise.h; `rng` points to the operators' [seed, step, tensor id] on the device, or is null.
+// As in cpu/elementwise.h; `rng` points to the operators' [seed, step, tensor id, first element] on the device, or is null.
 void quantize(const Quantizer& q, const int64_t* rng, const float* x, const Slices& s, void* codes, float* scale,
               const Launch& at);
 void dequantize(const CodeView& codes, const Quantizer& q, const float* scale, const Slices& s, float* x, const Launch& at);

@@ -84,8 +84,8 @@ inline void check_device(const Tensor& t, const Tensor& like, const char* name) 
 
 inline void check_rng(const std::optional<Tensor>& rng, const Tensor& like) {
   if (!rng) return;
-  require(rng->scalar_type() == ScalarType::Long && rng->numel() == 3 && rng->is_contiguous(),
-                  "rng must be a contiguous int64 tensor [seed, step, tensor id]");
+  require(rng->scalar_type() == ScalarType::Long && rng->numel() == 4 && rng->is_contiguous(),
+                  "rng must be a contiguous int64 tensor [seed, step, tensor id, first element]");
   check_device(*rng, like, "rng");
 }
 

@@ -2,7 +2,7 @@
 //
 // Codes come with float32 scales: a 0-d scale for the whole tensor, or one of the tensor's rank with a single dimension
 // larger than 1. `datapath` is [bits, gamma, vector_size, lut_entries, lut_bits, acc_bits, acc_lsb, rounding, overflow],
-// `rng` an int64 tensor [seed, step, tensor id], `counters` an int64 tensor [saturations, vectors, zero lanes,
+// `rng` an int64 tensor [seed, step, tensor id, first element], `counters` an int64 tensor [saturations, vectors, zero lanes,
 // vanished] that is empty unless `count` asks for it.
 #include <torch/csrc/stable/library.h>
 

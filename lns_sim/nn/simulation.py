@@ -12,6 +12,7 @@ from lns_sim import recipes
 from lns_sim.nn import products
 from lns_sim.ops.operands import STREAMS
 from lns_sim.recipes import Recipe
+from lns_sim.distributed import local
 
 # Random streams of products without a weight: beyond every weight's.
 FIRST_PRODUCT = 1 << 24
@@ -27,7 +28,8 @@ class simulate(TorchFunctionMode):
     Args:
         recipe: a Recipe or a preset's name (compiled code takes a Recipe made outside); None leaves products of computed
             tensors in float32.
-        rng: int64 [seed, step, tensor id], for recipes with stochastic quantizers; products count ids from it on.
+        rng: int64 [seed, step, tensor id, first element], for recipes with stochastic quantizers
+            (:func:`lns_sim.policies.random_state`); products count ids from it on.
 
     Raises:
         ValueError: an unknown preset, or a stochastic recipe without rng.
@@ -73,7 +75,7 @@ class Scope(simulate):
         """Before the module's forward: takes the place of the scope around it."""
         self.count = 0
         if self.recipe is not None and self.recipe.stochastic and self.weight is not None:
-            self.rng = attrgetter(self.weight)(module).rng.clone()
+            self.rng = local(attrgetter(self.weight)(module)).rng.clone()
             self.rng[2].fill_(self.index << 12)  # by assignment it would wait for the GPU
         depth = torch._C._len_torch_function_stack()
         inside = depth > 0 and isinstance(torch._C._get_function_stack_at(depth - 1), simulate)

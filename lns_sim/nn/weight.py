@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 
 from lns_sim.functional import quantize
 from lns_sim.nn import products
@@ -22,8 +23,8 @@ class LNSWeight(LNSTensor):
     Args:
         codes, scale: as for LNSTensor, in the format ``recipe.update``; the scale is 0-d.
         recipe: the layer's arithmetic.
-        rng: int64 [seed, step, tensor id] where a quantizer of the recipe is stochastic, else None. The optimizer
-            advances the step.
+        rng: int64 [seed, step, tensor id, first element] where a quantizer of the recipe is stochastic, else None. The
+            optimizer advances the step.
     """
 
     @staticmethod
@@ -71,6 +72,20 @@ class LNSWeight(LNSTensor):
 
     def _stable_hash_for_caching(self) -> str:
         return f"{self.recipe.encode()} {self.rng is not None}"
+
+    # ---- Sharded training (FSDP2): a rank holds some rows of codes; scale, recipe and random state are the same everywhere.
+
+    def fsdp_pre_all_gather(self, mesh, outer_size, outer_stride, module, mp_policy):
+        """What FSDP2 gathers: this shard's codes, padded to the first one's rows, as a type that every backend moves."""
+        rows = -(-outer_size[0] // mesh.size())
+        codes = F.pad(self.codes, (*[0, 0] * (self.dim() - 1), 0, rows - self.codes.shape[0]))
+        return (codes if codes.dtype == torch.uint8 else codes.view(torch.bfloat16),), None
+
+    def fsdp_post_all_gather(self, gathered, metadata, param_dtype, *, out=None):
+        """The whole weight of gathered codes; they come back in the same memory each time, so ``out`` has them already."""
+        if out is not None:
+            return None
+        return LNSWeight(gathered[0].view(self.format.dtype), self.scale, self.recipe, self.rng), ()
 
     @classmethod
     def __torch_function__(cls, func, types, args=(), kwargs=None):

@@ -17,7 +17,7 @@ from torch import Tensor
 from lns_sim import counting
 from lns_sim.ops.fake import conv_out_size
 from lns_sim.ops.linear import save_operands, saved_operands
-from lns_sim.ops.operands import Operand, fake_operand, quantize, round_gradient, weight_operand
+from lns_sim.ops.operands import Operand, fake_operand, quantize_batch, round_gradient, weight_operand
 from lns_sim.recipes import Recipe
 
 _ops = torch.ops.lns_sim
@@ -171,7 +171,7 @@ def convolution(
 def convolution_forward(x, weight, rng, stride, padding, dilation, transposed, output_padding, groups, recipe):
     """The operator, on an LNSWeight too."""
     r, g = Recipe.decode(recipe), Geometry(stride, padding, dilation, groups)
-    xq, w = quantize(x, r.activation, rng, "activation"), weight_operand(weight, r)
+    xq, w = quantize_batch(x, r.activation, rng, "activation"), weight_operand(weight, r)
     if transposed:
         size = _output_shape(x, weight, stride, padding, dilation, True, output_padding, groups)
         y = input_gradient("forward", r, xq, w, size, g)
@@ -195,7 +195,7 @@ def _save(ctx, inputs, output):
 def _backward(ctx, dy, *_):
     x, w, rng, r = saved_operands(ctx)
     g, kernel = ctx.geometry, w.codes.shape[2:]
-    error = quantize(dy, r.error, rng, "error")
+    error = quantize_batch(dy, r.error, rng, "error")
     dx = dw = None
     if ctx.needs_input_grad[0]:
         if ctx.transposed:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lns_sim.ops.operands import Operand, fake_operand, matmul, quantize, round_gradient, weight_operand
+from lns_sim.ops.operands import Operand, fake_operand, matmul, quantize_batch, round_gradient, weight_operand
 from lns_sim.recipes import Recipe
 
 Saved = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
@@ -23,7 +23,7 @@ def linear(x: Tensor, weight: Tensor, rng: Tensor | None, recipe: str) -> tuple[
 def linear_forward(x: Tensor, weight: Tensor, rng: Tensor | None, recipe: str) -> Saved:
     """The operator, on an LNSWeight too."""
     r = Recipe.decode(recipe)
-    xq, w = quantize(x, r.activation, rng, "activation"), weight_operand(weight, r)
+    xq, w = quantize_batch(x, r.activation, rng, "activation"), weight_operand(weight, r)
     rows = xq.with_codes(xq.codes.reshape(-1, x.shape[-1]))
     y = matmul("forward", r, rows, w.mT)
     return y.reshape(*x.shape[:-1], weight.shape[0]), xq.codes, xq.scale, w.codes, w.scale
@@ -51,7 +51,7 @@ def saved_operands(ctx) -> tuple[Operand, Operand, Tensor | None, Recipe]:
 
 def _linear_backward(ctx, dy, *_):
     x, w, rng, r = saved_operands(ctx)
-    error = quantize(dy.reshape(-1, w.codes.shape[0]), r.error, rng, "error")
+    error = quantize_batch(dy.reshape(-1, w.codes.shape[0]), r.error, rng, "error")
     dx = dw = None
     if ctx.needs_input_grad[0]:
         dx = matmul("input_gradient", r, error, w).reshape(x.codes.shape)
@@ -71,7 +71,7 @@ def product(a: Tensor, b: Tensor, rng: Tensor | None, recipe: str) -> tuple[Tens
     A gradient of b is no weight gradient: it is an error on its way to an earlier layer, and not rounded by Q_G.
     """
     r = Recipe.decode(recipe)
-    aq, bq = quantize(a, r.activation, rng, "activation"), weight_operand(b, r)
+    aq, bq = quantize_batch(a, r.activation, rng, "activation"), weight_operand(b, r)
     return matmul("forward", r, aq, bq), aq.codes, aq.scale, bq.codes, bq.scale
 
 
@@ -83,7 +83,7 @@ def _(a, b, rng, recipe):
 
 def _product_backward(ctx, dy, *_):
     a, b, rng, r = saved_operands(ctx)
-    error = quantize(dy, r.error, rng, "error")
+    error = quantize_batch(dy, r.error, rng, "error")
     da = matmul("input_gradient", r, error, b.mT) if ctx.needs_input_grad[0] else None
     db = matmul("weight_gradient", r, error.mT, a).mT if ctx.needs_input_grad[1] else None
     return da, db, None, None

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lns_sim import counting
+from lns_sim import counting, distributed
 from lns_sim.format import LNSFormat
 from lns_sim.policies import ROUNDINGS, UNDERFLOWS
 from lns_sim.recipes import Quantizer, Recipe
@@ -49,23 +49,38 @@ def stream_of(rng: Tensor, stream: str) -> Tensor:
 
 def quantize(x: Tensor, q: Quantizer, rng: Tensor | None, stream: str) -> Operand:
     """x by one of a recipe's quantizers; ``rng`` is read where that is stochastic."""
-    codes, scale = _ops.quantize(
-        x, q.format.bits, q.format.gamma, None, ROUNDINGS.index(q.rounding), UNDERFLOWS.index(q.underflow),
-        stream_of(rng, stream) if q.stochastic else None,
-    )  # fmt: skip
-    return Operand(codes, scale, q.format)
+    return Operand(*_quantize(x, q, stream_of(rng, stream) if q.stochastic else None), q.format)
+
+
+def quantize_batch(x: Tensor, q: Quantizer, rng: Tensor | None, stream: str) -> Operand:
+    """As :func:`quantize`, of a batch: of all ranks' in a :func:`lns_sim.distributed.global_batch`."""
+    if not distributed.batches_are_one():
+        return quantize(x, q, rng, stream)
+    if q.stochastic:
+        rng = stream_of(rng, stream)
+        rng[3].fill_(distributed.offset_of(x))
+    with_largest = torch.cat([x.reshape(-1), distributed.largest(x)])  # which the scale follows
+    codes, scale = _quantize(with_largest, q, rng if q.stochastic else None)
+    return Operand(codes[:-1].reshape(x.shape), scale, q.format)
+
+
+def _quantize(x: Tensor, q: Quantizer, rng: Tensor | None) -> tuple[Tensor, Tensor]:
+    f = q.format
+    return _ops.quantize(x, f.bits, f.gamma, None, ROUNDINGS.index(q.rounding), UNDERFLOWS.index(q.underflow), rng)
 
 
 def weight_operand(weight: Tensor, recipe: Recipe) -> Operand:
     """Q_W: forward codes of a float32 weight, or of the update codes of an LNSWeight."""
     if not isinstance(weight, LNSTensor):
-        return quantize(weight, Quantizer(recipe.weight), None, "update")
+        return quantize_batch(weight, Quantizer(recipe.weight), None, "update")
     u, f = recipe.update, recipe.weight
     return Operand(*_ops.forward_codes(weight.codes, weight.scale, u.bits, u.gamma, f.bits, f.gamma), f)
 
 
 def round_gradient(dw: Tensor, recipe: Recipe, rng: Tensor | None) -> Tensor:
     """Q_G: the weight gradient as the optimizer sees it."""
+    if distributed.batches_are_one():
+        dw = distributed.mean_over_ranks(dw)
     return dw if recipe.gradient is None else quantize(dw, recipe.gradient, rng, "gradient").value
 
 

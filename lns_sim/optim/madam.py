@@ -9,7 +9,7 @@ import torch
 from lns_sim.checks import check_choice, check_number
 from lns_sim.nn.weight import LNSWeight
 from lns_sim.ops.operands import STREAMS, stream_of
-from lns_sim.tensor import LNSTensor
+from lns_sim.distributed import first_element, local, sum_over_shards
 
 FLOAT_OPTIMIZERS = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 
@@ -66,7 +66,7 @@ class LNSMadam(torch.optim.Optimizer):
             members = [group["params"]] if isinstance(group["params"], torch.Tensor) else list(group["params"])
             # Ungrouped parameters share one group of each kind.
             for kind, wanted in ((codes, True), (floats, False)):
-                chosen = [p for p in members if isinstance(p, LNSWeight) == wanted]
+                chosen = [p for p in members if isinstance(local(p), LNSWeight) == wanted]
                 if not chosen:
                     continue
                 if not options and kind and kind[-1][0] == {}:
@@ -120,18 +120,19 @@ class LNSMadam(torch.optim.Optimizer):
                 continue
             state = self.state[p]
             if not state:
-                state["moment"] = torch.zeros(p.shape, device=p.device)
+                state["moment"] = torch.zeros_like(p)
                 state["cap"] = weight_cap(p, group["p_scale"])
-            if p.device not in hyper:
-                hyper[p.device] = self._hyper(group, p).to(p.device, non_blocking=True)
+            w = local(p)
+            if w.device not in hyper:
+                hyper[w.device] = self._hyper(group, w).to(w.device, non_blocking=True)
             stochastic = group["rounding"] == "stochastic"
             rng = self._random(group, p, index, position) if stochastic else None
             torch.ops.lns_sim.madam_step(
-                p.codes, state["moment"], p.grad, p.scale, state["cap"], hyper[p.device], p.format.bits,
-                p.format.gamma, stochastic, rng,
+                w.codes, local(state["moment"]), local(p.grad), w.scale, state["cap"], hyper[w.device], w.format.bits,
+                w.format.gamma, stochastic, rng,
             )  # fmt: skip
-            if p.rng is not None:
-                p.rng[1] += 1
+            if w.rng is not None:
+                w.rng[1] += 1
 
     @staticmethod
     def _hyper(group: dict, p: LNSWeight) -> torch.Tensor:
@@ -140,21 +141,27 @@ class LNSMadam(torch.optim.Optimizer):
         return torch.tensor(values, dtype=torch.float64).to(torch.float32)
 
     @staticmethod
-    def _random(group: dict, p: LNSWeight, index: int, position: int) -> torch.Tensor:
-        if p.rng is not None:
-            return stream_of(p.rng, "update")
+    def _random(group: dict, p: torch.Tensor, index: int, position: int) -> torch.Tensor:
+        first, own = first_element(p), local(p).rng
+        if own is not None:
+            rng = stream_of(own, "update")
+            rng[3].fill_(first)
+            return rng
         tensor_id = len(STREAMS) * ((index << 20) + position) + STREAMS["update"]
-        state = torch.tensor([group["seed"], group["step"], tensor_id], dtype=torch.int64)
+        state = torch.tensor([group["seed"], group["step"], tensor_id, first], dtype=torch.int64)
         return state.to(p.device, non_blocking=True)
 
 
-def weight_cap(weight: LNSTensor, p_scale: float) -> torch.Tensor:
-    """``p_scale`` times the root mean square of a weight's values, float32 shaped like its scale.
+def weight_cap(weight: torch.Tensor, p_scale: float) -> torch.Tensor:
+    """``p_scale`` times the root mean square of an LNSTensor's values, float32 shaped like its scale; of a sharded one's all.
 
-    Exponents are counted and their squares summed exactly, so every device finds the same number.
+    Exponents are counted and their squares summed exactly, so every device and any number of ranks find the same number.
     """
-    format = weight.format
-    counts = torch.bincount((weight.codes.to(torch.int64) & format.e_max).reshape(-1).cpu()).tolist()
+    shard = local(weight)
+    format = shard.format
+    exponents = (shard.codes.to(torch.int64) & format.e_max).reshape(-1)
+    counts = torch.bincount(exponents.cpu(), minlength=format.e_max + 1)  # there it is deterministic
+    counts = sum_over_shards(counts.to(shard.device), weight).tolist()
     squares = math.fsum(n * 4.0 ** (e / format.gamma) for e, n in enumerate(counts) if e and n)
     root = p_scale * math.sqrt(squares / max(weight.numel(), 1))
-    return torch.full_like(weight.scale, root) * weight.scale
+    return torch.full_like(shard.scale, root) * shard.scale

@@ -10,7 +10,7 @@ namespace {
 RandomState random_state(const Rng& rng) {
   if (!rng) return {0, 0, 0};
   const int64_t* v = rng->const_data_ptr<int64_t>();
-  return {static_cast<uint64_t>(v[0]), static_cast<uint32_t>(v[1]), static_cast<uint32_t>(v[2])};
+  return {static_cast<uint64_t>(v[0]), static_cast<uint32_t>(v[1]), static_cast<uint32_t>(v[2]), static_cast<uint64_t>(v[3])};
 }
 
 Quantizer view(const QuantizerChoice& q) { return quantizer_tables(q.format.gamma).view(q.format, q.rounding, q.underflow); }
