@@ -23,7 +23,7 @@ def elementwise() -> Iterator[Measurement]:
                       peer_seconds=theirs, macs=N, bound_by="memory: x is read twice")  # fmt: skip
 
     q, w = lns_sim.quantize(x), lns_sim.quantize(x, LNSFormat(16, 2048))
-    moment, grad, cap, rng = torch.zeros(N), torch.randn(N), torch.tensor(10.0), torch.tensor([1, 2, 3])
+    moment, grad, cap, rng = torch.zeros(N), torch.randn(N), torch.tensor(10.0), torch.tensor([1, 2, 3, 0])
     hyper = torch.tensor([0.999, 0.001, 0.001, 10.0, 16.0])
 
     def madam(stochastic):

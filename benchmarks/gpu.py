@@ -100,7 +100,7 @@ def elementwise() -> Iterator[Measurement]:
     q16 = lns_sim.quantize(x, LNSFormat(16, 2048))
     q = lns_sim.quantize(x)
     moment, hyper, one = x.abs(), torch.tensor([0.9, 0.1, 0.5, 10.0, 16.0], device="cuda"), torch.ones((), device="cuda")
-    rng = torch.tensor([1, 2, 3], device="cuda")
+    rng = torch.tensor([1, 2, 3, 0], device="cuda")
     ops = torch.ops.lns_sim
     works = {  # bytes read and written of an element, twice read where the scale comes first
         "quantize, scale included": (9, 0.6, lambda: lns_sim.quantize(x)),

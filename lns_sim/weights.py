@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from lns_sim.checks import check_choice
-from lns_sim.distributed import local, whole
+from lns_sim.distributed import whole
 from lns_sim.nn import LNSWeight
 from lns_sim.version import __version__
 
@@ -37,17 +37,20 @@ def save(model: nn.Module, path: str | Path) -> None:
     formats: dict[str, dict[str, int]] = {}
     shared: dict[str, str] = {}
     first: dict[int, str] = {}
+    writes = not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
     for name, value in model.state_dict(keep_vars=True).items():
         if id(value) in first:
             shared[name] = first[id(value)]
             continue
         first[id(value)] = name
         value = whole(value)
+        if not writes:
+            continue
         if isinstance(value, LNSWeight):
-            tensors[f"{name}.codes"], tensors[f"{name}.scale"] = value.codes.contiguous(), value.scale
+            tensors[f"{name}.codes"], tensors[f"{name}.scale"] = value.codes.cpu().contiguous(), value.scale.cpu()
             formats[name] = {"bits": value.bits, "gamma": value.gamma}
         else:
-            tensors[name] = value.detach().contiguous()
+            tensors[name] = value.detach().cpu().contiguous()
     record = {"version": __version__, "formats": formats, "shared": shared}
     if writes:
         _safetensors().torch.save_file(tensors, path, metadata={KEY: json.dumps(record)})

@@ -5,10 +5,12 @@ batches), and the file to which rank 0 writes all weights and optimizer moments.
 """
 
 import contextlib
+import importlib.util
 import os
 import sys
 import tempfile
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -132,6 +134,8 @@ def main(backend: str, way: str, name: str, out: str) -> None:
         folder = [tempfile.mkdtemp()] if rank == 0 else [None]
         dist.broadcast_object_list(folder, device=device)
         check_checkpoint(model, optimizer, folder[0])
+        if name == "bare" and importlib.util.find_spec("safetensors"):
+            lns_sim.weights.save(model, Path(out).with_suffix(".safetensors"))
     found = record(model, optimizer)
     if rank == 0:
         torch.save({"found": found, "ranks": dist.get_world_size()}, out)

@@ -62,6 +62,11 @@ def test_two_ranks_train_as_one_process_with_the_global_batch(backend, way, tmp_
     assert both.keys() == one.keys() and any(name.endswith("moment") for name in one)
     for name, value in one.items():
         assert torch.equal(both[name], value), name
+    file = tmp_path / "weights.safetensors"
+    if file.exists():  # a sharded model's
+        fresh = lns_sim.convert(ranks.build("bare"), ranks.RECIPE)
+        lns_sim.weights.load(fresh, file)
+        assert all(torch.equal(p.codes, one[name]) for name, p in fresh.named_parameters())
 
 
 def test_a_global_batch_needs_ranks():

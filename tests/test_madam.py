@@ -35,7 +35,7 @@ def test_a_step_equals_the_reference(fmt, lr, beta, t, bound, cap, k, rounding, 
         codes, k, v, grad, t, fmt, lr, beta, bound, cap, rounding, seed, step=t, tensor_id=6
     )
     hyper = torch.tensor([beta, 1 - beta, 1 - beta**t, bound, lr * fmt.gamma], dtype=torch.float64).float()
-    state = torch.tensor([seed, t, 6])
+    state = torch.tensor([seed, t, 6, 0])
 
     def step(codes, moment, *args):
         codes, moment = codes.clone(), moment.clone()

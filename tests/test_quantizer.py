@@ -170,6 +170,19 @@ def test_stochastic_underflow_is_unbiased():
     assert abs(values.mean().item() - 0.4) < 4 * values.std().item() / len(values) ** 0.5
 
 
+@pytest.mark.parametrize("before", [0, 3, 40, (1 << 32) - 20])
+def test_a_shard_draws_the_whole_tensors_bits(isa, before):
+    """Of elements before.., where the upper half of the index changes, too: as the reference does one by one."""
+    x = torch.full((100,), 1.04)
+    x[-1] = 4.0
+    state = lns_sim.policies.random_state(5, 1, 2)
+    state[3] = before
+    codes, _ = everywhere(torch.ops.lns_sim.quantize, x, 8, 8, None, 1, 0, state)
+    fraction = 1.04 * 2**23  # between B_0 and B_1
+    up = [(reference.philox(5, 1, 2, before + i) >> 8) * (round(2 ** (1 / 8) * 2**23) - 2**23) < (int(fraction) - 2**23) * 2**24 for i in range(99)]
+    assert (codes[:-1] - codes[:-1].min() == torch.tensor(up)).all() and any(up) and not all(up)
+
+
 def test_without_a_seed_torchs_generator_decides():
     x = torch.randn(1000)
     torch.manual_seed(0)
