@@ -7,12 +7,13 @@ from lns_sim.format import LNSFormat
 from lns_sim.functional import conv2d, matmul, quantize
 from lns_sim.tensor import LNSTensor
 from lns_sim import distributed, nn, optim, recipes, reference, weights
+from lns_sim.comparison import compare
 from lns_sim.counting import count
 from lns_sim.nn import LNSWeight, convert, simulate
 from lns_sim.golden import trace_dot
 from lns_sim.summary import summary
 
 __all__ = [
-    "Counters", "Datapath", "LNSFormat", "LNSTensor", "LNSWeight", "conv2d", "convert", "count", "distributed", "matmul", "nn", "ops",
+    "Counters", "Datapath", "LNSFormat", "LNSTensor", "LNSWeight", "compare", "conv2d", "convert", "count", "distributed", "matmul", "nn", "ops",
     "optim", "quantize", "recipes", "reference", "simulate", "summary", "trace_dot", "weights", "__version__",
 ]  # fmt: skip

@@ -7,13 +7,26 @@ from contextlib import contextmanager
 import torch
 
 from lns_sim.datapath import Counters
+from lns_sim.observing import Observer, Product, observe
 
-_pending: dict[str, list] | None = None  # by pass: MACs, and the operators' counters summed on their device
 
+class _Totals(Observer):
+    """By pass: MACs, and the operators' counters summed on their device."""
 
-def active() -> bool:
-    """Is a :func:`count` block open?"""
-    return _pending is not None
+    counts = True
+
+    def __init__(self):
+        self.pending: dict[str, list] = {}
+
+    def product(self, product: Product) -> None:
+        counters = product.counters
+        if counters is None:
+            return
+        if type(counters) is not torch.Tensor:  # a compiler is tracing
+            raise RuntimeError("lns_sim.count() counts eager execution; run the model without torch.compile")
+        total = self.pending.setdefault(product.name, [0, torch.zeros_like(counters)])
+        total[0] += product.macs
+        total[1] += counters.to(total[1].device)
 
 
 @contextmanager
@@ -25,30 +38,10 @@ def count():
         ends, so that no GPU is waited for before. It counts eager execution; a compiled model raises RuntimeError
         rather than report nothing.
     """
-    global _pending
-    outer, _pending = _pending, {}
     totals: dict[str, Counters] = {}
-    try:
-        yield totals
-    finally:
-        for name, (macs, counters) in _pending.items():
-            totals[name] = Counters.from_tensor(macs, counters)
-        _pending = outer
-
-
-def record(pass_name: str, macs: int, counters: torch.Tensor) -> None:
-    """Adds one operator's counters to the open block, if there is one.
-
-    Raises:
-        RuntimeError: a compiler is tracing, and the counters hold no numbers.
-    """
-    if _pending is None:
-        return
-    if type(counters) is not torch.Tensor:
-        raise RuntimeError("lns_sim.count() counts eager execution; run the model without torch.compile")
-    if pass_name not in _pending:
-        _pending[pass_name] = [macs, counters.clone()]
-        return
-    total = _pending[pass_name]
-    total[0] += macs
-    total[1] += counters.to(total[1].device)
+    with observe(_Totals()) as found:
+        try:
+            yield totals
+        finally:
+            for name, (macs, counters) in found.pending.items():
+                totals[name] = Counters.from_tensor(macs, counters)

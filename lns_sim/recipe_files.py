@@ -83,8 +83,8 @@ def _changed(recipe: Recipe, table: dict, where: str) -> Recipe:
             raise _unknown(key, where, [*_FIELDS[Recipe], "override", "preset", "layers", "float32"])
         if key not in _TABLES:
             changes[key] = value
-        elif value == "float32" and key not in ("weight", "update", "activation", "error"):
-            changes[key] = None  # a pass multiplied in float32, or a gradient left unquantized
+        elif value == "float32" and key != "update":
+            changes[key] = None  # a pass multiplied in float32, or a tensor left unquantized
         else:
             changes[key] = _table(_TABLES[key], getattr(recipe, key), value, f"{where}{key}")
     return _made(lambda: dataclasses.replace(recipe, **changes), where[:-1] or "recipe")

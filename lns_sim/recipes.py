@@ -40,19 +40,27 @@ class Quantizer:
         return "stochastic" in (self.rounding, self.underflow)
 
 
+# The passes of training, and what each multiplies.
+PASSES = {
+    "forward": ("activation", "weight"), "input_gradient": ("error", "weight"), "weight_gradient": ("error", "activation"),
+}  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Recipe:
     """The arithmetic of a layer's training (spec sections 4 and 5; LNS-Madam, table of quantizers).
 
     Attributes:
         name: how tables call it.
-        activation: Q_A, the layer's input, in forward and weight gradient.
-        weight: Q_W, the format of forward codes, derived from the update codes.
-        error: Q_E, the gradient of the layer's output, in both gradients.
+        activation: Q_A, the layer's input, in forward and weight gradient; None leaves it float32.
+        weight: Q_W, the format of forward codes, derived from the update codes; None leaves weights float32 parameters.
+        error: Q_E, the gradient of the layer's output, in both gradients; None leaves it float32.
         gradient: Q_G, the weight gradient after its product; None leaves it float32.
         update: Q_U, the format in which weights exist; its gamma is a multiple of ``weight``'s.
         forward, input_gradient, weight_gradient: the datapath of each pass; None multiplies the same codes'
-            values in float32 (fake-quant).
+            values in float32 (fake-quant), as it must be where an operand is float32.
+        weight_headroom: octaves by which weights may outgrow the power of two above their largest initial magnitude: their
+            scale is raised by so much, and as many octaves are lost below.
         seed: of the random bits, where a quantizer is stochastic.
 
     Raises:
@@ -60,34 +68,45 @@ class Recipe:
     """
 
     name: str = "lns-madam"
-    activation: Quantizer = Quantizer()
-    weight: LNSFormat = LNSFormat()
-    error: Quantizer = Quantizer()
+    activation: Quantizer | None = Quantizer()
+    weight: LNSFormat | None = LNSFormat()
+    error: Quantizer | None = Quantizer()
     gradient: Quantizer | None = Quantizer()
     update: LNSFormat = LNSFormat(16, 2048)
     forward: Datapath | None = Datapath()
     input_gradient: Datapath | None = Datapath()
     weight_gradient: Datapath | None = Datapath()
+    weight_headroom: int = 0
     seed: int = 0
 
     def __post_init__(self):
+        check_int("weight_headroom", self.weight_headroom, 0, self.update.e_max // self.update.gamma)
         check_int("seed", self.seed, 0, (1 << 64) - 1)
-        if self.update.gamma % self.weight.gamma:
+        if self.weight is not None and self.update.gamma % self.weight.gamma:
             raise ValueError(
                 f"update must have a gamma of at least the weight's: {self.update.gamma} < {self.weight.gamma}"
             )
-        operands = {
-            "forward": (self.activation.format, self.weight),
-            "input_gradient": (self.error.format, self.weight),
-            "weight_gradient": (self.error.format, self.activation.format),
-        }
-        for name, formats in operands.items():
+        formats = {"activation": self.activation_format, "weight": self.weight, "error": self.error_format}
+        for name, operands in PASSES.items():
             datapath = getattr(self, name)
-            for f in formats:
-                if datapath is not None and (f.gamma != datapath.format.gamma or f.bits > datapath.format.bits):
+            for operand in operands if datapath is not None else ():
+                f = formats[operand]
+                if f is None:
+                    raise ValueError(f"the {name} datapath takes codes, but the {operand} is left in float32")
+                if f.gamma != datapath.format.gamma or f.bits > datapath.format.bits:
                     raise ValueError(f"the {name} datapath takes {datapath.format!r}, but an operand has {f!r}")
         # Made here, once: a compiler reads it as a constant.
         object.__setattr__(self, "_text", json.dumps(dataclasses.asdict(self), sort_keys=True))
+
+    @property
+    def activation_format(self) -> LNSFormat | None:
+        """Of the activations' codes."""
+        return self.activation and self.activation.format
+
+    @property
+    def error_format(self) -> LNSFormat | None:
+        """Of the errors' codes."""
+        return self.error and self.error.format
 
     @property
     def stochastic(self) -> bool:
@@ -147,7 +166,7 @@ def _decode(text: str) -> Recipe:
     for name in ("activation", "error", "gradient"):
         fields[name] = quantizer(fields[name])
     for name in ("weight", "update"):
-        fields[name] = LNSFormat(**fields[name])
+        fields[name] = fields[name] and LNSFormat(**fields[name])
     for name in ("forward", "input_gradient", "weight_gradient"):
         fields[name] = datapath(fields[name])
     return Recipe(**fields)
@@ -178,7 +197,7 @@ def lns_madam(
     update = LNSFormat(update_bits, gamma << (update_bits - bits))
     pe = Datapath(fmt) if datapath is None else datapath
     error = Quantizer(fmt, rounding="stochastic" if stochastic_gradients else "nearest")
-    return Recipe("lns-madam", Quantizer(fmt), fmt, error, error, update, pe, pe, pe, seed)
+    return Recipe("lns-madam", Quantizer(fmt), fmt, error, error, update, pe, pe, pe, seed=seed)
 
 
 def lns_madam_fake_quant(**kwargs) -> Recipe:
@@ -186,11 +205,25 @@ def lns_madam_fake_quant(**kwargs) -> Recipe:
     return fake_quant(lns_madam(**kwargs))
 
 
-def fake_quant(recipe: Recipe) -> Recipe:
+def fake_quant(recipe: Recipe | ModelRecipe) -> Recipe | ModelRecipe:
     """The same recipe with every datapath replaced by a float32 product."""
-    return dataclasses.replace(
-        recipe, name=f"{recipe.name}-fake-quant", forward=None, input_gradient=None, weight_gradient=None
-    )
+    return _each(recipe, lambda r: dataclasses.replace(
+        r, name=f"{r.name}-fake-quant", forward=None, input_gradient=None, weight_gradient=None
+    ))  # fmt: skip
+
+
+def float32(recipe: Recipe | ModelRecipe) -> Recipe | ModelRecipe:
+    """The same products without quantizers or datapaths: what a recipe is compared with, observed in the same places."""
+    return _each(recipe, lambda r: dataclasses.replace(
+        r, name="float32", activation=None, weight=None, error=None, gradient=None, forward=None, input_gradient=None,
+        weight_gradient=None,
+    ))  # fmt: skip
+
+
+def _each(recipe: Recipe | ModelRecipe, change) -> Recipe | ModelRecipe:
+    if isinstance(recipe, Recipe):
+        return change(recipe)
+    return ModelRecipe(recipe.default and change(recipe.default), tuple((p, r and change(r)) for p, r in recipe.overrides))
 
 
 PRESETS = {"fp32": lambda **_: None, "lns-madam": lns_madam, "lns-madam-fake-quant": lns_madam_fake_quant}

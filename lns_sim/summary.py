@@ -27,7 +27,7 @@ class Pass:
         layer: name of the module that multiplies ("" for the model itself).
         kind: "linear", "product" (of two computed tensors), "convolution" or "embedding".
         name: "forward", "input_gradient" or "weight_gradient".
-        operands: formats of both operands; one for a look-up.
+        operands: formats of both operands, None of a float32 one; one for a look-up.
         datapath: None: the codes' values are multiplied in float32 (fake-quant), or nothing is multiplied.
         macs: products of codes.
         bytes: of both operands' codes, and of the float32 result.
@@ -36,7 +36,7 @@ class Pass:
     layer: str
     kind: str
     name: str
-    operands: tuple[LNSFormat, ...]
+    operands: tuple[LNSFormat | None, ...]
     datapath: Datapath | None
     macs: int
     bytes: int
@@ -86,7 +86,7 @@ class Summary:
 
 
 def _cells(p: Pass) -> tuple[str, ...]:
-    operands = " x ".join(f"{f.bits}-bit gamma {f.gamma}" for f in p.operands)
+    operands = " x ".join(f"{f.bits}-bit gamma {f.gamma}" if f else "float32" for f in p.operands)
     return p.layer or "(model)", p.kind, p.name.replace("_", " "), operands, _datapath(p), f"{p.macs:,}", f"{p.bytes:,}"
 
 
@@ -177,14 +177,18 @@ def _moves_only(func, name: str) -> bool:
 
 def _passes(layer, kind, r: Recipe, names, macs, a: Tensor, b: Tensor, out: Tensor) -> list[Pass]:
     """Every pass reads two of the three operands as codes and makes a float32 result of the third's size."""
-    tensors = {"a": (a, r.activation.format), "b": (b, r.weight), "out": (out, r.error.format)}
+    tensors = {"a": (a, r.activation_format), "b": (b, r.weight), "out": (out, r.error_format)}
     parts = {"forward": ("a", "b", "out"), "input_gradient": ("out", "b", "a"), "weight_gradient": ("out", "a", "b")}
     rows = []
     for name in names:
         (x, fx), (y, fy), (result, _) = (tensors[part] for part in parts[name])
-        size = x.numel() * fx.dtype.itemsize + y.numel() * fy.dtype.itemsize + 4 * result.numel()
+        size = _bytes(x, fx) + _bytes(y, fy) + 4 * result.numel()
         rows.append(Pass(layer, kind, name, (fx, fy), getattr(r, name), macs[name], size))
     return rows
+
+
+def _bytes(x: Tensor, f: LNSFormat | None) -> int:
+    return x.numel() * (f.dtype.itemsize if f else 4)
 
 
 def _wanted(a: Tensor, b: Tensor) -> list[str]:

@@ -56,7 +56,7 @@ def test_written_and_read_again(recipe):
     ("forward = { acc_bits = 99 }", "forward: acc_bits must be between 4 and 32, got 99"),
     ("forwad = {}", "forwad is no key here; did you mean forward"),
     ("forward = 3", "forward must be a table, got 3"),
-    ('weight = "float32"', "weight must be a table"),
+    ('weight = "float32"', "the forward datapath takes codes, but the weight is left in float32"),
     ("forward = { format = { gamma = 16 } }", "the forward datapath takes"),
     ("seed = 'a'", "seed must be an integer"),
     ("override = 3", r"\[\[override\]\]"),

@@ -1,4 +1,4 @@
-"""The command ``lns-sim``: train, bench, info, vectors, check-vectors."""
+"""The command ``lns-sim``: train, compare, bench, info, vectors, check-vectors."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from importlib.util import find_spec
 
 def main() -> None:
     """Entry point."""
-    missing = [name for name in ("typer", "rich", "matplotlib", "sklearn") if find_spec(name) is None]
+    missing = [name for name in ("typer", "rich", "matplotlib", "sklearn", "jinja2") if find_spec(name) is None]
     if missing:
         sys.exit(f"lns-sim needs {', '.join(missing)}: pip install --no-build-isolation -e '.[cli]'")
     from lns_sim.cli.app import app

@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from lns_sim.cli.bench import bench
+from lns_sim.cli.compare import compare
 from lns_sim.cli.info import info
 from lns_sim.cli.train import train
 from lns_sim.cli.vectors import check_vectors, vectors
@@ -18,6 +19,7 @@ app = typer.Typer(
     "simulated datapath, and by the same codes with float32 products, and compares the three.",
 )
 app.command()(train)
+app.command()(compare)
 app.command()(bench)
 app.command()(info)
 app.command()(vectors)

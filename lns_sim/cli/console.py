@@ -3,7 +3,7 @@
 from rich.console import Console
 
 
-def make_console() -> Console:
-    """A console on stdout."""
+def make_console(width: int = 120) -> Console:
+    """A console on stdout; ``width`` where there is no terminal."""
     console = Console()
-    return console if console.is_terminal else Console(width=120)
+    return console if console.is_terminal else Console(width=width)

@@ -11,12 +11,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from lns_sim import recipes
 from lns_sim.checks import check_device
 from lns_sim.cli.console import make_console
 from lns_sim.cli.errors import user_errors
-from lns_sim.datapath import Datapath
-from lns_sim.format import LNSFormat
+from lns_sim.cli.options import (
+    RECIPE_HELP, AccBits, Bits, Context, Data, Device, Gamma, LutEntries, Tokens, UpdateBits, chosen_recipe,
+)  # fmt: skip
 from lns_sim.training import data as datasets
 from lns_sim.training import report
 from lns_sim.training.experiment import Experiment
@@ -26,14 +26,11 @@ DEFAULTS = Settings()
 
 
 def train(
-    data: Annotated[str, typer.Option(help="digits (bundled with scikit-learn), npz:PATH with arrays x_train, y_train, "
-                                           "x_test, y_test, openml:NAME, text:PATH, or text (Python's standard "
-                                           "library)")] = "digits",
+    data: Data = "digits",
     model: Annotated[Optional[str], typer.Option(help="cnn, mlp, resnet20, resnet18, resnet50 or gpt  [default: cnn, for "
                                                       "text gpt]")] = None,
-    recipe: Annotated[Optional[list[str]], typer.Option(help="fp32, lns-madam-fake-quant, lns-madam or a file.toml "
-                                                             "(docs/recipes.md); repeat for several  [default: the first "
-                                                             "three]")] = None,
+    recipe: Annotated[Optional[list[str]], typer.Option(help=f"{RECIPE_HELP}; repeat for several  [default: the "
+                                                             "first three]")] = None,
     epochs: Annotated[int, typer.Option(help="passes over the training set")] = DEFAULTS.epochs,
     batch_size: Annotated[int, typer.Option(help="samples per step")] = DEFAULTS.batch_size,
     lr: Annotated[float, typer.Option(help="LNS-Madam: octaves per unit of normalized gradient")] = DEFAULTS.lr,
@@ -45,19 +42,19 @@ def train(
     weight_decay: Annotated[float, typer.Option(help="of float parameters")] = DEFAULTS.weight_decay,
     warmup: Annotated[float, typer.Option(help="share of steps in which learning rates rise")] = DEFAULTS.warmup,
     augment: Annotated[str, typer.Option(help="none or crop-flip")] = DEFAULTS.augment,
-    context: Annotated[int, typer.Option(help="text: tokens that the model sees")] = 128,
-    tokens: Annotated[str, typer.Option(help="text: byte, or bpe:N for N byte-pair tokens")] = "byte",
+    context: Context = 128,
+    tokens: Tokens = "byte",
     seed: Annotated[int, typer.Option(help="first seed", min=0)] = 0,
     seeds: Annotated[int, typer.Option(help="how many seeds, counted from --seed", min=1)] = 3,
-    bits: Annotated[int, typer.Option(help="bits of a code")] = 8,
-    gamma: Annotated[int, typer.Option(help="base factor: codes per octave")] = 8,
-    update_bits: Annotated[int, typer.Option(help="bits of a weight between steps")] = 16,
-    lut_entries: Annotated[Optional[int], typer.Option(help="constants of the datapath  [default: gamma]")] = None,
-    acc_bits: Annotated[int, typer.Option(help="bits of the accumulator")] = 24,
+    bits: Bits = 8,
+    gamma: Gamma = 8,
+    update_bits: UpdateBits = 16,
+    lut_entries: LutEntries = None,
+    acc_bits: AccBits = 24,
     counters: Annotated[bool, typer.Option(help="count saturations and vanished products")] = DEFAULTS.counters,
     held_out: Annotated[Optional[float], typer.Option(help="test on this share of the training set instead of the test "
                                                            "set: for tuning")] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N")] = "cpu",
+    device: Device = "cpu",
     out: Annotated[Path, typer.Option(help="directory for checkpoint.pt, run.json and curves.png")] = Path("runs/train"),
     resume: Annotated[bool, typer.Option("--resume", help="go on from the checkpoint in --out")] = False,
 ) -> None:  # fmt: skip
@@ -76,9 +73,8 @@ def train(
             float_optimizer=float_optimizer or ("adamw" if text else DEFAULTS.float_optimizer),
             float_lr=float_lr or (0.003 if text else DEFAULTS.float_lr), counters=counters,
         )  # fmt: skip
-        datapath = Datapath(LNSFormat(bits, gamma), lut_entries=lut_entries, acc_bits=acc_bits)
         chosen = [
-            recipes.get(name, bits=bits, gamma=gamma, update_bits=update_bits, datapath=datapath)
+            chosen_recipe(name, bits, gamma, update_bits, lut_entries, acc_bits)
             for name in recipe or ["fp32", "lns-madam-fake-quant", "lns-madam"]
         ]
         check_device(device)

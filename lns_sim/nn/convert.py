@@ -124,7 +124,7 @@ def _convert_weights(model: nn.Module, modules, chosen) -> None:
     found = {}  # a shared weight once
     for name, module in modules.items():
         for weight in weights_of(module).values():
-            if chosen[name] is not None and not isinstance(weight, LNSWeight):
+            if chosen[name] is not None and chosen[name].weight is not None and not isinstance(weight, LNSWeight):
                 found[id(weight)] = (weight, chosen[name])
     for i, (old, recipe) in enumerate(found.values(), start=first_id):
         new = nn.Parameter(LNSWeight.from_float(old, recipe, tensor_id=i), requires_grad=old.requires_grad)

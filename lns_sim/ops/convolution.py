@@ -14,10 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lns_sim import counting
+from lns_sim import observing
 from lns_sim.ops.fake import conv_out_size
 from lns_sim.ops.linear import save_operands, saved_operands
-from lns_sim.ops.operands import Operand, fake_operand, quantize_batch, round_gradient, weight_operand
+from lns_sim.ops.operands import Operand, fake_operand, multiply, quantize_batch, round_gradient, weight_operand
 from lns_sim.recipes import Recipe
 
 _ops = torch.ops.lns_sim
@@ -43,67 +43,79 @@ def _float32_convolutions():
     return cudnn.flags(cudnn.enabled, cudnn.benchmark, cudnn.benchmark_limit, cudnn.deterministic, allow_tf32=False)
 
 
-def _run(op, pass_name: str, recipe: Recipe, macs: int, a: Operand, b: Operand, *rest) -> Tensor:
-    """One of the compiled operators on the pass' datapath."""
-    path = getattr(recipe, pass_name).encode()
-    out, counts = op(
-        a.codes, a.scale, b.codes, b.scale, a.format.bits, b.format.bits, *rest, path, False, counting.active()
-    )
-    counting.record(pass_name, macs, counts)
-    return out
+def _run(op, a: Operand, b: Operand, *rest) -> tuple[Tensor, Tensor]:
+    """One of the compiled operators; ``rest`` ends with the datapath, and whether to count."""
+    *geometry, path, count = rest
+    return op(a.codes, a.scale, b.codes, b.scale, a.format.bits, b.format.bits, *geometry, path, False, count)
 
 
 def forward(pass_name: str, r: Recipe, x: Operand, w: Operand, g: Geometry) -> Tensor:
     """y (N, O, *out) of x (N, C, *size) and w (O, C / groups, *kernel)."""
-    if getattr(r, pass_name) is None:
+    out = conv_out_size(x.codes.shape[2:], w.codes.shape[2:], *g[:3])
+
+    def in_float32():
         with _float32_convolutions():
             return torch.ops.aten.convolution(x.value, w.value, None, *g[:3], False, [0] * len(g.stride), g.groups)
-    out = conv_out_size(x.codes.shape[2:], w.codes.shape[2:], *g[:3])
+
+    def on_datapath(path, count):
+        if len(out) == 2:
+            return _run(_ops.conv2d, x, w, *g.plane, path, count)
+        windows = _depth_windows(x, _seen(w.codes.shape[2], out[0], g), g)
+        y, counts = _run(_ops.conv2d, windows, _weight_plane(w), *g.plane, path, count)
+        return _with_depth(y, out[0]), counts
+
     macs = x.codes.shape[0] * math.prod(out) * w.codes.numel()
-    if len(out) == 2:
-        return _run(_ops.conv2d, pass_name, r, macs, x, w, *g.plane)
-    windows = _depth_windows(x, _seen(w.codes.shape[2], out[0], g), g)
-    return _with_depth(_run(_ops.conv2d, pass_name, r, macs, windows, _weight_plane(w), *g.plane), out[0])
+    return multiply(pass_name, r, (x, w), lambda _: macs, on_datapath, in_float32)
 
 
 def input_gradient(pass_name: str, r: Recipe, dy: Operand, w: Operand, size: list[int], g: Geometry) -> Tensor:
     """dx of shape ``size`` (N, C, *size)."""
-    if getattr(r, pass_name) is None:
+
+    def in_float32():
         x = dy.scale.new_empty(()).expand(size)
         with _float32_convolutions():
             return torch.ops.aten.convolution_backward(
                 dy.value, x, w.value, None, *g[:3], False, [0] * len(g.stride), g.groups, [True, False, False]
             )[0]
+
+    def on_datapath(path, count):
+        if len(size) == 4:
+            return _run(_ops.conv2d_input_gradient, dy, w, list(size), *g.plane, path, count)
+        n, c, depth, *plane = size
+        seen = _seen_from(w.codes.shape[2], depth, dy.codes.shape[2], g)
+        o, in_group, kd, *kernel = w.codes.shape
+        # Out channels of a plane: (group, tap, channel).
+        weights = w.codes.reshape(g.groups, o // g.groups, in_group, kd, *kernel).permute(0, 3, 1, 2, 4, 5)
+        weights = w.with_codes(weights.reshape(o * kd, in_group, *kernel))
+        planes = [n * depth, c, *plane]
+        dx, counts = _run(_ops.conv2d_input_gradient, _depth_windows(dy, seen, g), weights, planes, *g.plane, path, count)
+        return _with_depth(dx, depth), counts
+
     macs = math.prod(size) * (w.codes.shape[0] // g.groups) * w.codes.shape[2:].numel()
-    if len(size) == 4:
-        return _run(_ops.conv2d_input_gradient, pass_name, r, macs, dy, w, list(size), *g.plane)
-    n, c, depth, *plane = size
-    seen = _seen_from(w.codes.shape[2], depth, dy.codes.shape[2], g)
-    o, in_group, kd, *kernel = w.codes.shape
-    # Out channels of a plane: (group, tap, channel).
-    weights = w.codes.reshape(g.groups, o // g.groups, in_group, kd, *kernel).permute(0, 3, 1, 2, 4, 5)
-    weights = w.with_codes(weights.reshape(o * kd, in_group, *kernel))
-    operands, planes = (_depth_windows(dy, seen, g), weights), [n * depth, c, *plane]
-    dx = _run(_ops.conv2d_input_gradient, pass_name, r, macs, *operands, planes, *g.plane)
-    return _with_depth(dx, depth)
+    return multiply(pass_name, r, (dy, w), lambda _: macs, on_datapath, in_float32)
 
 
 def weight_gradient(pass_name: str, r: Recipe, dy: Operand, x: Operand, kernel: list[int], g: Geometry) -> Tensor:
     """dw of shape (O, C / groups, *kernel)."""
     shape = [dy.codes.shape[1], x.codes.shape[1] // g.groups, *kernel]
-    if getattr(r, pass_name) is None:
+
+    def in_float32():
         w = dy.scale.new_empty(()).expand(shape)
         with _float32_convolutions():
             return torch.ops.aten.convolution_backward(
                 dy.value, x.value, w, None, *g[:3], False, [0] * len(g.stride), g.groups, [False, True, False]
             )[1]
+
+    def on_datapath(path, count):
+        if len(kernel) == 2:
+            return _run(_ops.conv2d_weight_gradient, dy, x, list(kernel), *g.plane, path, count)
+        windows = _depth_windows(x, _seen(kernel[0], dy.codes.shape[2], g), g)
+        planes = dy.with_codes(dy.codes.transpose(1, 2).flatten(0, 1).contiguous())
+        dw, counts = _run(_ops.conv2d_weight_gradient, planes, windows, list(kernel[1:]), *g.plane, path, count)
+        return dw.reshape(shape[0], kernel[0], shape[1], *kernel[1:]).permute(0, 2, 1, 3, 4).contiguous(), counts
+
     macs = math.prod(shape) * dy.codes[:, 0].numel()
-    if len(kernel) == 2:
-        return _run(_ops.conv2d_weight_gradient, pass_name, r, macs, dy, x, list(kernel), *g.plane)
-    seen = _seen(kernel[0], dy.codes.shape[2], g)
-    planes = dy.with_codes(dy.codes.transpose(1, 2).flatten(0, 1).contiguous())
-    dw = _run(_ops.conv2d_weight_gradient, pass_name, r, macs, planes, _depth_windows(x, seen, g), list(kernel[1:]), *g.plane)
-    return dw.reshape(shape[0], kernel[0], shape[1], *kernel[1:]).permute(0, 2, 1, 3, 4).contiguous()
+    return multiply(pass_name, r, (dy, x), lambda _: macs, on_datapath, in_float32)
 
 
 # ---- Depth: which slice each tap of each output sees; -1 for zeros.
@@ -170,6 +182,7 @@ def convolution(
 
 def convolution_forward(x, weight, rng, stride, padding, dilation, transposed, output_padding, groups, recipe):
     """The operator, on an LNSWeight too."""
+    observing.enter()
     r, g = Recipe.decode(recipe), Geometry(stride, padding, dilation, groups)
     xq, w = quantize_batch(x, r.activation, rng, "activation"), weight_operand(weight, r)
     if transposed:
@@ -184,7 +197,7 @@ def convolution_forward(x, weight, rng, stride, padding, dilation, transposed, o
 def _(x, weight, rng, stride, padding, dilation, transposed, output_padding, groups, recipe):
     r = Recipe.decode(recipe)
     y = x.new_empty(_output_shape(x, weight, stride, padding, dilation, transposed, output_padding, groups))
-    return y, *fake_operand(x, r.activation.format), *fake_operand(weight, r.weight)
+    return y, *fake_operand(x, r.activation_format), *fake_operand(weight, r.weight)
 
 
 def _save(ctx, inputs, output):

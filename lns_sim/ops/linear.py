@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lns_sim import observing
 from lns_sim.ops.operands import Operand, fake_operand, matmul, quantize_batch, round_gradient, weight_operand
 from lns_sim.recipes import Recipe
 
@@ -22,6 +23,7 @@ def linear(x: Tensor, weight: Tensor, rng: Tensor | None, recipe: str) -> tuple[
 
 def linear_forward(x: Tensor, weight: Tensor, rng: Tensor | None, recipe: str) -> Saved:
     """The operator, on an LNSWeight too."""
+    observing.enter()
     r = Recipe.decode(recipe)
     xq, w = quantize_batch(x, r.activation, rng, "activation"), weight_operand(weight, r)
     rows = xq.with_codes(xq.codes.reshape(-1, x.shape[-1]))
@@ -32,21 +34,22 @@ def linear_forward(x: Tensor, weight: Tensor, rng: Tensor | None, recipe: str) -
 @linear.register_fake
 def _(x, weight, rng, recipe):
     r = Recipe.decode(recipe)
-    return x.new_empty(*x.shape[:-1], weight.shape[0]), *fake_operand(x, r.activation.format), *fake_operand(weight, r.weight)
+    return x.new_empty(*x.shape[:-1], weight.shape[0]), *fake_operand(x, r.activation_format), *fake_operand(weight, r.weight)
 
 
 def save_operands(ctx, inputs, output):
     """For backward: both operands' codes and scales, the random state, the recipe."""
-    ctx.recipe = inputs[-1]
+    ctx.recipe, ctx.site = inputs[-1], observing.site()
     ctx.save_for_backward(*output[1:], inputs[2])
     ctx.mark_non_differentiable(*output[1:])
 
 
 def saved_operands(ctx) -> tuple[Operand, Operand, Tensor | None, Recipe]:
     """What :func:`save_operands` saved."""
+    observing.go_on(ctx.site)
     a, a_scale, b, b_scale, rng = ctx.saved_tensors
     r = Recipe.decode(ctx.recipe)
-    return Operand(a, a_scale, r.activation.format), Operand(b, b_scale, r.weight), rng, r
+    return Operand(a, a_scale, r.activation_format), Operand(b, b_scale, r.weight), rng, r
 
 
 def _linear_backward(ctx, dy, *_):
@@ -70,6 +73,7 @@ def product(a: Tensor, b: Tensor, rng: Tensor | None, recipe: str) -> tuple[Tens
 
     A gradient of b is no weight gradient: it is an error on its way to an earlier layer, and not rounded by Q_G.
     """
+    observing.enter()
     r = Recipe.decode(recipe)
     aq, bq = quantize_batch(a, r.activation, rng, "activation"), weight_operand(b, r)
     return matmul("forward", r, aq, bq), aq.codes, aq.scale, bq.codes, bq.scale
@@ -78,7 +82,7 @@ def product(a: Tensor, b: Tensor, rng: Tensor | None, recipe: str) -> tuple[Tens
 @product.register_fake
 def _(a, b, rng, recipe):
     r = Recipe.decode(recipe)
-    return a.new_empty(*a.shape[:-1], b.shape[-1]), *fake_operand(a, r.activation.format), *fake_operand(b, r.weight)
+    return a.new_empty(*a.shape[:-1], b.shape[-1]), *fake_operand(a, r.activation_format), *fake_operand(b, r.weight)
 
 
 def _product_backward(ctx, dy, *_):

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lns_sim import counting, distributed
+from lns_sim import distributed, observing
 from lns_sim.format import LNSFormat
 from lns_sim.policies import ROUNDINGS, UNDERFLOWS
 from lns_sim.recipes import Quantizer, Recipe
@@ -19,15 +19,17 @@ STREAMS = {"activation": 0, "error": 1, "gradient": 2, "update": 3}
 
 
 class Operand(NamedTuple):
-    """Codes of any shape, their 0-d scale, and their format."""
+    """Codes of any shape, their 0-d scale, and their format; without a format float32 numbers that stand for themselves."""
 
     codes: Tensor
     scale: Tensor
-    format: LNSFormat
+    format: LNSFormat | None
 
     @property
     def value(self) -> Tensor:
         """In float32."""
+        if self.format is None:
+            return self.codes
         return _ops.dequantize(self.codes, self.scale, self.format.bits, self.format.gamma)
 
     def with_codes(self, codes: Tensor) -> Operand:
@@ -47,21 +49,24 @@ def stream_of(rng: Tensor, stream: str) -> Tensor:
     return rng
 
 
-def quantize(x: Tensor, q: Quantizer, rng: Tensor | None, stream: str) -> Operand:
-    """x by one of a recipe's quantizers; ``rng`` is read where that is stochastic."""
-    return Operand(*_quantize(x, q, stream_of(rng, stream) if q.stochastic else None), q.format)
+def quantize(x: Tensor, q: Quantizer | None, rng: Tensor | None, stream: str) -> Operand:
+    """x by one of a recipe's quantizers, if any; ``rng`` is read where that is stochastic."""
+    if q is None:
+        return observing.report_codes(stream, x, Operand(x.clone(), x.new_ones(()), None))  # operators return no input
+    operand = Operand(*_quantize(x, q, stream_of(rng, stream) if q.stochastic else None), q.format)
+    return observing.report_codes(stream, x, operand)
 
 
-def quantize_batch(x: Tensor, q: Quantizer, rng: Tensor | None, stream: str) -> Operand:
+def quantize_batch(x: Tensor, q: Quantizer | None, rng: Tensor | None, stream: str) -> Operand:
     """As :func:`quantize`, of a batch: of all ranks' in a :func:`lns_sim.distributed.global_batch`."""
-    if not distributed.batches_are_one():
+    if q is None or not distributed.batches_are_one():
         return quantize(x, q, rng, stream)
     if q.stochastic:
         rng = stream_of(rng, stream)
         rng[3].fill_(distributed.offset_of(x))
     with_largest = torch.cat([x.reshape(-1), distributed.largest(x)])  # which the scale follows
     codes, scale = _quantize(with_largest, q, rng if q.stochastic else None)
-    return Operand(codes[:-1].reshape(x.shape), scale, q.format)
+    return observing.report_codes(stream, x, Operand(codes[:-1].reshape(x.shape), scale, q.format))
 
 
 def _quantize(x: Tensor, q: Quantizer, rng: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -72,9 +77,10 @@ def _quantize(x: Tensor, q: Quantizer, rng: Tensor | None) -> tuple[Tensor, Tens
 def weight_operand(weight: Tensor, recipe: Recipe) -> Operand:
     """Q_W: forward codes of a float32 weight, or of the update codes of an LNSWeight."""
     if not isinstance(weight, LNSTensor):
-        return quantize_batch(weight, Quantizer(recipe.weight), None, "update")
+        return quantize_batch(weight, recipe.weight and Quantizer(recipe.weight), None, "weight")
     u, f = recipe.update, recipe.weight
-    return Operand(*_ops.forward_codes(weight.codes, weight.scale, u.bits, u.gamma, f.bits, f.gamma), f)
+    operand = Operand(*_ops.forward_codes(weight.codes, weight.scale, u.bits, u.gamma, f.bits, f.gamma), f)
+    return observing.report_codes("weight", weight, operand)
 
 
 def round_gradient(dw: Tensor, recipe: Recipe, rng: Tensor | None) -> Tensor:
@@ -86,17 +92,36 @@ def round_gradient(dw: Tensor, recipe: Recipe, rng: Tensor | None) -> Tensor:
 
 def matmul(pass_name: str, recipe: Recipe, a: Operand, b: Operand) -> Tensor:
     """One pass' product (..., M, K) x (..., K, N), same batch: on its datapath, or in float32 of the codes' values."""
-    datapath = getattr(recipe, pass_name)
-    if datapath is None:
+    def in_float32():
         return a.value @ b.value
-    out, counts = _ops.matmul(
-        a.codes, a.scale.expand(*a.codes.shape[:-1], 1), b.codes, b.scale.expand(*b.codes.shape[:-2], 1, b.codes.shape[-1]),
-        a.format.bits, b.format.bits, datapath.encode(), False, counting.active(),
-    )  # fmt: skip
-    counting.record(pass_name, out.numel() * a.codes.shape[-1], counts)
+
+    def on_datapath(path, count):
+        scales = a.scale.expand(*a.codes.shape[:-1], 1), b.scale.expand(*b.codes.shape[:-2], 1, b.codes.shape[-1])
+        return _ops.matmul(a.codes, scales[0], b.codes, scales[1], a.format.bits, b.format.bits, path, False, count)
+
+    return multiply(pass_name, recipe, (a, b), lambda out: out.numel() * a.codes.shape[-1], on_datapath, in_float32)
+
+
+def multiply(pass_name: str, recipe: Recipe, operands: tuple[Operand, Operand], macs, on_datapath, in_float32) -> Tensor:
+    """One pass' product where the recipe says, reported to observers.
+
+    Args:
+        pass_name, recipe, operands: which product, and of what.
+        macs: from the result to the number of products.
+        on_datapath: from an encoded datapath, and whether to count, to result and counters.
+        in_float32: the result of the operands' values.
+    """
+    datapath, counters = getattr(recipe, pass_name), None
+    if datapath is None:
+        out = in_float32()
+    else:
+        count = observing.counting()
+        out, counted = on_datapath(datapath.encode(), count)
+        counters = counted if count else None
+    observing.report(pass_name, recipe, operands, macs(out), out, counters, in_float32)
     return out
 
 
-def fake_operand(x: Tensor, format: LNSFormat) -> tuple[Tensor, Tensor]:
+def fake_operand(x: Tensor, format: LNSFormat | None) -> tuple[Tensor, Tensor]:
     """What codes and scale look like, for fake kernels."""
-    return x.new_empty(x.shape, dtype=format.dtype), x.new_empty(())
+    return x.new_empty(x.shape, dtype=format.dtype if format else None), x.new_empty(())

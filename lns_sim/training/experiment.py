@@ -38,6 +38,24 @@ def save_atomically(state: dict, path: Path) -> None:
         raise OSError(f"cannot write {path}: {error.strerror or error}{kept}") from error
 
 
+def read_checkpoint(path: Path) -> dict:
+    """The state that an experiment saved; nothing in the file is executed.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ForeignCheckpoint: it is damaged, or something else.
+    """
+    try:
+        state = torch.load(path, weights_only=True)
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # torch's own message would advise to execute it
+        raise ForeignCheckpoint(f"{path} is no checkpoint of lns-sim train, or is damaged") from error
+    if not isinstance(state, dict) or not {"experiment", "results", "trainer"} <= state.keys():
+        raise ForeignCheckpoint(f"{path} is no checkpoint of lns-sim train")
+    return state
+
+
 class Experiment:
     """Runs every recipe with every seed, one after another, saving after each epoch.
 
@@ -72,13 +90,8 @@ class Experiment:
             FileNotFoundError: there is none.
             ForeignCheckpoint: it is damaged, or belongs to an experiment with other settings.
         """
-        try:
-            state = torch.load(self.checkpoint, weights_only=True)
-        except FileNotFoundError:
-            raise
-        except Exception as error:
-            raise ForeignCheckpoint(f"{self.checkpoint} is no lns-sim checkpoint, or is damaged: {error}") from error
-        if not isinstance(state, dict) or state.get("experiment") != self.describe():
+        state = read_checkpoint(self.checkpoint)
+        if state["experiment"] != self.describe():
             raise ForeignCheckpoint(f"{self.checkpoint} was made with other settings; use another --out, or the same")
         self.results = [Result(**r) for r in state["results"]]
         if state["trainer"] is not None:

@@ -1,0 +1,127 @@
+"""lns-sim compare: the same batch in float32, fake-quant and bit-exact, as a table, a picture and a page."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Optional
+
+import torch
+import torch.nn.functional as F
+import typer
+from rich.table import Table
+from torch import nn
+
+from lns_sim import models, weights
+from lns_sim.checks import check_device, check_int
+from lns_sim.cli.console import make_console
+from lns_sim.cli.errors import user_errors
+from lns_sim.cli.options import (
+    RECIPE_HELP, AccBits, Bits, Context, Data, Device, Gamma, LutEntries, Tokens, UpdateBits, chosen_recipe,
+)  # fmt: skip
+from lns_sim.comparison import compare as run_comparison
+from lns_sim.comparison import page, picture
+from lns_sim.nn import LNSWeight, convert, to_float
+from lns_sim.training import data as datasets
+from lns_sim.training.data import Data as DataSet
+from lns_sim.training.experiment import read_checkpoint
+from lns_sim.training.report import environment
+from lns_sim.training.trainer import check_fit
+
+
+def _built(name: str, data: DataSet) -> nn.Module:
+    """A model of ours by name, or what a function given as module:function returns."""
+    module, colon, function = name.partition(":")
+    if not colon:
+        check_fit(name, data)
+        return models.build(name, data.input_shape, data.classes)
+    sys.path.insert(0, os.getcwd())
+    made = getattr(importlib.import_module(module), function, None)
+    if made is None:
+        raise ValueError(f"{module} has no {function}")
+    model = made()
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"{name}() must return a torch module, got {type(model).__name__}")
+    return model
+
+
+def _with_weights(model: nn.Module, path: Path, recipe) -> nn.Module:
+    """The model with the weights of an `lns-sim train` checkpoint (its last run's) or a weight file, in float32."""
+    if path.suffix == ".safetensors":
+        converted = convert(model, recipe)
+        weights.load(converted, path)
+        return to_float(converted)
+    state = read_checkpoint(path)["trainer"]["model"]
+    values = {k: v.dequantize() if isinstance(v, LNSWeight) else v for k, v in state.items()}
+    try:
+        model.load_state_dict(values)
+    except RuntimeError as error:
+        raise ValueError(f"{path} is of another model: {str(error).splitlines()[-1].strip()}") from None
+    return model
+
+
+def compare(
+    model: Annotated[str, typer.Argument(help="cnn, mlp, resnet20, resnet18, resnet50, gpt, or module:function, which returns "
+                                              "a model")],
+    data: Data = "digits",
+    recipe: Annotated[str, typer.Option(help=RECIPE_HELP)] = "lns-madam",
+    checkpoint: Annotated[Optional[Path], typer.Option(help="of lns-sim train, or a weight file (.safetensors)  [default: "
+                                                            "initial weights]")] = None,
+    batch_size: Annotated[int, typer.Option(help="samples of the training set")] = 64,
+    context: Context = 128,
+    tokens: Tokens = "byte",
+    seed: Annotated[int, typer.Option(help="of initial weights and the choice of samples", min=0)] = 0,
+    bits: Bits = 8,
+    gamma: Gamma = 8,
+    update_bits: UpdateBits = 16,
+    lut_entries: LutEntries = None,
+    acc_bits: AccBits = 24,
+    device: Device = "cpu",
+    out: Annotated[Path, typer.Option(help="directory for report.html, compare.png and compare.json")] = Path("runs/compare"),
+) -> None:  # fmt: skip
+    """Show what quantization and the datapath do to one batch, layer by layer and pass by pass.
+
+    The batch runs through the model, forward and backward, in float32, by the recipe's codes with float32 products
+    (fake-quant), and on the simulated datapath. The report tells where the datapath first matters.
+    """
+    console = make_console()
+    with user_errors():
+        chosen = chosen_recipe(recipe, bits, gamma, update_bits, lut_entries, acc_bits)
+        check_device(device)
+        check_int("batch_size", batch_size, 1, None)
+        dataset = datasets.load(data, context, tokens)
+        torch.manual_seed(seed)
+        built = _built(model, dataset)
+        if checkpoint is not None:
+            built = _with_weights(built, checkpoint, chosen)
+        out.mkdir(parents=True, exist_ok=True)
+        picked = torch.randperm(len(dataset.x_train), generator=torch.Generator().manual_seed(seed))[:batch_size]
+        x, y = dataset.x_train[picked].to(device), dataset.y_train[picked].to(device)
+
+        def loss(m: nn.Module) -> torch.Tensor:
+            output = m(x)
+            logits = getattr(output, "logits", output)  # as transformers' models return them
+            return F.cross_entropy(logits.flatten(0, -2), y.flatten())
+
+        with console.status("three runs of the batch"):
+            found = run_comparison(built.to(device), loss, chosen)
+        title = f"{model} on {dataset.name}, {len(picked)} samples"
+        table = Table(title=f"{title}: {found.recipe}", caption="signal-to-noise against float32, and of the datapath alone "
+                      "against float32 products of the same codes; shares of accumulations, products and both operands' codes")  # fmt: skip
+        for i, name in enumerate(page.HEADER):
+            table.add_column(name, justify="left" if i in (1, 2) else "right")
+        for i, row in enumerate(found.rows, start=1):
+            table.add_row(*page.cells(i, row), style="red" if row.margin < 0 or row.saturated else None)
+        wide = make_console(width=190)
+        wide.print(table)
+        losses = ", ".join(f"{run} {value:.6g}" for run, value in found.losses.items())
+        console.print(f"{found.verdict()}\nLoss: {losses}.")
+        known = environment()
+        shown = {k: str(known[k]) for k in ("lns_sim", "torch", "python", "cpu", "isa")} | {"gpus": ", ".join(known["gpus"]) or "none"}
+        (out / "compare.json").write_text(json.dumps({"title": title, **found.to_dict(), "environment": known}, indent=1))
+        picture.draw(found, out / "compare.png")
+        (out / "report.html").write_text(page.html(found, title, shown), encoding="utf-8")
+        console.print(f"Wrote {out / 'report.html'}, {out / 'compare.png'} and {out / 'compare.json'}.")

@@ -1,0 +1,37 @@
+"""Options that several commands have."""
+
+from __future__ import annotations
+
+from typing import Annotated, Optional
+
+import typer
+
+from lns_sim import recipes
+from lns_sim.datapath import Datapath
+from lns_sim.format import LNSFormat
+from lns_sim.recipes import ModelRecipe, Recipe
+
+Data = Annotated[str, typer.Option(help="digits (bundled with scikit-learn), npz:PATH with arrays x_train, y_train, x_test, "
+                                        "y_test, openml:NAME, text:PATH, or text (Python's standard library)")]  # fmt: skip
+Context = Annotated[int, typer.Option(help="text: tokens that the model sees")]
+Tokens = Annotated[str, typer.Option(help="text: byte, or bpe:N for N byte-pair tokens")]
+Bits = Annotated[int, typer.Option(help="bits of a code")]
+Gamma = Annotated[int, typer.Option(help="base factor: codes per octave")]
+UpdateBits = Annotated[int, typer.Option(help="bits of a weight between steps")]
+LutEntries = Annotated[Optional[int], typer.Option(help="constants of the datapath  [default: gamma]")]
+AccBits = Annotated[int, typer.Option(help="bits of the accumulator")]
+Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N")]
+
+RECIPE_HELP = "fp32, lns-madam-fake-quant, lns-madam or a file.toml (docs/recipes.md)"
+
+
+def chosen_recipe(
+    name: str, bits: int, gamma: int, update_bits: int, lut_entries: int | None, acc_bits: int
+) -> Recipe | ModelRecipe | None:
+    """A preset with these formats and this datapath, or a file's recipe.
+
+    Raises:
+        ValueError, FileNotFoundError: see :func:`lns_sim.recipes.get`.
+    """
+    datapath = Datapath(LNSFormat(bits, gamma), lut_entries=lut_entries, acc_bits=acc_bits)
+    return recipes.get(name, bits=bits, gamma=gamma, update_bits=update_bits, datapath=datapath)
