@@ -59,8 +59,6 @@ class Recipe:
         update: Q_U, the format in which weights exist; its gamma is a multiple of ``weight``'s.
         forward, input_gradient, weight_gradient: the datapath of each pass; None multiplies the same codes'
             values in float32 (fake-quant), as it must be where an operand is float32.
-        weight_headroom: octaves by which weights may outgrow the power of two above their largest initial magnitude: their
-            scale is raised by so much, and as many octaves are lost below.
         seed: of the random bits, where a quantizer is stochastic.
 
     Raises:
@@ -76,11 +74,9 @@ class Recipe:
     forward: Datapath | None = Datapath()
     input_gradient: Datapath | None = Datapath()
     weight_gradient: Datapath | None = Datapath()
-    weight_headroom: int = 0
     seed: int = 0
 
     def __post_init__(self):
-        check_int("weight_headroom", self.weight_headroom, 0, self.update.e_max // self.update.gamma)
         check_int("seed", self.seed, 0, (1 << 64) - 1)
         if self.weight is not None and self.update.gamma % self.weight.gamma:
             raise ValueError(

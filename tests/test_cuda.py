@@ -95,7 +95,7 @@ def test_tensors_of_many_millions():
 
     hyper = torch.tensor([0.9, 0.1, 0.5, 10.0, 300.0])
     for stochastic in (False, True):
-        everywhere(step, q.codes, x, q.scale, torch.tensor(3.0), hyper, 16, 2048, stochastic, torch.tensor([1, 2, 3]))
+        everywhere(step, q.codes, x, q.scale, torch.tensor(3.0), hyper, 16, 2048, stochastic, torch.tensor([1, 2, 3, 0]))
 
 
 def test_offsets_and_strides(rng):

@@ -38,9 +38,7 @@ class LNSWeight(LNSTensor):
 
     @classmethod
     def from_float(cls, weight: torch.Tensor, recipe: Recipe, tensor_id: int = 0) -> LNSWeight:
-        """The nearest update-format codes of a float32 weight, with the recipe's headroom above them.
-
-        ``tensor_id`` keeps weights' random streams apart.
+        """The nearest update-format codes of a float32 weight. ``tensor_id`` keeps weights' random streams apart.
 
         Raises:
             ValueError: the weight holds NaN or Inf.
@@ -48,8 +46,6 @@ class LNSWeight(LNSTensor):
         w = quantize(weight.detach(), recipe.update)
         if bool(w.scale.isnan()):
             raise ValueError("a weight holds NaN or Inf and has no codes")
-        if recipe.weight_headroom:
-            w = w.rescale((w.k + recipe.weight_headroom).clamp(max=127))
         rng = None
         if recipe.stochastic:
             rng = random_state(recipe.seed, tensor_id=len(STREAMS) * tensor_id, device=weight.device)

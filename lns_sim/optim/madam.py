@@ -28,7 +28,7 @@ class LNSMadam(torch.optim.Optimizer):
         beta: decay of the second moment, in [0, 1).
         g_bound: clamp of the normalized gradient.
         p_scale: weights are kept below ``p_scale`` times the root mean square of their initial values, and below the largest
-            number of their format at their scale (``Recipe.weight_headroom`` raises that).
+            number of their format at the scale that their initial values gave them.
         rounding: "nearest" (half to even) or "stochastic" steps.
         seed: of the stochastic steps, where a weight's recipe draws no random bits itself.
         float_optimizer: "sgd", "adam" or "adamw", for all parameters that are not LNSWeights.
