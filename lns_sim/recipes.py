@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -203,20 +204,21 @@ def lns_madam_fake_quant(**kwargs) -> Recipe:
 
 def fake_quant(recipe: Recipe | ModelRecipe) -> Recipe | ModelRecipe:
     """The same recipe with every datapath replaced by a float32 product."""
-    return _each(recipe, lambda r: dataclasses.replace(
+    return map_recipes(recipe, lambda r: dataclasses.replace(
         r, name=f"{r.name}-fake-quant", forward=None, input_gradient=None, weight_gradient=None
     ))  # fmt: skip
 
 
 def float32(recipe: Recipe | ModelRecipe) -> Recipe | ModelRecipe:
     """The same products without quantizers or datapaths: what a recipe is compared with, observed in the same places."""
-    return _each(recipe, lambda r: dataclasses.replace(
+    return map_recipes(recipe, lambda r: dataclasses.replace(
         r, name="float32", activation=None, weight=None, error=None, gradient=None, forward=None, input_gradient=None,
         weight_gradient=None,
     ))  # fmt: skip
 
 
-def _each(recipe: Recipe | ModelRecipe, change) -> Recipe | ModelRecipe:
+def map_recipes(recipe: Recipe | ModelRecipe, change: Callable[[Recipe], Recipe]) -> Recipe | ModelRecipe:
+    """A recipe changed, or all of a model's."""
     if isinstance(recipe, Recipe):
         return change(recipe)
     return ModelRecipe(recipe.default and change(recipe.default), tuple((p, r and change(r)) for p, r in recipe.overrides))

@@ -1,0 +1,1 @@
+"""Sweeps: accuracy against hardware cost over datapaths and formats, on Optuna."""
