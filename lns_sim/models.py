@@ -130,11 +130,12 @@ def resnet(channels: int, classes: int, widths=(16, 32, 64), blocks=(3, 3, 3)) -
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inputs, classes))
 
 
-NAMES = ("cnn", "mlp", "resnet20", "resnet18", "resnet50", "gpt")
+NAMES = ("cnn", "mlp", "resnet20", "resnet18", "resnet50", "gpt", "gpt256")
 
 
 def build(name: str, input_shape: tuple[int, ...], classes: int) -> nn.Module:
-    """A network by name for inputs of shape (C, H, W), (features,), or for "gpt" (context,) tokens of so many classes.
+    """A network by name for inputs of shape (C, H, W), (features,), or for "gpt" and "gpt256" (of width 128 and
+    256) (context,) tokens of so many classes.
 
     Raises:
         ValueError: an unknown name, or a convolutional network for inputs that are no images.
@@ -142,6 +143,8 @@ def build(name: str, input_shape: tuple[int, ...], classes: int) -> nn.Module:
     check_choice("model", name, NAMES)
     if name == "gpt":
         return GPT(classes, input_shape[0])
+    if name == "gpt256":
+        return GPT(classes, input_shape[0], width=256, heads=8)
     if name == "mlp":
         return mlp(math.prod(input_shape), classes)
     if len(input_shape) != 3:

@@ -147,7 +147,7 @@ def test_the_command(report):
     for args, message in [
         (["mine:none"], "mine has no none"), (["mine:number"], "must return a torch module, got int"), (["nowhere:f"], "nowhere"),
         (["cnn", "--recipe", "fp32"], "got fp32"), (["cnn", "--checkpoint", "none.pt"], "none.pt"),
-        (["cnn", "--checkpoint", "mine.py"], "no checkpoint of lns-sim train"), (["gpt"], "gpt reads text"),
+        (["cnn", "--checkpoint", "mine.py"], "no checkpoint of lns-sim train"), (["gpt"], "gpt256 read text"),
     ]:  # fmt: skip
         run = command("compare", *args, cwd=report)
         assert run.returncode == 1 and message in run.stderr and run.stderr.count("\n") == 1, (args, run.stderr)

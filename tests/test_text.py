@@ -69,7 +69,7 @@ def test_the_command_line(abc, tmp_path):
     record = json.loads((tmp_path / "run.json").read_text())
     assert record["results"][0]["test"][0] < 5 and record["results"][0]["sample"]
     wrong = run("train", "--data", f"text:{abc}", "--model", "cnn", "--out", str(tmp_path))
-    assert wrong.returncode != 0 and "gpt reads text" in wrong.stderr
+    assert wrong.returncode != 0 and "gpt256 read text" in wrong.stderr
     assert run("train", "--model", "gpt", "--out", str(tmp_path)).returncode != 0
 
 

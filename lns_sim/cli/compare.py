@@ -64,7 +64,7 @@ def _with_weights(model: nn.Module, path: Path, recipe) -> nn.Module:
 
 
 def compare(
-    model: Annotated[str, typer.Argument(help="cnn, mlp, resnet20, resnet18, resnet50, gpt, or module:function, which returns "
+    model: Annotated[str, typer.Argument(help="cnn, mlp, resnet20, resnet18, resnet50, gpt, gpt256, or module:function, which returns "
                                               "a model")],
     data: Data = "digits",
     recipe: Annotated[str, typer.Option(help=RECIPE_HELP)] = "lns-madam",

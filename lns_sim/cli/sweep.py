@@ -30,7 +30,7 @@ def sweep(
                                                          "forward., input_gradient., weight_gradient. before; of one tensor: "
                                                          "activation.bits, weight.bits, error.bits, gradient.bits")],
     data: Data = "digits",
-    model: Annotated[Optional[str], typer.Option(help="cnn, mlp, resnet20, resnet18, resnet50 or gpt  [default: cnn, for text "
+    model: Annotated[Optional[str], typer.Option(help="cnn, mlp, resnet20, resnet18, resnet50, gpt or gpt256  [default: cnn, for text "
                                                       "gpt]")] = None,
     recipe: Annotated[str, typer.Option(help="what the dimensions change: lns-madam or a file.toml (docs/recipes.md)")] = "lns-madam",
     sampler: Annotated[str, typer.Option(help="grid (every combination), random or nsga2")] = "grid",

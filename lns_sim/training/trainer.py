@@ -113,8 +113,8 @@ def _float32():
 
 def check_fit(model: str, data: Data) -> None:
     """Raises ValueError unless the named model takes such data."""
-    if (model == "gpt") != (data.tokenizer is not None):
-        raise ValueError(f"model {model!r} does not fit the data {data.name!r}: gpt reads text, and text needs gpt")
+    if model.startswith("gpt") != (data.tokenizer is not None):
+        raise ValueError(f"model {model!r} does not fit the data {data.name!r}: gpt and gpt256 read text, and text needs one of them")
 
 
 class Trainer:
