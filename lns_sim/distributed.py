@@ -89,7 +89,13 @@ def offset_of(x: Tensor) -> int:
 
 
 def largest(x: Tensor) -> Tensor:
-    """The largest magnitude in the global batch, of shape (1,); Inf where anything is NaN."""
+    """The largest magnitude in the global batch, of shape (1,); Inf where anything is NaN.
+
+    Raises:
+        ValueError: this rank's share is empty.
+    """
+    if not x.numel():
+        raise ValueError("in global_batch() ranks hold equal shares of a batch, but this one's is empty")
     magnitude = x.abs().amax().nan_to_num(nan=math.inf, posinf=math.inf).reshape(1)
     dist.all_reduce(magnitude, dist.ReduceOp.MAX, group=_group)
     return magnitude

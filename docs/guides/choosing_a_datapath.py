@@ -1,0 +1,54 @@
+"""Choosing a datapath: which of its parts a network needs, first from one batch, then from training.
+
+Run it: python docs/guides/choosing_a_datapath.py (about a minute on two cores; needs the library optuna)
+"""
+
+import tempfile
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+
+import lns_sim
+from lns_sim import Datapath, models, recipes
+from lns_sim.sweeping import report, space
+from lns_sim.sweeping.cost import cells_per_mac
+from lns_sim.sweeping.study import Sweep
+from lns_sim.training import data
+from lns_sim.training.trainer import Settings
+
+digits = data.load("digits")
+torch.manual_seed(0)
+model = models.build("mlp", digits.input_shape, digits.classes)
+x, y = digits.x_train[:256], digits.y_train[:256]
+
+# 1. One batch. `margin` is how far the datapath's own noise lies below that of quantization: below 0 it matters.
+print("one batch: smallest margin in dB, and the pass that has it")
+for options in (dict(), dict(acc_bits=16), dict(acc_bits=12), dict(lut_entries=1), dict(acc_bits=16, lut_entries=1)):
+    pe = Datapath(**options)
+    worst = lns_sim.compare(model, lambda m: F.cross_entropy(m(x), y), recipes.lns_madam(datapath=pe)).closest
+    print(f"  {str(options):40} {worst.margin:6.1f}   {worst.name} of layer {worst.layer}; {cells_per_mac(pe):.0f} cells a product")
+
+# 2. Training. A gradient's noise adds up over steps, and weights move: only training tells what accuracy is left. Every
+#    combination is a trial; the storage keeps them, so that the same script goes on, and other machines may help.
+with tempfile.TemporaryDirectory() as folder:
+    sweep = Sweep(
+        data=digits.held_out(0.25),  # choose on held-out samples, test once at the end
+        settings=Settings(model="mlp", epochs=4),
+        base=recipes.lns_madam(),
+        space=space.parse(["acc_bits=10,12,16", "lut_entries=1,8"]),
+        seeds=[0],
+        sampler="grid",
+        trials=None,
+        storage=str(Path(folder) / "study.journal"),
+        name="guide",
+    )
+    sweep.run()
+    print("training: the best compromises of accuracy and cost")
+    for trial in report.front(sweep):
+        print(f"  {report.describe(trial.params, sweep.space):28} {trial.values[0]:5.1f} % for {trial.values[1]:.0f} cells a product")
+    report.write_csv(sweep, Path(folder) / "sweep.csv")
+    report.draw(sweep, "mlp on digits", Path(folder) / "pareto.png")  # look at it: runs/sweep/pareto.png of `lns-sim sweep`
+    print(f"{sweep.finished} trials")
+
+# The same from the shell: lns-sim sweep acc_bits=10,12,16 lut_entries=1,8 --model mlp --epochs 4 --held-out 0.25
