@@ -176,3 +176,16 @@ def test_a_study_of_other_settings_is_refused(tmp_path):
     make(tmp_path / "j", "grid")
     with pytest.raises(OtherSweep, match="other settings"):
         make(tmp_path / "j", "random", 3)
+
+
+def test_mendable_errors_are_one_sentence(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "optuna", None)
+        with pytest.raises(ImportError, match=r"need the library optuna: pip install 'lns-sim\[sweep\]'"):
+            make(tmp_path / "j", "grid")
+    for args, message in [
+        (["acc_bit=3"], "did you mean 'acc_bits'"), (["acc_bits=12", "--sampler", "tpe"], "sampler must be one of"),
+        (["acc_bits=12", "--out", "/proc/x"], "/proc/x"), (["acc_bits=12", "--storage", "/proc/journal"], "/proc/journal"),
+    ]:  # fmt: skip
+        run = command("sweep", *args, *FAST, cwd=tmp_path)
+        assert run.returncode == 1 and message in run.stderr and run.stderr.count("\n") == 1, (args, run.stderr)

@@ -22,6 +22,7 @@ from lns_sim.cli.errors import user_errors
 from lns_sim.cli.options import (
     RECIPE_HELP, AccBits, Bits, Context, Data, Device, Gamma, LutEntries, Tokens, UpdateBits, chosen_recipe,
 )  # fmt: skip
+from lns_sim.comparison import Comparison
 from lns_sim.comparison import compare as run_comparison
 from lns_sim.comparison import page, picture
 from lns_sim.nn import LNSWeight, convert, to_float
@@ -30,6 +31,8 @@ from lns_sim.training.data import Data as DataSet
 from lns_sim.training.experiment import read_checkpoint
 from lns_sim.training.report import environment
 from lns_sim.training.trainer import check_fit
+
+_WIDE = ("MACs", "largest difference", "clipped", "zeros")  # columns that a narrow terminal has no room for
 
 
 def _built(name: str, data: DataSet) -> nn.Module:
@@ -61,6 +64,20 @@ def _with_weights(model: nn.Module, path: Path, recipe) -> nn.Module:
     except RuntimeError as error:
         raise ValueError(f"{path} is of another model: {str(error).splitlines()[-1].strip()}") from None
     return model
+
+
+def _print_table(found: Comparison, title: str) -> None:
+    """All columns where they fit; a narrow terminal leaves some to the page."""
+    console = make_console(width=190)
+    shown = [i for i, name in enumerate(page.HEADER) if console.width >= 170 or name not in _WIDE]
+    table = Table(title=title, caption="signal-to-noise against float32, and of the datapath alone against float32 products of the "
+                  "same codes; shares of accumulations, products and both operands' codes")  # fmt: skip
+    for i in shown:
+        table.add_column(page.HEADER[i], justify="left" if i in (1, 2) else "right", no_wrap=i in (1, 2))
+    for number, row in enumerate(found.rows, start=1):
+        cells = page.cells(number, row)
+        table.add_row(*(cells[i] for i in shown), style="red" if row.margin < 0 or row.saturated else None)
+    console.print(table)
 
 
 def compare(
@@ -109,14 +126,7 @@ def compare(
         with console.status("three runs of the batch"):
             found = run_comparison(built.to(device), loss, chosen)
         title = f"{model} on {dataset.name}, {len(picked)} samples"
-        table = Table(title=f"{title}: {found.recipe}", caption="signal-to-noise against float32, and of the datapath alone "
-                      "against float32 products of the same codes; shares of accumulations, products and both operands' codes")  # fmt: skip
-        for i, name in enumerate(page.HEADER):
-            table.add_column(name, justify="left" if i in (1, 2) else "right")
-        for i, row in enumerate(found.rows, start=1):
-            table.add_row(*page.cells(i, row), style="red" if row.margin < 0 or row.saturated else None)
-        wide = make_console(width=190)
-        wide.print(table)
+        _print_table(found, f"{title}: {found.recipe}")
         losses = ", ".join(f"{run} {value:.6g}" for run, value in found.losses.items())
         console.print(f"{found.verdict()}\nLoss: {losses}.")
         known = environment()
