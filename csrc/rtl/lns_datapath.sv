@@ -1,0 +1,54 @@
+// PE and post-processing: vectors of codes in, accumulators and their codes out.
+module lns_datapath #(
+    parameter int BITS = 8,
+    parameter int GAMMA = 8,
+    parameter int LANES = 32,
+    parameter int LUT_ENTRIES = 8,
+    parameter int LUT_BITS = 8,
+    parameter int ACC_BITS = 24,
+    parameter int ACC_LSB = 14,
+    parameter int NEAREST = 0,
+    parameter int WRAP = 0,
+    parameter int ENTRIES = 16,
+    parameter int SCALE_BITS = 10,
+    parameter int FLUSH = 0,
+    localparam int ENTRY_BITS = $clog2(ENTRIES)
+) (
+    input  logic                         clk,
+    input  logic                         rst,
+    input  logic                         in_valid,
+    output logic                         in_ready,
+    input  logic [LANES-1:0][BITS-1:0]   in_a,
+    input  logic [LANES-1:0][BITS-1:0]   in_b,
+    input  logic [ENTRY_BITS-1:0]        in_entry,
+    input  logic                         in_first,
+    input  logic                         in_last,
+    input  logic signed [SCALE_BITS-1:0] scale,
+    output logic                         out_valid,
+    input  logic                         out_ready,
+    output logic [ENTRY_BITS-1:0]        out_entry,
+    output logic signed [ACC_BITS-1:0]   out_acc,
+    output logic [BITS-1:0]              out_code
+);
+  logic pe_valid, valid1;
+  logic [ENTRY_BITS-1:0] pe_entry, entry1;
+  logic signed [ACC_BITS-1:0] pe_acc, acc1;
+  wire advance = !out_valid || out_ready;
+
+  lns_pe #(.BITS(BITS), .GAMMA(GAMMA), .LANES(LANES), .LUT_ENTRIES(LUT_ENTRIES), .LUT_BITS(LUT_BITS), .ACC_BITS(ACC_BITS),
+           .ACC_LSB(ACC_LSB), .NEAREST(NEAREST), .WRAP(WRAP), .ENTRIES(ENTRIES)) u_pe (
+      .clk, .rst, .in_valid, .in_ready, .in_a, .in_b, .in_entry, .in_first, .in_last,
+      .out_valid(pe_valid), .out_ready(advance), .out_entry(pe_entry), .out_acc(pe_acc));
+
+  lns_convert #(.BITS(BITS), .GAMMA(GAMMA), .ACC_BITS(ACC_BITS), .SCALE_BITS(SCALE_BITS), .FLUSH(FLUSH)) u_convert (
+      .clk, .acc(pe_acc), .scale, .advance, .code(out_code));
+
+  // The accumulator goes along while its code is made.
+  always_ff @(posedge clk) begin
+    if (advance) begin
+      {valid1, entry1, acc1} <= {pe_valid, pe_entry, pe_acc};
+      {out_valid, out_entry, out_acc} <= {valid1, entry1, acc1};
+    end
+    if (rst) {valid1, out_valid} <= '0;
+  end
+endmodule

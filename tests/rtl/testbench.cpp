@@ -1,0 +1,61 @@
+// Drives lns_datapath with vectors from a file and writes what comes out, with pauses on both sides drawn from a seed.
+//
+// Input: int32 count, scale, pause (in 256ths), stride; then for each vector uint8 entry, first, last, 0 and the lanes of a and of b
+// in `stride` bytes each. Output: int32 entry, accumulator, code for each result, and int32 -1, clocks, 0.
+#include <cstdint>
+#include <cstdio>
+#include <cstring>
+#include <random>
+#include <vector>
+
+#include "Vlns_datapath.h"
+#include "verilated.h"
+
+template <class Port>
+void set(Port& port, const uint8_t* bytes) { std::memcpy(&port, bytes, sizeof(port)); }
+
+int main(int argc, char** argv) {
+  std::FILE* in = argc == 3 ? std::fopen(argv[1], "rb") : nullptr;
+  std::FILE* out = in ? std::fopen(argv[2], "wb") : nullptr;
+  int32_t header[4];
+  if (!out || std::fread(header, sizeof header, 1, in) != 1) return 2;
+  const int32_t count = header[0], pause = header[2];
+  const size_t stride = header[3], size = 4 + 2 * stride;
+  std::vector<uint8_t> word(size);
+  std::mt19937 random(1);
+  auto pauses = [&] { return static_cast<int32_t>(random() & 255) < pause; };
+  Vlns_datapath top;
+  top.scale = header[1];
+  top.rst = 1;
+  top.out_ready = 1;
+  auto clock = [&] { top.clk = 1, top.eval(), top.clk = 0, top.eval(); };
+  clock(), clock();
+  top.rst = 0;
+  int32_t sent = 0, clocks = 0, idle = 0;
+  bool loaded = false;
+  while (idle < 64) {  // until nothing can be on its way any more
+    if (!loaded && sent < count) {
+      if (std::fread(word.data(), size, 1, in) != 1) return 3;
+      top.in_entry = word[0], top.in_first = word[1], top.in_last = word[2];
+      set(top.in_a, word.data() + 4);
+      set(top.in_b, word.data() + 4 + stride);
+      loaded = true;
+    }
+    top.in_valid = loaded && !pauses();
+    top.out_ready = !pauses();
+    top.eval();
+    if (top.out_valid && top.out_ready) {
+      const int32_t acc = static_cast<int32_t>(static_cast<uint32_t>(top.out_acc) << (32 - ACC_BITS)) >> (32 - ACC_BITS);
+      const int32_t result[3] = {top.out_entry, acc, static_cast<int32_t>(top.out_code)};
+      std::fwrite(result, sizeof result, 1, out);
+    }
+    const bool taken = top.in_valid && top.in_ready;
+    idle = sent == count ? idle + 1 : 0;
+    clock(), ++clocks;
+    if (taken) loaded = false, ++sent;
+  }
+  const int32_t end[3] = {-1, clocks - 64, 0};
+  std::fwrite(end, sizeof end, 1, out);
+  top.final();
+  return std::fclose(out);
+}
