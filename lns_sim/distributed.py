@@ -69,7 +69,7 @@ def global_batch(group: dist.ProcessGroup | None = None):
         RuntimeError: torch.distributed is not initialized.
     """
     global _group
-    if not dist.is_initialized():
+    if not (dist.is_available() and dist.is_initialized()):
         raise RuntimeError("global_batch() needs torch.distributed.init_process_group() first")
     outer, _group = _group, group or dist.group.WORLD
     try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-import torch.distributed._functional_collectives  # which registers what a gather calls
 
 from lns_sim.checks import check_choice, check_int
 from lns_sim.format import LNSFormat
@@ -267,22 +266,22 @@ def _as_strided(func, args, kwargs):
     return x.with_inner(func(x.codes, *args[1:], **kwargs), x.scale)
 
 
-# Gathering a sharded parameter: the scale is every rank's.
-collectives = torch.ops._c10d_functional
-
-
-@implements(collectives.all_gather_into_tensor.default)
 def _gather(func, args, kwargs):
+    """Of a sharded parameter's codes; the scale is every rank's."""
     x = args[0]
     moved = x.codes if x.codes.dtype == torch.uint8 else x.codes.view(torch.bfloat16)  # which every backend moves
-    gathered = collectives.wait_tensor(func(moved, *args[1:], **kwargs))
+    gathered = torch.ops._c10d_functional.wait_tensor(func(moved, *args[1:], **kwargs))
     return x.with_inner(gathered.view(x.codes.dtype), x.scale)
 
 
-@implements(collectives.wait_tensor.default, *[getattr(collectives, name).default for name in ("_wrap_tensor_autograd",)
-                                               if hasattr(collectives, name)])  # fmt: skip
-def _gathered(func, args, kwargs):
-    return args[0]
+if torch.distributed.is_available():
+    import torch.distributed._functional_collectives  # which registers what a gather calls
+
+    _collectives = torch.ops._c10d_functional
+    implements(_collectives.all_gather_into_tensor.default)(_gather)
+    implements(_collectives.wait_tensor.default)(lambda func, args, kwargs: args[0])
+    if hasattr(_collectives, "_wrap_tensor_autograd"):  # newer versions of torch have it
+        implements(_collectives._wrap_tensor_autograd.default)(lambda func, args, kwargs: args[0])
 
 
 # Data-parallel training flattens parameters into float32 buckets to broadcast them: exact, as every code's value

@@ -37,7 +37,8 @@ def save(model: nn.Module, path: str | Path) -> None:
     formats: dict[str, dict[str, int]] = {}
     shared: dict[str, str] = {}
     first: dict[int, str] = {}
-    writes = not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
+    several = torch.distributed.is_available() and torch.distributed.is_initialized()
+    writes = not several or torch.distributed.get_rank() == 0
     for name, value in model.state_dict(keep_vars=True).items():
         if id(value) in first:
             shared[name] = first[id(value)]
