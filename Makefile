@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: train test bench clean
+.PHONY: train test bench area clean
 
 train: $(READY)
 	$(BIN)/lns-sim train
@@ -14,6 +14,9 @@ test: $(READY)
 
 bench: $(READY)
 	$(BIN)/lns-sim bench
+
+area: $(READY)
+	$(BIN)/python -m benchmarks.area
 
 # The environment is made once; the extension is rebuilt when its sources change.
 $(VENV)/.installed: requirements.txt

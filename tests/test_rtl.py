@@ -200,7 +200,7 @@ FAULTS = {
     "truncation towards zero": ("lns_pe.sv", "((Y_BITS + 1)'(y3) +", "((Y_BITS + 1)'(y3) + (y3[Y_BITS-1] ? (Y_BITS + 1)'(2 ** F - 1) : '0) +"),
     "saturation to the other end": ("lns_pe.sv", "{next[N_BITS-1], {(ACC_BITS - 1) {~next[N_BITS-1]}}}", "{~next[N_BITS-1], {(ACC_BITS - 1) {next[N_BITS-1]}}}"),
     "wrapping instead of saturating": ("lns_pe.sv", "over && WRAP == 0", "over && WRAP != 0"),
-    "an entry that is not cleared": ("lns_pe.sv", "tag3.first ? '0 : collector", "tag3.first && tag3.last ? '0 : collector"),
+    "an entry that is not cleared": ("lns_pe.sv", "first3 ? '0 : collector", "first3 && last3 ? '0 : collector"),
     "a stage that does not wait": ("lns_pe.sv", "if (advance) begin", "if (1) begin"),
     "midpoints between other codes": ("lns_pkg.sv", "(2 * j + 1 + 46 * gamma)", "(2 * j + 46 * gamma)"),
     "no clamp at the largest code": ("lns_convert.sv", "e > E_MAX ? E_MAX : e", "e"),

@@ -18,8 +18,8 @@ module lns_datapath #(
     input  logic                         rst,
     input  logic                         in_valid,
     output logic                         in_ready,
-    input  logic [LANES-1:0][BITS-1:0]   in_a,
-    input  logic [LANES-1:0][BITS-1:0]   in_b,
+    input  logic [LANES*BITS-1:0]        in_a,  // lane 0 in the lowest bits
+    input  logic [LANES*BITS-1:0]        in_b,
     input  logic [ENTRY_BITS-1:0]        in_entry,
     input  logic                         in_first,
     input  logic                         in_last,

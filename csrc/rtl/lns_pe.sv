@@ -15,19 +15,19 @@ module lns_pe #(
     parameter int ENTRIES = 16,
     localparam int ENTRY_BITS = $clog2(ENTRIES)
 ) (
-    input  logic                        clk,
-    input  logic                        rst,
-    input  logic                        in_valid,
-    output logic                        in_ready,
-    input  logic [LANES-1:0][BITS-1:0]  in_a,
-    input  logic [LANES-1:0][BITS-1:0]  in_b,
-    input  logic [ENTRY_BITS-1:0]       in_entry,
-    input  logic                        in_first,
-    input  logic                        in_last,
-    output logic                        out_valid,
-    input  logic                        out_ready,
-    output logic [ENTRY_BITS-1:0]       out_entry,
-    output logic signed [ACC_BITS-1:0]  out_acc
+    input  logic                       clk,
+    input  logic                       rst,
+    input  logic                       in_valid,
+    output logic                       in_ready,
+    input  logic [LANES*BITS-1:0]      in_a,  // lane 0 in the lowest bits
+    input  logic [LANES*BITS-1:0]      in_b,
+    input  logic [ENTRY_BITS-1:0]      in_entry,
+    input  logic                       in_first,
+    input  logic                       in_last,
+    output logic                       out_valid,
+    input  logic                       out_ready,
+    output logic [ENTRY_BITS-1:0]      out_entry,
+    output logic signed [ACC_BITS-1:0] out_acc
 );
   localparam int BIN_BITS = lns_pkg::max($clog2(LUT_ENTRIES), 1);
   localparam int Q_MAX = 2 * (2 ** (BITS - 1) - 1) / GAMMA;
@@ -49,52 +49,56 @@ module lns_pe #(
   assign in_ready = advance;
 
   // What goes along with a vector.
-  typedef struct packed {
-    logic                  valid, first, last;
-    logic [ENTRY_BITS-1:0] entry;
-  } tag_t;
-  tag_t tag1, tag2, tag3;
+  logic valid1, valid2, valid3, first1, first2, first3, last1, last2, last3;
+  logic [ENTRY_BITS-1:0] entry1, entry2, entry3;
 
   // 1. Lanes.
-  logic [LANES-1:0][T_BITS-1:0]   t, t1;
-  logic [LANES-1:0]               negative, negative1;
-  logic [LANES-1:0][BIN_BITS-1:0] bin, bin1;
+  wire  [LANES*T_BITS-1:0]   t;
+  logic [LANES*T_BITS-1:0]   t1;
+  wire  [LANES-1:0]          negative;
+  logic [LANES-1:0]          negative1;
+  wire  [LANES*BIN_BITS-1:0] bin;
+  logic [LANES*BIN_BITS-1:0] bin1;
   for (genvar i = 0; i < LANES; i++) begin : g_lane
     lns_lane #(.BITS(BITS), .GAMMA(GAMMA), .LUT_ENTRIES(LUT_ENTRIES), .ACC_LSB(ACC_LSB)) u_lane (
-        .a(in_a[i]), .b(in_b[i]), .t(t[i]), .negative(negative[i]), .bin(bin[i]));
+        .a(in_a[i*BITS+:BITS]), .b(in_b[i*BITS+:BITS]), .t(t[i*T_BITS+:T_BITS]), .negative(negative[i]),
+        .bin(bin[i*BIN_BITS+:BIN_BITS]));
   end
 
   // 2. One signed sum a bin.
-  wire signed  [P_BITS-1:0] sum[LUT_ENTRIES];
-  logic signed [P_BITS-1:0] sum2[LUT_ENTRIES];
+  wire  [LUT_ENTRIES*P_BITS-1:0] sum;
+  logic [LUT_ENTRIES*P_BITS-1:0] sum2;
   for (genvar j = 0; j < LUT_ENTRIES; j++) begin : g_bin
-    wire [LANES-1:0][T_BITS:0] term;
+    wire [LANES*(T_BITS+1)-1:0] term;
     for (genvar i = 0; i < LANES; i++) begin : g_term
-      wire signed [T_BITS:0] value = $signed({1'b0, t1[i]});
-      assign term[i] = bin1[i] != BIN_BITS'(j) ? '0 : negative1[i] ? -value : value;
+      wire [T_BITS:0] value = {1'b0, t1[i*T_BITS+:T_BITS]};
+      wire mine = bin1[i*BIN_BITS+:BIN_BITS] == BIN_BITS'(j);
+      assign term[i*(T_BITS+1)+:T_BITS+1] = !mine ? '0 : negative1[i] ? -value : value;
     end
-    lns_adder_tree #(.N(LANES), .W(T_BITS + 1)) u_tree (.x(term), .sum(sum[j]));
+    lns_adder_tree #(.N(LANES), .W(T_BITS + 1)) u_tree (.x(term), .sum(sum[j*P_BITS+:P_BITS]));
   end
 
   // 3. Constant multiplies, and their sum.
-  wire [LUT_ENTRIES-1:0][M_BITS-1:0] multiple;
+  wire [LUT_ENTRIES*M_BITS-1:0] multiple;
   wire signed  [Y_BITS-1:0] y;
   logic signed [Y_BITS-1:0] y3;
   for (genvar j = 0; j < LUT_ENTRIES; j++) begin : g_constant
-    localparam logic signed [M_BITS-1:0] C = M_BITS'(lns_pkg::lut_constant(j, LUT_ENTRIES, F));
-    assign multiple[j] = M_BITS'(sum2[j]) * C;
+    localparam signed [M_BITS-1:0] C = M_BITS'(lns_pkg::lut_constant(j, LUT_ENTRIES, F));
+    wire signed [M_BITS-1:0] p = M_BITS'($signed(sum2[j*P_BITS+:P_BITS]));
+    wire signed [M_BITS-1:0] m = p * C;
+    assign multiple[j*M_BITS+:M_BITS] = m;
 `ifndef SYNTHESIS
     always_ff @(posedge clk)
-      if (tag2.valid && !rst)
-        assert (longint'(sum2[j]) * longint'(C) == longint'($signed(multiple[j]))) else $error("the multiple of bin %0d overflows", j);
+      if (valid2 && !rst)
+        assert (longint'(p) * longint'(C) == longint'(m)) else $error("the multiple of bin %0d overflows", j);
 `endif
   end
   lns_adder_tree #(.N(LUT_ENTRIES), .W(M_BITS)) u_sum (.x(multiple), .sum(y));
 
   // 4. Align and accumulate.
   wire signed [Z_BITS-1:0] z = Z_BITS'(((Y_BITS + 1)'(y3) + (NEAREST != 0 ? (Y_BITS + 1)'(2 ** (F - 1)) : '0)) >>> F);
-  logic signed [ACC_BITS-1:0] collector[ENTRIES];
-  wire signed [ACC_BITS-1:0] held = tag3.first ? '0 : collector[tag3.entry];
+  logic signed [ACC_BITS-1:0] collector[0:ENTRIES-1];
+  wire signed [ACC_BITS-1:0] held = first3 ? '0 : collector[entry3];
   wire signed [N_BITS-1:0] next = N_BITS'(held) + N_BITS'(z);
   wire over = next != N_BITS'($signed(next[ACC_BITS-1:0]));
   wire signed [ACC_BITS-1:0] extreme = {next[N_BITS-1], {(ACC_BITS - 1) {~next[N_BITS-1]}}};
@@ -102,21 +106,21 @@ module lns_pe #(
 
   always_ff @(posedge clk) begin
     if (advance) begin
-      tag1 <= '{valid: in_valid, first: in_first, last: in_last, entry: in_entry};
+      {valid1, first1, last1, entry1} <= {in_valid, in_first, in_last, in_entry};
       {t1, negative1, bin1} <= {t, negative, bin};
-      tag2 <= tag1;
+      {valid2, first2, last2, entry2} <= {valid1, first1, last1, entry1};
       sum2 <= sum;
-      tag3 <= tag2;
+      {valid3, first3, last3, entry3} <= {valid2, first2, last2, entry2};
       y3 <= y;
-      if (tag3.valid) collector[tag3.entry] <= after;
-      out_valid <= tag3.valid && tag3.last;
-      out_entry <= tag3.entry;
+      if (valid3) collector[entry3] <= after;
+      out_valid <= valid3 && last3;
+      out_entry <= entry3;
       out_acc <= after;
     end
     if (rst) begin
-      tag1.valid <= 1'b0;
-      tag2.valid <= 1'b0;
-      tag3.valid <= 1'b0;
+      valid1 <= 1'b0;
+      valid2 <= 1'b0;
+      valid3 <= 1'b0;
       out_valid <= 1'b0;
     end
   end
@@ -126,21 +130,22 @@ module lns_pe #(
   longint check_y;
   always_comb begin
     check_y = 0;
-    for (int j = 0; j < LUT_ENTRIES; j++) check_y = check_y + longint'($signed(multiple[j]));
+    for (int j = 0; j < LUT_ENTRIES; j++) check_y = check_y + longint'($signed(multiple[j*M_BITS+:M_BITS]));
   end
   for (genvar j = 0; j < LUT_ENTRIES; j++) begin : g_check
     longint total;
     always_comb begin
       total = 0;
       for (int i = 0; i < LANES; i++)
-        if (int'(bin1[i]) == j) total = negative1[i] ? total - longint'(t1[i]) : total + longint'(t1[i]);
+        if (bin1[i*BIN_BITS+:BIN_BITS] == BIN_BITS'(j))
+          total = negative1[i] ? total - longint'(t1[i*T_BITS+:T_BITS]) : total + longint'(t1[i*T_BITS+:T_BITS]);
     end
-    always_ff @(posedge clk) if (tag1.valid && !rst) assert (total == longint'(sum[j])) else $error("bin %0d overflows", j);
+    always_ff @(posedge clk) if (valid1 && !rst) assert (total == longint'($signed(sum[j*P_BITS+:P_BITS]))) else $error("bin %0d overflows", j);
   end
   always_ff @(posedge clk)
     if (!rst) begin
-      if (tag2.valid) assert (check_y == longint'(y)) else $error("Y overflows");
-      if (tag3.valid) assert ((longint'(y3) + (NEAREST != 0 ? longint'(2 ** (F - 1)) : 0)) >>> F == longint'(z)) else $error("Z overflows");
+      if (valid2) assert (check_y == longint'(y)) else $error("Y overflows");
+      if (valid3) assert ((longint'(y3) + (NEAREST != 0 ? longint'(2 ** (F - 1)) : 0)) >>> F == longint'(z)) else $error("Z overflows");
     end
 `endif
 endmodule
