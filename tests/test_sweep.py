@@ -189,3 +189,28 @@ def test_mendable_errors_are_one_sentence(tmp_path, monkeypatch):
     ]:  # fmt: skip
         run = command("sweep", *args, *FAST, cwd=tmp_path)
         assert run.returncode == 1 and message in run.stderr and run.stderr.count("\n") == 1, (args, run.stderr)
+
+
+def test_a_worker_that_was_taken_for_lost_spoils_nothing(tmp_path):
+    """Its trial was given up and run again elsewhere; what it brings later is left aside."""
+    sweep = make(tmp_path / "j", "grid", dimensions=["acc_bits=12"])
+
+    def give_up(point, trainer):
+        first = sweep.study.trials[0]
+        if first.state.name == "RUNNING":
+            sweep.study.tell(0, state=optuna.trial.TrialState.FAIL)
+
+    sweep.run(give_up)
+    assert [t.state.name for t in sweep.study.trials] == ["FAIL", "COMPLETE"]
+
+
+def test_a_trial_that_fails_is_given_back(tmp_path):
+    def fail(point, trainer):
+        raise KeyboardInterrupt
+
+    sweep = make(tmp_path / "j", "grid", dimensions=["acc_bits=12"])
+    with pytest.raises(KeyboardInterrupt):
+        sweep.run(fail)
+    assert [t.state.name for t in sweep.study.trials] == ["FAIL"]
+    sweep.run()
+    assert [t.state.name for t in sweep.study.trials] == ["FAIL", "COMPLETE"]

@@ -11,12 +11,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from lns_sim import recipes
-from lns_sim.checks import check_choice, check_device, check_int
+from lns_sim.checks import check_device, check_int
 from lns_sim.cli.console import make_console
 from lns_sim.cli.errors import user_errors
 from lns_sim.cli.options import Context, Data, Device, Tokens
 from lns_sim.sweeping import report, space
-from lns_sim.sweeping.study import SAMPLERS, Sweep
+from lns_sim.sweeping.study import Sweep
 from lns_sim.training import data as datasets
 from lns_sim.training.trainer import Settings, check_fit
 
@@ -65,7 +65,6 @@ def sweep(
     """
     console = make_console()
     with user_errors():
-        check_choice("sampler", sampler, SAMPLERS)
         chosen = space.parse(dimensions)
         base = recipes.get(recipe)
         if base is None:

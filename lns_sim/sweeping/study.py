@@ -14,8 +14,8 @@ from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
 
-
 from lns_sim import models
+from lns_sim.checks import check_choice
 from lns_sim.nn import convert
 from lns_sim.recipes import ModelRecipe, Recipe, map_recipes
 from lns_sim.summary import summary
@@ -62,6 +62,7 @@ class Sweep:
 
     def __init__(self, data: Data, settings: Settings, base: Recipe | ModelRecipe, space: Space, seeds: list[int],
                  sampler: str, trials: int | None, storage: str, name: str, device: str = "cpu", grace: float = 600.0):  # fmt: skip
+        check_choice("sampler", sampler, SAMPLERS)
         self.data, self.settings, self.base, self.space = data, settings, base, space
         self.seeds, self.sampler, self.device, self.grace = seeds, sampler, device, grace
         self.trials = size(space) if sampler == "grid" or trials is None else trials
@@ -150,17 +151,17 @@ class Sweep:
             on_step: called after each training step with the point and the trainer.
             on_trial: called with each finished trial (an Optuna FrozenTrial).
         """
-        state = _optuna().trial.TrialState
+        optuna = _optuna()
+        state = optuna.trial.TrialState
         while (trial := self._next()) is not None:
             try:
                 values = self._values(trial, on_step)
-            except (KeyboardInterrupt, SystemExit):
-                self.study.tell(trial, state=state.FAIL)
+            except optuna.exceptions.UpdateFinishedTrialError:
+                continue  # another machine took this worker for lost, and the trial is run again
+            except BaseException:  # Ctrl-C, too
+                self.study.tell(trial, state=state.FAIL, skip_if_finished=True)
                 raise
-            if values is None:
-                self.study.tell(trial, state=state.PRUNED)
-            else:
-                self.study.tell(trial, values)
+            self.study.tell(trial, values, state.PRUNED if values is None else None, skip_if_finished=True)
             if on_trial:
                 on_trial(self.study.get_trials(deepcopy=False)[trial.number])
 
