@@ -124,9 +124,10 @@ def test_samplers_draw_as_many_trials_and_known_points_cost_nothing(sampler, tmp
 
 
 def test_two_workers_share_a_sweep_and_a_killed_one_loses_only_its_trial(tmp_path):
-    args = ["acc_bits=10:17", "--model", "cnn", "--epochs", "2", "--storage", str(tmp_path / "journal"), "--out"]
+    args = ["acc_bits=11:17", "--model", "cnn", "--epochs", "3", "--storage", str(tmp_path / "journal"), "--out"]
     start = [sys.executable, "-c", "from lns_sim.cli import main; main()", "sweep", *args]
-    victim = subprocess.Popen([*start, str(tmp_path / "a")], stdout=subprocess.PIPE, text=True, env={**os.environ, "COLUMNS": "140"})
+    alone = {**os.environ, "COLUMNS": "140", "OMP_NUM_THREADS": "1"}
+    victim = subprocess.Popen([*start, str(tmp_path / "a")], stdout=subprocess.PIPE, text=True, env=alone)
     deadline = time.time() + 120
     while time.time() < deadline:  # until it has finished one trial and is well inside another
         states = [t.state.name for t in _trials(tmp_path / "journal")]
@@ -138,12 +139,12 @@ def test_two_workers_share_a_sweep_and_a_killed_one_loses_only_its_trial(tmp_pat
     victim.wait()
     kept = [t.number for t in _trials(tmp_path / "journal") if t.state.name == "COMPLETE"]
     assert kept
-    workers = [subprocess.Popen([*start, str(tmp_path / name)], stdout=subprocess.PIPE, text=True) for name in "bc"]
+    workers = [subprocess.Popen([*start, str(tmp_path / name)], stdout=subprocess.PIPE, text=True, env=alone) for name in "bc"]
     shown = [w.communicate(timeout=300)[0] for w in workers]
     assert all(w.returncode == 0 for w in workers)
     trials = _trials(tmp_path / "journal")
     done = [t for t in trials if t.state.name == "COMPLETE"]
-    assert {t.params["acc_bits"] for t in done} == set(range(10, 18)) and [t.number for t in done][: len(kept)] == kept
+    assert {t.params["acc_bits"] for t in done} == set(range(11, 18)) and [t.number for t in done][: len(kept)] == kept
     assert sum(t.state.name == "FAIL" for t in trials) <= 1 and not any(t.state.name == "RUNNING" for t in trials)
     assert all("trial " in text for text in shown), "one worker did everything"
     assert len({t.user_attrs["worker"][1] for t in done if t.number not in kept}) == 2
