@@ -19,8 +19,8 @@ from pathlib import Path
 from lns_sim import Datapath, LNSFormat
 
 RTL = Path(__file__).parent.parent / "csrc/rtl"
-PE = ("lns_pkg.sv", "lns_lane.sv", "lns_adder_tree.sv", "lns_pe.sv")
-OTHERS = ("lns_pkg.sv", "lns_adder_tree.sv", "collector.sv")
+PE = ("lns_pkg.sv", "lns_lane.sv", "lns_adder_tree.sv", "collector.sv", "lns_pe.sv")
+OTHERS = ("lns_pkg.sv", "lns_adder_tree.sv", "collector.sv", "sum_vector.sv")
 FLIP_FLOP = 16  # transistors, in Yosys' estimate
 # LNS-Madam, IEEE TC 2022: energy of converting a product, fJ, by LUT entries; gamma 8.
 PAPER_CONVERSION = {1: 12.29, 2: 14.71, 4: 17.24, 8: 19.02}
@@ -56,43 +56,55 @@ def pe(name: str, d: Datapath) -> Design:
     return Design(name, "lns_pe", PE, tuple(parameters.items()))
 
 
+def comparison_designs() -> list[Design]:
+    """INT8 and FP8 vectors of the PE's lanes and accumulators."""
+    return [
+        Design("INT8", "int8_vector", (*OTHERS, "int8_vector.sv"), (("LANES", 32), ("ACC_BITS", 24))),
+        Design("FP8 (E4M3)", "fp8_vector", (*OTHERS, "fp8_vector.sv"), (("LANES", 32), ("ACC_BITS", 24), ("DROP", 18))),
+    ]
+
+
 def designs() -> list[Design]:
     """The table's rows: the LUT, gamma and the accumulator each varied from the default, and the other vectors."""
     base = Datapath()
     rows = [pe(f"LNS, LUT {n}", replace(base, lut_entries=n)) for n in PAPER_CONVERSION]
     rows += [pe(f"LNS, gamma {g}, LUT {g}", Datapath(LNSFormat(8, g))) for g in (4, 16)]
     rows += [pe(f"LNS, LUT 8, {b}-bit accumulator", Datapath(acc_bits=b)) for b in (16, 32)]
-    rows.append(Design("INT8", "int8_vector", (*OTHERS, "int8_vector.sv"), (("LANES", 32), ("ACC_BITS", 24))))
-    rows.append(Design("FP8 (E4M3)", "fp8_vector", (*OTHERS, "fp8_vector.sv"), (("LANES", 32), ("ACC_BITS", 24), ("DROP", 18))))
-    return rows
+    return rows + comparison_designs()
 
 
-def synthesize(design: Design) -> Area:
-    """Maps a design to the generic library.
+def run_yosys(design: Design, options: str, then: str) -> None:
+    """Maps a design to the generic library, with Yosys' `synth` given options, and runs further commands on it.
 
     Raises:
         RuntimeError: Yosys is missing, or fails; the message is its own.
     """
     yosys = shutil.which("yosys")
     if yosys is None:
-        raise RuntimeError("the area needs Yosys: on Debian, apt-get install yosys")
+        raise RuntimeError("this needs Yosys: on Debian, apt-get install yosys")
+    sources = " ".join(str(RTL / name) for name in design.sources)
+    given = " ".join(f"-set {name} 32'b{value % (1 << 32):032b}" for name, value in design.parameters)  # Yosys reads no minus
     with tempfile.TemporaryDirectory() as folder:
-        script, log = Path(folder) / "area.ys", Path(folder) / "area.log"
-        sources = " ".join(str(RTL / name) for name in design.sources)
-        given = " ".join(f"-set {name} 32'b{value % (1 << 32):032b}" for name, value in design.parameters)  # Yosys reads no minus
+        script = Path(folder) / "script.ys"
         script.write_text(f"""
             read_verilog -sv -DSYNTHESIS {sources}
             chparam {given} {design.top}
-            synth -flatten -top {design.top}
+            synth {options} -top {design.top}
             dfflegalize -cell $_DFF_P_ x
             abc -g simple
             opt_clean
-            tee -q -a {log} stat -tech cmos
-            tee -q -a {log} ltp -noff
+            {then}
         """)
         run = subprocess.run([yosys, "-q", str(script)], capture_output=True, text=True)
-        if run.returncode:
-            raise RuntimeError(f"Yosys, on {design.name}: {(run.stderr or run.stdout).strip().splitlines()[-1]}")
+    if run.returncode:
+        raise RuntimeError(f"Yosys, on {design.name}: {(run.stderr or run.stdout).strip().splitlines()[-1]}")
+
+
+def synthesize(design: Design) -> Area:
+    """What a design, flattened, comes to; raises as :func:`run_yosys`."""
+    with tempfile.TemporaryDirectory() as folder:
+        log = Path(folder) / "area.log"
+        run_yosys(design, "-flatten", f"tee -q -a {log} stat -tech cmos\ntee -q -a {log} ltp -noff")
         text = log.read_text()
 
     def number(pattern: str) -> int:

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
 if TYPE_CHECKING:
     from lns_sim.ops.operands import Operand
@@ -58,6 +59,26 @@ class Observer:
 
     def quantized(self, quantized: Quantized) -> None:
         """Called after each tensor."""
+
+
+@contextmanager
+def running_layers(model: nn.Module):
+    """``with running_layers(model) as running: ...``: the names of the modules whose forward is under way, the inmost last."""
+    names = {id(module): name for name, module in model.named_modules()}
+    running: list[str] = []
+
+    def leave(*_) -> None:  # what a hook returns would take the output's place
+        running.pop()
+
+    hooks = [
+        register_module_forward_pre_hook(lambda m, _: running.append(names.get(id(m), type(m).__name__))),
+        register_module_forward_hook(leave, always_call=True),
+    ]
+    try:
+        yield running
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 _observers: list[Observer] = []

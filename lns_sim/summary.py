@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lns_sim.datapath import Datapath
 from lns_sim.format import LNSFormat
+from lns_sim.observing import running_layers
 from lns_sim.recipes import Recipe
 from lns_sim.tensor import LNSTensor
 
@@ -110,18 +110,8 @@ def summary(model: nn.Module, *args, **kwargs) -> Summary:
         A :class:`Summary`; printing it gives a table.
     """
     found = Summary()
-    names = {id(m): name for name, m in model.named_modules()}
-    running: list[str] = []
-    hooks = [
-        register_module_forward_pre_hook(lambda m, _: running.append(names.get(id(m), type(m).__name__))),
-        register_module_forward_hook(lambda *_: running.pop() and None, always_call=True),
-    ]
-    try:
-        with torch.enable_grad(), _Listener(found, running):
-            model(*args, **kwargs)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with running_layers(model) as running, torch.enable_grad(), _Listener(found, running):
+        model(*args, **kwargs)
     products = Counter((layer, name) for layer, name, _ in found.float_products)
     found.float_products = [(*key, n) for key, n in products.items()]
     for p in model.parameters():

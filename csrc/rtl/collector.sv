@@ -1,7 +1,8 @@
-// Accumulators that saturate: a value is added to an entry, which `first` clears before.
+// Accumulators that saturate or wrap: a value is added to an entry, which `first` clears before.
 module collector #(
     parameter int ACC_BITS = 24,
     parameter int IN_BITS = 24,
+    parameter int WRAP = 0,
     parameter int ENTRIES = 16,
     localparam int ENTRY_BITS = $clog2(ENTRIES)
 ) (
@@ -18,7 +19,7 @@ module collector #(
   wire signed [N_BITS-1:0] next = N_BITS'(held) + N_BITS'(value);
   wire over = next != N_BITS'($signed(next[ACC_BITS-1:0]));
   wire signed [ACC_BITS-1:0] extreme = {next[N_BITS-1], {(ACC_BITS - 1) {~next[N_BITS-1]}}};
-  wire signed [ACC_BITS-1:0] after = over ? extreme : next[ACC_BITS-1:0];
+  wire signed [ACC_BITS-1:0] after = over && WRAP == 0 ? extreme : next[ACC_BITS-1:0];
   always_ff @(posedge clk) if (valid) begin
     entries[entry] <= after;
     acc <= after;

@@ -19,7 +19,6 @@ module fp8_vector #(
 );
   localparam int WIDE = 8 + 28;  // mantissa product, shifted by up to 14 + 14
   localparam int T_BITS = WIDE - DROP;
-  localparam int S_BITS = T_BITS + 1 + $clog2(LANES);
   logic [LANES*(T_BITS+1)-1:0] term1;
   for (genvar i = 0; i < LANES; i++) begin : g_lane
     wire [7:0] a = in_a[i*8+:8];
@@ -32,17 +31,6 @@ module fp8_vector #(
     wire [T_BITS:0] magnitude = (T_BITS + 1)'((WIDE'(product) << shift) >> DROP);
     always_ff @(posedge clk) term1[i*(T_BITS+1)+:T_BITS+1] <= a[7] ^ b[7] ? -magnitude : magnitude;
   end
-  wire signed [S_BITS-1:0] sum;
-  logic signed [S_BITS-1:0] sum2;
-  lns_adder_tree #(.N(LANES), .W(T_BITS + 1)) u_tree (.x(term1), .sum(sum));
-
-  logic valid1, valid2, first1, first2;
-  logic [ENTRY_BITS-1:0] entry1, entry2;
-  always_ff @(posedge clk) begin
-    {valid1, first1, entry1} <= {in_valid, in_first, in_entry};
-    {valid2, first2, entry2} <= {valid1, first1, entry1};
-    sum2 <= sum;
-  end
-  collector #(.ACC_BITS(ACC_BITS), .IN_BITS(S_BITS), .ENTRIES(ENTRIES)) u_collector (
-      .clk, .valid(valid2), .first(first2), .entry(entry2), .value(sum2), .acc(out_acc));
+  sum_vector #(.LANES(LANES), .W(T_BITS + 1), .ACC_BITS(ACC_BITS), .ENTRIES(ENTRIES)) u_sum (
+      .clk, .term(term1), .in_valid, .in_entry, .in_first, .out_acc);
 endmodule

@@ -15,23 +15,11 @@ module int8_vector #(
     input  logic                       in_first,
     output logic signed [ACC_BITS-1:0] out_acc
 );
-  localparam int S_BITS = 16 + $clog2(LANES);
   logic [LANES*16-1:0] product1;
   for (genvar i = 0; i < LANES; i++) begin : g_lane
     wire signed [15:0] p = 16'($signed(in_a[i*8+:8])) * 16'($signed(in_b[i*8+:8]));
     always_ff @(posedge clk) product1[i*16+:16] <= p;
   end
-  wire signed [S_BITS-1:0] sum;
-  logic signed [S_BITS-1:0] sum2;
-  lns_adder_tree #(.N(LANES), .W(16)) u_tree (.x(product1), .sum(sum));
-
-  logic valid1, valid2, first1, first2;
-  logic [ENTRY_BITS-1:0] entry1, entry2;
-  always_ff @(posedge clk) begin
-    {valid1, first1, entry1} <= {in_valid, in_first, in_entry};
-    {valid2, first2, entry2} <= {valid1, first1, entry1};
-    sum2 <= sum;
-  end
-  collector #(.ACC_BITS(ACC_BITS), .IN_BITS(S_BITS), .ENTRIES(ENTRIES)) u_collector (
-      .clk, .valid(valid2), .first(first2), .entry(entry2), .value(sum2), .acc(out_acc));
+  sum_vector #(.LANES(LANES), .W(16), .ACC_BITS(ACC_BITS), .ENTRIES(ENTRIES)) u_sum (
+      .clk, .term(product1), .in_valid, .in_entry, .in_first, .out_acc);
 endmodule

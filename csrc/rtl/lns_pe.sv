@@ -38,7 +38,6 @@ module lns_pe #(
   localparam int Y_BITS = M_BITS + $clog2(LUT_ENTRIES);
   localparam int F = LUT_BITS - 1;
   localparam int Z_BITS = Y_BITS - F + 1;
-  localparam int N_BITS = lns_pkg::max(ACC_BITS, Z_BITS) + 1;
 
   if (GAMMA != 2 ** $clog2(GAMMA) || LUT_ENTRIES != 2 ** $clog2(LUT_ENTRIES) || LUT_ENTRIES > GAMMA || GAMMA > 16)
     $error("GAMMA (up to 16) and LUT_ENTRIES (up to GAMMA) are powers of two");
@@ -97,12 +96,8 @@ module lns_pe #(
 
   // 4. Align and accumulate.
   wire signed [Z_BITS-1:0] z = Z_BITS'(((Y_BITS + 1)'(y3) + (NEAREST != 0 ? (Y_BITS + 1)'(2 ** (F - 1)) : '0)) >>> F);
-  logic signed [ACC_BITS-1:0] collector[0:ENTRIES-1];
-  wire signed [ACC_BITS-1:0] held = first3 ? '0 : collector[entry3];
-  wire signed [N_BITS-1:0] next = N_BITS'(held) + N_BITS'(z);
-  wire over = next != N_BITS'($signed(next[ACC_BITS-1:0]));
-  wire signed [ACC_BITS-1:0] extreme = {next[N_BITS-1], {(ACC_BITS - 1) {~next[N_BITS-1]}}};
-  wire signed [ACC_BITS-1:0] after = over && WRAP == 0 ? extreme : next[ACC_BITS-1:0];
+  collector #(.ACC_BITS(ACC_BITS), .IN_BITS(Z_BITS), .WRAP(WRAP), .ENTRIES(ENTRIES)) u_collector (
+      .clk, .valid(valid3 && advance), .first(first3), .entry(entry3), .value(z), .acc(out_acc));
 
   always_ff @(posedge clk) begin
     if (advance) begin
@@ -112,10 +107,8 @@ module lns_pe #(
       sum2 <= sum;
       {valid3, first3, last3, entry3} <= {valid2, first2, last2, entry2};
       y3 <= y;
-      if (valid3) collector[entry3] <= after;
       out_valid <= valid3 && last3;
       out_entry <= entry3;
-      out_acc <= after;
     end
     if (rst) begin
       valid1 <= 1'b0;

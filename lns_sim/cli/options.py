@@ -10,6 +10,7 @@ from lns_sim import recipes
 from lns_sim.datapath import Datapath
 from lns_sim.format import LNSFormat
 from lns_sim.recipes import ModelRecipe, Recipe
+from lns_sim.training.trainer import Settings
 
 Data = Annotated[str, typer.Option(help="digits (bundled with scikit-learn), npz:PATH with arrays x_train, y_train, x_test, "
                                         "y_test, openml:NAME, text:PATH, or text (Python's standard library)")]  # fmt: skip
@@ -23,6 +24,20 @@ AccBits = Annotated[int, typer.Option(help="bits of the accumulator")]
 Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N")]
 
 RECIPE_HELP = "fp32, lns-madam-fake-quant, lns-madam or a file.toml (docs/recipes.md)"
+
+
+def chosen_settings(data: str, model: str | None, float_optimizer: str | None, float_lr: float | None, **others) -> Settings:
+    """Settings whose defaults follow the kind of data: for text a GPT and AdamW.
+
+    Raises:
+        TypeError, ValueError: see :class:`lns_sim.training.trainer.Settings`.
+    """
+    text = data.partition(":")[0] == "text"
+    return Settings(
+        model=model or ("gpt" if text else Settings.model),
+        float_optimizer=float_optimizer or ("adamw" if text else Settings.float_optimizer),
+        float_lr=float_lr or (0.003 if text else Settings.float_lr), **others,
+    )  # fmt: skip
 
 
 def chosen_recipe(

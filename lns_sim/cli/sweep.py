@@ -11,10 +11,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from lns_sim import recipes
-from lns_sim.checks import check_device, check_int
+from lns_sim.checks import check_device
 from lns_sim.cli.console import make_console
 from lns_sim.cli.errors import user_errors
-from lns_sim.cli.options import Context, Data, Device, Tokens
+from lns_sim.cli.options import Context, Data, Device, Tokens, chosen_settings
 from lns_sim.sweeping import report, space
 from lns_sim.sweeping.study import Sweep
 from lns_sim.training import data as datasets
@@ -69,14 +69,9 @@ def sweep(
         base = recipes.get(recipe)
         if base is None:
             raise ValueError("a sweep needs a recipe that simulates products, got fp32")
-        text = data.partition(":")[0] == "text"
-        settings = Settings(
-            model=model or ("gpt" if text else DEFAULTS.model), epochs=epochs, batch_size=batch_size, lr=lr, p_scale=p_scale,
-            float_optimizer=float_optimizer or ("adamw" if text else DEFAULTS.float_optimizer),
-            float_lr=float_lr or (0.003 if text else DEFAULTS.float_lr),
-        )  # fmt: skip
+        settings = chosen_settings(data, model, float_optimizer, float_lr, epochs=epochs, batch_size=batch_size, lr=lr,
+                                   p_scale=p_scale)  # fmt: skip
         check_device(device)
-        check_int("trials", trials or 1, 1, None)
         dataset = datasets.load(data, context, tokens)
         check_fit(settings.model, dataset)
         if held_out is not None:

@@ -16,6 +16,7 @@ from lns_sim.cli.console import make_console
 from lns_sim.cli.errors import user_errors
 from lns_sim.cli.options import (
     RECIPE_HELP, AccBits, Bits, Context, Data, Device, Gamma, LutEntries, Tokens, UpdateBits, chosen_recipe,
+    chosen_settings,
 )  # fmt: skip
 from lns_sim.training import data as datasets
 from lns_sim.training import report
@@ -66,12 +67,9 @@ def train(
     """
     console = make_console()
     with user_errors():
-        text = data.partition(":")[0] == "text"
-        settings = Settings(
-            model=model or ("gpt" if text else DEFAULTS.model), epochs=epochs, batch_size=batch_size, lr=lr, augment=augment,
-            p_scale=p_scale, weight_decay=weight_decay, warmup=warmup,
-            float_optimizer=float_optimizer or ("adamw" if text else DEFAULTS.float_optimizer),
-            float_lr=float_lr or (0.003 if text else DEFAULTS.float_lr), counters=counters,
+        settings = chosen_settings(
+            data, model, float_optimizer, float_lr, epochs=epochs, batch_size=batch_size, lr=lr, augment=augment,
+            p_scale=p_scale, weight_decay=weight_decay, warmup=warmup, counters=counters,
         )  # fmt: skip
         chosen = [
             chosen_recipe(name, bits, gamma, update_bits, lut_entries, acc_bits)

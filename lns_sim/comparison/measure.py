@@ -10,12 +10,11 @@ from dataclasses import asdict, dataclass, field
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
 from lns_sim import recipes
 from lns_sim.datapath import Counters
 from lns_sim.nn import LNSWeight, convert
-from lns_sim.observing import Observer, Product, Quantized, observe
+from lns_sim.observing import Observer, Product, Quantized, observe, running_layers
 from lns_sim.recipes import PASSES, ModelRecipe, Recipe
 from lns_sim.tensor import LNSTensor
 
@@ -176,38 +175,29 @@ class _Recorder(Observer):
 
     counts = True
 
-    def __init__(self, model: nn.Module, before: list[_Recorder]):
+    def __init__(self, before: list[_Recorder]):
         self.before = before
         self.results: dict[tuple[str, str], Tensor] = {}
         self.rows: list[Row] = []
         self.codes: dict[str, dict[str, Codes]] = defaultdict(dict)
-        self._names = {id(module): name or "(model)" for name, module in model.named_modules()}
         self._running: list[str] = []
         self._labels: dict[int, str] = {}
         self._sites: dict[str, int] = defaultdict(int)
 
     def run(self, loss: Callable[[nn.Module], Tensor], model: nn.Module) -> float:
         """Forward, and backward where the loss has one; the loss."""
-        hooks = [
-            register_module_forward_pre_hook(lambda m, _: self._running.append(self._names.get(id(m), type(m).__name__))),
-            register_module_forward_hook(lambda *_: self._running.pop() and None, always_call=True),
-        ]
-        try:
-            with torch.random.fork_rng(), observe(self):
-                torch.manual_seed(0)  # dropout alike in all runs
-                value = loss(model)
-                if value.dim():
-                    raise ValueError(f"loss must return a scalar, got shape {tuple(value.shape)}")
-                if value.requires_grad:
-                    value.backward()
-        finally:
-            for hook in hooks:
-                hook.remove()
+        with running_layers(model) as self._running, torch.random.fork_rng(), observe(self):
+            torch.manual_seed(0)  # dropout alike in all runs
+            value = loss(model)
+            if value.dim():
+                raise ValueError(f"loss must return a scalar, got shape {tuple(value.shape)}")
+            if value.requires_grad:
+                value.backward()
         return value.item()
 
     def _label(self, site: int) -> str:
         if site not in self._labels:
-            layer = self._running[-1] if self._running else "(model)"
+            layer = (self._running[-1] if self._running else "") or "(model)"
             self._sites[layer] += 1
             count = self._sites[layer]
             self._labels[site] = layer if count == 1 else f"{layer} [{count}]"
@@ -261,7 +251,7 @@ def compare(model: nn.Module, loss: Callable[[nn.Module], Tensor], recipe: Recip
     recorders: list[_Recorder] = []
     for run, chosen in zip(RUNS, (recipes.float32(exact), recipes.fake_quant(exact), exact)):
         own = convert(copy.deepcopy(model), chosen)
-        recorders.append(_Recorder(own, recorders[:]))
+        recorders.append(_Recorder(recorders[:]))
         found.losses[run] = recorders[-1].run(loss, own)
     found.rows = recorders[-1].rows
     found.codes = {layer: list(codes.values()) for layer, codes in recorders[-1].codes.items()}
