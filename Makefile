@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: train test bench area clean
+.PHONY: train test bench area activity clean
 
 train: $(READY)
 	$(BIN)/lns-sim train
@@ -17,6 +17,9 @@ bench: $(READY)
 
 area: $(READY)
 	$(BIN)/python -m benchmarks.area
+
+activity: $(READY)
+	$(BIN)/python -m benchmarks.activity
 
 # The environment is made once; the extension is rebuilt when its sources change.
 $(VENV)/.installed: requirements.txt

@@ -19,7 +19,7 @@ from pathlib import Path
 from lns_sim import Datapath, LNSFormat
 
 RTL = Path(__file__).parent.parent / "csrc/rtl"
-PE = ("lns_pkg.sv", "lns_lane.sv", "lns_adder_tree.sv", "collector.sv", "lns_pe.sv")
+PE = ("lns_pkg.sv", "lns_lane.sv", "lns_adder_tree.sv", "lns_bin.sv", "collector.sv", "lns_pe.sv")
 OTHERS = ("lns_pkg.sv", "lns_adder_tree.sv", "collector.sv", "sum_vector.sv")
 FLIP_FLOP = 16  # transistors, in Yosys' estimate
 # LNS-Madam, IEEE TC 2022: energy of converting a product, fJ, by LUT entries; gamma 8.

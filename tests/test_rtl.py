@@ -8,13 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 
 import lns_sim
-from lns_sim import Datapath, LNSFormat, LNSTensor, models, recipes, reference
+from benchmarks import activity
+from lns_sim import Datapath, LNSFormat, LNSTensor, reference
 from lns_sim.golden import make_vectors
-from lns_sim.observing import Observer, observe
-from lns_sim.training import data
 
 sys.path.insert(0, str(Path(__file__).parent / "rtl"))
 import verilate  # noqa: E402
@@ -130,61 +128,16 @@ def accumulators_of(a, b, d):
     return rows.reshape(-1).to(torch.int64).numpy()
 
 
-class Operands(Observer):
-    def __init__(self):
-        self.found = {}
-
-    def product(self, product):
-        self.found[product.name] = product.operands
-
-
-@pytest.mark.parametrize("kind", ["linear", "convolution"])
-def test_codes_of_a_layer_in_training(programs, kind):
-    """Of all three passes, after a few steps; a convolution's dot products run over its patches, channel fastest."""
+@pytest.mark.parametrize("layer", ["linear", "convolution"])
+def test_codes_of_a_layer_in_training(programs, layer):
+    """Of all three passes, after a few steps."""
     d = Datapath()
-    digits = data.load("digits")
-    torch.manual_seed(0)
-    model = lns_sim.convert(models.build("cnn", digits.input_shape, digits.classes), recipes.lns_madam(datapath=d))
-    optimizer = lns_sim.optim.LNSMadam(model.parameters(), lr=1 / 16)
-    for step in range(6):
-        optimizer.zero_grad()
-        x, y = digits.x_train[64 * step :][:64], digits.y_train[64 * step :][:64]
-        layer = model[9] if kind == "linear" else model[2][0]
-        inputs = []
-        hook = layer.register_forward_hook(lambda m, args, out: inputs.append((args[0], out)))
-        with observe(Operands()) as seen:
-            loss = F.cross_entropy(model(x), y)
-            hook.remove()
-            source, out = inputs[0]
-            torch.autograd.backward(loss, retain_graph=True)
-            error = torch.autograd.grad(loss, out, retain_graph=True)[0]
-            seen.found.clear()
-            torch.autograd.grad(out, [source, layer.weight], error)
-            layer(source)
-        optimizer.step()
     rng = np.random.default_rng(0)
-    for name in ("forward", "input_gradient", "weight_gradient"):
-        a, b = rows_of(name, kind, *(operand.codes for operand in seen.found[name]))
+    for name, operands in activity.trained_operands(layer, steps=6).items():
+        a, b = activity.rows(name, layer, *(operand.codes.to(torch.int64) for operand in operands))
         left, right = (rng.integers(len(x), size=400) for x in (a, b))
         a, b = a[left].numpy(), b[right].numpy()
         assert a.any() and mismatch(programs[d], d, a, b, accumulators_of(a, b, d)) == "", name
-
-
-def rows_of(name, kind, a, b):
-    """Both operands as rows along K (of a convolution 3 x 3 with padding 1)."""
-    a, b = a.to(torch.int64), b.to(torch.int64)
-    if kind == "linear":
-        return (a, b) if name == "forward" and a.shape[-1] == b.shape[-1] and len(b) < len(a) else (a, b.mT)
-
-    def patches(x):  # (N * H * W, kh * kw * C)
-        n, c = x.shape[:2]
-        return F.unfold(x.double(), 3, padding=1).view(n, c, 9, -1).permute(0, 3, 2, 1).reshape(-1, 9 * c).to(torch.int64)
-
-    if name == "forward":
-        return patches(a), b.permute(0, 2, 3, 1).flatten(1)
-    if name == "input_gradient":
-        return patches(a), b.flip(2, 3).permute(1, 2, 3, 0).flatten(1)
-    return a.transpose(0, 1).flatten(1), patches(b).mT
 
 
 # Faults, each of which some vector must show: (file, what is there, what a mistake would make of it).

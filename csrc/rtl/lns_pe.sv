@@ -68,13 +68,8 @@ module lns_pe #(
   wire  [LUT_ENTRIES*P_BITS-1:0] sum;
   logic [LUT_ENTRIES*P_BITS-1:0] sum2;
   for (genvar j = 0; j < LUT_ENTRIES; j++) begin : g_bin
-    wire [LANES*(T_BITS+1)-1:0] term;
-    for (genvar i = 0; i < LANES; i++) begin : g_term
-      wire [T_BITS:0] value = {1'b0, t1[i*T_BITS+:T_BITS]};
-      wire mine = bin1[i*BIN_BITS+:BIN_BITS] == BIN_BITS'(j);
-      assign term[i*(T_BITS+1)+:T_BITS+1] = !mine ? '0 : negative1[i] ? -value : value;
-    end
-    lns_adder_tree #(.N(LANES), .W(T_BITS + 1)) u_tree (.x(term), .sum(sum[j*P_BITS+:P_BITS]));
+    lns_bin #(.LANES(LANES), .T_BITS(T_BITS), .BIN_BITS(BIN_BITS), .INDEX(j)) u_bin (
+        .t(t1), .negative(negative1), .bin(bin1), .sum(sum[j*P_BITS+:P_BITS]));
   end
 
   // 3. Constant multiplies, and their sum.

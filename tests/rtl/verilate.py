@@ -11,7 +11,7 @@ import numpy as np
 from lns_sim import Datapath
 
 RTL = Path(__file__).parents[2] / "csrc/rtl"
-SOURCES = ("lns_pkg.sv", "lns_lane.sv", "lns_adder_tree.sv", "collector.sv", "lns_pe.sv", "lns_convert.sv", "lns_datapath.sv")
+SOURCES = ("lns_pkg.sv", "lns_lane.sv", "lns_adder_tree.sv", "lns_bin.sv", "collector.sv", "lns_pe.sv", "lns_convert.sv", "lns_datapath.sv")
 VERILATOR = shutil.which("verilator")
 ENTRIES = 16
 
