@@ -11,9 +11,10 @@ from lns_sim.comparison import compare
 from lns_sim.counting import count
 from lns_sim.nn import LNSWeight, convert, simulate
 from lns_sim.golden import trace_dot
+from lns_sim.hardware import energy
 from lns_sim.summary import summary
 
 __all__ = [
-    "Counters", "Datapath", "LNSFormat", "LNSTensor", "LNSWeight", "compare", "conv2d", "convert", "count", "distributed", "matmul", "nn", "ops",
+    "Counters", "Datapath", "LNSFormat", "LNSTensor", "LNSWeight", "compare", "conv2d", "convert", "count", "distributed", "energy", "matmul", "nn", "ops",
     "optim", "quantize", "recipes", "reference", "simulate", "summary", "trace_dot", "weights", "__version__",
 ]  # fmt: skip

@@ -44,6 +44,8 @@ def mlp(features: int, classes: int, width: int = 256) -> nn.Module:
 class ResidualBlock(nn.Module):
     """Two 3 x 3 convolutions around a shortcut (He et al., 2016)."""
 
+    expansion = 1
+
     def __init__(self, inputs: int, outputs: int, stride: int):
         super().__init__()
         self.first, self.second = _conv_bn(inputs, outputs, stride), _conv_bn(outputs, outputs)
@@ -57,9 +59,11 @@ class ResidualBlock(nn.Module):
 class Bottleneck(nn.Module):
     """1 x 1, 3 x 3 and 1 x 1 convolutions around a shortcut, four times as wide outside (He et al., 2016)."""
 
+    expansion = 4
+
     def __init__(self, inputs: int, width: int, stride: int):
         super().__init__()
-        outputs = 4 * width
+        outputs = self.expansion * width
         self.first, self.second = _conv_bn(inputs, width, kernel=1), _conv_bn(width, width, stride)
         self.third = _conv_bn(width, outputs, kernel=1)
         same = stride == 1 and inputs == outputs
@@ -70,14 +74,14 @@ class Bottleneck(nn.Module):
         return torch.relu(self.third(y) + self.shortcut(x))
 
 
-def resnet50(channels: int, classes: int) -> nn.Module:
-    """ResNet-50 in ImageNet form: a 7 x 7 convolution and pooling first; for images of 64 x 64 and more."""
+def imagenet_resnet(channels: int, classes: int, block: type[ResidualBlock | Bottleneck], counts: tuple[int, ...]) -> nn.Module:
+    """A residual network in ImageNet form: a 7 x 7 convolution and pooling first; for images of 64 x 64 and more."""
     layers: list[nn.Module] = [_conv_bn(channels, 64, 2, kernel=7), nn.ReLU(), nn.MaxPool2d(3, 2, 1)]
     inputs = 64
-    for stage, count in enumerate((3, 4, 6, 3)):
+    for stage, count in enumerate(counts):
         for i in range(count):
-            layers.append(Bottleneck(inputs, 64 << stage, 2 if stage and i == 0 else 1))
-            inputs = 256 << stage
+            layers.append(block(inputs, 64 << stage, 2 if stage and i == 0 else 1))
+            inputs = block.expansion * 64 << stage
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inputs, classes))
 
 
@@ -130,7 +134,7 @@ def resnet(channels: int, classes: int, widths=(16, 32, 64), blocks=(3, 3, 3)) -
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inputs, classes))
 
 
-NAMES = ("cnn", "mlp", "resnet20", "resnet18", "resnet50", "gpt", "gpt256")
+NAMES = ("cnn", "mlp", "resnet20", "resnet18", "resnet18-imagenet", "resnet50", "gpt", "gpt256")
 
 
 def build(name: str, input_shape: tuple[int, ...], classes: int) -> nn.Module:
@@ -152,7 +156,9 @@ def build(name: str, input_shape: tuple[int, ...], classes: int) -> nn.Module:
     if name == "cnn":
         return cnn(input_shape[0], classes)
     if name == "resnet50":
-        return resnet50(input_shape[0], classes)
+        return imagenet_resnet(input_shape[0], classes, Bottleneck, (3, 4, 6, 3))
+    if name == "resnet18-imagenet":
+        return imagenet_resnet(input_shape[0], classes, ResidualBlock, (2, 2, 2, 2))
     if name == "resnet20":
         return resnet(input_shape[0], classes)
     return resnet(input_shape[0], classes, widths=(64, 128, 256, 512), blocks=(2, 2, 2, 2))

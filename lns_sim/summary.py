@@ -20,6 +20,30 @@ _ops = torch.ops.lns_sim
 
 
 @dataclass(frozen=True)
+class Shape:
+    """The dot products of a pass, as matrices: every row of one operand with every row of the other.
+
+    Attributes:
+        rows: of the pass' first operand (activations, or errors).
+        columns: rows of its second one (weights, or in the weight gradient activations).
+        depth: numbers of a dot product that are one run of channels (or samples).
+        taps: such runs in a dot product: a convolution's kernel positions.
+        repeats: how many such products there are: groups, or batch.
+    """
+
+    rows: int
+    columns: int
+    depth: int
+    taps: int = 1
+    repeats: int = 1
+
+    @property
+    def macs(self) -> int:
+        """Products of numbers."""
+        return self.rows * self.columns * self.depth * self.taps * self.repeats
+
+
+@dataclass(frozen=True)
 class Pass:
     """One pass of one product.
 
@@ -29,7 +53,8 @@ class Pass:
         name: "forward", "input_gradient" or "weight_gradient".
         operands: formats of both operands, None of a float32 one; one for a look-up.
         datapath: None: the codes' values are multiplied in float32 (fake-quant), or nothing is multiplied.
-        macs: products of codes.
+        shape: of its dot products; None of a look-up.
+        useful: products of codes that are not zeros inserted between the positions of a strided convolution.
         bytes: of both operands' codes, and of the float32 result.
     """
 
@@ -38,8 +63,14 @@ class Pass:
     name: str
     operands: tuple[LNSFormat | None, ...]
     datapath: Datapath | None
-    macs: int
+    shape: Shape | None
+    useful: int
     bytes: int
+
+    @property
+    def macs(self) -> int:
+        """Products of codes, as the datapath computes them."""
+        return self.shape.macs if self.shape else 0
 
 
 @dataclass
@@ -165,7 +196,7 @@ def _moves_only(func, name: str) -> bool:
     return name in _MOVES or func.is_view
 
 
-def _passes(layer, kind, r: Recipe, names, macs, a: Tensor, b: Tensor, out: Tensor) -> list[Pass]:
+def _passes(layer, kind, r: Recipe, names, shapes: dict[str, Shape], a: Tensor, b: Tensor, out: Tensor, useful: int) -> list[Pass]:
     """Every pass reads two of the three operands as codes and makes a float32 result of the third's size."""
     tensors = {"a": (a, r.activation_format), "b": (b, r.weight), "out": (out, r.error_format)}
     parts = {"forward": ("a", "b", "out"), "input_gradient": ("out", "b", "a"), "weight_gradient": ("out", "a", "b")}
@@ -173,7 +204,7 @@ def _passes(layer, kind, r: Recipe, names, macs, a: Tensor, b: Tensor, out: Tens
     for name in names:
         (x, fx), (y, fy), (result, _) = (tensors[part] for part in parts[name])
         size = _bytes(x, fx) + _bytes(y, fy) + 4 * result.numel()
-        rows.append(Pass(layer, kind, name, (fx, fy), getattr(r, name), macs[name], size))
+        rows.append(Pass(layer, kind, name, (fx, fy), getattr(r, name), shapes[name], useful, size))
     return rows
 
 
@@ -186,30 +217,37 @@ def _wanted(a: Tensor, b: Tensor) -> list[str]:
     return ["forward", *["input_gradient"] * a.requires_grad, *["weight_gradient"] * b.requires_grad]
 
 
+def _matmul_shapes(m: int, n: int, k: int, repeats: int = 1) -> dict[str, Shape]:
+    """Of the passes of (M, K) x (K, N)."""
+    return {"forward": Shape(m, n, k, repeats=repeats), "input_gradient": Shape(m, k, n, repeats=repeats),
+            "weight_gradient": Shape(n, k, m, repeats=repeats)}  # fmt: skip
+
+
 def _linear(layer, out, x, weight, rng, recipe):
-    macs = dict.fromkeys(("forward", "input_gradient", "weight_gradient"), x.numel() * weight.shape[0])
-    return _passes(layer, "linear", Recipe.decode(recipe), _wanted(x, weight), macs, x, weight, out[0])
+    shapes = _matmul_shapes(x.numel() // x.shape[-1], weight.shape[0], x.shape[-1])
+    return _passes(layer, "linear", Recipe.decode(recipe), _wanted(x, weight), shapes, x, weight, out[0], shapes["forward"].macs)
 
 
 def _product(layer, out, a, b, rng, recipe):
-    macs = dict.fromkeys(("forward", "input_gradient", "weight_gradient"), out[0].numel() * a.shape[-1])
-    return _passes(layer, "product", Recipe.decode(recipe), _wanted(a, b), macs, a, b, out[0])
+    shapes = _matmul_shapes(a.shape[-2], b.shape[-1], a.shape[-1], out[0].shape[:-2].numel())
+    return _passes(layer, "product", Recipe.decode(recipe), _wanted(a, b), shapes, a, b, out[0], shapes["forward"].macs)
 
 
 def _convolution(layer, out, x, weight, rng, stride, padding, dilation, transposed, output_padding, groups, recipe):
-    y = out[0]
-    into, of = weight[0].numel(), weight.shape[0] // groups * math.prod(weight.shape[2:])  # products of an output, and back
-    macs = {
-        "forward": y.numel() * (of if transposed else into),
-        "input_gradient": x.numel() * (into if transposed else of),
-        "weight_gradient": weight.numel() * (x if transposed else y)[:, 0].numel(),
-    }
-    return _passes(layer, "convolution", Recipe.decode(recipe), _wanted(x, weight), macs, x, weight, y)
+    y, taps = out[0], math.prod(weight.shape[2:])
+    # As the convolution from `big` to `small` that a transposed one runs backwards.
+    big, small = (y, x) if transposed else (x, y)
+    outer, inner = weight.shape[0] // groups, weight.shape[1]  # channels of a group: of small, of big
+    down = Shape(small[:, 0].numel(), outer, inner, taps, groups)
+    up = Shape(big[:, 0].numel(), inner, outer, taps, groups)
+    gradient = Shape(outer, inner * taps, small[:, 0].numel(), repeats=groups)
+    shapes = {"forward": up if transposed else down, "input_gradient": down if transposed else up, "weight_gradient": gradient}
+    return _passes(layer, "convolution", Recipe.decode(recipe), _wanted(x, weight), shapes, x, weight, y, down.macs)
 
 
 def _embedding(layer, out, weight, indices, rng, padding_idx, scale_grad_by_freq, recipe):
     f = Recipe.decode(recipe).weight
-    return [Pass(layer, "embedding", "forward", (f,), None, 0, out.numel() * (f.dtype.itemsize + 4))]
+    return [Pass(layer, "embedding", "forward", (f,), None, None, 0, out.numel() * (f.dtype.itemsize + 4))]
 
 
 _DESCRIPTIONS = {

@@ -1,4 +1,4 @@
-"""Sweeps: the space, the cost, and workers that share a study, are killed, and go on."""
+"""Sweeps: the space, and workers that share a study, are killed, and go on."""
 
 import csv
 import os
@@ -13,7 +13,6 @@ import pytest
 import lns_sim
 from lns_sim import Datapath, LNSFormat, models, recipes
 from lns_sim.sweeping import report, space
-from lns_sim.sweeping.cost import cells_per_mac, model_cost
 from lns_sim.training import data
 from lns_sim.training.trainer import Settings
 from test_cli import lns_sim as command
@@ -52,27 +51,6 @@ def test_the_recipe_of_a_point():
     assert (mixed.forward.format.bits, mixed.input_gradient.format.bits) == (8, 6)
     with pytest.raises(ValueError, match="lut_entries must be between 1 and 4"):
         space.recipe_of({"gamma": 4, "lut_entries": 8}, base)
-
-
-def test_the_cost_by_hand():
-    # 8 octave positions (15 exponents of gamma 1, LSB 0: ones at 0..14), 4 lanes, one constant of 4 bits.
-    d = Datapath(LNSFormat(4, 1), vector_size=4, lut_entries=1, lut_bits=4, acc_bits=20, acc_lsb=0)
-    lane = 3 + 15 * 4  # exponents of 3 bits; 15 positions are 4 stages of 15
-    tree = 2 * 16 + 17  # two adders of the signed width, one a bit wider
-    assert cells_per_mac(d) == lane + (tree + 18 * 4 + 40) / 4
-    assert cells_per_mac(replace(d, overflow="wrap")) == cells_per_mac(d) - 20 / 4
-    base = Datapath()
-    for name, less in (("lut_entries", 4), ("lut_bits", 6), ("acc_bits", 20)):
-        assert cells_per_mac(replace(base, **{name: less})) < cells_per_mac(base)
-    x = data.load("digits").x_train[:2]
-    mixed = replace(recipes.lns_madam(), forward=Datapath(acc_bits=16))
-    model = lns_sim.convert(models.build("mlp", (1, 8, 8), 10), mixed)
-    first, rest = 64 * 256, 256 * 256 + 256 * 10  # the first layer has no input gradient
-    cheap, dear = cells_per_mac(Datapath(acc_bits=16)), cells_per_mac(base)
-    expected = ((first + rest) * cheap + (first + 2 * rest) * dear) / (2 * first + 3 * rest)
-    assert model_cost(lns_sim.summary(model, x)) == pytest.approx(expected)
-    with pytest.raises(ValueError, match="multiplied in float32"):
-        model_cost(lns_sim.summary(lns_sim.convert(models.build("mlp", (1, 8, 8), 10), "lns-madam-fake-quant"), x))
 
 
 def read(path):
@@ -118,6 +96,9 @@ def test_samplers_draw_as_many_trials_and_known_points_cost_nothing(sampler, tmp
         assert by_point.setdefault(t.params["acc_bits"], t.values) == t.values
     best = report.front(sweep)
     assert [t.values[1] for t in best] == sorted(t.values[1] for t in best)
+    recipe, x = recipes.lns_madam(datapath=Datapath(acc_bits=best[0].params["acc_bits"])), sweep.data.x_train[:512]
+    energy = lns_sim.energy(models.build("mlp", (1, 8, 8), 10), x, recipe=recipe)
+    assert best[0].values[1] == pytest.approx(1000 * energy.total() / 512)
     repeated = make(tmp_path / "k", sampler, 6, ["acc_bits=12,16,20"])
     repeated.run()
     assert [t.values for t in repeated.study.trials] == [t.values for t in trials]

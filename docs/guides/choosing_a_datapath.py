@@ -12,7 +12,6 @@ import torch.nn.functional as F
 import lns_sim
 from lns_sim import Datapath, models, recipes
 from lns_sim.sweeping import report, space
-from lns_sim.sweeping.cost import cells_per_mac
 from lns_sim.sweeping.study import Sweep
 from lns_sim.training import data
 from lns_sim.training.trainer import Settings
@@ -27,7 +26,8 @@ print("one batch: smallest margin in dB, and the pass that has it")
 for options in (dict(), dict(acc_bits=16), dict(acc_bits=12), dict(lut_entries=1), dict(acc_bits=16, lut_entries=1)):
     pe = Datapath(**options)
     worst = lns_sim.compare(model, lambda m: F.cross_entropy(m(x), y), recipes.lns_madam(datapath=pe)).closest
-    print(f"  {str(options):40} {worst.margin:6.1f}   {worst.name} of layer {worst.layer}; {cells_per_mac(pe):.0f} cells a product")
+    price = lns_sim.energy(model, x, recipe=recipes.lns_madam(datapath=pe))  # docs/energy.md
+    print(f"  {str(options):40} {worst.margin:6.1f}   {worst.name} of layer {worst.layer}; {1e12 * price.total() / price.products:.0f} fJ a product")
 
 # 2. Training. A gradient's noise adds up over steps, and weights move: only training tells what accuracy is left. Every
 #    combination is a trial; the storage keeps them, so that the same script goes on, and other machines may help.
@@ -44,9 +44,9 @@ with tempfile.TemporaryDirectory() as folder:
         name="guide",
     )
     sweep.run()
-    print("training: the best compromises of accuracy and cost")
+    print("training: the best compromises of accuracy and energy")
     for trial in report.front(sweep):
-        print(f"  {report.describe(trial.params, sweep.space):28} {trial.values[0]:5.1f} % for {trial.values[1]:.0f} cells a product")
+        print(f"  {report.describe(trial.params, sweep.space):28} {trial.values[0]:5.1f} % for {trial.values[1]:.3g} {report.COST}")
     report.write_csv(sweep, Path(folder) / "sweep.csv")
     report.draw(sweep, "mlp on digits", Path(folder) / "pareto.png")  # look at it: runs/sweep/pareto.png of `lns-sim sweep`
     print(f"{sweep.finished} trials")

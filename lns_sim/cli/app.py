@@ -6,6 +6,7 @@ import typer
 
 from lns_sim.cli.bench import bench
 from lns_sim.cli.compare import compare
+from lns_sim.cli.energy import energy
 from lns_sim.cli.info import info
 from lns_sim.cli.sweep import sweep
 from lns_sim.cli.train import train
@@ -22,6 +23,7 @@ app = typer.Typer(
 app.command()(train)
 app.command()(compare)
 app.command()(sweep)
+app.command()(energy)
 app.command()(bench)
 app.command()(info)
 app.command()(vectors)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
 import json
-import os
-import sys
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -21,6 +18,7 @@ from lns_sim.cli.console import make_console
 from lns_sim.cli.errors import user_errors
 from lns_sim.cli.options import (
     RECIPE_HELP, AccBits, Bits, Context, Data, Device, Gamma, LutEntries, Tokens, UpdateBits, chosen_recipe,
+    made_by,
 )  # fmt: skip
 from lns_sim.comparison import Comparison
 from lns_sim.comparison import compare as run_comparison
@@ -37,18 +35,10 @@ _WIDE = ("MACs", "largest difference", "clipped", "zeros")  # columns that a nar
 
 def _built(name: str, data: DataSet) -> nn.Module:
     """A model of ours by name, or what a function given as module:function returns."""
-    module, colon, function = name.partition(":")
-    if not colon:
-        check_fit(name, data)
-        return models.build(name, data.input_shape, data.classes)
-    sys.path.insert(0, os.getcwd())
-    made = getattr(importlib.import_module(module), function, None)
-    if made is None:
-        raise ValueError(f"{module} has no {function}")
-    model = made()
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"{name}() must return a torch module, got {type(model).__name__}")
-    return model
+    if ":" in name:
+        return made_by(name)
+    check_fit(name, data)
+    return models.build(name, data.input_shape, data.classes)
 
 
 def _with_weights(model: nn.Module, path: Path, recipe) -> nn.Module:
@@ -81,7 +71,7 @@ def _print_table(found: Comparison, title: str) -> None:
 
 
 def compare(
-    model: Annotated[str, typer.Argument(help="cnn, mlp, resnet20, resnet18, resnet50, gpt, gpt256, or module:function, which returns "
+    model: Annotated[str, typer.Argument(help="cnn, mlp, resnet20, resnet18, resnet18-imagenet, resnet50, gpt, gpt256, or module:function, which returns "
                                               "a model")],
     data: Data = "digits",
     recipe: Annotated[str, typer.Option(help=RECIPE_HELP)] = "lns-madam",

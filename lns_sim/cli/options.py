@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
+import os
+import sys
 from typing import Annotated, Optional
 
 import typer
+from torch import nn
 
 from lns_sim import recipes
 from lns_sim.datapath import Datapath
@@ -24,6 +28,23 @@ AccBits = Annotated[int, typer.Option(help="bits of the accumulator")]
 Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N")]
 
 RECIPE_HELP = "fp32, lns-madam-fake-quant, lns-madam or a file.toml (docs/recipes.md)"
+
+
+def made_by(name: str) -> nn.Module:
+    """What the function given as module:function returns; modules of the current directory are found, too.
+
+    Raises:
+        ImportError, ValueError, TypeError: no such module or function, or it returns no module of torch.
+    """
+    module, _, function = name.partition(":")
+    sys.path.insert(0, os.getcwd())
+    made = getattr(importlib.import_module(module), function, None)
+    if made is None:
+        raise ValueError(f"{module} has no {function}")
+    model = made()
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"{name}() must return a torch module, got {type(model).__name__}")
+    return model
 
 
 def chosen_settings(data: str, model: str | None, float_optimizer: str | None, float_lr: float | None, **others) -> Settings:

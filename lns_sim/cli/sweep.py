@@ -1,4 +1,4 @@
-"""lns-sim sweep: accuracy against hardware cost over datapaths and formats."""
+"""lns-sim sweep: accuracy against energy over datapaths and formats."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def sweep(
                                                          "forward., input_gradient., weight_gradient. before; of one tensor: "
                                                          "activation.bits, weight.bits, error.bits, gradient.bits")],
     data: Data = "digits",
-    model: Annotated[Optional[str], typer.Option(help="cnn, mlp, resnet20, resnet18, resnet50, gpt or gpt256  [default: cnn, for text "
+    model: Annotated[Optional[str], typer.Option(help="cnn, mlp, resnet20, resnet18, resnet18-imagenet, resnet50, gpt or gpt256  [default: cnn, for text "
                                                       "gpt]")] = None,
     recipe: Annotated[str, typer.Option(help="what the dimensions change: lns-madam or a file.toml (docs/recipes.md)")] = "lns-madam",
     sampler: Annotated[str, typer.Option(help="grid (every combination), random or nsga2")] = "grid",
@@ -58,7 +58,7 @@ def sweep(
     device: Device = "cpu",
     out: Annotated[Path, typer.Option(help="directory for sweep.csv, pareto.png and the storage")] = Path("runs/sweep"),
 ) -> None:  # fmt: skip
-    """Train a model on many datapaths or formats and show which are the best compromises of accuracy and cost.
+    """Train a model on many datapaths or formats and show which are the best compromises of accuracy and energy.
 
     The same command again goes on where the last one stopped; started several times, here or on other machines with the
     same --storage, it shares the work. A worker that is killed loses only the trial that it was running.
@@ -106,8 +106,7 @@ def _run(sweep: Sweep, console: Console) -> None:
 def _show(sweep: Sweep, out: Path, console: Console) -> None:
     title = f"{sweep.settings.model} on {sweep.data.name}, {sweep.settings.epochs} epochs"
     best = report.front(sweep)
-    table = Table(title=f"{title}: best compromises", caption=f"{report.COST}: one-bit adders and multiplexers of the PE, counted "
-                  "from its structure, for each multiply-accumulate")  # fmt: skip
+    table = Table(title=f"{title}: best compromises", caption=f"{report.COST}: {report.COST_MEANS}")
     for name in ("trial", *sweep.space, sweep.data.measure, report.COST, "saturated", "vanished"):
         table.add_column(name, justify="right")
     for trial in best:

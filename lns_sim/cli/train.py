@@ -28,7 +28,7 @@ DEFAULTS = Settings()
 
 def train(
     data: Data = "digits",
-    model: Annotated[Optional[str], typer.Option(help="cnn, mlp, resnet20, resnet18, resnet50, gpt or gpt256  [default: cnn, for "
+    model: Annotated[Optional[str], typer.Option(help="cnn, mlp, resnet20, resnet18, resnet18-imagenet, resnet50, gpt or gpt256  [default: cnn, for "
                                                       "text gpt]")] = None,
     recipe: Annotated[Optional[list[str]], typer.Option(help=f"{RECIPE_HELP}; repeat for several  [default: the "
                                                              "first three]")] = None,

@@ -112,7 +112,7 @@ def _check(modules: dict[str, nn.Module], chosen: dict[str, Recipe | None]) -> N
                 continue
             if weight.dtype != torch.float32:
                 raise TypeError(f"the {p} of {name} must be float32, got {weight.dtype}")
-            if chosen[name] is not None and not weight.isfinite().all():
+            if chosen[name] is not None and not weight.is_meta and not weight.isfinite().all():
                 raise ValueError(f"the {p} of {name} holds NaN or Inf and has no codes")
             other, recipe = users.setdefault(id(weight), (name, chosen[name]))
             if recipe != chosen[name]:

@@ -50,6 +50,11 @@ def _arithmetic(simulation, weight=None) -> tuple[Recipe | None, Tensor | None]:
     return (None, None) if simulation is None or simulation.recipe is None else (simulation.recipe, simulation.next_rng())
 
 
+def _autocasts(x: Tensor) -> bool:
+    """Does autocast rule on x's device? The meta device has none."""
+    return not x.is_meta and torch.is_autocast_enabled(x.device.type)
+
+
 def _float32(x: Tensor, name: str) -> Tensor:
     """A computed operand; autocast's narrower ones are widened.
 
@@ -59,7 +64,7 @@ def _float32(x: Tensor, name: str) -> Tensor:
     if isinstance(x, LNSTensor):
         raise TypeError(f"an LNSWeight can only be the weight of a product, not its {name}; dequantize() it")
     if x.dtype != torch.float32:
-        if x.is_floating_point() and torch.is_autocast_enabled(x.device.type):
+        if x.is_floating_point() and _autocasts(x):
             return x.float()
         raise TypeError(f"the {name} of a simulated product must be float32, got {x.dtype}")
     return x
@@ -104,7 +109,7 @@ def _embedding(simulation, input, weight, padding_idx=None, max_norm=None, norm_
 
 def product(a: Tensor, b: Tensor, recipe: Recipe, rng: Tensor | None) -> Tensor:
     """a (..., M, K) x b (..., K, N) of two computed tensors; batch dimensions broadcast."""
-    if torch.is_autocast_enabled(a.device.type):
+    if _autocasts(a):
         a, b = a.float(), b.float()
     if a.dtype != torch.float32 or b.dtype != torch.float32:  # no TypeError: Python's @ would hide it
         raise ValueError(f"both operands of a simulated product must be float32, got {a.dtype} and {b.dtype}")

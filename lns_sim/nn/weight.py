@@ -44,7 +44,7 @@ class LNSWeight(LNSTensor):
             ValueError: the weight holds NaN or Inf.
         """
         w = quantize(weight.detach(), recipe.update)
-        if bool(w.scale.isnan()):
+        if not weight.is_meta and bool(w.scale.isnan()):
             raise ValueError("a weight holds NaN or Inf and has no codes")
         rng = None
         if recipe.stochastic:

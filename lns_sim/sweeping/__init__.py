@@ -1,1 +1,1 @@
-"""Sweeps: accuracy against hardware cost over datapaths and formats, on Optuna."""
+"""Sweeps: accuracy against energy over datapaths and formats, on Optuna."""

@@ -8,7 +8,8 @@ from pathlib import Path
 from lns_sim.sweeping.space import Space
 from lns_sim.sweeping.study import Sweep
 
-COST = "cells per product"
+COST = "uJ a sample"
+COST_MEANS = "energy of training on one sample in microjoule, by lns_sim.energy"
 
 
 def front(sweep: Sweep) -> list:
@@ -59,7 +60,7 @@ def draw(sweep: Sweep, title: str, path: Path) -> None:
         axes.annotate(str(i), trial.values[::-1], xytext=(0, 7), textcoords="offset points", fontsize=9, ha="center")
         axes.plot([], [], " ", label=f"{i}  {describe(trial.params, sweep.space)}")
     axes.margins(0.07)
-    axes.set(title=title, xlabel=f"{COST} (one-bit adders and multiplexers of the PE, by structure)", ylabel=sweep.data.measure)
+    axes.set(title=title, xlabel=COST_MEANS, ylabel=sweep.data.measure)
     axes.grid(alpha=0.3)
     figure.legend(loc="outside right upper", fontsize=9, frameon=False)
     figure.savefig(path, dpi=120)

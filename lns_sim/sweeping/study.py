@@ -14,12 +14,12 @@ from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
 
+import torch
+
 from lns_sim import models
 from lns_sim.checks import check_choice
-from lns_sim.nn import convert
+from lns_sim.hardware import energy
 from lns_sim.recipes import ModelRecipe, Recipe, map_recipes
-from lns_sim.summary import summary
-from lns_sim.sweeping.cost import model_cost
 from lns_sim.sweeping.space import Point, Space, points, recipe_of, size
 from lns_sim.training.data import Data
 from lns_sim.training.trainer import Diverged, Settings, Trainer
@@ -179,9 +179,10 @@ class Sweep:
         except (TypeError, ValueError) as error:
             trial.set_user_attr("none", f"no such datapath: {error}")
             return None
-        x = self.data.x_train[:2]
-        model = models.build(self.settings.model, self.data.input_shape, self.data.classes)
-        cost = model_cost(summary(convert(model, recipe).eval(), x))
+        batch = self.data.x_train[: self.settings.batch_size].to("meta")
+        with torch.device("meta"):
+            model = models.build(self.settings.model, self.data.input_shape, self.data.classes)
+        cost = 1000 * energy(model.eval(), batch, recipe=recipe).total() / len(batch)
         results, start, seen = [], time.perf_counter(), time.time()
 
         def stepped() -> None:
