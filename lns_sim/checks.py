@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import numbers
+from collections.abc import Sequence
 
 import torch
 
@@ -41,6 +42,17 @@ def check_choice(name: str, value, choices) -> None:
         return
     near = difflib.get_close_matches(str(value), choices, n=1, cutoff=0.0)
     raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}; did you mean {near[0]!r}?")
+
+
+def integers(name: str, value) -> tuple[int, ...] | None:
+    """A sequence of integers as a tuple; None stays. Raises TypeError for anything else."""
+    if value is None:
+        return None
+    if isinstance(value, str) or not isinstance(value, Sequence) or not value:
+        raise TypeError(f"{name} must be a sequence of integers, got {value!r}")
+    for item in value:
+        check_int(name, item, None, None)
+    return tuple(map(int, value))
 
 
 def check_device(name: str) -> None:

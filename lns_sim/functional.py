@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from lns_sim._compile import constant_result
 from lns_sim.checks import check_choice, check_int
 from lns_sim.datapath import Counters, Datapath
 from lns_sim.format import LNSFormat
-from lns_sim.policies import ROUNDINGS, UNDERFLOWS, random_state
+from lns_sim.policies import ROUNDINGS, UNDERFLOWS, check_thresholds, random_state
 from lns_sim.tensor import LNSTensor
 
 def quantize(
@@ -20,6 +22,7 @@ def quantize(
     seed: int | None = None,
     step: int = 0,
     tensor_id: int = 0,
+    thresholds: Sequence[int] | None = None,
 ) -> LNSTensor:
     """float32 to codes with a power-of-two scale chosen so that the largest magnitude does not clip (spec section 2).
 
@@ -32,6 +35,8 @@ def quantize(
             |x| / (value of code 1) ("stochastic").
         seed, step, tensor_id: the random stream, read by the stochastic policies; without a seed one is drawn from
             torch's generator, so ``torch.manual_seed`` governs it.
+        thresholds: of a converter that differs from the spec's (section 2), gamma integers t_j from 2^23 to 2^24 - 1, at least
+            2^22 / gamma apart: a 24-bit mantissa rounds up past step j if it is larger than t_j. For rounding to nearest.
 
     Returns:
         LNSTensor of x's shape. If x holds NaN or Inf its scale (or the slice's) is NaN, and so is all made of it.
@@ -52,11 +57,12 @@ def quantize(
         dim %= x.dim()
     check_choice("rounding", rounding, ROUNDINGS)
     check_choice("underflow", underflow, UNDERFLOWS)
+    thresholds = check_thresholds(thresholds, format, rounding)
     rng = None
     if "stochastic" in (rounding, underflow):
         rng = random_state(seed, step, tensor_id, x.device)
     codes, scale = torch.ops.lns_sim.quantize(
-        x, format.bits, format.gamma, dim, ROUNDINGS.index(rounding), UNDERFLOWS.index(underflow), rng
+        x, format.bits, format.gamma, dim, ROUNDINGS.index(rounding), UNDERFLOWS.index(underflow), rng, thresholds or ()
     )
     return LNSTensor(codes, scale, format)
 

@@ -4,10 +4,27 @@ from __future__ import annotations
 
 import torch
 
-from lns_sim.checks import check_int
+from lns_sim import _extension
+from lns_sim.checks import check_int, integers
+from lns_sim.format import LNSFormat
 
 ROUNDINGS = ("nearest", "stochastic")
 UNDERFLOWS = ("clamp", "flush", "stochastic")
+
+
+def check_thresholds(thresholds, format: LNSFormat, rounding: str) -> tuple[int, ...] | None:
+    """Thresholds of a converter (see :func:`lns_sim.quantize`) as a tuple; None stays.
+
+    Raises:
+        TypeError, ValueError: they are no integers, not gamma of them, out of range or too near each other, or rounding is
+            stochastic.
+    """
+    found = integers("thresholds", thresholds)
+    if found is not None:
+        if rounding != "nearest":
+            raise ValueError(f"thresholds are for rounding to nearest, got rounding {rounding!r}")
+        _extension.load().QuantizerTables(format.gamma, list(found))  # which checks them
+    return found
 
 
 def random_state(seed: int | None, step: int = 0, tensor_id: int = 0, device=None) -> torch.Tensor:

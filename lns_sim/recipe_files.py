@@ -97,12 +97,12 @@ def _table(kind: type, known, table, where: str):
     for key in table:
         if key not in _FIELDS[kind]:
             raise _unknown(key, f"{where}.", _FIELDS[kind])
-    changes = dict(table)
+    changes = {key: None if value == "none" else value for key, value in table.items()}  # TOML has no None
     if "format" in changes:
         changes["format"] = _table(LNSFormat, known and known.format, changes["format"], f"{where}.format")
     if known is None:
         return _made(lambda: kind(**changes), where)
-    if changes.get("acc_lsb") == "headroom":  # from headroom_bits, TOML having no None
+    if changes.get("acc_lsb") == "headroom":  # from headroom_bits
         changes["acc_lsb"] = None
     if kind is Datapath and "format" in changes:
         changes.setdefault("lut_entries", None)  # follows gamma
@@ -139,7 +139,7 @@ def _difference(value, known) -> dict:
         if new == old and not (f.name == "lut_entries" and value.format != known.format):
             continue
         if new is None:
-            new = "headroom" if f.name == "acc_lsb" else "float32"
+            new = "headroom" if f.name == "acc_lsb" else "none" if isinstance(value, (Datapath, Quantizer)) else "float32"
         elif dataclasses.is_dataclass(new):
             new = _difference(new, old) if old is not None else _all(new)
         changes[f.name] = new

@@ -14,7 +14,7 @@ from lns_sim._compile import constant_result
 from lns_sim.checks import check_choice, check_int
 from lns_sim.datapath import Datapath
 from lns_sim.format import LNSFormat
-from lns_sim.policies import ROUNDINGS, UNDERFLOWS
+from lns_sim.policies import ROUNDINGS, UNDERFLOWS, check_thresholds
 
 
 @dataclass(frozen=True)
@@ -28,10 +28,12 @@ class Quantizer:
     format: LNSFormat = LNSFormat()
     rounding: str = "nearest"
     underflow: str = "clamp"
+    thresholds: tuple[int, ...] | None = None
 
     def __post_init__(self):
         if not isinstance(self.format, LNSFormat):
             raise TypeError(f"format must be an LNSFormat, got {self.format!r}")
+        object.__setattr__(self, "thresholds", check_thresholds(self.thresholds, self.format, self.rounding))
         check_choice("rounding", self.rounding, ROUNDINGS)
         check_choice("underflow", self.underflow, UNDERFLOWS)
 
@@ -155,7 +157,7 @@ def _decode(text: str) -> Recipe:
     fields = json.loads(text)
 
     def quantizer(d):
-        return d and Quantizer(LNSFormat(**d["format"]), d["rounding"], d["underflow"])
+        return d and Quantizer(**{**d, "format": LNSFormat(**d["format"])})
 
     def datapath(d):
         return d and Datapath(**{**d, "format": LNSFormat(**d["format"])})

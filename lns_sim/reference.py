@@ -101,10 +101,10 @@ def split(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return (fraction * 2**24).astype(np.int64), exponent.astype(np.int64) - 1
 
 
-def log_code(x: np.ndarray, gamma: int) -> np.ndarray:
-    """L(x): the integer nearest to gamma * log2|x|."""
+def log_code(x: np.ndarray, gamma: int, given=None) -> np.ndarray:
+    """L(x): the integer nearest to gamma * log2|x|, or by a converter's own thresholds."""
     M, exponent = split(x)
-    return gamma * exponent + np.searchsorted(thresholds(gamma), M, side="left")  # counts t_j < M
+    return gamma * exponent + np.searchsorted(thresholds(gamma) if given is None else given, M, side="left")  # counts t_j < M
 
 
 def log_code_stochastic(x: np.ndarray, gamma: int, u24: np.ndarray) -> np.ndarray:
@@ -116,12 +116,12 @@ def log_code_stochastic(x: np.ndarray, gamma: int, u24: np.ndarray) -> np.ndarra
     return gamma * exponent + j + up
 
 
-def scale_exponent(x: np.ndarray, format) -> int:
+def scale_exponent(x: np.ndarray, format, given=None) -> int:
     """k: the largest magnitude's code is at most e_max; 0 for an all-zero tensor."""
     top = np.abs(x).max(initial=0)
     if top == 0:
         return 0
-    L = int(log_code(np.array([top], dtype=np.float32), format.gamma)[0])
+    L = int(log_code(np.array([top], dtype=np.float32), format.gamma, given)[0])
     return min(max(-((e_max(format) - L) // format.gamma), -126), 127)
 
 
@@ -137,7 +137,7 @@ def apply_underflow(e, ratio, format, underflow: str, u24):
     return np.where(e < 1, low, np.minimum(e, e_max(format)))
 
 
-def quantize(x, format, dim=None, rounding="nearest", underflow="clamp", seed=None, step=0, tensor_id=0):
+def quantize(x, format, dim=None, rounding="nearest", underflow="clamp", seed=None, step=0, tensor_id=0, thresholds=None):
     """Codes and scale exponents of a float32 array.
 
     Returns:
@@ -148,22 +148,22 @@ def quantize(x, format, dim=None, rounding="nearest", underflow="clamp", seed=No
     u24 = random_u24(x.shape, seed, step, tensor_id) if "stochastic" in (rounding, underflow) else np.zeros(x.shape)
     if dim is not None:
         parts = [
-            _quantize(np.take(x, [i], dim), format, rounding, underflow, np.take(u24, [i], dim))
+            _quantize(np.take(x, [i], dim), format, rounding, underflow, np.take(u24, [i], dim), thresholds)
             for i in range(x.shape[dim])
         ]
         shape = [x.shape[d] if d == dim % x.ndim else 1 for d in range(x.ndim)]
         ks = np.array([k for _, k in parts], dtype=object if any(k is None for _, k in parts) else np.int64)
         return np.concatenate([codes for codes, _ in parts], axis=dim), ks.reshape(shape)
-    return _quantize(x, format, rounding, underflow, u24)
+    return _quantize(x, format, rounding, underflow, u24, thresholds)
 
 
-def _quantize(x, format, rounding, underflow, u24):
+def _quantize(x, format, rounding, underflow, u24, given):
     if not np.isfinite(x).all():
         return np.zeros(x.shape, dtype=np.int64), None
-    k = scale_exponent(x, format)
+    k = scale_exponent(x, format, given)
     safe = np.where(x == 0, np.float32(1), x)
     if rounding == "nearest":
-        L = log_code(safe, format.gamma)
+        L = log_code(safe, format.gamma, given)
     else:
         L = log_code_stochastic(safe, format.gamma, u24.astype(np.int64))
     ratio = np.ldexp(np.abs(x.astype(np.float64)), -k)
@@ -198,6 +198,12 @@ def floor_shift(n: int, s: int) -> int:
     return n << s if s >= 0 else n >> -s
 
 
+def narrow(n: int, bits: int, overflow: str) -> int:
+    """n in so many bits of two's complement, saturated or wrapped."""
+    low, high = -(1 << (bits - 1)), (1 << (bits - 1)) - 1
+    return min(max(n, low), high) if overflow == "saturate" else (n - low) % (1 << bits) + low
+
+
 @dataclass(frozen=True)
 class VectorTrace:
     """What one vector of lanes did: p, q, r and the signed lane integer of every lane, then bins, Y, Z and acc."""
@@ -218,33 +224,34 @@ def trace(a, b, datapath) -> Iterator[VectorTrace]:
     f = datapath.format
     g, n, frac = f.gamma, datapath.lut_entries, datapath.lut_bits - 1
     lsb, top, log2_g = acc_lsb(datapath), e_max(f), int(math.log2(g))
-    C = [round_pow2(j, n, frac) for j in range(n)]
-    low, high = -(1 << (datapath.acc_bits - 1)), (1 << (datapath.acc_bits - 1)) - 1
+    C = datapath.lut_constants or [round_pow2(j, n, frac) for j in range(n)]
+    p_low, p_high = datapath.product_range or (0, 2 * top)
     acc = 0
     for start in range(0, len(a), datapath.vector_size):
         v = VectorTrace([], [], [], [], [0] * n, 0, 0, 0, False)
         for code_a, code_b in zip(a[start : start + datapath.vector_size], b[start : start + datapath.vector_size]):
             e_a, e_b = code_a & top, code_b & top
             p = e_a + e_b  # multiply as add
+            flushed = p < p_low and datapath.product_underflow == "flush"
+            p = min(max(p, p_low), p_high)
             q, r = divmod(p, g)  # split
             r_M, r_L = divmod(r, g // n)
             t = 0
-            if e_a != 0 and e_b != 0:
+            if e_a != 0 and e_b != 0 and not flushed:
                 t = floor_shift(g + r_L, q - lsb - log2_g)  # floor((g + r_L) * 2^q / (g * 2^lsb))
                 if (code_a ^ code_b) > top:  # signs differ
                     t = -t
             v.bins[r_M] += t
             for values, value in ((v.p, p), (v.q, q), (v.r, r), (v.lanes, t)):
                 values.append(value)
-        Y = sum(P * c for P, c in zip(v.bins, C))
+        bins = v.bins
+        if datapath.bin_bits is not None:
+            bins = [narrow(P, datapath.bin_bits, datapath.bin_overflow) for P in bins]
+        Y = sum(P * c for P, c in zip(bins, C))
         Z = (Y + (1 << (frac - 1))) >> frac if datapath.rounding == "nearest" else Y >> frac
-        acc += Z
-        overflowed = not low <= acc <= high
-        if datapath.overflow == "saturate":
-            acc = min(max(acc, low), high)
-        else:
-            acc = (acc - low) % (1 << datapath.acc_bits) + low
-        yield replace(v, Y=Y, Z=Z, acc=acc, overflowed=overflowed)
+        exact = acc + Z
+        acc = narrow(exact, datapath.acc_bits, datapath.overflow)
+        yield replace(v, bins=bins, Y=Y, Z=Z, acc=acc, overflowed=acc != exact or bins != v.bins)
 
 
 def dot(a, b, datapath) -> int:

@@ -13,8 +13,8 @@ def formats(draw, max_bits=12):
 
 
 @st.composite
-def datapaths(draw, fmt=None, whole_lut=False):
-    """Any datapath; with ``whole_lut`` one constant of at most 8 bits for each remainder."""
+def datapaths(draw, fmt=None, whole_lut=False, foreign=False):
+    """Any datapath; with ``whole_lut`` one constant of at most 8 bits for each remainder; ``foreign`` ones differ from the paper's."""
     fmt = draw(formats()) if fmt is None else fmt
     options = dict(
         vector_size=draw(st.sampled_from([1, 3, 8, 16, 32, 33, 64])),
@@ -25,6 +25,17 @@ def datapaths(draw, fmt=None, whole_lut=False):
         rounding=draw(st.sampled_from(["truncate", "nearest"])),
         overflow=draw(st.sampled_from(["saturate", "wrap"])),
     )
+    if foreign:
+        low, high = sorted(draw(st.tuples(*2 * [st.integers(0, 2 * fmt.e_max)])))
+        options |= dict(
+            product_range=draw(st.sampled_from([None, (low, high)])),
+            product_underflow=draw(st.sampled_from(["flush", "saturate"])),
+            bin_bits=draw(st.none() | st.integers(2, 40)),
+            bin_overflow=draw(st.sampled_from(["saturate", "wrap"])),
+        )
+        if draw(st.booleans()):
+            entries, largest = options["lut_entries"], (1 << options["lut_bits"]) - 1
+            options["lut_constants"] = draw(st.lists(st.integers(1, largest), min_size=entries, max_size=entries))
     try:
         default = Datapath(fmt, **options)
         return Datapath(fmt, acc_lsb=default.lsb + draw(st.integers(-6, 6)), **options)

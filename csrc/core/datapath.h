@@ -12,7 +12,11 @@ namespace lns {
 
 enum class Alignment : int { truncate = 0, nearest = 1 };
 enum class Overflow : int { saturate = 0, wrap = 1 };
+enum class ProductUnderflow : int { flush = 0, saturate = 1 };
 
+constexpr int kGivenConstants = 64;  // most LUT constants that may be given
+
+// The fields behind `overflow` describe PEs that differ from the paper's; their defaults have no effect.
 struct Datapath {
   Format format;
   int vector_size;
@@ -22,35 +26,74 @@ struct Datapath {
   int acc_lsb;  // log2 of the accumulator's unit, in units of 2^(k_a + k_b)
   Alignment rounding;
   Overflow overflow;
+  int product_low = 0, product_high = INT32_MAX;  // the exponents that the lanes' adders can give
+  ProductUnderflow product_underflow = ProductUnderflow::flush;  // what becomes of a product below product_low
+  int bin_bits = 0;  // of a bin's sum over a vector; 0: as many as it needs
+  Overflow bin_overflow = Overflow::saturate;
+  int given_constants = 0;  // 0: the spec's, else lut_entries
+  int32_t constants[kGivenConstants] = {};
 
   LNS_HD int fraction_bits() const { return lut_bits - 1; }
   LNS_HD int max_product_code() const { return 2 * format.e_max(); }
-  // Products p below this vanish: their shifted one lies under the accumulator's LSB.
-  LNS_HD int64_t first_visible_product() const { return int64_t{format.gamma} * acc_lsb; }
+  bool full_product_range() const { return product_low <= 2 && product_high >= max_product_code(); }
+  // What the lane's adder gives for a sum of exponents; -1 where it is flushed to zero.
+  int product_exponent(int p) const {
+    if (p > product_high) return product_high;
+    if (p >= product_low) return p;
+    return product_underflow == ProductUnderflow::saturate ? product_low : -1;
+  }
+  // Products p below this vanish: their shifted one lies under the accumulator's LSB, or they are flushed.
+  LNS_HD int64_t first_visible_product() const {
+    const int64_t visible = int64_t{format.gamma} * acc_lsb;
+    if (product_high < visible) return int64_t{max_product_code()} + 1;
+    if (product_underflow == ProductUnderflow::flush) return product_low > visible ? product_low : visible;
+    return product_low >= visible ? 0 : visible;
+  }
 };
+
+// From the integers by which the operators know a datapath (see ops/library.cpp).
+inline Datapath decode_datapath(const std::vector<int64_t>& v) {
+  if (v.size() < 14) throw std::invalid_argument("a datapath is 14 integers or more, got " + std::to_string(v.size()));
+  const auto at = [&](int i) { return static_cast<int>(v[i]); };
+  Datapath d = {{at(0), at(1)}, at(2), at(3), at(4), at(5), at(6), static_cast<Alignment>(at(7)), static_cast<Overflow>(at(8)),
+                at(9), at(10), static_cast<ProductUnderflow>(at(11)), at(12), static_cast<Overflow>(at(13)),
+                static_cast<int>(v.size()) - 14, {}};
+  if (d.given_constants > kGivenConstants)
+    throw std::invalid_argument("up to " + std::to_string(kGivenConstants) + " LUT constants can be given, got " +
+                                std::to_string(d.given_constants));
+  for (int j = 0; j < d.given_constants; ++j) d.constants[j] = at(14 + j);
+  return d;
+}
 
 inline int default_acc_lsb(const Format& f, int acc_bits, int headroom_bits) {
   return (2 * f.e_max() + f.gamma - 1) / f.gamma + headroom_bits - (acc_bits - 1);
 }
 
-// C_j = round(2^(j/n) * 2^f), the constants of the bins.
+// C_j = round(2^(j/n) * 2^f), the constants of the bins, unless others are given.
 inline std::vector<int64_t> lut_constants(const Datapath& d) {
+  if (d.given_constants > 0) return {d.constants, d.constants + d.given_constants};
   std::vector<int64_t> c;
   for (int j = 0; j < d.lut_entries; ++j)
     c.push_back(static_cast<int64_t>(round_pow2(j, d.lut_entries, d.fraction_bits())));
   return c;
 }
 
-// T[p] = C[bin] * t: the weight of a product of exponents p = e_a + e_b in Y, for p = 0 .. 2*e_max. Within a vector
-// everything is linear, so Y = sum of +-T[p] (spec: datapath, last note). Entries of p = 0 and 1 belong to zero
-// operands and are never read. Throws where a vector's sum could leave 63 bits.
-inline std::vector<int64_t> product_table(const Datapath& d) {
+// What a lane adds to which bin, for a product of exponents p = e_a + e_b.
+struct LaneTable {
+  std::vector<int64_t> ones;  // the shifted one t, in units of the accumulator
+  std::vector<int> bins;
+};
+
+// For p = 0 .. 2*e_max; 0 and 1 belong to zero operands and are 0. Throws where a vector's Y could leave 63 bits.
+inline LaneTable lane_table(const Datapath& d) {
   const int g = d.format.gamma, per_bin = g / d.lut_entries;
   const std::vector<int64_t> constants = lut_constants(d);
-  std::vector<int64_t> table(d.max_product_code() + 1);
+  LaneTable table = {std::vector<int64_t>(d.max_product_code() + 1), std::vector<int>(d.max_product_code() + 1)};
   const __int128 room = (static_cast<__int128>(1) << 62) - (static_cast<__int128>(1) << (d.fraction_bits() + d.acc_bits));
-  for (int p = 0; p <= d.max_product_code(); ++p) {
-    const int q = p / g, r = p % g;
+  for (int p = 2; p <= d.max_product_code(); ++p) {
+    const int exponent = d.product_exponent(p);
+    if (exponent < 0) continue;
+    const int q = exponent / g, r = exponent % g;
     const int one = g + r % per_bin;                      // g + r_L, in units of 1/g
     const int shift = q - log2_exact(g) - d.acc_lsb;      // the lane shifter, and the unit of the accumulator
     __int128 t = 0;
@@ -58,13 +101,29 @@ inline std::vector<int64_t> product_table(const Datapath& d) {
       t = shift < 64 ? static_cast<__int128>(one) << shift : room;
     else if (shift > -32)
       t = one >> -shift;
-    const __int128 product = t * constants[r / per_bin];
-    if (product * d.vector_size >= room)
+    if (t * constants[r / per_bin] * d.vector_size >= room)
       throw std::invalid_argument("acc_lsb = " + std::to_string(d.acc_lsb) +
                                   " is too low: a vector of the largest products does not fit 62 bits");
-    table[p] = static_cast<int64_t>(product);
+    table.ones[p] = static_cast<int64_t>(t);
+    table.bins[p] = r / per_bin;
   }
   return table;
+}
+
+// T[p] = C[bin] * t: the weight of a product in Y. Within a vector everything is linear while bins are exact, so
+// Y = sum of +-T[p] (spec: datapath, last note).
+inline std::vector<int64_t> product_table(const Datapath& d) {
+  LaneTable lanes = lane_table(d);
+  const std::vector<int64_t> constants = lut_constants(d);
+  for (size_t p = 0; p < lanes.ones.size(); ++p) lanes.ones[p] *= constants[lanes.bins[p]];
+  return lanes.ones;
+}
+
+// A number in so many bits of two's complement.
+inline int64_t in_bits(int64_t x, int bits, Overflow overflow) {
+  const int64_t high = (int64_t{1} << (bits - 1)) - 1, low = -high - 1;
+  if (overflow == Overflow::saturate) return x < low ? low : (x > high ? high : x);
+  return static_cast<int64_t>(static_cast<uint64_t>(x) << (64 - bits)) >> (64 - bits);
 }
 
 inline void validate(const Datapath& d) {
@@ -80,6 +139,18 @@ inline void validate(const Datapath& d) {
     throw std::invalid_argument("acc_bits must be between 4 and 32, got " + std::to_string(d.acc_bits));
   if (d.acc_lsb < -(1 << 17) || d.acc_lsb > (1 << 17))
     throw std::invalid_argument("acc_lsb must be between -131072 and 131072, got " + std::to_string(d.acc_lsb));
+  if (d.product_low < 0 || d.product_high < d.product_low)
+    throw std::invalid_argument("product_range must be two exponents from 0, the lower first, got " +
+                                std::to_string(d.product_low) + " and " + std::to_string(d.product_high));
+  if (d.bin_bits != 0 && (d.bin_bits < 2 || d.bin_bits > 62))
+    throw std::invalid_argument("bin_bits must be between 2 and 62, got " + std::to_string(d.bin_bits));
+  if (d.given_constants != 0 && d.given_constants != d.lut_entries)
+    throw std::invalid_argument("lut_constants must hold lut_entries = " + std::to_string(d.lut_entries) + " integers, got " +
+                                std::to_string(d.given_constants));
+  for (int j = 0; j < d.given_constants; ++j)
+    if (d.constants[j] < 1 || d.constants[j] >> d.lut_bits)
+      throw std::invalid_argument("lut_constants must be between 1 and 2^lut_bits - 1 = " +
+                                  std::to_string((int64_t{1} << d.lut_bits) - 1) + ", got " + std::to_string(d.constants[j]));
   for (const int64_t c : lut_constants(d))
     if (c >> d.lut_bits)
       throw std::invalid_argument("lut_bits = " + std::to_string(d.lut_bits) + " cannot hold the " +

@@ -3,6 +3,8 @@
 
 #include <cstdint>
 #include <cstring>
+#include <stdexcept>
+#include <string>
 #include <vector>
 
 #include "core/exact_pow2.h"
@@ -126,15 +128,18 @@ LNS_HD inline int quantize_one(const Quantizer& q, uint32_t bits, int k, uint32_
 
 // Owns the tables of one gamma.
 struct QuantizerTables {
-  std::vector<uint32_t> thresholds;  // t_j = floor(2^((2j+1)/(2 gamma)) * 2^23), j = 0..gamma-1
+  std::vector<uint32_t> thresholds;  // t_j = floor(2^((2j+1)/(2 gamma)) * 2^23), j = 0..gamma-1, unless others are given
   std::vector<uint32_t> values;      // B_j = round(2^(j/gamma) * 2^23), j = 0..gamma
   std::vector<int32_t> buckets;      // see thresholds_below
   int low_bits;
   double inverse_step;
 
-  explicit QuantizerTables(int gamma) : low_bits(22 - log2_exact(gamma)), inverse_step(kInverseStep[log2_exact(gamma)]) {
+  // `given`: thresholds of a converter that differs from the spec's, or none. They must leave each bucket at most one.
+  explicit QuantizerTables(int gamma, const std::vector<int64_t>& given = {})
+      : thresholds(given.begin(), given.end()), low_bits(22 - log2_exact(gamma)), inverse_step(kInverseStep[log2_exact(gamma)]) {
+    check_thresholds(gamma, given);
     for (int j = 0; j < gamma; ++j) {
-      thresholds.push_back(static_cast<uint32_t>(floor_pow2(2 * j + 1, 2 * gamma, 23)));
+      if (given.empty()) thresholds.push_back(static_cast<uint32_t>(floor_pow2(2 * j + 1, 2 * gamma, 23)));
       values.push_back(static_cast<uint32_t>(round_pow2(j, gamma, 23)));
     }
     values.push_back(1u << 24);
@@ -151,6 +156,21 @@ struct QuantizerTables {
 
   Quantizer view(const Format& f, Rounding r, Underflow u) const {
     return {f, r, u, low_bits, thresholds.data(), buckets.data(), values.data(), inverse_step};
+  }
+
+ private:
+  static void check_thresholds(int gamma, const std::vector<int64_t>& given) {
+    const int64_t low = int64_t{1} << 23, high = int64_t{1} << 24, apart = (int64_t{1} << 22) / gamma;
+    const auto fail = [](const std::string& what) { throw std::invalid_argument("thresholds must " + what); };
+    if (!given.empty() && given.size() != static_cast<size_t>(gamma))
+      fail("hold gamma = " + std::to_string(gamma) + " mantissas, got " + std::to_string(given.size()));
+    for (size_t j = 0; j < given.size(); ++j) {
+      if (given[j] < low || given[j] >= high)
+        fail("be mantissas from 2^23 to 2^24 - 1, got " + std::to_string(given[j]));
+      if (j > 0 && given[j] - given[j - 1] < apart)
+        fail("ascend by at least 2^22 / gamma = " + std::to_string(apart) + ", got " + std::to_string(given[j - 1]) + " and " +
+             std::to_string(given[j]));
+    }
   }
 };
 

@@ -67,8 +67,10 @@ const char* path_name(Path path) {
       return "row_planes";
     case Path::lookup32:
       return "lookup32";
-    default:
+    case Path::lookup64:
       return "lookup64";
+    default:
+      return "bins";
   }
 }
 
@@ -93,6 +95,8 @@ struct Engine::Tables {
   SignedProducts low, high;  // the row path's products, in planes unless narrow
   std::vector<int32_t> lookup32;
   std::vector<int64_t> lookup64;
+  LaneTable lanes;  // bins, as constants
+  std::vector<int64_t> constants;
 };
 
 namespace {
@@ -113,6 +117,8 @@ void set_product(SignedProducts& t, size_t p, int64_t value) {
 Engine::Engine(const Datapath& datapath) : datapath_(datapath) {
   validate(datapath);
   auto t = std::make_unique<Tables>();
+  t->lanes = lane_table(datapath);
+  t->constants = lut_constants(datapath);
   const std::vector<int64_t> product = product_table(datapath);
   const bool short_codes = datapath.format.bits <= 8;
   // Without the accumulator, 31 bits hold the sum of a vector of values below 2^plane_shift.
@@ -146,6 +152,7 @@ Engine::~Engine() = default;
 
 Path Engine::path(int64_t left_rows, int64_t right_rows) const {
   const Tables& t = *tables_;
+  if (datapath_.bin_bits != 0) return Path::bins;
   if (kernels().permute8 && t.permute8) return Path::permute8;
   const int64_t longer = std::max(left_rows, right_rows), shorter = std::min(left_rows, right_rows);
   const bool enough_rows = rows_cost(longer, shorter) <= lookup_cost(longer, shorter);
@@ -435,6 +442,9 @@ void Engine::run(const Product& product, bool accumulators, Counters* counters) 
       break;
     case Path::lookup64:
       overflows = run_tasks<LookupPath<int64_t>>(plan, kernel, datapath_, t.lookup64.data(), t.zero_start);
+      break;
+    case Path::bins:
+      overflows = run_tasks<BinPath>(plan, datapath_, t.lanes, t.constants);
       break;
   }
   if (counters) {

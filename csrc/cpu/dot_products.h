@@ -11,8 +11,8 @@
 
 namespace lns::cpu {
 
-enum class Path { permute8, permute16, rows, row_planes, lookup32, lookup64 };
-constexpr int kPaths = 6;
+enum class Path { permute8, permute16, rows, row_planes, lookup32, lookup64, bins };
+constexpr int kPaths = 7;
 
 // A validated datapath with its tables, shared by all products on it.
 class Engine {

@@ -1,6 +1,8 @@
-// The ways from a tile of lanes to accumulators: register look-ups, row tables, look-ups in the product table.
+// The ways from a tile of lanes to accumulators: register look-ups, row tables, look-ups in the product table, bins one by one.
 #pragma once
 
+#include <algorithm>
+#include <cstdlib>
 #include <vector>
 
 #include "cpu/kernels.h"
@@ -226,6 +228,52 @@ class LookupPath {
   Scratch<LookupLane<State>> columns_{kDepth};
   Growing<State> state_;
   Growing<int32_t> accumulators_;
+};
+
+// Bins of bounded width, where a vector's sum is not linear in its products: lane by lane, as the hardware does it.
+class BinPath {
+ public:
+  using Lane = int16_t;
+  static constexpr int kDepth = 32;
+
+  BinPath(const Datapath& d, const LaneTable& lanes, const std::vector<int64_t>& constants)
+      : datapath_(d), accumulator_(d), lanes_(lanes), constants_(constants), bins_(constants.size()) {}
+
+  void start(int64_t rows, int64_t groups) { acc_.clear(rows * groups * kColumns); }
+  void see(const Tile<Lane>&) {}
+  void add(const Tile<Lane>& tile, const ColumnGroup<Lane>& columns, int64_t* overflows) {
+    int32_t* acc = acc_.group(columns.index, tile.rows);
+    int64_t count = 0;
+    for (int64_t r = 0; r < tile.rows; ++r)
+      for (int c = 0; c < kColumns; ++c, ++acc) {
+        std::fill(bins_.begin(), bins_.end(), 0);
+        for (int i = 0; i < tile.depth; ++i) {
+          const int a = tile.lanes[r * tile.strides.row + i * tile.strides.depth], b = columns.lanes[c * columns.pitch + i];
+          if (a == 0 || b == 0) continue;
+          const int p = std::abs(a) + std::abs(b);
+          bins_[lanes_.bins[p]] += (a < 0) == (b < 0) ? lanes_.ones[p] : -lanes_.ones[p];
+        }
+        int64_t y = 0;
+        for (size_t j = 0; j < bins_.size(); ++j) {
+          const int64_t kept = in_bits(bins_[j], datapath_.bin_bits, datapath_.bin_overflow);
+          count += kept != bins_[j];
+          y += kept * constants_[j];
+        }
+        const int64_t sum = accumulator_.aligned(y) + *acc;
+        count += accumulator_.overflows(sum);
+        *acc = static_cast<int32_t>(accumulator_.narrow(sum));
+      }
+    if (overflows) *overflows += count;
+  }
+  const int32_t* accumulators(int64_t group, int64_t rows) { return acc_.group(group, rows); }
+
+ private:
+  const Datapath& datapath_;
+  Accumulator<int64_t> accumulator_;
+  const LaneTable& lanes_;
+  const std::vector<int64_t>& constants_;
+  std::vector<int64_t> bins_;
+  Growing<int32_t> acc_;
 };
 
 }  // namespace lns::cpu

@@ -71,7 +71,8 @@ std::optional<PermuteTables<Lane>> window_tables(const Datapath& d) {
   const int base = (first - 1) * g;  // slot 0 is the octave before the first that counts
   const auto constants = lut_constants(d);
   if (sizeof(Lane) == 1 && d.format.bits > 8) return {};
-  if (d.lut_entries != g || g > Tables::kUnits || constants.back() > 255) return {};
+  if (d.lut_entries != g || g > Tables::kUnits || *std::max_element(constants.begin(), constants.end()) > 255) return {};
+  if (!d.full_product_range()) return {};
   if (octaves < 1 || octaves >= Tables::kSlots || octaves > Tables::kMaxSums * Tables::kWindowBits) return {};
   if (last - base > Tables::kIndexMax) return {};
 

@@ -158,6 +158,8 @@ void check_sizes(const Product& p) {
 
 Engine::Engine(const Datapath& datapath) : datapath_(datapath) {
   validate(datapath);
+  if (datapath.bin_bits != 0)
+    throw std::invalid_argument("bins of bounded width (bin_bits) run on the CPU only; move the operands there");
   table_ = std::make_unique<const ProductTable>(datapath);
   tables_ = table_->products;  // then the rows, 32-bit
   tables_.resize(table_->products.size() + (table_->rows.size() + 1) / 2);

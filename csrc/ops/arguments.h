@@ -11,6 +11,7 @@
 #include <optional>
 #include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "core/datapath.h"
@@ -48,12 +49,6 @@ inline void check_float(const Tensor& t, const char* name) {
   require(t.scalar_type() == ScalarType::Float, name, " must be float32");
 }
 
-inline Datapath make_datapath(const std::vector<int64_t>& v) {
-  require(v.size() == 9, "datapath must hold 9 integers, got ", v.size());
-  auto at = [&](int i) { return static_cast<int>(v[i]); };
-  return {{at(0), at(1)}, at(2), at(3), at(4), at(5), at(6), static_cast<Alignment>(at(7)), static_cast<Overflow>(at(8))};
-}
-
 // Keeps one value per key for the life of the process: engines and quantizer tables are small and few.
 template <typename Key, typename Value>
 class Cache {
@@ -71,9 +66,10 @@ class Cache {
   std::map<Key, std::unique_ptr<const Value>> values_;
 };
 
-inline const QuantizerTables& quantizer_tables(int gamma) {
-  static Cache<int, QuantizerTables> cache;
-  return cache.get(gamma, [&] { return std::make_unique<const QuantizerTables>(gamma); });
+// The tables of a gamma, with its own thresholds or given ones.
+inline const QuantizerTables& quantizer_tables(int gamma, const std::vector<int64_t>& thresholds = {}) {
+  static Cache<std::pair<int, std::vector<int64_t>>, QuantizerTables> cache;
+  return cache.get({gamma, thresholds}, [&] { return std::make_unique<const QuantizerTables>(gamma, thresholds); });
 }
 
 // Kernels of a device reach its own memory only.

@@ -17,14 +17,17 @@ struct QuantizerChoice {
   Format format;
   Rounding rounding;
   Underflow underflow;
+  std::vector<int64_t> thresholds = {};  // none: the format's
 };
 
 template <typename Device>
 std::tuple<Tensor, Tensor> quantize(Tensor x, int64_t bits, int64_t gamma, std::optional<int64_t> dim, int64_t rounding,
-                                    int64_t underflow, Rng rng) {
+                                    int64_t underflow, Rng rng, std::vector<int64_t> thresholds) {
   check_float(x, "x");
   check_rng(rng, x);
-  const QuantizerChoice q = {make_format(bits, gamma), static_cast<Rounding>(rounding), static_cast<Underflow>(underflow)};
+  const QuantizerChoice q = {make_format(bits, gamma), static_cast<Rounding>(rounding), static_cast<Underflow>(underflow),
+                             thresholds};
+  require(thresholds.empty() || q.rounding == Rounding::nearest, "thresholds are for rounding to nearest");
   const Tensor source = torch::stable::contiguous(x);
   Tensor codes = new_tensor(x, sizes_of(x), code_type(q.format));
   std::vector<int64_t> scale_sizes;

@@ -1,15 +1,16 @@
 // The schemas of every operator. Implementations register per device beside this; fake kernels are in lns_sim/ops.
 //
 // Codes come with float32 scales: a 0-d scale for the whole tensor, or one of the tensor's rank with a single dimension
-// larger than 1. `datapath` is [bits, gamma, vector_size, lut_entries, lut_bits, acc_bits, acc_lsb, rounding, overflow],
-// `rng` an int64 tensor [seed, step, tensor id, first element], `counters` an int64 tensor [saturations, vectors, zero lanes,
+// larger than 1. `datapath` is [bits, gamma, vector_size, lut_entries, lut_bits, acc_bits, acc_lsb, rounding, overflow,
+// lowest and highest product exponent, what becomes of products below, bits of a bin or 0, overflow of a bin], then LUT
+// constants where they are given; `rng` an int64 tensor [seed, step, tensor id, first element], `counters` an int64 tensor [saturations, vectors, zero lanes,
 // vanished] that is empty unless `count` asks for it.
 #include <torch/csrc/stable/library.h>
 
 STABLE_TORCH_LIBRARY(lns_sim, m) {
   m.def(
-      "quantize(Tensor x, int bits, int gamma, int? dim, int rounding, int underflow, Tensor? rng) "
-      "-> (Tensor codes, Tensor scale)");
+      "quantize(Tensor x, int bits, int gamma, int? dim, int rounding, int underflow, Tensor? rng, "
+      "int[] thresholds=[]) -> (Tensor codes, Tensor scale)");
   m.def("dequantize(Tensor codes, Tensor scale, int bits, int gamma) -> Tensor");
   m.def(
       "rescale(Tensor codes, Tensor scale, Tensor new_scale, int bits, int gamma, int underflow, Tensor? rng) -> Tensor");

@@ -13,7 +13,7 @@ using Ints = std::vector<int64_t>;
 using Result = std::tuple<Tensor, Tensor>;
 
 inline Format operand_format(const Ints& datapath, int64_t bits) {
-  const Datapath d = make_datapath(datapath);
+  const Datapath d = decode_datapath(datapath);
   require(bits <= d.format.bits, "an operand of ", bits, " bits does not fit a datapath of ", d.format.bits);
   return make_format(bits, d.format.gamma);
 }
@@ -124,7 +124,7 @@ Result conv2d_input_gradient(Tensor dy, Tensor dy_scale, Tensor w, Tensor w_scal
   const ConvShape s = conv_shape(input_size, sizes_of(w), stride, padding, dilation, groups);
   require(dy.size(1) == s.out_channels && dy.size(2) == s.out_h && dy.size(3) == s.out_w, "dy's shape is off");
   Tensor out = new_output(dy, input_size, accumulators);
-  const int vector_size = make_datapath(datapath).vector_size;
+  const int vector_size = decode_datapath(datapath).vector_size;
   return run<Device>(datapath, conv_input_gradient(s, da.operand, wa.operand, out.mutable_data_ptr(), vector_size, count),
                      accumulators, count, out);
 }

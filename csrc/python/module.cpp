@@ -32,7 +32,7 @@ PYBIND11_MODULE(_C, m) {
       });
 
   py::class_<lns::QuantizerTables>(m, "QuantizerTables")
-      .def(py::init<int>(), py::arg("gamma"))
+      .def(py::init<int, std::vector<int64_t>>(), py::arg("gamma"), py::arg("thresholds") = std::vector<int64_t>())
       .def_readonly("thresholds", &lns::QuantizerTables::thresholds)
       .def_readonly("values", &lns::QuantizerTables::values)
       .def_readonly("inverse_step", &lns::QuantizerTables::inverse_step)
@@ -42,16 +42,8 @@ PYBIND11_MODULE(_C, m) {
       });
 
   py::class_<lns::Datapath>(m, "Datapath")
-      .def(py::init([](int bits, int gamma, int vector_size, int lut_entries, int lut_bits, int acc_bits, int acc_lsb,
-                       int rounding, int overflow) {
-        const lns::Datapath d = {format(bits, gamma),
-                                 vector_size,
-                                 lut_entries,
-                                 lut_bits,
-                                 acc_bits,
-                                 acc_lsb,
-                                 static_cast<lns::Alignment>(rounding),
-                                 static_cast<lns::Overflow>(overflow)};
+      .def(py::init([](const std::vector<int64_t>& encoded) {
+        const lns::Datapath d = lns::decode_datapath(encoded);
         lns::validate(d);
         return d;
       }))

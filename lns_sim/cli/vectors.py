@@ -13,6 +13,13 @@ from lns_sim.format import LNSFormat
 from lns_sim.golden import check_results, make_vectors, read_vectors
 
 
+def _integers(option: str, text: str | None, separator: str) -> tuple[int, ...] | None:
+    try:
+        return text and tuple(int(part) for part in text.split(separator))
+    except ValueError:
+        raise ValueError(f"{option} takes integers separated by {separator!r}, got {text!r}") from None
+
+
 def vectors(
     out: Annotated[Path, typer.Argument(help="folder for a.hex, b.hex, acc.hex and vectors.json")],
     source: Annotated[str, typer.Option(help="random, corner, or npz:PATH with integer codes a and b of shape "
@@ -31,11 +38,19 @@ def vectors(
     headroom_bits: Annotated[int, typer.Option(help="of the accumulator above the largest product")] = 5,
     rounding: Annotated[str, typer.Option(help="truncate or nearest")] = "truncate",
     overflow: Annotated[str, typer.Option(help="saturate or wrap")] = "saturate",
+    lut_constants: Annotated[Optional[str], typer.Option(help="the constants themselves, e.g. 128,152,181,215  [default: the "
+                                                              "paper's]")] = None,
+    product_range: Annotated[Optional[str], typer.Option(help="lowest:highest exponent of a product, e.g. 0:200  [default: "
+                                                              "all]")] = None,
+    product_underflow: Annotated[str, typer.Option(help="of products below the lowest: flush or saturate")] = "flush",
+    bin_bits: Annotated[Optional[int], typer.Option(help="bits of a bin's sum  [default: as many as it needs]")] = None,
+    bin_overflow: Annotated[str, typer.Option(help="of bins: saturate or wrap")] = "saturate",
 ) -> None:  # fmt: skip
     """Write operands and accumulators for a hardware design: hex for $readmemh, JSON that says how to read it."""
     with user_errors():
         datapath = Datapath(LNSFormat(bits, gamma), vector_size, lut_entries, lut_bits, acc_bits, acc_lsb, headroom_bits,
-                            rounding, overflow)  # fmt: skip
+                            rounding, overflow, _integers("--lut-constants", lut_constants, ","),
+                            _integers("--product-range", product_range, ":"), product_underflow, bin_bits, bin_overflow)  # fmt: skip
         made = make_vectors(datapath, source, count, k, seed)
         path = made.write(out)
         typer.echo(f"Wrote {len(made.a):,} dot products of {made.a.shape[1]} codes to {path.parent}: a.hex, b.hex, acc.hex, {path.name}.")

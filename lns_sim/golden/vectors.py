@@ -174,9 +174,14 @@ def corner_cases(datapath: Datapath, k: int) -> tuple[list[str], np.ndarray, np.
         for p in {max(2, r), _largest(top, f.gamma, r)}:
             if p % f.gamma == r and 2 <= p <= 2 * top:
                 cases[f"product {p}, remainder {r}"] = (_only(lanes, 0, p - p // 2), p // 2)
-    edge = f.gamma * datapath.lsb  # products below vanish
-    for p in range(max(2, edge - 2), min(2 * top, edge + 2) + 1):
-        cases[f"product {p} at the edge of vanishing"] = (p - p // 2, p // 2)
+    edges = {"vanishing": f.gamma * datapath.lsb}  # products below vanish
+    if datapath.product_range:
+        edges |= dict(zip(("the product's lower limit", "the product's upper limit"), datapath.product_range))
+    for name, edge in edges.items():
+        for p in range(max(2, edge - 2), min(2 * top, edge + 2) + 1):
+            cases[f"product {p} at the edge of {name}"] = (p - p // 2, p // 2)
+    if datapath.bin_bits is not None:
+        cases["up in one bin, down in the next"] = (top, np.where(lanes % 2, sign | (top - 1), top))
     shape = (k,)
     a, b = (np.stack([np.broadcast_to(case[i], shape) for case in cases.values()]).astype(np.int64) for i in range(2))
     return list(cases), a, b

@@ -120,4 +120,6 @@ def lns_prices(d: Datapath, bits: int | None = None) -> Prices:
         notes.append(f"buffers of {bits}-bit operands go by their bits")
     if d.vector_size != default.vector_size:
         notes.append(f"vectors of {d.vector_size} lanes: one accumulation for so many products")
+    if d.departures:
+        notes.append(f"priced as the paper's processing element, not for its {' and '.join(d.departures)}")
     return Prices({"conversion": conversion(d), "registers and control": registers}, accumulation, *_reads(bits), tuple(notes))

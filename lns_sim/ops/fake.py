@@ -25,7 +25,7 @@ def conv_out_size(size, kernel, stride, padding, dilation) -> list[int]:
 
 
 @torch.library.register_fake("lns_sim::quantize")
-def _(x, bits, gamma, dim, rounding, underflow, rng):
+def _(x, bits, gamma, dim, rounding, underflow, rng, thresholds=()):
     scale_shape = [] if dim is None else [n if d == dim else 1 for d, n in enumerate(x.shape)]
     return x.new_empty(x.shape, dtype=code_dtype(bits)), x.new_empty(scale_shape, dtype=torch.float32)
 

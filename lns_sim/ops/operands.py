@@ -71,7 +71,7 @@ def quantize_batch(x: Tensor, q: Quantizer | None, rng: Tensor | None, stream: s
 
 def _quantize(x: Tensor, q: Quantizer, rng: Tensor | None) -> tuple[Tensor, Tensor]:
     f = q.format
-    return _ops.quantize(x, f.bits, f.gamma, None, ROUNDINGS.index(q.rounding), UNDERFLOWS.index(q.underflow), rng)
+    return _ops.quantize(x, f.bits, f.gamma, None, ROUNDINGS.index(q.rounding), UNDERFLOWS.index(q.underflow), rng, q.thresholds or ())
 
 
 def weight_operand(weight: Tensor, recipe: Recipe) -> Operand:

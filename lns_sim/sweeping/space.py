@@ -15,7 +15,8 @@ Value = int | str
 Space = dict[str, list[Value]]
 Point = dict[str, Value]
 
-_FIELDS = ("vector_size", "lut_entries", "lut_bits", "acc_bits", "acc_lsb", "headroom_bits", "rounding", "overflow")
+_FIELDS = ("vector_size", "lut_entries", "lut_bits", "acc_bits", "acc_lsb", "headroom_bits", "rounding", "overflow",
+           "bin_bits", "bin_overflow")  # fmt: skip
 _TENSORS = ("activation", "weight", "error", "gradient")
 KEYS = (
     "bits", "gamma", "update_bits", *(f"{tensor}.bits" for tensor in _TENSORS), *_FIELDS,
@@ -44,7 +45,7 @@ def parse(texts: list[str]) -> Space:
 
 
 def _values(key: str, text: str) -> list[Value]:
-    words = {"rounding": ALIGNMENTS, "overflow": OVERFLOWS}.get(key.rpartition(".")[2])
+    words = {"rounding": ALIGNMENTS, "overflow": OVERFLOWS, "bin_overflow": OVERFLOWS}.get(key.rpartition(".")[2])
     found: list[Value] = []
     for part in text.split(","):
         if words is not None:
@@ -107,4 +108,4 @@ def _datapath(own: Datapath, name: str, format: LNSFormat, point: Point) -> Data
     fields = {field: point.get(f"{name}.{field}", point.get(field, getattr(own, field))) for field in _FIELDS}
     if own.lut_entries == own.format.gamma and not {"lut_entries", f"{name}.lut_entries"} & point.keys():
         fields["lut_entries"] = None
-    return Datapath(format, **fields)
+    return replace(own, format=format, **fields)

@@ -13,7 +13,7 @@ RandomState random_state(const Rng& rng) {
   return {static_cast<uint64_t>(v[0]), static_cast<uint32_t>(v[1]), static_cast<uint32_t>(v[2]), static_cast<uint64_t>(v[3])};
 }
 
-Quantizer view(const QuantizerChoice& q) { return quantizer_tables(q.format.gamma).view(q.format, q.rounding, q.underflow); }
+Quantizer view(const QuantizerChoice& q) { return quantizer_tables(q.format.gamma, q.thresholds).view(q.format, q.rounding, q.underflow); }
 
 struct Cpu {
   static void quantize(const QuantizerChoice& q, const Rng& rng, const Tensor& x, const Slices& s, Tensor& codes,

@@ -12,7 +12,7 @@ struct Cpu {
                   Tensor& counters) {
     static Cache<Ints, cpu::Engine> cache;
     const cpu::Engine& engine =
-        cache.get(datapath, [&] { return std::make_unique<const cpu::Engine>(make_datapath(datapath)); });
+        cache.get(datapath, [&] { return std::make_unique<const cpu::Engine>(decode_datapath(datapath)); });
     const bool count = counters.numel() > 0;
     Counters c;
     for (const Product& p : products) engine.run(p, accumulators, count ? &c : nullptr);

@@ -9,9 +9,9 @@ namespace lns::ops {
 namespace {
 
 Quantizer view(const QuantizerChoice& q, const cuda::Launch& at, const Tensor& like) {
-  static auto& devices = *new DeviceTables<int>;  // outlives CUDA, which ends first
-  const QuantizerTables& tables = quantizer_tables(q.format.gamma);
-  const int32_t* packed = devices.get(q.format.gamma, at, like, [&] { return cuda::pack(tables); });
+  static auto& devices = *new DeviceTables<std::pair<int, std::vector<int64_t>>>;  // outlives CUDA, which ends first
+  const QuantizerTables& tables = quantizer_tables(q.format.gamma, q.thresholds);
+  const int32_t* packed = devices.get({q.format.gamma, q.thresholds}, at, like, [&] { return cuda::pack(tables); });
   return cuda::view(packed, tables, q.format, q.rounding, q.underflow);
 }
 

@@ -14,7 +14,7 @@ struct Cuda {
     static Cache<Ints, cuda::Engine> engines;
     static auto& devices = *new DeviceTables<Ints>;  // outlives CUDA, which ends first
     const cuda::Engine& engine =
-        engines.get(datapath, [&] { return std::make_unique<const cuda::Engine>(make_datapath(datapath)); });
+        engines.get(datapath, [&] { return std::make_unique<const cuda::Engine>(decode_datapath(datapath)); });
     const DeviceCall call(out);
     const int64_t* tables = devices.get(datapath, call.launch(), out, [&]() -> const std::vector<int64_t>& { return engine.tables(); });
     unsigned long long* counts = nullptr;
