@@ -9,6 +9,8 @@ from pathlib import Path
 import tomlkit
 
 from lns_sim import recipes
+from lns_sim.checks import check_choice
+from lns_sim.comparators.quantizer import KINDS, ValueQuantizer
 from lns_sim.datapath import Datapath
 from lns_sim.format import LNSFormat
 from lns_sim.recipes import ModelRecipe, Quantizer, Recipe
@@ -18,7 +20,7 @@ _TABLES = {
     "activation": Quantizer, "error": Quantizer, "gradient": Quantizer, "weight": LNSFormat, "update": LNSFormat,
     "forward": Datapath, "input_gradient": Datapath, "weight_gradient": Datapath,
 }  # fmt: skip
-_FIELDS = {kind: [f.name for f in dataclasses.fields(kind)] for kind in (Recipe, Quantizer, LNSFormat, Datapath)}
+_FIELDS = [f.name for f in dataclasses.fields(Recipe)]
 
 
 def load(path: str | Path) -> ModelRecipe:
@@ -79,8 +81,8 @@ def _unknown(key: str, where: str, known) -> ValueError:
 def _changed(recipe: Recipe, table: dict, where: str) -> Recipe:
     changes = {}
     for key, value in table.items():
-        if key not in _FIELDS[Recipe]:
-            raise _unknown(key, where, [*_FIELDS[Recipe], "override", "preset", "layers", "float32"])
+        if key not in _FIELDS:
+            raise _unknown(key, where, [*_FIELDS, "override", "preset", "layers", "float32"])
         if key not in _TABLES:
             changes[key] = value
         elif value == "float32" and key != "update":
@@ -94,9 +96,19 @@ def _table(kind: type, known, table, where: str):
     """A dataclass with some fields changed."""
     if not isinstance(table, dict):
         raise ValueError(f"{where} must be a table, got {table!r}")
+    if "quantizer" in table:  # another system's
+        table = dict(table)
+        name = table.pop("quantizer")
+        _made(lambda: check_choice("quantizer", name, KINDS), where)
+        kind, known = KINDS[name], None
+    elif isinstance(known, ValueQuantizer):
+        kind = type(known)
+    elif kind is LNSFormat and "format" in table:  # a quantizer of float32 weights
+        kind, known = Quantizer, None
+    allowed = [f.name for f in dataclasses.fields(kind)]
     for key in table:
-        if key not in _FIELDS[kind]:
-            raise _unknown(key, f"{where}.", _FIELDS[kind])
+        if key not in allowed:
+            raise _unknown(key, f"{where}.", allowed)
     changes = {key: None if value == "none" else value for key, value in table.items()}  # TOML has no None
     if "format" in changes:
         changes["format"] = _table(LNSFormat, known and known.format, changes["format"], f"{where}.format")
@@ -140,8 +152,10 @@ def _difference(value, known) -> dict:
             continue
         if new is None:
             new = "headroom" if f.name == "acc_lsb" else "none" if isinstance(value, (Datapath, Quantizer)) else "float32"
+        elif isinstance(new, ValueQuantizer):
+            new = {"quantizer": type(new).__name__, **dataclasses.asdict(new)}
         elif dataclasses.is_dataclass(new):
-            new = _difference(new, old) if old is not None else _all(new)
+            new = _difference(new, old) if type(new) is type(old) else _all(new)
         changes[f.name] = new
     return changes
 

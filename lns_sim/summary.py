@@ -198,7 +198,7 @@ def _moves_only(func, name: str) -> bool:
 
 def _passes(layer, kind, r: Recipe, names, shapes: dict[str, Shape], a: Tensor, b: Tensor, out: Tensor, useful: int) -> list[Pass]:
     """Every pass reads two of the three operands as codes and makes a float32 result of the third's size."""
-    tensors = {"a": (a, r.activation_format), "b": (b, r.weight), "out": (out, r.error_format)}
+    tensors = {"a": (a, r.activation_format), "b": (b, r.weight_format), "out": (out, r.error_format)}
     parts = {"forward": ("a", "b", "out"), "input_gradient": ("out", "b", "a"), "weight_gradient": ("out", "a", "b")}
     rows = []
     for name in names:

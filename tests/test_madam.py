@@ -199,5 +199,5 @@ def test_groups_of_their_own():
         [{"params": layer[0].parameters(), "lr": 0.5}, {"params": layer[1].parameters()}], float_optimizer="adamw",
         float_lr=1e-3,
     )  # fmt: skip
-    assert [(g["codes"], g["lr"]) for g in optimizer.param_groups] == [(True, 0.5), (True, 1 / 128), (False, 0.5), (False, 1e-3)]
-    assert all(isinstance(p, LNSWeight) == g["codes"] for g in optimizer.param_groups for p in g["params"])
+    assert [(g["own"], g["lr"]) for g in optimizer.param_groups] == [(True, 0.5), (True, 1 / 128), (False, 0.5), (False, 1e-3)]
+    assert all(isinstance(p, LNSWeight) == g["own"] for g in optimizer.param_groups for p in g["params"])

@@ -40,4 +40,7 @@ LNS_HD inline uint32_t philox_u24(const RandomState& s, uint64_t element) {
   return philox_word(s, static_cast<uint32_t>(element), static_cast<uint32_t>(element >> 32)) >> 8;
 }
 
+// In [0, 1), from 24 random bits.
+LNS_HD inline float unit_float(uint32_t u24) { return static_cast<float>(u24) * 5.9604644775390625e-08f /* 2^-24 */; }
+
 }  // namespace lns

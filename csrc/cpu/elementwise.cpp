@@ -93,6 +93,10 @@ void rescale(const Quantizer& q, const RandomState& random, const void* codes, c
   });
 }
 
+void uniform(const RandomState& random, int64_t n, float* u) {
+  parallel_for(n, kGrain, [&](int64_t begin, int64_t end) { kernels().uniform(random, end - begin, begin, u + begin); });
+}
+
 void forward_codes(const Format& forward, const CodeView& update, const float* update_scale, const Slices& s,
                    void* codes, float* scale) {
   const int shift = log2_exact(update.format.gamma) - log2_exact(forward.gamma);

@@ -14,6 +14,8 @@ void quantize(const Quantizer& q, const RandomState& random, const float* x, con
 void dequantize(const CodeView& codes, const QuantizerTables& tables, const float* scale, const Slices& s, float* x);
 void rescale(const Quantizer& q, const RandomState& random, const void* codes, const float* old_scale,
              const float* new_scale, const Slices& s, void* out);
+// Random numbers in [0, 1).
+void uniform(const RandomState& random, int64_t n, float* u);
 // Forward-format codes and scales of update-format codes (spec section 5).
 void forward_codes(const Format& forward, const CodeView& update, const float* update_scale, const Slices& s,
                    void* codes, float* scale);

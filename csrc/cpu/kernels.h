@@ -81,6 +81,8 @@ struct Kernels {
                  float* moment, int64_t n, uint64_t first, int e_cap);
   void (*madam16)(const Format& f, const MadamStep& s, const RandomState& random, int16_t* codes, const float* grad,
                   float* moment, int64_t n, uint64_t first, int e_cap);
+  // Random numbers in [0, 1) for elements first, first + 1, ...
+  void (*uniform)(const RandomState& random, int64_t n, uint64_t first, float* u);
   // Codes moved from scale exponent k_old to k_new.
   void (*rescale8)(const Quantizer& q, const RandomState& random, const uint8_t* codes, int64_t n, uint64_t first,
                    int k_old, int k_new, uint8_t* out);

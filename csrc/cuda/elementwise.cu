@@ -248,6 +248,22 @@ struct Rescale {
   }
 };
 
+struct Uniform {
+  const int64_t* rng;
+  float* u;
+  bool wide;
+  RandomState random;
+
+  __device__ void enter(int64_t) { random = random_state(rng); }
+  __device__ void one(int64_t i) { u[i] = unit_float(philox_u24(random, i)); }
+  __device__ void pack(int64_t first, int64_t n) {
+    Pack<float> p;
+#pragma unroll
+    for (int j = 0; j < kPack; ++j) p.at[j] = unit_float(philox_u24(random, first + j));
+    store(u, first, n, wide, p);
+  }
+};
+
 // `top`: the largest exponents, or null where the scale is kept.
 __global__ void forward_scales(Coarsening c, const float* update_scale, const uint32_t* top, int64_t slices, float* scale) {
   for (int64_t i = int64_t{blockIdx.x} * kThreads + threadIdx.x; i < slices; i += int64_t{gridDim.x} * kThreads) {
@@ -364,6 +380,10 @@ void rescale(const Quantizer& q, const int64_t* rng, const void* codes, const fl
     const auto* from = static_cast<const Code*>(codes);
     run(s, Rescale<Code>{q, rng, from, old_scale, new_scale, static_cast<Code*>(out), wide, {}, 0, 0}, at);
   });
+}
+
+void uniform(const int64_t* rng, int64_t n, float* u, const Launch& at) {
+  run(Slices{1, 1, n}, Uniform{rng, u, aligned(u, sizeof(float)), {}}, at);
 }
 
 void forward_codes(const Format& forward, const CodeView& update, const float* update_scale, const Slices& s, void* codes,

@@ -22,6 +22,7 @@ void quantize(const Quantizer& q, const int64_t* rng, const float* x, const Slic
 void dequantize(const CodeView& codes, const Quantizer& q, const float* scale, const Slices& s, float* x, const Launch& at);
 void rescale(const Quantizer& q, const int64_t* rng, const void* codes, const float* old_scale, const float* new_scale,
              const Slices& s, void* out, const Launch& at);
+void uniform(const int64_t* rng, int64_t n, float* u, const Launch& at);
 void forward_codes(const Format& forward, const CodeView& update, const float* update_scale, const Slices& s, void* codes,
                    float* scale, const Launch& at);
 // `hyper`: MadamStep's five numbers on the device.

@@ -79,6 +79,14 @@ std::tuple<Tensor, Tensor> forward_codes(Tensor codes, Tensor scale, int64_t upd
 }
 
 template <typename Device>
+Tensor uniform(Tensor like, Tensor rng) {
+  check_rng(rng, like);
+  Tensor out = new_tensor(like, sizes_of(like), ScalarType::Float);
+  Device::uniform(rng, out);
+  return out;
+}
+
+template <typename Device>
 void madam_step(Tensor codes, Tensor moment, Tensor grad, Tensor scale, Tensor cap, Tensor hyper, int64_t bits,
                 int64_t gamma, bool stochastic, Rng rng) {
   const Format f = make_format(bits, gamma);

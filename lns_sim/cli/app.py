@@ -6,6 +6,7 @@ import typer
 
 from lns_sim.cli.bench import bench
 from lns_sim.cli.compare import compare
+from lns_sim.cli.compare_recipes import compare_recipes
 from lns_sim.cli.energy import energy
 from lns_sim.cli.info import info
 from lns_sim.cli.sweep import sweep
@@ -22,6 +23,7 @@ app = typer.Typer(
 )
 app.command()(train)
 app.command()(compare)
+app.command()(compare_recipes)
 app.command()(sweep)
 app.command()(energy)
 app.command()(bench)

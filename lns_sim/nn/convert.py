@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from lns_sim import recipes
+from lns_sim.comparators.l1norm import replace_norms
 from lns_sim.nn.simulation import Scope
 from lns_sim.nn.weight import LNSWeight
 from lns_sim.recipes import ModelRecipe, Recipe
@@ -94,6 +95,8 @@ def convert(model: nn.Module, recipe: Recipe | ModelRecipe | str | None, skip=No
         recipe = ModelRecipe(recipe)
     if not isinstance(recipe, ModelRecipe):
         raise TypeError(f"recipe must be a Recipe or the name of one, got {recipe!r}")
+    if recipe.l1_norms:
+        replace_norms(model)
     chosen = _recipe_of_each(model, recipe, _patterns("skip", skip), _patterns("only", only))
     modules = dict(model.named_modules(remove_duplicate=False))
     _check(modules, chosen)
@@ -124,7 +127,7 @@ def _convert_weights(model: nn.Module, modules, chosen) -> None:
     found = {}  # a shared weight once
     for name, module in modules.items():
         for weight in weights_of(module).values():
-            if chosen[name] is not None and chosen[name].weight is not None and not isinstance(weight, LNSWeight):
+            if chosen[name] is not None and chosen[name].coded_weights and not isinstance(weight, LNSWeight):
                 found[id(weight)] = (weight, chosen[name])
     for i, (old, recipe) in enumerate(found.values(), start=first_id):
         new = nn.Parameter(LNSWeight.from_float(old, recipe, tensor_id=i), requires_grad=old.requires_grad)

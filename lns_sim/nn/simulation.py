@@ -11,6 +11,7 @@ from torch.overrides import TorchFunctionMode, _pop_mode, _push_mode
 from lns_sim import recipes
 from lns_sim.nn import products
 from lns_sim.ops.operands import STREAMS
+from lns_sim.policies import random_state
 from lns_sim.recipes import Recipe
 from lns_sim.distributed import local
 
@@ -62,7 +63,8 @@ class Scope(simulate):
 
     Args:
         recipe: of the module's own products; None: float32.
-        weight: name, within the module, of an LNSWeight whose random state the products share, if there is one.
+        weight: name, within the module, of an LNSWeight whose random state the products share, if there is one; else torch's
+            generator gives one for each forward.
         index: of the module in its model: keeps its products' streams apart from others'.
     """
 
@@ -74,7 +76,9 @@ class Scope(simulate):
     def open(self, module: torch.nn.Module, args) -> None:
         """Before the module's forward: takes the place of the scope around it."""
         self.count = 0
-        if self.recipe is not None and self.recipe.stochastic and self.weight is not None:
+        if self.recipe is not None and self.recipe.stochastic and self.weight is None:
+            self.rng = random_state(None, device=next((p.device for p in module.parameters()), None))
+        elif self.recipe is not None and self.recipe.stochastic:
             self.rng = local(attrgetter(self.weight)(module)).rng.clone()
             self.rng[2].fill_(self.index << 12)  # by assignment it would wait for the GPU
         depth = torch._C._len_torch_function_stack()

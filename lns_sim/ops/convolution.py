@@ -17,7 +17,7 @@ from torch import Tensor
 from lns_sim import observing
 from lns_sim.ops.fake import conv_out_size
 from lns_sim.ops.linear import save_operands, saved_operands
-from lns_sim.ops.operands import Operand, fake_operand, multiply, quantize_batch, round_gradient, weight_operand
+from lns_sim.ops.operands import Operand, error_operands, fake_operand, integer_product, multiply, quantize_batch, round_gradient, weight_operand
 from lns_sim.recipes import Recipe
 
 _ops = torch.ops.lns_sim
@@ -43,6 +43,12 @@ def _float32_convolutions():
     return cudnn.flags(cudnn.enabled, cudnn.benchmark, cudnn.benchmark_limit, cudnn.deterministic, allow_tf32=False)
 
 
+def _values(op, a: Operand, b: Operand, depth: int) -> Tensor:
+    """``op`` on both operands' values; on integers of other systems exactly, with dot products of up to ``depth``."""
+    with _float32_convolutions():
+        return integer_product(a, b, depth, op) if a.is_integer and b.is_integer else op(a.value, b.value)
+
+
 def _run(op, a: Operand, b: Operand, *rest) -> tuple[Tensor, Tensor]:
     """One of the compiled operators; ``rest`` ends with the datapath, and whether to count."""
     *geometry, path, count = rest
@@ -54,8 +60,8 @@ def forward(pass_name: str, r: Recipe, x: Operand, w: Operand, g: Geometry) -> T
     out = conv_out_size(x.codes.shape[2:], w.codes.shape[2:], *g[:3])
 
     def in_float32():
-        with _float32_convolutions():
-            return torch.ops.aten.convolution(x.value, w.value, None, *g[:3], False, [0] * len(g.stride), g.groups)
+        return _values(lambda a, b: torch.ops.aten.convolution(a, b, None, *g[:3], False, [0] * len(g.stride), g.groups),
+                       x, w, w.codes[0].numel())  # fmt: skip
 
     def on_datapath(path, count):
         if len(out) == 2:
@@ -72,11 +78,13 @@ def input_gradient(pass_name: str, r: Recipe, dy: Operand, w: Operand, size: lis
     """dx of shape ``size`` (N, C, *size)."""
 
     def in_float32():
-        x = dy.scale.new_empty(()).expand(size)
-        with _float32_convolutions():
+        def back(e, weight):
+            x = e.new_empty(()).expand(size)
             return torch.ops.aten.convolution_backward(
-                dy.value, x, w.value, None, *g[:3], False, [0] * len(g.stride), g.groups, [True, False, False]
+                e, x, weight, None, *g[:3], False, [0] * len(g.stride), g.groups, [True, False, False]
             )[0]
+
+        return _values(back, dy, w, w.codes.numel() // w.codes.shape[1])
 
     def on_datapath(path, count):
         if len(size) == 4:
@@ -100,11 +108,13 @@ def weight_gradient(pass_name: str, r: Recipe, dy: Operand, x: Operand, kernel: 
     shape = [dy.codes.shape[1], x.codes.shape[1] // g.groups, *kernel]
 
     def in_float32():
-        w = dy.scale.new_empty(()).expand(shape)
-        with _float32_convolutions():
+        def back(e, a):
+            w = e.new_empty(()).expand(shape)
             return torch.ops.aten.convolution_backward(
-                dy.value, x.value, w, None, *g[:3], False, [0] * len(g.stride), g.groups, [False, True, False]
+                e, a, w, None, *g[:3], False, [0] * len(g.stride), g.groups, [False, True, False]
             )[1]
+
+        return _values(back, dy, x, dy.codes[:, 0].numel())
 
     def on_datapath(path, count):
         if len(kernel) == 2:
@@ -197,7 +207,7 @@ def convolution_forward(x, weight, rng, stride, padding, dilation, transposed, o
 def _(x, weight, rng, stride, padding, dilation, transposed, output_padding, groups, recipe):
     r = Recipe.decode(recipe)
     y = x.new_empty(_output_shape(x, weight, stride, padding, dilation, transposed, output_padding, groups))
-    return y, *fake_operand(x, r.activation_format), *fake_operand(weight, r.weight)
+    return y, *fake_operand(x, r, "activation"), *fake_operand(weight, r, "weight")
 
 
 def _save(ctx, inputs, output):
@@ -208,7 +218,7 @@ def _save(ctx, inputs, output):
 def _backward(ctx, dy, *_):
     x, w, rng, r = saved_operands(ctx)
     g, kernel = ctx.geometry, w.codes.shape[2:]
-    error = quantize_batch(dy, r.error, rng, "error")
+    error, for_weight = error_operands(dy, r, rng, 1)
     dx = dw = None
     if ctx.needs_input_grad[0]:
         if ctx.transposed:
@@ -216,7 +226,7 @@ def _backward(ctx, dy, *_):
         else:
             dx = input_gradient("input_gradient", r, error, w, list(x.codes.shape), g)
     if ctx.needs_input_grad[1]:
-        operands = (x, error) if ctx.transposed else (error, x)
+        operands = (x, for_weight) if ctx.transposed else (for_weight, x)
         dw = round_gradient(weight_gradient("weight_gradient", r, *operands, list(kernel), g), r, rng)
     return dx, dw, *[None] * 8
 

@@ -35,6 +35,11 @@ def _(codes, scale, bits, gamma):
     return codes.new_empty(codes.shape, dtype=torch.float32)
 
 
+@torch.library.register_fake("lns_sim::uniform")
+def _(like, rng):
+    return like.new_empty(like.shape, dtype=torch.float32)
+
+
 @torch.library.register_fake("lns_sim::rescale")
 def _(codes, scale, new_scale, bits, gamma, underflow, rng):
     return codes.new_empty(codes.shape)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lns_sim import observing
-from lns_sim.ops.operands import Operand, fake_operand, matmul, quantize_batch, round_gradient, weight_operand
+from lns_sim.ops.operands import Operand, error_operands, fake_operand, matmul, quantize_batch, round_gradient, weight_operand
 from lns_sim.recipes import Recipe
 
 Saved = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
@@ -34,7 +34,7 @@ def linear_forward(x: Tensor, weight: Tensor, rng: Tensor | None, recipe: str) -
 @linear.register_fake
 def _(x, weight, rng, recipe):
     r = Recipe.decode(recipe)
-    return x.new_empty(*x.shape[:-1], weight.shape[0]), *fake_operand(x, r.activation_format), *fake_operand(weight, r.weight)
+    return x.new_empty(*x.shape[:-1], weight.shape[0]), *fake_operand(x, r, "activation"), *fake_operand(weight, r, "weight")
 
 
 def save_operands(ctx, inputs, output):
@@ -49,18 +49,18 @@ def saved_operands(ctx) -> tuple[Operand, Operand, Tensor | None, Recipe]:
     observing.go_on(ctx.site)
     a, a_scale, b, b_scale, rng = ctx.saved_tensors
     r = Recipe.decode(ctx.recipe)
-    return Operand(a, a_scale, r.activation_format), Operand(b, b_scale, r.weight), rng, r
+    return Operand(a, a_scale, r.activation_format), Operand(b, b_scale, r.weight_format), rng, r
 
 
 def _linear_backward(ctx, dy, *_):
     x, w, rng, r = saved_operands(ctx)
-    error = quantize_batch(dy.reshape(-1, w.codes.shape[0]), r.error, rng, "error")
+    error, for_weight = error_operands(dy.reshape(-1, w.codes.shape[0]), r, rng, 1)
     dx = dw = None
     if ctx.needs_input_grad[0]:
         dx = matmul("input_gradient", r, error, w).reshape(x.codes.shape)
     if ctx.needs_input_grad[1]:
         rows = x.with_codes(x.codes.reshape(-1, x.codes.shape[-1]))
-        dw = round_gradient(matmul("weight_gradient", r, error.mT, rows), r, rng)
+        dw = round_gradient(matmul("weight_gradient", r, for_weight.mT, rows), r, rng)
     return dx, dw, None, None
 
 
@@ -82,14 +82,14 @@ def product(a: Tensor, b: Tensor, rng: Tensor | None, recipe: str) -> tuple[Tens
 @product.register_fake
 def _(a, b, rng, recipe):
     r = Recipe.decode(recipe)
-    return a.new_empty(*a.shape[:-1], b.shape[-1]), *fake_operand(a, r.activation_format), *fake_operand(b, r.weight)
+    return a.new_empty(*a.shape[:-1], b.shape[-1]), *fake_operand(a, r, "activation"), *fake_operand(b, r, "weight")
 
 
 def _product_backward(ctx, dy, *_):
     a, b, rng, r = saved_operands(ctx)
-    error = quantize_batch(dy, r.error, rng, "error")
+    error, for_b = error_operands(dy, r, rng, -1)
     da = matmul("input_gradient", r, error, b.mT) if ctx.needs_input_grad[0] else None
-    db = matmul("weight_gradient", r, error.mT, a).mT if ctx.needs_input_grad[1] else None
+    db = matmul("weight_gradient", r, for_b.mT, a).mT if ctx.needs_input_grad[1] else None
     return da, db, None, None
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from lns_sim import distributed, observing
+from lns_sim.comparators.quantizer import ValueQuantizer
 from lns_sim.format import LNSFormat
 from lns_sim.policies import ROUNDINGS, UNDERFLOWS
 from lns_sim.recipes import Quantizer, Recipe
@@ -19,7 +20,7 @@ STREAMS = {"activation": 0, "error": 1, "gradient": 2, "update": 3}
 
 
 class Operand(NamedTuple):
-    """Codes of any shape, their 0-d scale, and their format; without a format float32 numbers that stand for themselves."""
+    """Codes of any shape, their 0-d scale, and their format; without an LNS format numbers of any dtype, float32 ones at scale 1."""
 
     codes: Tensor
     scale: Tensor
@@ -29,8 +30,13 @@ class Operand(NamedTuple):
     def value(self) -> Tensor:
         """In float32."""
         if self.format is None:
-            return self.codes
+            return self.codes if self.codes.dtype == torch.float32 else self.codes.to(torch.float32) * self.scale
         return _ops.dequantize(self.codes, self.scale, self.format.bits, self.format.gamma)
+
+    @property
+    def is_integer(self) -> bool:
+        """Another system's integers?"""
+        return self.format is None and not self.codes.dtype.is_floating_point
 
     def with_codes(self, codes: Tensor) -> Operand:
         """The same codes in another order."""
@@ -49,18 +55,23 @@ def stream_of(rng: Tensor, stream: str) -> Tensor:
     return rng
 
 
-def quantize(x: Tensor, q: Quantizer | None, rng: Tensor | None, stream: str) -> Operand:
-    """x by one of a recipe's quantizers, if any; ``rng`` is read where that is stochastic."""
+def quantize(x: Tensor, q: Quantizer | ValueQuantizer | None, rng: Tensor | None, stream: str, dim: int = -1) -> Operand:
+    """x, its channels along ``dim``, by one of a recipe's quantizers, if any; ``rng`` is read where that is stochastic."""
     if q is None:
         return observing.report_codes(stream, x, Operand(x.clone(), x.new_ones(()), None))  # operators return no input
+    if isinstance(q, ValueQuantizer):
+        codes, scale = q.quantize(x, stream_of(rng, stream) if q.stochastic else None, dim)
+        return observing.report_codes(stream, x, Operand(codes, scale, None))
     operand = Operand(*_quantize(x, q, stream_of(rng, stream) if q.stochastic else None), q.format)
     return observing.report_codes(stream, x, operand)
 
 
-def quantize_batch(x: Tensor, q: Quantizer | None, rng: Tensor | None, stream: str) -> Operand:
+def quantize_batch(x: Tensor, q: Quantizer | ValueQuantizer | None, rng: Tensor | None, stream: str, dim: int = -1) -> Operand:
     """As :func:`quantize`, of a batch: of all ranks' in a :func:`lns_sim.distributed.global_batch`."""
     if q is None or not distributed.batches_are_one():
-        return quantize(x, q, rng, stream)
+        return quantize(x, q, rng, stream, dim)
+    if isinstance(q, ValueQuantizer):
+        raise ValueError(f"a global batch has codes and scales of LNS formats only, not of {type(q).__name__}")
     if q.stochastic:
         rng = stream_of(rng, stream)
         rng[3].fill_(distributed.offset_of(x))
@@ -74,10 +85,24 @@ def _quantize(x: Tensor, q: Quantizer, rng: Tensor | None) -> tuple[Tensor, Tens
     return _ops.quantize(x, f.bits, f.gamma, None, ROUNDINGS.index(q.rounding), UNDERFLOWS.index(q.underflow), rng, q.thresholds or ())
 
 
+def error_operands(dy: Tensor, recipe: Recipe, rng: Tensor | None, dim: int) -> tuple[Operand, Operand]:
+    """Q_E, channels along ``dim``: what the input gradient multiplies, and what the weight gradient does (LUQ's mean of samples)."""
+    error = quantize_batch(dy, recipe.error, rng, "error", dim)
+    samples = getattr(recipe.error, "samples", 1)
+    if samples == 1:
+        return error, error
+    total = error.value.clone()
+    for i in range(1, samples):
+        fresh = rng.clone()
+        fresh[3] += i * dy.numel()  # random bits of elements beyond the tensor's
+        total += quantize(dy, recipe.error, fresh, "error", dim).value
+    return error, Operand(total / samples, error.scale.new_ones(()), None)
+
+
 def weight_operand(weight: Tensor, recipe: Recipe) -> Operand:
     """Q_W: forward codes of a float32 weight, or of the update codes of an LNSWeight."""
     if not isinstance(weight, LNSTensor):
-        return quantize_batch(weight, recipe.weight and Quantizer(recipe.weight), None, "weight")
+        return quantize_batch(weight, Quantizer(recipe.weight) if recipe.coded_weights else recipe.weight, None, "weight")
     u, f = recipe.update, recipe.weight
     operand = Operand(*_ops.forward_codes(weight.codes, weight.scale, u.bits, u.gamma, f.bits, f.gamma), f)
     return observing.report_codes("weight", weight, operand)
@@ -92,7 +117,10 @@ def round_gradient(dw: Tensor, recipe: Recipe, rng: Tensor | None) -> Tensor:
 
 def matmul(pass_name: str, recipe: Recipe, a: Operand, b: Operand) -> Tensor:
     """One pass' product (..., M, K) x (..., K, N), same batch: on its datapath, or in float32 of the codes' values."""
+
     def in_float32():
+        if a.is_integer and b.is_integer:
+            return integer_product(a, b, a.codes.shape[-1], torch.matmul)
         return a.value @ b.value
 
     def on_datapath(path, count):
@@ -100,6 +128,14 @@ def matmul(pass_name: str, recipe: Recipe, a: Operand, b: Operand) -> Tensor:
         return _ops.matmul(a.codes, scales[0], b.codes, scales[1], a.format.bits, b.format.bits, path, False, count)
 
     return multiply(pass_name, recipe, (a, b), lambda out: out.numel() * a.codes.shape[-1], on_datapath, in_float32)
+
+
+def integer_product(a: Operand, b: Operand, depth: int, op) -> Tensor:
+    """``op`` on the integers of both, exactly, in the narrowest floating point that holds sums of ``depth``; rounded once."""
+    largest = torch.iinfo(a.codes.dtype).min * torch.iinfo(b.codes.dtype).min * depth
+    dtype = torch.float32 if largest <= 1 << 24 else torch.float64
+    exact = op(a.codes.to(dtype), b.codes.to(dtype))
+    return (exact.to(torch.float64) * (a.scale.to(torch.float64) * b.scale)).to(torch.float32)
 
 
 def multiply(pass_name: str, recipe: Recipe, operands: tuple[Operand, Operand], macs, on_datapath, in_float32) -> Tensor:
@@ -122,6 +158,6 @@ def multiply(pass_name: str, recipe: Recipe, operands: tuple[Operand, Operand], 
     return out
 
 
-def fake_operand(x: Tensor, format: LNSFormat | None) -> tuple[Tensor, Tensor]:
-    """What codes and scale look like, for fake kernels."""
-    return x.new_empty(x.shape, dtype=format.dtype if format else None), x.new_empty(())
+def fake_operand(x: Tensor, recipe: Recipe, operand: str) -> tuple[Tensor, Tensor]:
+    """What codes and scale of an "activation" or "weight" look like, for fake kernels."""
+    return x.new_empty(x.shape, dtype=recipe.code_dtype(operand)), x.new_empty(())

@@ -10,11 +10,10 @@ from lns_sim.checks import check_choice, check_number
 from lns_sim.nn.weight import LNSWeight
 from lns_sim.ops.operands import STREAMS, stream_of
 from lns_sim.distributed import first_element, local, sum_over_shards
+from lns_sim.optim.split import SplitOptimizer
 
-FLOAT_OPTIMIZERS = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 
-
-class LNSMadam(torch.optim.Optimizer):
+class LNSMadam(SplitOptimizer):
     """LNS-Madam (spec section 5; LNS-Madam, algorithm 1) on LNSWeights, an ordinary optimizer on float parameters.
 
     A weight's exponent moves by ``round(lr * gamma_update * ghat)`` codes, against its gradient's sign; signs never
@@ -53,66 +52,17 @@ class LNSMadam(torch.optim.Optimizer):
         float_kwargs: dict | None = None,
     ):
         check_number("lr", lr, 0.0)
-        check_number("float_lr", float_lr, 0.0)
         check_number("beta", beta, 0.0, math.nextafter(1.0, 0.0))
         check_number("g_bound", g_bound, 0.0, low_open=True)
         check_number("p_scale", p_scale, 0.0, low_open=True)
         check_choice("rounding", rounding, ("nearest", "stochastic"))
-        check_choice("float_optimizer", float_optimizer, FLOAT_OPTIMIZERS)
-        if float_kwargs is None:
-            float_kwargs = {"momentum": 0.9} if float_optimizer == "sgd" else {}
-        codes, floats = [], []
-        for group in [p if isinstance(p, dict) else {"params": [p]} for p in params]:
-            options = {k: v for k, v in group.items() if k != "params"}
-            members = [group["params"]] if isinstance(group["params"], torch.Tensor) else list(group["params"])
-            # Ungrouped parameters share one group of each kind.
-            for kind, wanted in ((codes, True), (floats, False)):
-                chosen = [p for p in members if isinstance(local(p), LNSWeight) == wanted]
-                if not chosen:
-                    continue
-                if not options and kind and kind[-1][0] == {}:
-                    kind[-1][1].extend(chosen)
-                else:
-                    kind.append((options, chosen))
-        if not codes and not floats:
-            raise ValueError("params is empty")
-        groups = [{"params": ps, "codes": True, **options} for options, ps in codes]
-        self._inner = None
-        if floats:
-            inner_groups = [{"params": ps, **options} for options, ps in floats]
-            self._inner = FLOAT_OPTIMIZERS[float_optimizer](inner_groups, lr=float_lr, **float_kwargs)
-            groups += [{**group, "codes": False} for group in self._inner.param_groups]
-        defaults = dict(
-            lr=lr, beta=beta, g_bound=g_bound, p_scale=p_scale, rounding=rounding, seed=seed, step=0, codes=True
-        )
-        super().__init__(groups, defaults)
-        self._link()
+        defaults = dict(lr=lr, beta=beta, g_bound=g_bound, p_scale=p_scale, rounding=rounding, seed=seed, step=0)
+        super().__init__(params, defaults, float_optimizer, float_lr, float_kwargs)
 
-    def _link(self) -> None:
-        """Lets the inner optimizer work on this object's own groups and state."""
-        if self._inner is not None:
-            self._inner.param_groups = [g for g in self.param_groups if not g["codes"]]
-            self._inner.state = self.state
+    def takes(self, p: torch.Tensor) -> bool:
+        return isinstance(local(p), LNSWeight)
 
-    def load_state_dict(self, state_dict) -> None:
-        super().load_state_dict(state_dict)
-        self._link()
-
-    @torch.no_grad()
-    def step(self, closure=None):
-        """One update of every parameter that has a gradient; returns the closure's loss, if one is given."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for index, group in enumerate(self.param_groups):
-            if group["codes"]:
-                self._step_codes(group, index)
-        if self._inner is not None:
-            self._inner.step()
-        return loss
-
-    def _step_codes(self, group: dict, index: int) -> None:
+    def _step_own(self, group: dict, index: int) -> None:
         check_number("lr", float(group["lr"]), 0.0)
         group["step"] += 1
         hyper = {}  # per device

@@ -91,7 +91,7 @@ def recipe_of(point: Point, base: Recipe) -> Recipe:
         if own is None:
             continue
         changes[tensor] = format_of(tensor, own) if tensor == "weight" else replace(own, format=format_of(tensor, own.format))
-    if base.weight is not None and {"bits", "weight.bits", "gamma", "update_bits"} & point.keys():
+    if base.coded_weights and {"bits", "weight.bits", "gamma", "update_bits"} & point.keys():
         weight, bits = changes["weight"], point.get("update_bits", base.update.bits)
         if bits < weight.bits:
             raise ValueError(f"update_bits must be at least the weight's {weight.bits}, got {bits}")

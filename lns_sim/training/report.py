@@ -95,29 +95,36 @@ def write_json(experiment: Experiment, path: Path) -> None:
 
 
 def draw_curves(results: list[Result], title: str, measure: str, path: Path) -> None:
-    """Training loss and the test's measure by epoch; a line per recipe, a band over seeds."""
+    """Training loss and the test's measure by epoch; a line per recipe, and of few recipes a band over seeds."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    groups = by_recipe(results)
+    many = len(groups) > 6
+    figure, (left, right) = plt.subplots(1, 2, figsize=(12.5 if many else 10, 4), layout="constrained")
     styles = ["-", "--", ":", "-."]
-    for i, (name, group) in enumerate(by_recipe(results).items()):
+    for i, (name, group) in enumerate(groups.items()):
+        color = plt.get_cmap("tab20")(i % 20) if many else f"C{i}"
         for axes, attribute in ((left, "loss"), (right, "test")):
             curves = torch.tensor([getattr(r, attribute) for r in group], dtype=torch.float64)
             epochs = range(1, curves.shape[1] + 1)
-            axes.plot(epochs, curves.mean(0), styles[i % 4], color=f"C{i}", label=name)
-            axes.fill_between(epochs, curves.amin(0), curves.amax(0), color=f"C{i}", alpha=0.15, linewidth=0)
+            axes.plot(epochs, curves.mean(0), styles[i % 4], color=color, label=name)
+            if not many:
+                axes.fill_between(epochs, curves.amin(0), curves.amax(0), color=color, alpha=0.15, linewidth=0)
     left.set(title="training loss", xlabel="epoch", yscale="log")
     right.set(title=measure, xlabel="epoch")
     if measure != "validation loss":
         right.set_ylim(bottom=max(0.0, min(min(r.test[min(1, len(r.test) - 1) :]) for r in results) - 1))
-    right.legend(loc="best")
+    if many:
+        figure.legend(*right.get_legend_handles_labels(), loc="outside right center")
+    else:
+        right.legend(loc="best")
     for axes in (left, right):
         axes.grid(alpha=0.3)
         axes.xaxis.get_major_locator().set_params(integer=True)
     seeds = len({r.seed for r in results})
-    figure.suptitle(f"{title}; mean and range of {seeds} seed{'s' if seeds > 1 else ''}")
+    figure.suptitle(f"{title}; mean{'' if many else ' and range'} of {seeds} seed{'s' if seeds > 1 else ''}")
     figure.savefig(path, dpi=120)
     plt.close(figure)

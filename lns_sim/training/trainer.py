@@ -14,9 +14,11 @@ import torch.nn.functional as F
 import lns_sim
 from lns_sim import models
 from lns_sim.checks import check_choice, check_int, check_number
+from lns_sim.comparators.halp import HALP
+from lns_sim.comparators.systems import make_optimizer
 from lns_sim.datapath import Counters
 from lns_sim.nn import LNSWeight
-from lns_sim.optim.madam import FLOAT_OPTIMIZERS
+from lns_sim.optim.split import FLOAT_OPTIMIZERS
 from lns_sim.recipes import ModelRecipe, Recipe
 from lns_sim.training.data import Data
 from lns_sim.training.diagnosis import first_nonfinite
@@ -29,10 +31,10 @@ class Settings:
     Attributes:
         model: a name of ``lns_sim.models``.
         epochs, batch_size: as usual.
-        lr: of LNS-Madam, octaves per unit of normalized gradient.
+        lr: of LNS-Madam, octaves per unit of normalized gradient; of Madam e-folds.
         p_scale: of LNS-Madam: how far weights may grow, in root mean squares of the initial ones.
-        float_optimizer: "sgd" or "adamw", for float32 training and for the float parameters of LNS models.
-        float_lr, weight_decay: of that optimizer; momentum: of SGD.
+        float_optimizer: "sgd" or "adamw", for float32 weights without an optimizer of their own and for parameters that are no weights.
+        float_lr, weight_decay: of that optimizer; float_lr also HALP's; momentum: of SGD.
         warmup: fraction of all steps in which learning rates rise linearly, before they fall along a cosine.
         augment: "none", or "crop-flip" (random crops of the image padded by an eighth, horizontal flips).
         counters: count what happens in the datapath (on a GPU this takes some time).
@@ -136,7 +138,7 @@ class Trainer:
         torch.manual_seed(seed)
         self.model = lns_sim.convert(models.build(settings.model, data.input_shape, data.classes), recipe)
         self.model.to(self.device)
-        self.optimizer = self._make_optimizer()
+        self.optimizer = self._make_optimizer(None if recipe is None else recipe.optimizer)
         self.steps_per_epoch = math.ceil(len(self.x_train) / settings.batch_size)
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self._lr_factor)
         self.result = Result("fp32" if recipe is None else recipe.name, seed)
@@ -145,7 +147,7 @@ class Trainer:
             for p in self.model.parameters()
         )
 
-    def _make_optimizer(self) -> torch.optim.Optimizer:
+    def _make_optimizer(self, name: str | None) -> torch.optim.Optimizer:
         s = self.settings
         options = {"weight_decay": s.weight_decay, **({"momentum": s.momentum} if s.float_optimizer == "sgd" else {})}
         if any(isinstance(p, LNSWeight) for p in self.model.parameters()):
@@ -153,6 +155,8 @@ class Trainer:
                 self.model.parameters(), lr=s.lr, p_scale=s.p_scale, float_optimizer=s.float_optimizer, float_lr=s.float_lr,
                 float_kwargs=options,
             )  # fmt: skip
+        if name is not None:
+            return make_optimizer(name, self.model.parameters(), s.lr, s.float_lr, s.p_scale, s.float_optimizer, options)
         return FLOAT_OPTIMIZERS[s.float_optimizer](self.model.parameters(), lr=s.float_lr, **options)
 
     def _lr_factor(self, step: int) -> float:
@@ -181,6 +185,9 @@ class Trainer:
             draws += draw_crops(len(order), *self.x_train.shape[2:], generator)
         batches = zip(*(d.to(self.device).split(self.settings.batch_size) for d in draws))
         self.model.train()
+        torch.manual_seed((self.seed << 20) + self.epoch)  # what layers draw does not depend on the epochs before
+        if isinstance(self.optimizer, HALP):
+            self.optimizer.outer(self._full_gradient)
         losses = []
         counting = lns_sim.count() if self.settings.counters else contextlib.nullcontext({})
         with _float32(), counting as totals:
@@ -212,9 +219,14 @@ class Trainer:
         def loss() -> torch.Tensor:
             return F.cross_entropy(self.model(x).flatten(0, -2), y.flatten())
 
+        def closure() -> torch.Tensor:
+            value = loss()
+            value.backward()
+            return value
+
         self.optimizer.zero_grad()
-        value = loss()
-        value.backward()
+        own = isinstance(self.optimizer, HALP)  # it asks for gradients itself
+        value = self.optimizer.step(closure) if own else closure()
         if check:
             gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
             if not torch.stack([t.isfinite().all() for t in (value, *gradients)]).all():
@@ -223,9 +235,15 @@ class Trainer:
                     f"{self.result.recipe}, seed {self.seed}: NaN or Inf in epoch {self.epoch + 1}, first in {what}; "
                     "lower the learning rate"
                 )
-        self.optimizer.step()
+        if not own:
+            self.optimizer.step()
         self.scheduler.step()
         return value.detach()
+
+    def _full_gradient(self) -> None:
+        """Adds the gradient of the mean loss over the training set."""
+        for x, y in zip(self.x_train.split(500), self.y_train.split(500)):
+            (F.cross_entropy(self.model(x).flatten(0, -2), y.flatten()) * (len(x) / len(self.x_train))).backward()
 
     @torch.no_grad()
     def test(self) -> float:

@@ -30,6 +30,9 @@ struct Cpu {
     cpu::rescale(view(q), random_state(rng), codes.const_data_ptr(), from.const_data_ptr<float>(),
                  to.const_data_ptr<float>(), s, out.mutable_data_ptr());
   }
+  static void uniform(const Tensor& rng, Tensor& out) {
+    cpu::uniform(random_state(rng), out.numel(), out.mutable_data_ptr<float>());
+  }
   static void forward_codes(const Format& forward, const Format& update, const Tensor& codes, const Tensor& scale,
                             const Slices& s, Tensor& out, Tensor& out_scale) {
     cpu::forward_codes(forward, {codes.const_data_ptr(), update}, scale.const_data_ptr<float>(), s, out.mutable_data_ptr(),
@@ -51,6 +54,7 @@ STABLE_TORCH_LIBRARY_IMPL(lns_sim, CPU, m) {
   m.impl("dequantize", TORCH_BOX(&dequantize<Cpu>));
   m.impl("rescale", TORCH_BOX(&rescale<Cpu>));
   m.impl("forward_codes", TORCH_BOX(&forward_codes<Cpu>));
+  m.impl("uniform", TORCH_BOX(&uniform<Cpu>));
   m.impl("madam_step", TORCH_BOX(&madam_step<Cpu>));
 }
 

@@ -34,6 +34,10 @@ struct Cuda {
     cuda::rescale(view(q, call.launch(), codes), pointer(rng), codes.const_data_ptr(), from.const_data_ptr<float>(),
                   to.const_data_ptr<float>(), s, out.mutable_data_ptr(), call.launch());
   }
+  static void uniform(const Tensor& rng, Tensor& out) {
+    const DeviceCall call(out);
+    cuda::uniform(rng.const_data_ptr<int64_t>(), out.numel(), out.mutable_data_ptr<float>(), call.launch());
+  }
   static void forward_codes(const Format& forward, const Format& update, const Tensor& codes, const Tensor& scale,
                             const Slices& s, Tensor& out, Tensor& out_scale) {
     const DeviceCall call(codes);
@@ -57,6 +61,7 @@ STABLE_TORCH_LIBRARY_IMPL(lns_sim, CUDA, m) {
   m.impl("dequantize", TORCH_BOX(&dequantize<Cuda>));
   m.impl("rescale", TORCH_BOX(&rescale<Cuda>));
   m.impl("forward_codes", TORCH_BOX(&forward_codes<Cuda>));
+  m.impl("uniform", TORCH_BOX(&uniform<Cuda>));
   m.impl("madam_step", TORCH_BOX(&madam_step<Cuda>));
 }
 

@@ -1,0 +1,37 @@
+"""FP8: E4M3 or E5M2 (arXiv 2209.05433) in torch's own float8 types, a scale per tensor that puts its largest number at the top."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from lns_sim.checks import check_choice
+from lns_sim.comparators.quantizer import ValueQuantizer, scale_to
+
+_DTYPES = {"e4m3": torch.float8_e4m3fn, "e5m2": torch.float8_e5m2}
+
+
+@dataclass(frozen=True)
+class FP8(ValueQuantizer):
+    """Round to nearest even after scaling by the tensor's own largest magnitude (just-in-time scaling).
+
+    Args:
+        kind: "e4m3" (3 bits of mantissa, to 448) or "e5m2" (2, to 57344).
+    """
+
+    kind: str = "e4m3"
+    bits: ClassVar[int] = 8
+
+    def __post_init__(self):
+        check_choice("kind", self.kind, _DTYPES)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return _DTYPES[self.kind]
+
+    def quantize(self, x: Tensor, rng: Tensor | None, dim: int) -> tuple[Tensor, Tensor]:
+        scale = scale_to(x.abs().amax(), torch.finfo(self.dtype).max)
+        return (x / scale).to(self.dtype), scale

@@ -1,0 +1,41 @@
+"""Integers of a few bits with one scale per tensor, symmetric around zero: INT8 training as users know it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from lns_sim.checks import check_choice, check_int
+from lns_sim.comparators.quantizer import ValueQuantizer, draw, scale_to
+
+
+@dataclass(frozen=True)
+class Integer(ValueQuantizer):
+    """``round(x / s)``, ``s = max|x| / (2^(bits-1) - 1)``.
+
+    Args:
+        bits: of a code, 2 to 8.
+        rounding: "nearest" (half to even) or "stochastic" (unbiased).
+    """
+
+    bits: int = 8
+    rounding: str = "nearest"
+    dtype: ClassVar[torch.dtype] = torch.int8
+
+    def __post_init__(self):
+        check_int("bits", self.bits, 2, 8)
+        check_choice("rounding", self.rounding, ("nearest", "stochastic"))
+
+    @property
+    def stochastic(self) -> bool:
+        return self.rounding == "stochastic"
+
+    def quantize(self, x: Tensor, rng: Tensor | None, dim: int) -> tuple[Tensor, Tensor]:
+        top = (1 << (self.bits - 1)) - 1
+        scale = scale_to(x.abs().amax(), top)
+        scaled = x / scale
+        codes = scaled.round() if rng is None else torch.floor(scaled + draw(x, rng))
+        return codes.clamp_(-top, top).to(torch.int8), scale

@@ -1,0 +1,126 @@
+"""LUQ (arXiv 2112.10769): INT4 forward by SAWB's clip, and unbiased logarithmic 4-bit gradients of the neurons.
+
+Gradients are FP4 [1,3,0]: a sign and a power of two of ``alpha``, or zero. Below alpha they are pruned at random, above it rounded at
+random between neighbouring powers, both linear in value: without bias.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from lns_sim.checks import check_choice, check_int, check_number
+from lns_sim.comparators.quantizer import ValueQuantizer, draw, scale_to
+
+
+@dataclass(frozen=True)
+class SAWB(ValueQuantizer):
+    """Integers below a clip fitted to the distribution: ``clip = c1 rms(x) - c2 mean|x|``, max|x| where that is not positive.
+
+    Args:
+        bits: of a code; the clip's constants as published are for 4.
+        c1, c2: of the clip; (12.1, 12.2) as published.
+    """
+
+    bits: int = 4
+    c1: float = 12.1
+    c2: float = 12.2
+    dtype: ClassVar[torch.dtype] = torch.int8
+
+    def __post_init__(self):
+        check_int("bits", self.bits, 2, 8)
+        check_number("c1", self.c1, 0.0)
+        check_number("c2", self.c2, 0.0)
+
+    def clip(self, x: Tensor) -> Tensor:
+        """The largest magnitude that is kept."""
+        top = x.abs().amax()
+        clip = self.c1 * x.square().mean().sqrt() - self.c2 * x.abs().mean()
+        return torch.where(clip > 0, torch.minimum(clip, top), top)
+
+    def quantize(self, x: Tensor, rng: Tensor | None, dim: int) -> tuple[Tensor, Tensor]:
+        top = (1 << (self.bits - 1)) - 1
+        scale = scale_to(self.clip(x), top)
+        return (x / scale).round().clamp_(-top, top).to(torch.int8), scale
+
+
+@dataclass(frozen=True)
+class LUQ(ValueQuantizer):
+    """Logarithmic unbiased quantization of gradients: ``alpha = max|x| / 2^exponents``, then powers of two of it.
+
+    Args:
+        exponents: octaves from alpha to the largest magnitude: 7 as in the published code, 6 fits 4 bits with sign and zero.
+        below: "stochastic" (pruning: alpha with probability |x| / alpha, else 0) or "flush" (to the nearer of 0 and alpha).
+        above: "stochastic" (between neighbouring powers, unbiased) or "nearest" (power, by value).
+        samples: of the errors of each weight gradient, averaged (SMP of the paper).
+    """
+
+    exponents: int = 7
+    below: str = "stochastic"
+    above: str = "stochastic"
+    samples: int = 1
+    dtype: ClassVar[torch.dtype] = torch.float32
+
+    def __post_init__(self):
+        check_int("exponents", self.exponents, 1, 126)
+        check_choice("below", self.below, ("stochastic", "flush"))
+        check_choice("above", self.above, ("stochastic", "nearest"))
+        check_int("samples", self.samples, 1, 1024)
+
+    @property
+    def bits(self) -> int:
+        """Sign, and codes for zero and every power."""
+        return 1 + (self.exponents + 1).bit_length()
+
+    @property
+    def stochastic(self) -> bool:
+        return "stochastic" in (self.below, self.above)
+
+    def quantize(self, x: Tensor, rng: Tensor | None, dim: int) -> tuple[Tensor, Tensor]:
+        u = torch.full_like(x, 0.5) if rng is None else draw(x, rng)
+        return logarithmic(x, x.abs().amax(), self.exponents, u, self.below, self.above), x.new_ones(())
+
+
+def logarithmic(x: Tensor, top: Tensor, exponents: int, u: Tensor, below: str = "stochastic", above: str = "stochastic") -> Tensor:
+    """Values of LUQ's gradients.
+
+    Args:
+        x: float32.
+        top: the largest magnitude, 0-d; of x, or an estimate (:class:`HindsightMaximum`): what is above it is clipped.
+        exponents, below, above: as of :class:`LUQ`.
+        u: a random number in [0, 1) for each element.
+    """
+    alpha = top * 2.0**-exponents
+    ratio = (x.abs() / alpha).clamp_(max=2.0**exponents)
+    lower = torch.exp2(torch.frexp(ratio)[1].to(torch.float32) - 1)  # the power at or below
+    half = torch.full_like(u, 0.5)
+    up = (ratio - lower) / lower > (u if above == "stochastic" else half)
+    large = torch.where(up, 2 * lower, lower)
+    small = (ratio > (u if below == "stochastic" else half)).to(torch.float32)
+    values = x.sign() * alpha * torch.where(ratio < 1, small, large)
+    return torch.where(x == 0, torch.zeros_like(x), values)
+
+
+class HindsightMaximum:
+    """The largest magnitude estimated from the steps before, so that a tensor need not be read twice (the paper's option).
+
+    ``estimate = (1 - momentum) max|x_{t-1}| + momentum estimate``; the first tensor's own at first.
+
+    Args:
+        momentum: 0.1 as published.
+    """
+
+    def __init__(self, momentum: float = 0.1):
+        check_number("momentum", momentum, 0.0, 1.0)
+        self.momentum = momentum
+        self.estimate: Tensor | None = None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """The estimate for x, which is made the last tensor seen."""
+        own = x.abs().amax()
+        used = own if self.estimate is None else self.estimate
+        self.estimate = (1 - self.momentum) * own + self.momentum * used
+        return used

@@ -1,0 +1,137 @@
+"""Madam (arXiv 2006.14560) in float32, its integer form, and LNS-Madam's optimizer as its authors published it.
+
+Multiplicative updates move weights (parameters of two dimensions or more); the others, which start at zero or one and could not
+cross it, go to an ordinary optimizer.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from lns_sim.checks import check_int, check_number
+from lns_sim.optim.split import SplitOptimizer
+
+
+class _Normalized(SplitOptimizer):
+    """What the three share: ``v = beta v + (1 - beta) g^2``, ``ghat = clamp(g / sqrt(v / (1 - beta^t)), +-g_bound)``, 0/0 being 0."""
+
+    def takes(self, p: torch.Tensor) -> bool:
+        return p.dim() >= 2
+
+    def _step_own(self, group: dict, index: int) -> None:
+        check_number("lr", float(group["lr"]), 0.0)
+        group["step"] += 1
+        correction = 1 - group["beta"] ** group["step"]
+        for p in group["params"]:
+            if p.grad is None:
+                continue
+            state = self.state[p]
+            if not state:
+                state["moment"] = torch.zeros_like(p)
+                state["cap"] = group["p_scale"] * p.square().mean().sqrt()
+                self._begin(p, state, group)
+            v = state["moment"].mul_(group["beta"]).addcmul_(p.grad, p.grad, value=1 - group["beta"])
+            ghat = (p.grad / (v / correction).sqrt()).nan_to_num_(nan=0.0).clamp_(-group["g_bound"], group["g_bound"])
+            self._move(p, ghat, state, group)
+
+    def _begin(self, p: torch.Tensor, state: dict, group: dict) -> None:
+        """Before a weight's first step."""
+
+    def _move(self, p: torch.Tensor, ghat: torch.Tensor, state: dict, group: dict) -> None:
+        raise NotImplementedError
+
+
+class Madam(_Normalized):
+    """Madam: ``w *= exp(-lr ghat sign(w))``, then clamped to ``+-p_scale rms(w_init)`` (arXiv 2006.14560, algorithm 1).
+
+    Signs never flip, zeros stay zero; the first step is exactly ``+-lr`` in the logarithm.
+
+    Args:
+        params: parameters or groups.
+        lr: e-folds per unit of normalized gradient.
+        beta: decay of the second moment, in [0, 1).
+        g_bound: clamp of the normalized gradient.
+        p_scale: weights are kept below so many root mean squares of their initial values.
+        float_optimizer, float_lr, float_kwargs: of the parameters of fewer than two dimensions, as in
+            :class:`lns_sim.optim.LNSMadam`.
+
+    Raises:
+        ValueError: a non-finite or out-of-range argument, or an unknown optimizer name.
+    """
+
+    def __init__(self, params, lr: float = 0.01, beta: float = 0.999, g_bound: float = 10.0, p_scale: float = 3.0, **float_options):
+        _check(lr, beta, g_bound, p_scale)
+        super().__init__(params, dict(lr=lr, beta=beta, g_bound=g_bound, p_scale=p_scale, step=0), **float_options)
+
+    def _move(self, p, ghat, state, group) -> None:
+        p.mul_(torch.exp(ghat.mul_(-group["lr"]).mul_(p.sign())))
+        torch.minimum(torch.maximum(p, -state["cap"], out=p), state["cap"], out=p)
+
+
+class PublishedLNSMadam(_Normalized):
+    """LNS-Madam's optimizer as its authors published it: Madam in base 2 with ``ghat`` rounded to integers (half to even).
+
+    ``w *= 2^(-lr round(ghat) sign(w))``. With lr = 1 / gamma_U that is whole codes of an update format:
+    :class:`lns_sim.optim.LNSMadam` at gamma_U = 128 takes the same steps. Arguments as of :class:`Madam`.
+    """
+
+    def __init__(self, params, lr: float = 1 / 128, beta: float = 0.999, g_bound: float = 10.0, p_scale: float = 3.0, **float_options):
+        _check(lr, beta, g_bound, p_scale)
+        super().__init__(params, dict(lr=lr, beta=beta, g_bound=g_bound, p_scale=p_scale, step=0), **float_options)
+
+    def _move(self, p, ghat, state, group) -> None:
+        p.mul_(torch.exp2(ghat.round_().mul_(-group["lr"]).mul_(p.sign())))
+        torch.minimum(torch.maximum(p, -state["cap"], out=p), state["cap"], out=p)
+
+
+class IntegerMadam(_Normalized):
+    """Integer Madam: ``|w| = max exp(-base_lr I)``; ``I += round(lr ghat) sign(w)``, kept in ``[0, levels - 1]`` (arXiv 2006.14560).
+
+    ``max`` is ``p_scale rms(w_init)``. A weight is its sign and I; the float32 parameter is only their value.
+
+    Args:
+        lr: levels per unit of normalized gradient.
+        levels: how many there are.
+        base_lr: e-folds of a level.
+        randomize: I of initial weights drawn uniformly, as in the published code; False: the level nearest to each weight.
+        others: as of :class:`Madam`.
+
+    Raises:
+        ValueError: a non-finite or out-of-range argument, or an unknown optimizer name.
+    """
+
+    def __init__(self, params, lr: float = 10.0, beta: float = 0.999, g_bound: float = 10.0, p_scale: float = 3.0, levels: int = 4096,
+                 base_lr: float = 0.001, randomize: bool = False, **float_options):  # fmt: skip
+        _check(lr, beta, g_bound, p_scale)
+        check_int("levels", levels, 2, 1 << 15)
+        check_number("base_lr", base_lr, 0.0, low_open=True)
+        super().__init__(params, dict(lr=lr, beta=beta, g_bound=g_bound, p_scale=p_scale, levels=levels, base_lr=base_lr,
+                                      randomize=randomize, step=0), **float_options)  # fmt: skip
+
+    def _begin(self, p, state, group) -> None:
+        top = group["levels"] - 1
+        if group["randomize"]:
+            level = torch.randint(top + 1, p.shape).to(p.device)
+        else:
+            level = (torch.log(state["cap"] / p.abs()) / group["base_lr"]).round_().clamp_(0, top)
+        state["level"] = level.to(torch.int16)
+        state["sign"] = p.sign().to(torch.int8)
+        self._show(p, state, group)
+
+    def _move(self, p, ghat, state, group) -> None:
+        steps = ghat.mul_(group["lr"]).round_().mul_(state["sign"])
+        state["level"] = (state["level"] + steps).clamp_(0, group["levels"] - 1).to(torch.int16)
+        self._show(p, state, group)
+
+    @staticmethod
+    def _show(p, state, group) -> None:
+        p.copy_(state["sign"] * state["cap"] * torch.exp(-group["base_lr"] * state["level"]))
+
+
+def _check(lr: float, beta: float, g_bound: float, p_scale: float) -> None:
+    check_number("lr", lr, 0.0)
+    check_number("beta", beta, 0.0, math.nextafter(1.0, 0.0))
+    check_number("g_bound", g_bound, 0.0, low_open=True)
+    check_number("p_scale", p_scale, 0.0, low_open=True)

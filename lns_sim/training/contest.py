@@ -1,0 +1,172 @@
+"""Several recipes on the same data: each one's learning rate tuned by the same small search, then trained with every seed."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import torch
+
+from lns_sim import models, recipes
+from lns_sim.comparators.fp8 import FP8
+from lns_sim.comparators.halp import Diverging
+from lns_sim.comparators.integer import Integer
+from lns_sim.hardware import energy
+from lns_sim.recipes import ModelRecipe, Quantizer, Recipe
+from lns_sim.training.data import Data
+from lns_sim.training.experiment import ForeignCheckpoint
+from lns_sim.training.trainer import Diverged, Result, Settings, Trainer
+
+Any = Recipe | ModelRecipe | None
+
+
+def _default(recipe: Any) -> Recipe | None:
+    return recipe.default if isinstance(recipe, ModelRecipe) else recipe
+
+
+def multiplicative(recipe: Any) -> bool:
+    """Is it ``lr`` that its weights learn by, not ``float_lr``?"""
+    r = _default(recipe)
+    return r is not None and (r.coded_weights or "madam" in (r.optimizer or ""))
+
+
+def bits_of(recipe: Any) -> dict[str, str]:
+    """Of each tensor kind: "8", "32", of weights that are codes also the update format's, "8 (16)"."""
+    r = _default(recipe)
+    if r is None:
+        return dict.fromkeys(("activation", "weight", "error", "gradient"), "32")
+
+    def bits(q) -> str:
+        return "32" if q is None else str(q.format.bits if isinstance(q, Quantizer) else q.bits)
+
+    weight = f"{r.weight.bits} ({r.update.bits})" if r.coded_weights else bits(r.weight)
+    return {"activation": bits(r.activation), "weight": weight, "error": bits(r.error), "gradient": bits(r.gradient)}
+
+
+def format_of(recipe: Any) -> str | None:
+    """The energy model's format of its products; None where it has none."""
+    r = _default(recipe)
+    tensors = [] if r is None else [r.activation, r.weight, r.error]
+    if not any(tensors):
+        return "FP32"
+    if all(isinstance(q, FP8) for q in tensors):
+        return "FP8"
+    if all(isinstance(q, Integer) and q.bits == 8 for q in tensors):
+        return "INT8"
+    return "LNS" if r.activation_format and r.weight_format and r.error_format else None
+
+
+@dataclass
+class Entry:
+    """One recipe's part.
+
+    Attributes:
+        name: of the recipe.
+        tuned: result on held-out samples by learning rate; None where training diverged.
+        lr: the best of them.
+        results: by seed, on the test set; None where training diverged.
+    """
+
+    name: str
+    tuned: dict[float, float | None]
+    lr: float | None
+    results: dict[int, dict | None]
+
+
+class Contest:
+    """Tunes and trains; every finished run is kept, and the same contest goes on from there.
+
+    Args:
+        data: the data set.
+        names: of recipes, presets or TOML files.
+        settings: shared by all, except for the learning rate.
+        factors: the learning rates tried are the settings' times these.
+        seeds: of the final runs; tuning takes the first.
+        path: JSON file of what is finished.
+        device: where to train.
+        held_out: share of the training set that tuning is judged on.
+
+    Raises:
+        ForeignCheckpoint: the file is of another contest.
+    """
+
+    def __init__(self, data: Data, names: list[str], settings: Settings, factors: list[float], seeds: list[int], path: Path,
+                 device: str = "cpu", held_out: float = 0.2):  # fmt: skip
+        self.data, self.settings, self.factors, self.seeds, self.path, self.device = data, settings, factors, seeds, path, device
+        self.recipes = {name: recipes.get(name) for name in names}
+        self.held_out = data.held_out(held_out)
+        self.best = max if "%" in data.measure else min
+        self._about = {"data": data.name, "settings": asdict(settings), "factors": factors, "seeds": seeds, "held out": held_out}
+        self._runs: dict[str, dict | None] = {}
+        if path.exists():
+            state = json.loads(path.read_text())
+            if state["about"] != self._about:
+                raise ForeignCheckpoint(f"{path} was made with other settings; use another --out, or the same")
+            self._runs = state["runs"]
+
+    @property
+    def runs(self) -> int:
+        """How many there are."""
+        return len(self.recipes) * (len(self.factors) * (len(self.factors) > 1) + len(self.seeds))
+
+    @property
+    def finished(self) -> int:
+        """How many are kept."""
+        return sum(key.rpartition("|")[0].rpartition("|")[0].partition("|")[0] in self.recipes for key in self._runs)
+
+    def run(self, on_step: Callable[[str, Trainer], None] | None = None, on_run: Callable[[], None] | None = None) -> list[Entry]:
+        """Runs what is left.
+
+        Args:
+            on_step: called with the recipe's name and the trainer after each step.
+            on_run: called after each run.
+        """
+        entries = []
+        for name, recipe in self.recipes.items():
+            base = self.settings.lr if multiplicative(recipe) else self.settings.float_lr
+            rates = [base * factor for factor in self.factors]
+            tuned = {}
+            if len(rates) > 1:
+                for lr in rates:
+                    result = self._one(name, lr, self.seeds[0], True, on_step, on_run)
+                    tuned[lr] = result and result["test"][-1]
+            known = [lr for lr, value in tuned.items() if value is not None]
+            lr = self.best(known, key=tuned.get) if known else None if tuned else base
+            results = {seed: lr and self._one(name, lr, seed, False, on_step, on_run) for seed in self.seeds}
+            entries.append(Entry(name, tuned, lr, results))
+        return entries
+
+    def _one(self, name: str, lr: float, seed: int, tuning: bool, on_step, on_run) -> dict | None:
+        key = f"{name}|{lr!r}|{seed}|{'held out' if tuning else 'test'}"
+        if key not in self._runs:
+            field = "lr" if multiplicative(self.recipes[name]) else "float_lr"
+            settings = replace(self.settings, **{field: lr})
+            trainer = Trainer(self.held_out if tuning else self.data, self.recipes[name], seed, settings, self.device)
+            result: Result | None = trainer.result
+            try:
+                while trainer.epoch < settings.epochs:
+                    trainer.run_epoch((lambda: on_step(name, trainer)) if on_step else None)
+            except (Diverged, Diverging):
+                result = None
+            self._runs[key] = result and asdict(result)
+            partial = self.path.with_name(self.path.name + ".partial")
+            partial.write_text(json.dumps({"about": self._about, "runs": self._runs}))
+            os.replace(partial, self.path)
+            if on_run:
+                on_run()
+        return self._runs[key]
+
+    def energies(self) -> dict[str, float | None]:
+        """Microjoule of training on one sample, by recipe; None where the energy model has no such format."""
+        batch = self.data.x_train[: self.settings.batch_size].to("meta")
+        found: dict[str, float | None] = {}
+        for name, recipe in self.recipes.items():
+            kind = format_of(recipe)
+            simulated = recipe if kind == "LNS" and _default(recipe).forward is not None else recipes.lns_madam()
+            with torch.device("meta"):
+                model = models.build(self.settings.model, self.data.input_shape, self.data.classes).eval()
+            found[name] = kind and 1000 * energy(model, batch, recipe=simulated).total(kind) / len(batch)
+        return found
