@@ -171,7 +171,7 @@ def luq() -> None:
 def shiftquant_accuracies(seeds: range) -> dict[str, list[float]]:
     """Three bits: per tensor, and in four groups."""
     quantizers = {"float32": None, "per tensor": Integer(3, "stochastic"), "ShiftQuant, 4 groups": ShiftQuant(3, 4)}
-    return {name: spread_accuracy(q, lambda: SpreadMLP(9, True), 0.1, seeds) for name, q in quantizers.items()}
+    return {name: spread_accuracy(q, lambda: SpreadMLP(10, True), 0.05, seeds) for name, q in quantizers.items()}
 
 
 def shiftquant_variances(groups: list[int], bits: int = 4) -> dict[int, tuple[float, float, float]]:
@@ -195,8 +195,8 @@ def shiftquant_variances(groups: list[int], bits: int = 4) -> dict[int, tuple[fl
 
 def shiftquant() -> None:
     """Accuracy and variance."""
-    for name, found in shiftquant_accuracies(range(5)).items():
-        print(f"digits, 3-bit gradients, channels spread over 9 octaves, {name}: {_spread(found)} %")
+    for name, found in shiftquant_accuracies(range(8)).items():
+        print(f"digits, 3-bit gradients, channels spread over 10 octaves, {name}: {_spread(found)} %")
     for n, (measured, bound, best) in shiftquant_variances([1, 2, 4, 8]).items():
         print(f"variance to the per-tensor bound, {n} groups: {measured:.4f}, bound {bound:.4f}; best grouping of any scales {best:.4f}")
 

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from lns_sim.comparators.quantizer import ValueQuantizer
 from lns_sim.datapath import Datapath
 from lns_sim.format import LNSFormat
 from lns_sim.observing import running_layers
-from lns_sim.recipes import Recipe
+from lns_sim.recipes import Quantizer, Recipe
 from lns_sim.tensor import LNSTensor
 
 _ops = torch.ops.lns_sim
@@ -51,7 +52,7 @@ class Pass:
         layer: name of the module that multiplies ("" for the model itself).
         kind: "linear", "product" (of two computed tensors), "convolution" or "embedding".
         name: "forward", "input_gradient" or "weight_gradient".
-        operands: formats of both operands, None of a float32 one; one for a look-up.
+        operands: formats of both operands, or other systems' quantizers, None of a float32 one; one for a look-up.
         datapath: None: the codes' values are multiplied in float32 (fake-quant), or nothing is multiplied.
         shape: of its dot products; None of a look-up.
         useful: products of codes that are not zeros inserted between the positions of a strided convolution.
@@ -61,7 +62,7 @@ class Pass:
     layer: str
     kind: str
     name: str
-    operands: tuple[LNSFormat | None, ...]
+    operands: tuple[LNSFormat | ValueQuantizer | None, ...]
     datapath: Datapath | None
     shape: Shape | None
     useful: int
@@ -117,8 +118,14 @@ class Summary:
 
 
 def _cells(p: Pass) -> tuple[str, ...]:
-    operands = " x ".join(f"{f.bits}-bit gamma {f.gamma}" if f else "float32" for f in p.operands)
+    operands = " x ".join(_format(f) for f in p.operands)
     return p.layer or "(model)", p.kind, p.name.replace("_", " "), operands, _datapath(p), f"{p.macs:,}", f"{p.bytes:,}"
+
+
+def _format(f: LNSFormat | ValueQuantizer | None) -> str:
+    if f is None:
+        return "float32"
+    return f"{f.bits}-bit gamma {f.gamma}" if isinstance(f, LNSFormat) else f"{f.bits}-bit {type(f).__name__}"
 
 
 def _datapath(p: Pass) -> str:
@@ -198,7 +205,7 @@ def _moves_only(func, name: str) -> bool:
 
 def _passes(layer, kind, r: Recipe, names, shapes: dict[str, Shape], a: Tensor, b: Tensor, out: Tensor, useful: int) -> list[Pass]:
     """Every pass reads two of the three operands as codes and makes a float32 result of the third's size."""
-    tensors = {"a": (a, r.activation_format), "b": (b, r.weight_format), "out": (out, r.error_format)}
+    tensors = {"a": (a, _codes(r.activation)), "b": (b, _codes(r.weight)), "out": (out, _codes(r.error))}
     parts = {"forward": ("a", "b", "out"), "input_gradient": ("out", "b", "a"), "weight_gradient": ("out", "a", "b")}
     rows = []
     for name in names:
@@ -208,7 +215,12 @@ def _passes(layer, kind, r: Recipe, names, shapes: dict[str, Shape], a: Tensor, 
     return rows
 
 
-def _bytes(x: Tensor, f: LNSFormat | None) -> int:
+def _codes(q) -> LNSFormat | ValueQuantizer | None:
+    """What a recipe makes of a tensor kind."""
+    return q.format if isinstance(q, Quantizer) else q
+
+
+def _bytes(x: Tensor, f: LNSFormat | ValueQuantizer | None) -> int:
     return x.numel() * (f.dtype.itemsize if f else 4)
 
 

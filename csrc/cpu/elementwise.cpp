@@ -97,6 +97,12 @@ void uniform(const RandomState& random, int64_t n, float* u) {
   parallel_for(n, kGrain, [&](int64_t begin, int64_t end) { kernels().uniform(random, end - begin, begin, u + begin); });
 }
 
+void luq(const float* top, int exponents, bool stochastic_below, bool stochastic_above, const RandomState& random, const float* x, int64_t n,
+         float* out) {
+  const Luq q = make_luq(*top, exponents, stochastic_below, stochastic_above);
+  parallel_for(n, kGrain, [&](int64_t begin, int64_t end) { kernels().luq(q, random, x + begin, end - begin, begin, out + begin); });
+}
+
 void forward_codes(const Format& forward, const CodeView& update, const float* update_scale, const Slices& s,
                    void* codes, float* scale) {
   const int shift = log2_exact(update.format.gamma) - log2_exact(forward.gamma);

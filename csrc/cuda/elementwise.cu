@@ -264,6 +264,33 @@ struct Uniform {
   }
 };
 
+struct LuqValues {
+  const float* top;
+  float limit;
+  bool stochastic_below, stochastic_above;
+  const int64_t* rng;
+  const float* x;
+  float* out;
+  bool wide;
+  RandomState random;
+  Luq q;
+
+  __device__ void enter(int64_t) {
+    random = random_state(rng);
+    q = {*top / limit, limit, stochastic_below, stochastic_above};
+  }
+  __device__ float value(float from, int64_t i) const {
+    return luq_one(q, from, stochastic_below || stochastic_above ? unit_float(philox_u24(random, i)) : 0.0f);
+  }
+  __device__ void one(int64_t i) { out[i] = value(x[i], i); }
+  __device__ void pack(int64_t first, int64_t n) {
+    Pack<float> p = load(x, first, n, wide);
+#pragma unroll
+    for (int j = 0; j < kPack; ++j) p.at[j] = value(p.at[j], first + j);
+    store(out, first, n, wide, p);
+  }
+};
+
 // `top`: the largest exponents, or null where the scale is kept.
 __global__ void forward_scales(Coarsening c, const float* update_scale, const uint32_t* top, int64_t slices, float* scale) {
   for (int64_t i = int64_t{blockIdx.x} * kThreads + threadIdx.x; i < slices; i += int64_t{gridDim.x} * kThreads) {
@@ -384,6 +411,13 @@ void rescale(const Quantizer& q, const int64_t* rng, const void* codes, const fl
 
 void uniform(const int64_t* rng, int64_t n, float* u, const Launch& at) {
   run(Slices{1, 1, n}, Uniform{rng, u, aligned(u, sizeof(float)), {}}, at);
+}
+
+void luq(const float* top, int exponents, bool stochastic_below, bool stochastic_above, const int64_t* rng, const float* x, int64_t n, float* out,
+         const Launch& at) {
+  const bool wide = aligned(x, sizeof(float)) && aligned(out, sizeof(float));
+  const float limit = static_cast<float>(pow2(exponents));
+  run(Slices{1, 1, n}, LuqValues{top, limit, stochastic_below, stochastic_above, rng, x, out, wide, {}, {}}, at);
 }
 
 void forward_codes(const Format& forward, const CodeView& update, const float* update_scale, const Slices& s, void* codes,

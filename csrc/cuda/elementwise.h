@@ -3,6 +3,7 @@
 
 #include <vector>
 
+#include "core/luq.h"
 #include "core/madam.h"
 #include "core/rescale.h"
 #include "core/slices.h"
@@ -23,6 +24,8 @@ void dequantize(const CodeView& codes, const Quantizer& q, const float* scale, c
 void rescale(const Quantizer& q, const int64_t* rng, const void* codes, const float* old_scale, const float* new_scale,
              const Slices& s, void* out, const Launch& at);
 void uniform(const int64_t* rng, int64_t n, float* u, const Launch& at);
+void luq(const float* top, int exponents, bool stochastic_below, bool stochastic_above, const int64_t* rng, const float* x, int64_t n, float* out,
+         const Launch& at);
 void forward_codes(const Format& forward, const CodeView& update, const float* update_scale, const Slices& s, void* codes,
                    float* scale, const Launch& at);
 // `hyper`: MadamStep's five numbers on the device.

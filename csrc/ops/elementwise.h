@@ -4,6 +4,7 @@
 
 #include <torch/csrc/stable/library.h>
 
+#include "core/luq.h"
 #include "core/madam.h"
 #include "core/rescale.h"
 #include "ops/arguments.h"
@@ -83,6 +84,20 @@ Tensor uniform(Tensor like, Tensor rng) {
   check_rng(rng, like);
   Tensor out = new_tensor(like, sizes_of(like), ScalarType::Float);
   Device::uniform(rng, out);
+  return out;
+}
+
+template <typename Device>
+Tensor luq(Tensor x, Tensor top, int64_t exponents, bool stochastic_below, bool stochastic_above, Rng rng) {
+  check_float(x, "x");
+  check_float(top, "top");
+  check_device(top, x, "top");
+  check_rng(rng, x);
+  require(top.numel() == 1, "top must be one number");
+  require(exponents >= 1 && exponents <= 126, "exponents must be between 1 and 126");
+  require(rng.has_value() || !(stochastic_below || stochastic_above), "stochastic rounding needs rng");
+  Tensor out = new_tensor(x, sizes_of(x), ScalarType::Float);
+  Device::luq(torch::stable::contiguous(x), top, static_cast<int>(exponents), stochastic_below, stochastic_above, rng, out);
   return out;
 }
 

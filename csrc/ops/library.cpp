@@ -15,6 +15,7 @@ STABLE_TORCH_LIBRARY(lns_sim, m) {
   m.def(
       "rescale(Tensor codes, Tensor scale, Tensor new_scale, int bits, int gamma, int underflow, Tensor? rng) -> Tensor");
   m.def("uniform(Tensor like, Tensor rng) -> Tensor");
+  m.def("luq(Tensor x, Tensor top, int exponents, bool stochastic_below, bool stochastic_above, Tensor? rng) -> Tensor");
   m.def(
       "forward_codes(Tensor codes, Tensor scale, int update_bits, int update_gamma, int bits, int gamma) "
       "-> (Tensor codes, Tensor scale)");

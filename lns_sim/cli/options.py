@@ -27,7 +27,7 @@ LutEntries = Annotated[Optional[int], typer.Option(help="constants of the datapa
 AccBits = Annotated[int, typer.Option(help="bits of the accumulator")]
 Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N")]
 
-RECIPE_HELP = "fp32, lns-madam-fake-quant, lns-madam or a file.toml (docs/recipes.md)"
+RECIPE_HELP = "fp32, lns-madam-fake-quant, lns-madam, another system (docs/comparators.md) or a file.toml (docs/recipes.md)"
 
 
 def made_by(name: str) -> nn.Module:

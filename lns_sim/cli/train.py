@@ -42,6 +42,8 @@ def train(
                                                 "ones")] = DEFAULTS.p_scale,
     weight_decay: Annotated[float, typer.Option(help="of float parameters")] = DEFAULTS.weight_decay,
     warmup: Annotated[float, typer.Option(help="share of steps in which learning rates rise")] = DEFAULTS.warmup,
+    fine_tune: Annotated[int, typer.Option(help="so many of the last epochs in float32 (LUQ's fine-tuning; recipes with float32 "
+                                                "weights)", min=0)] = DEFAULTS.fine_tune,
     augment: Annotated[str, typer.Option(help="none or crop-flip")] = DEFAULTS.augment,
     context: Context = 128,
     tokens: Tokens = "byte",
@@ -69,7 +71,7 @@ def train(
     with user_errors():
         settings = chosen_settings(
             data, model, float_optimizer, float_lr, epochs=epochs, batch_size=batch_size, lr=lr, augment=augment,
-            p_scale=p_scale, weight_decay=weight_decay, warmup=warmup, counters=counters,
+            p_scale=p_scale, weight_decay=weight_decay, warmup=warmup, fine_tune=fine_tune, counters=counters,
         )  # fmt: skip
         chosen = [
             chosen_recipe(name, bits, gamma, update_bits, lut_entries, acc_bits)

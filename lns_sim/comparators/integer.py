@@ -30,11 +30,15 @@ class Integer(ValueQuantizer):
         check_choice("rounding", self.rounding, ("nearest", "stochastic"))
 
     @property
+    def largest(self) -> int:
+        return (1 << (self.bits - 1)) - 1
+
+    @property
     def stochastic(self) -> bool:
         return self.rounding == "stochastic"
 
     def quantize(self, x: Tensor, rng: Tensor | None, dim: int) -> tuple[Tensor, Tensor]:
-        top = (1 << (self.bits - 1)) - 1
+        top = self.largest
         scale = scale_to(x.abs().amax(), top)
         scaled = x / scale
         codes = scaled.round() if rng is None else torch.floor(scaled + draw(x, rng))

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from lns_sim.checks import check_choice, check_int, check_number
-from lns_sim.comparators.quantizer import ValueQuantizer, draw, scale_to
+from lns_sim.comparators.quantizer import ValueQuantizer, scale_to
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,10 @@ class SAWB(ValueQuantizer):
         check_number("c1", self.c1, 0.0)
         check_number("c2", self.c2, 0.0)
 
+    @property
+    def largest(self) -> int:
+        return (1 << (self.bits - 1)) - 1
+
     def clip(self, x: Tensor) -> Tensor:
         """The largest magnitude that is kept."""
         top = x.abs().amax()
@@ -42,7 +46,7 @@ class SAWB(ValueQuantizer):
         return torch.where(clip > 0, torch.minimum(clip, top), top)
 
     def quantize(self, x: Tensor, rng: Tensor | None, dim: int) -> tuple[Tensor, Tensor]:
-        top = (1 << (self.bits - 1)) - 1
+        top = self.largest
         scale = scale_to(self.clip(x), top)
         return (x / scale).round().clamp_(-top, top).to(torch.int8), scale
 
@@ -80,28 +84,19 @@ class LUQ(ValueQuantizer):
         return "stochastic" in (self.below, self.above)
 
     def quantize(self, x: Tensor, rng: Tensor | None, dim: int) -> tuple[Tensor, Tensor]:
-        u = torch.full_like(x, 0.5) if rng is None else draw(x, rng)
-        return logarithmic(x, x.abs().amax(), self.exponents, u, self.below, self.above), x.new_ones(())
+        return logarithmic(x, x.abs().amax(), self, rng), x.new_ones(())
 
 
-def logarithmic(x: Tensor, top: Tensor, exponents: int, u: Tensor, below: str = "stochastic", above: str = "stochastic") -> Tensor:
+def logarithmic(x: Tensor, top: Tensor, q: LUQ, rng: Tensor | None) -> Tensor:
     """Values of LUQ's gradients.
 
     Args:
         x: float32.
         top: the largest magnitude, 0-d; of x, or an estimate (:class:`HindsightMaximum`): what is above it is clipped.
-        exponents, below, above: as of :class:`LUQ`.
-        u: a random number in [0, 1) for each element.
+        q: how.
+        rng: the random state, where q is stochastic.
     """
-    alpha = top * 2.0**-exponents
-    ratio = (x.abs() / alpha).clamp_(max=2.0**exponents)
-    lower = torch.exp2(torch.frexp(ratio)[1].to(torch.float32) - 1)  # the power at or below
-    half = torch.full_like(u, 0.5)
-    up = (ratio - lower) / lower > (u if above == "stochastic" else half)
-    large = torch.where(up, 2 * lower, lower)
-    small = (ratio > (u if below == "stochastic" else half)).to(torch.float32)
-    values = x.sign() * alpha * torch.where(ratio < 1, small, large)
-    return torch.where(x == 0, torch.zeros_like(x), values)
+    return torch.ops.lns_sim.luq(x, top, q.exponents, q.below == "stochastic", q.above == "stochastic", rng)
 
 
 class HindsightMaximum:

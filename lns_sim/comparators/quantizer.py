@@ -20,10 +20,12 @@ class ValueQuantizer:
         stochastic: does it draw random bits?
         samples: of the errors in the weight gradient, averaged.
         bits: of a code.
+        largest: magnitude of integer codes.
     """
 
     format = None  # no LNS format
     dtype: ClassVar[torch.dtype]
+    largest: int
     samples: int = 1
 
     def __init_subclass__(cls, **kwargs):

@@ -37,6 +37,10 @@ class ShiftQuant(ValueQuantizer):
         check_int("groups", self.groups, 1, 8)
 
     @property
+    def largest(self) -> int:
+        return ((1 << (self.bits - 1)) - 1) << (self.groups - 1)
+
+    @property
     def stochastic(self) -> bool:
         return True
 
@@ -50,8 +54,9 @@ class ShiftQuant(ValueQuantizer):
     def quantize(self, x: Tensor, rng: Tensor | None, dim: int) -> tuple[Tensor, Tensor]:
         top = (1 << (self.bits - 1)) - 1
         s0, k = scale_to(x.abs().amax(), top), self.shifts(x, dim)
-        q = torch.floor(torch.ldexp(x / s0, k) + draw(x, rng)).clamp_(-top, top)
-        return torch.ldexp(q, self.groups - 1 - k).to(torch.int16), s0 * 2.0 ** (1 - self.groups)
+        power = torch.ldexp(torch.ones_like(k, dtype=x.dtype), k)
+        q = torch.floor(x / s0 * power + draw(x, rng)).clamp_(-top, top)
+        return (q * (2.0 ** (self.groups - 1) / power)).to(torch.int16), s0 * 2.0 ** (1 - self.groups)
 
 
 def variance_bound(ranges: Sequence[float], scales: Sequence[float]) -> float:

@@ -159,6 +159,20 @@ def _attach_scopes(modules, chosen) -> None:
         Scope(chosen[name], weights[0] if weights else None, index).attach(module)
 
 
+def multiply_in_float32(model: nn.Module) -> None:
+    """Ends the simulation of a converted model whose weights are float32, in place: products and operands are float32 from here on.
+
+    Raises:
+        ValueError: a weight exists only as codes.
+    """
+    if any(isinstance(p, LNSWeight) for p in model.parameters()):
+        raise ValueError("weights that exist only as codes have no products in float32; to_float gives a copy that has")
+    for module in model.modules():
+        for hook in module._forward_pre_hooks.values():
+            if _is_scope(hook):
+                hook.__self__.recipe = None
+
+
 def to_float(model: nn.Module) -> nn.Module:
     """A float32 copy of a converted model: plain parameters of the codes' values, no simulation.
 

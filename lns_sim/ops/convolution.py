@@ -43,10 +43,12 @@ def _float32_convolutions():
     return cudnn.flags(cudnn.enabled, cudnn.benchmark, cudnn.benchmark_limit, cudnn.deterministic, allow_tf32=False)
 
 
-def _values(op, a: Operand, b: Operand, depth: int) -> Tensor:
+def _values(pass_name: str, r: Recipe, op, a: Operand, b: Operand, depth: int, along: tuple[int, int] | None = None) -> Tensor:
     """``op`` on both operands' values; on integers of other systems exactly, with dot products of up to ``depth``."""
     with _float32_convolutions():
-        return integer_product(a, b, depth, op) if a.is_integer and b.is_integer else op(a.value, b.value)
+        if a.is_integer and b.is_integer:
+            return integer_product(pass_name, r, a, b, depth, op, along)
+        return op(a.value, b.value)
 
 
 def _run(op, a: Operand, b: Operand, *rest) -> tuple[Tensor, Tensor]:
@@ -60,7 +62,7 @@ def forward(pass_name: str, r: Recipe, x: Operand, w: Operand, g: Geometry) -> T
     out = conv_out_size(x.codes.shape[2:], w.codes.shape[2:], *g[:3])
 
     def in_float32():
-        return _values(lambda a, b: torch.ops.aten.convolution(a, b, None, *g[:3], False, [0] * len(g.stride), g.groups),
+        return _values(pass_name, r, lambda a, b: torch.ops.aten.convolution(a, b, None, *g[:3], False, [0] * len(g.stride), g.groups),
                        x, w, w.codes[0].numel())  # fmt: skip
 
     def on_datapath(path, count):
@@ -84,7 +86,7 @@ def input_gradient(pass_name: str, r: Recipe, dy: Operand, w: Operand, size: lis
                 e, x, weight, None, *g[:3], False, [0] * len(g.stride), g.groups, [True, False, False]
             )[0]
 
-        return _values(back, dy, w, w.codes.numel() // w.codes.shape[1])
+        return _values(pass_name, r, back, dy, w, w.codes.numel() // w.codes.shape[1])
 
     def on_datapath(path, count):
         if len(size) == 4:
@@ -114,7 +116,7 @@ def weight_gradient(pass_name: str, r: Recipe, dy: Operand, x: Operand, kernel: 
                 e, a, w, None, *g[:3], False, [0] * len(g.stride), g.groups, [False, True, False]
             )[1]
 
-        return _values(back, dy, x, dy.codes[:, 0].numel())
+        return _values(pass_name, r, back, dy, x, dy.codes[:, 0].numel(), (0, 0))
 
     def on_datapath(path, count):
         if len(kernel) == 2:

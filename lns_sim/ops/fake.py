@@ -40,6 +40,11 @@ def _(like, rng):
     return like.new_empty(like.shape, dtype=torch.float32)
 
 
+@torch.library.register_fake("lns_sim::luq")
+def _(x, top, exponents, stochastic_below, stochastic_above, rng):
+    return x.new_empty(x.shape)
+
+
 @torch.library.register_fake("lns_sim::rescale")
 def _(codes, scale, new_scale, bits, gamma, underflow, rng):
     return codes.new_empty(codes.shape)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -11,7 +12,7 @@ from lns_sim import distributed, observing
 from lns_sim.comparators.quantizer import ValueQuantizer
 from lns_sim.format import LNSFormat
 from lns_sim.policies import ROUNDINGS, UNDERFLOWS
-from lns_sim.recipes import Quantizer, Recipe
+from lns_sim.recipes import PASSES, Quantizer, Recipe
 from lns_sim.tensor import LNSTensor
 
 _ops = torch.ops.lns_sim
@@ -120,7 +121,7 @@ def matmul(pass_name: str, recipe: Recipe, a: Operand, b: Operand) -> Tensor:
 
     def in_float32():
         if a.is_integer and b.is_integer:
-            return integer_product(a, b, a.codes.shape[-1], torch.matmul)
+            return integer_product(pass_name, recipe, a, b, a.codes.shape[-1], torch.matmul, (-1, -2))
         return a.value @ b.value
 
     def on_datapath(path, count):
@@ -130,12 +131,23 @@ def matmul(pass_name: str, recipe: Recipe, a: Operand, b: Operand) -> Tensor:
     return multiply(pass_name, recipe, (a, b), lambda out: out.numel() * a.codes.shape[-1], on_datapath, in_float32)
 
 
-def integer_product(a: Operand, b: Operand, depth: int, op) -> Tensor:
-    """``op`` on the integers of both, exactly, in the narrowest floating point that holds sums of ``depth``; rounded once."""
-    largest = torch.iinfo(a.codes.dtype).min * torch.iinfo(b.codes.dtype).min * depth
-    dtype = torch.float32 if largest <= 1 << 24 else torch.float64
-    exact = op(a.codes.to(dtype), b.codes.to(dtype))
-    return (exact.to(torch.float64) * (a.scale.to(torch.float64) * b.scale)).to(torch.float32)
+def integer_product(pass_name: str, recipe: Recipe, a: Operand, b: Operand, depth: int, op, along: tuple[int, int] | None) -> Tensor:
+    """``op`` on the integers of both, exactly, and rounded once.
+
+    Float32 holds sums up to 2^24. Longer ones are cut into parts that do, ``along`` a dimension of each operand, and added in float64;
+    or, where there is no such dimension, run in that.
+    """
+    one = math.prod(getattr(recipe, operand).largest for operand in PASSES[pass_name])
+    fits = (1 << 24) // one  # products of the largest numbers
+    size = 0 if along is None else fits * a.codes.shape[along[0]] // depth  # of a part
+    if depth <= fits:
+        exact = op(a.codes.to(torch.float32), b.codes.to(torch.float32)).to(torch.float64)
+    elif size > 0:
+        pieces = [x.codes.to(torch.float32).split(size, d) for x, d in zip((a, b), along)]
+        exact = sum(op(x, y).to(torch.float64) for x, y in zip(*pieces))
+    else:
+        exact = op(a.codes.to(torch.float64), b.codes.to(torch.float64))
+    return (exact * (a.scale.to(torch.float64) * b.scale)).to(torch.float32)
 
 
 def multiply(pass_name: str, recipe: Recipe, operands: tuple[Operand, Operand], macs, on_datapath, in_float32) -> Tensor:

@@ -18,6 +18,7 @@ from lns_sim.comparators.halp import HALP
 from lns_sim.comparators.systems import make_optimizer
 from lns_sim.datapath import Counters
 from lns_sim.nn import LNSWeight
+from lns_sim.nn.convert import multiply_in_float32
 from lns_sim.optim.split import FLOAT_OPTIMIZERS
 from lns_sim.recipes import ModelRecipe, Recipe
 from lns_sim.training.data import Data
@@ -36,6 +37,7 @@ class Settings:
         float_optimizer: "sgd" or "adamw", for float32 weights without an optimizer of their own and for parameters that are no weights.
         float_lr, weight_decay: of that optimizer; float_lr also HALP's; momentum: of SGD.
         warmup: fraction of all steps in which learning rates rise linearly, before they fall along a cosine.
+        fine_tune: so many of the last epochs run in float32: LUQ's fine-tuning in high precision, for recipes with float32 weights.
         augment: "none", or "crop-flip" (random crops of the image padded by an eighth, horizontal flips).
         counters: count what happens in the datapath (on a GPU this takes some time).
     """
@@ -50,6 +52,7 @@ class Settings:
     momentum: float = 0.9
     weight_decay: float = 5e-4
     warmup: float = 0.15
+    fine_tune: int = 0
     augment: str = "none"
     counters: bool = True
 
@@ -62,6 +65,7 @@ class Settings:
         check_number("momentum", self.momentum, 0.0, 1.0)
         check_number("weight_decay", self.weight_decay, 0.0)
         check_number("warmup", self.warmup, 0.0, 1.0)
+        check_int("fine_tune", self.fine_tune, 0, self.epochs)
         check_choice("augment", self.augment, ("none", "crop-flip"))
         check_choice("float_optimizer", self.float_optimizer, ("sgd", "adamw"))
 
@@ -138,6 +142,8 @@ class Trainer:
         torch.manual_seed(seed)
         self.model = lns_sim.convert(models.build(settings.model, data.input_shape, data.classes), recipe)
         self.model.to(self.device)
+        if settings.fine_tune and any(isinstance(p, LNSWeight) for p in self.model.parameters()):
+            raise ValueError(f"fine_tune is for recipes with float32 weights; those of {recipe.name} exist only as codes")
         self.optimizer = self._make_optimizer(None if recipe is None else recipe.optimizer)
         self.steps_per_epoch = math.ceil(len(self.x_train) / settings.batch_size)
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self._lr_factor)
@@ -184,6 +190,8 @@ class Trainer:
         if self.settings.augment == "crop-flip":
             draws += draw_crops(len(order), *self.x_train.shape[2:], generator)
         batches = zip(*(d.to(self.device).split(self.settings.batch_size) for d in draws))
+        if self.epoch >= self.settings.epochs - self.settings.fine_tune:
+            multiply_in_float32(self.model)
         self.model.train()
         torch.manual_seed((self.seed << 20) + self.epoch)  # what layers draw does not depend on the epochs before
         if isinstance(self.optimizer, HALP):

@@ -33,6 +33,10 @@ struct Cpu {
   static void uniform(const Tensor& rng, Tensor& out) {
     cpu::uniform(random_state(rng), out.numel(), out.mutable_data_ptr<float>());
   }
+  static void luq(const Tensor& x, const Tensor& top, int exponents, bool stochastic_below, bool stochastic_above, const Rng& rng, Tensor& out) {
+    cpu::luq(top.const_data_ptr<float>(), exponents, stochastic_below, stochastic_above, random_state(rng), x.const_data_ptr<float>(), x.numel(),
+             out.mutable_data_ptr<float>());
+  }
   static void forward_codes(const Format& forward, const Format& update, const Tensor& codes, const Tensor& scale,
                             const Slices& s, Tensor& out, Tensor& out_scale) {
     cpu::forward_codes(forward, {codes.const_data_ptr(), update}, scale.const_data_ptr<float>(), s, out.mutable_data_ptr(),
@@ -55,6 +59,7 @@ STABLE_TORCH_LIBRARY_IMPL(lns_sim, CPU, m) {
   m.impl("rescale", TORCH_BOX(&rescale<Cpu>));
   m.impl("forward_codes", TORCH_BOX(&forward_codes<Cpu>));
   m.impl("uniform", TORCH_BOX(&uniform<Cpu>));
+  m.impl("luq", TORCH_BOX(&luq<Cpu>));
   m.impl("madam_step", TORCH_BOX(&madam_step<Cpu>));
 }
 

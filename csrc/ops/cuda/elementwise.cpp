@@ -38,6 +38,11 @@ struct Cuda {
     const DeviceCall call(out);
     cuda::uniform(rng.const_data_ptr<int64_t>(), out.numel(), out.mutable_data_ptr<float>(), call.launch());
   }
+  static void luq(const Tensor& x, const Tensor& top, int exponents, bool stochastic_below, bool stochastic_above, const Rng& rng, Tensor& out) {
+    const DeviceCall call(x);
+    cuda::luq(top.const_data_ptr<float>(), exponents, stochastic_below, stochastic_above, pointer(rng), x.const_data_ptr<float>(), x.numel(),
+              out.mutable_data_ptr<float>(), call.launch());
+  }
   static void forward_codes(const Format& forward, const Format& update, const Tensor& codes, const Tensor& scale,
                             const Slices& s, Tensor& out, Tensor& out_scale) {
     const DeviceCall call(codes);
@@ -62,6 +67,7 @@ STABLE_TORCH_LIBRARY_IMPL(lns_sim, CUDA, m) {
   m.impl("rescale", TORCH_BOX(&rescale<Cuda>));
   m.impl("forward_codes", TORCH_BOX(&forward_codes<Cuda>));
   m.impl("uniform", TORCH_BOX(&uniform<Cuda>));
+  m.impl("luq", TORCH_BOX(&luq<Cuda>));
   m.impl("madam_step", TORCH_BOX(&madam_step<Cuda>));
 }
 
