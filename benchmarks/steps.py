@@ -1,4 +1,4 @@
-"""Training steps: bit-exact against float32 and against fake quantization in torch operations."""
+"""Training steps: bit-exact against float32 and against fake quantization in torch operations; other systems against float32."""
 
 from __future__ import annotations
 
@@ -87,3 +87,9 @@ def steps() -> Iterator[Measurement]:
             ratio, t, theirs = paired(ours, step)
             yield Measurement("training step", f"{work}, time against {peer}", 1 / ratio, target, at_most=True,
                               unit=f"of {peer}", seconds=t, peer_seconds=theirs)  # fmt: skip
+    for name in ("fp8", "int8", "luq", "shiftquant"):  # on ResNet-20, the last
+        other = lns_sim.convert(copy.deepcopy(plain), name)
+        ours = training_step(other, torch.optim.SGD(other.parameters(), **sgd), shape, 10)
+        ratio, t, theirs = paired(ours, peers["float32"][0])
+        yield Measurement("training step", f"{work}, {name}, time against float32", 1 / ratio, unit="of float32", at_most=True,
+                          seconds=t, peer_seconds=theirs)  # fmt: skip

@@ -293,10 +293,8 @@ COMPARATORS = {
     "luq": lambda **_: _values("luq", luq.SAWB(), luq.SAWB(), luq.LUQ()),
     "luq-smp2": lambda **_: _values("luq-smp2", luq.SAWB(), luq.SAWB(), luq.LUQ(samples=2)),
     "shiftquant": lambda **_: _values("shiftquant", integer.Integer(6), integer.Integer(6), shiftquant.ShiftQuant(6), l1_norms=True),
-    "madam": lambda **_: _values("madam", optimizer="madam"),
-    "integer-madam": lambda **_: _values("integer-madam", optimizer="integer-madam"),
     "lns-madam-published": lambda **_: _values("lns-madam-published", *[Quantizer()] * 3, optimizer="lns-madam-published"),
-    "halp": lambda **_: _values("halp", optimizer="halp"),
+    **{name: lambda name=name, **_: _values(name, optimizer=name) for name in OPTIMIZERS if name != "lns-madam-published"},
 }
 PRESETS = {"fp32": lambda **_: None, "lns-madam": lns_madam, "lns-madam-fake-quant": lns_madam_fake_quant, **COMPARATORS}
 

@@ -458,7 +458,7 @@ def test_what_a_table_says_of_recipes():
     formats = {name: format_of(recipes.get(name)) for name in recipes.PRESETS}
     assert formats == {"fp32": "FP32", "lns-madam": "LNS", "lns-madam-fake-quant": "LNS", "fp8": "FP8", "int8": "INT8", "luq": None,
                        "luq-smp2": None, "shiftquant": None, "madam": "FP32", "integer-madam": "FP32", "lns-madam-published": "LNS",
-                       "halp": "FP32"}  # fmt: skip
+                       "halp": "FP32", "svrg": "FP32", "lp-svrg": "FP32", "lp-sgd": "FP32"}  # fmt: skip
 
 
 def test_the_command_tunes_trains_and_goes_on(tmp_path):
