@@ -35,6 +35,12 @@ def check_number(name: str, value, low: float, high: float = math.inf, low_open:
         raise ValueError(f"{name} must be a finite number in {opening}{low:g}, {high:g}], got {value}")
 
 
+def check_bool(name: str, value) -> None:
+    """Raises TypeError for anything but True and False."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be true or false, got {value!r}")
+
+
 def check_choice(name: str, value, choices) -> None:
     """Raises ValueError with the nearest allowed name."""
     choices = list(choices)

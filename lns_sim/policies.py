@@ -35,10 +35,11 @@ def random_state(seed: int | None, step: int = 0, tensor_id: int = 0, device=Non
     Raises:
         ValueError: seed is not in [0, 2^64), or step or tensor_id not in [0, 2^32).
     """
-    if seed is None:
-        seed = int(torch.randint(1 << 62, ()))
-    check_int("seed", seed, 0, (1 << 64) - 1)
     check_int("step", step, 0, (1 << 32) - 1)
     check_int("tensor_id", tensor_id, 0, (1 << 32) - 1)
+    if seed is None:  # as a tensor, which a compiler can follow
+        drawn = torch.randint(1 << 62, (1,), device="cpu")
+        return torch.cat([drawn, torch.tensor([step, tensor_id, 0], device="cpu")]).to(device)
+    check_int("seed", seed, 0, (1 << 64) - 1)
     signed = seed - (1 << 64) if seed >> 63 else seed
     return torch.tensor([signed, step, tensor_id, 0], dtype=torch.int64, device=device)

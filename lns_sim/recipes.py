@@ -11,7 +11,7 @@ from functools import lru_cache
 import torch
 
 from lns_sim._compile import constant_result
-from lns_sim.checks import check_choice, check_int
+from lns_sim.checks import check_bool, check_choice, check_int
 from lns_sim.comparators import fp8, integer, luq, shiftquant
 from lns_sim.comparators.quantizer import KINDS, ValueQuantizer
 from lns_sim.datapath import Datapath
@@ -94,6 +94,7 @@ class Recipe:
 
     def __post_init__(self):
         check_int("seed", self.seed, 0, (1 << 64) - 1)
+        check_bool("l1_norms", self.l1_norms)
         if self.coded_weights and self.update.gamma % self.weight.gamma:
             raise ValueError(
                 f"update must have a gamma of at least the weight's: {self.update.gamma} < {self.weight.gamma}"
@@ -102,6 +103,8 @@ class Recipe:
             check_choice("optimizer", self.optimizer, OPTIMIZERS)
         if self.optimizer is not None and self.coded_weights:
             raise ValueError(f"optimizer {self.optimizer!r} updates float32 weights, but weights are to exist as LNS codes")
+        if self.coded_weights and isinstance(self.error, luq.LUQ) and self.error.hindsight:
+            raise ValueError("LUQ's maximum in hindsight needs float32 weights, but weights are to exist as LNS codes")
         formats = {"activation": self.activation_format, "weight": self.weight_format, "error": self.error_format}
         for name, operands in PASSES.items():
             datapath = getattr(self, name)

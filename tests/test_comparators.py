@@ -145,8 +145,8 @@ def test_recipes_are_written_and_read():
     changed = recipe_files.parse('preset = "fp8"\nerror = { quantizer = "ShiftQuant", bits = 6 }\nactivation = { kind = "e5m2" }').default
     assert changed.error == ShiftQuant(6) and changed.activation == FP8("e5m2")
     for text, message in [('preset = "fp8"\nerror = { bits = 3 }', "bits is no key"), ('error = { quantizer = "FP9" }', "must be one of 'FP8'"),
-                          ('error = { quantizer = "LUQ", samples = 0 }', "samples must be"), ('optimizer = "adam"', "optimizer must be one of"),
-                          ('optimizer = "madam"', "updates float32 weights")]:  # fmt: skip
+                          ('error = { quantizer = "LUQ", samples = 0 }', "samples must be"), ('error = { quantizer = "LUQ", hindsight = 1 }', "must be true"),
+                          ('optimizer = "adam"', "optimizer must be one of"), ('optimizer = "madam"', "updates float32 weights")]:  # fmt: skip
         with pytest.raises(ValueError, match=message):
             recipe_files.parse(text)
 
@@ -191,6 +191,53 @@ def test_fine_tuning_in_high_precision():
         Settings(epochs=2, fine_tune=3)
 
 
+def test_the_maximum_in_hindsight(tmp_path):
+    """Each product's errors are cut at what the steps before showed; a resumed run remembers."""
+    torch.manual_seed(0)
+    recipe = replace(recipes.get("luq"), activation=None, weight=None, error=LUQ(hindsight=True))
+    layer = lns_sim.convert(nn.Sequential(nn.Linear(4, 4, bias=False)), recipe)
+    tops = []
+    for size in (1.0, 8.0, 8.0, 0.5):
+        x = torch.eye(4).requires_grad_()
+        y = layer(x)
+        y.backward(torch.diag(torch.tensor([size, 0.3, 0.2, 0.1])))
+        tops.append(torch.linalg.lstsq(layer[0].weight.T, x.grad.T).solution.abs().max().item())
+    assert tops[:3] == pytest.approx([1, 1, 0.9 * 8 + 0.1], rel=1e-3) and tops[3] <= 1.0001  # its own first, then the ones before
+
+    def trainer():
+        own = replace(recipes.get("luq"), error=LUQ(hindsight=True, samples=2))
+        return Trainer(data.load("digits"), own, 0, Settings(model="cnn", epochs=2))
+
+    with lns_sim.simulate(recipe, random_state(0)), pytest.raises(RuntimeError, match="converted model"):
+        torch.ones(2, 4, requires_grad=True) @ torch.ones(4, 2)
+    with pytest.raises(Exception, match="without torch.compile"):
+        torch.compile(layer, backend="aot_eager", fullgraph=True)(torch.eye(4))
+    with pytest.raises(ValueError, match="needs float32 weights"):
+        replace(recipes.get("lns-madam"), error=LUQ(hindsight=True), input_gradient=None, weight_gradient=None)
+
+    whole, part, resumed = trainer(), trainer(), trainer()
+    whole.run_epoch()
+    whole.run_epoch()
+    part.run_epoch()
+    resumed.load_state_dict(json_free_copy(part.state_dict()))
+    resumed.run_epoch()
+    assert resumed.result.loss == whole.result.loss and whole.result.test[-1] > 85
+
+
+@pytest.mark.parametrize("name", ["luq", "shiftquant", "fp8", "int8"])
+def test_compiled_models_compute_the_same(name):
+    torch.manual_seed(0)
+    model = lns_sim.convert(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(16, 8)), name)
+    x, found = torch.randn(2, 3, 4, 4), []
+    for run in (model, torch.compile(model, backend="aot_eager", fullgraph=True)):
+        torch.manual_seed(1)
+        model.zero_grad()
+        y = run(x)
+        y.square().sum().backward()
+        found.append([y, *(p.grad for p in model.parameters())])
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
 def json_free_copy(state):
     import io
 
@@ -221,7 +268,7 @@ def test_luq_by_hand():
     size = torch.where(ratio < 1, (ratio > u).float(), torch.where((ratio - lower) / lower > u, 2 * lower, lower))
     assert torch.equal(everywhere(logarithmic, x, x.abs().max(), LUQ(5), random_state(3)), x.sign() * alpha * size)
     assert (LUQ(7).bits, LUQ(6).bits, LUQ(2).bits) == (5, 4, 3)
-    maximum = HindsightMaximum(0.1)
+    maximum = HindsightMaximum(momentum=0.1)
     assert [maximum(torch.tensor([v])).item() for v in (4.0, 8.0, 2.0)] == pytest.approx([4, 4, 0.9 * 8 + 0.1 * 4])
 
 

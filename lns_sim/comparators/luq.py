@@ -12,7 +12,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from lns_sim.checks import check_choice, check_int, check_number
+from lns_sim.checks import check_bool, check_choice, check_int, check_number
 from lns_sim.comparators.quantizer import ValueQuantizer, scale_to
 
 
@@ -60,12 +60,16 @@ class LUQ(ValueQuantizer):
         below: "stochastic" (pruning: alpha with probability |x| / alpha, else 0) or "flush" (to the nearer of 0 and alpha).
         above: "stochastic" (between neighbouring powers, unbiased) or "nearest" (power, by value).
         samples: of the errors of each weight gradient, averaged (SMP of the paper).
+        hindsight: in training the largest magnitude is estimated from the steps before (:class:`HindsightMaximum`).
+        momentum: of that.
     """
 
     exponents: int = 7
     below: str = "stochastic"
     above: str = "stochastic"
     samples: int = 1
+    hindsight: bool = False
+    momentum: float = 0.1
     dtype: ClassVar[torch.dtype] = torch.float32
 
     def __post_init__(self):
@@ -73,6 +77,8 @@ class LUQ(ValueQuantizer):
         check_choice("below", self.below, ("stochastic", "flush"))
         check_choice("above", self.above, ("stochastic", "nearest"))
         check_int("samples", self.samples, 1, 1024)
+        check_bool("hindsight", self.hindsight)
+        check_number("momentum", self.momentum, 0.0, 1.0)
 
     @property
     def bits(self) -> int:
@@ -83,8 +89,8 @@ class LUQ(ValueQuantizer):
     def stochastic(self) -> bool:
         return "stochastic" in (self.below, self.above)
 
-    def quantize(self, x: Tensor, rng: Tensor | None, dim: int) -> tuple[Tensor, Tensor]:
-        return logarithmic(x, x.abs().amax(), self, rng), x.new_ones(())
+    def quantize(self, x: Tensor, rng: Tensor | None, dim: int, top: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return logarithmic(x, x.abs().amax() if top is None else top, self, rng), x.new_ones(())
 
 
 def logarithmic(x: Tensor, top: Tensor, q: LUQ, rng: Tensor | None) -> Tensor:
@@ -108,8 +114,7 @@ class HindsightMaximum:
         momentum: 0.1 as published.
     """
 
-    def __init__(self, momentum: float = 0.1):
-        check_number("momentum", momentum, 0.0, 1.0)
+    def __init__(self, momentum: float):
         self.momentum = momentum
         self.estimate: Tensor | None = None
 

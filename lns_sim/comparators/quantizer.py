@@ -18,7 +18,6 @@ class ValueQuantizer:
     Attributes:
         dtype: of the codes.
         stochastic: does it draw random bits?
-        samples: of the errors in the weight gradient, averaged.
         bits: of a code.
         largest: magnitude of integer codes.
     """
@@ -26,7 +25,6 @@ class ValueQuantizer:
     format = None  # no LNS format
     dtype: ClassVar[torch.dtype]
     largest: int
-    samples: int = 1
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)

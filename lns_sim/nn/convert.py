@@ -10,6 +10,7 @@ from torch import nn
 
 from lns_sim import recipes
 from lns_sim.comparators.l1norm import replace_norms
+from lns_sim.comparators.luq import HindsightMaximum
 from lns_sim.nn.simulation import Scope
 from lns_sim.nn.weight import LNSWeight
 from lns_sim.recipes import ModelRecipe, Recipe
@@ -167,10 +168,25 @@ def multiply_in_float32(model: nn.Module) -> None:
     """
     if any(isinstance(p, LNSWeight) for p in model.parameters()):
         raise ValueError("weights that exist only as codes have no products in float32; to_float gives a copy that has")
-    for module in model.modules():
-        for hook in module._forward_pre_hooks.values():
-            if _is_scope(hook):
-                hook.__self__.recipe = None
+    for scope in _scopes(model):
+        scope.recipe = None
+
+
+def estimates(model: nn.Module) -> list[dict[int, torch.Tensor]]:
+    """What quantizers estimate from earlier steps (LUQ's maximum in hindsight), for a checkpoint."""
+    return [{key: m.estimate for key, m in scope.maxima.items()} for scope in _scopes(model)]
+
+
+def load_estimates(model: nn.Module, found: list[dict[int, torch.Tensor]]) -> None:
+    """Takes up what :func:`estimates` gave for the same model and recipe."""
+    for scope, values in zip(_scopes(model), found, strict=True):
+        for key, value in values.items():
+            scope.maxima[key] = HindsightMaximum(scope.recipe.error.momentum)
+            scope.maxima[key].estimate = value
+
+
+def _scopes(model: nn.Module) -> list[Scope]:
+    return [hook.__self__ for module in model.modules() for hook in module._forward_pre_hooks.values() if _is_scope(hook)]
 
 
 def to_float(model: nn.Module) -> nn.Module:

@@ -9,7 +9,9 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode, _pop_mode, _push_mode
 
 from lns_sim import recipes
+from lns_sim.comparators.luq import HindsightMaximum
 from lns_sim.nn import products
+from lns_sim.ops import hindsight
 from lns_sim.ops.operands import STREAMS
 from lns_sim.policies import random_state
 from lns_sim.recipes import Recipe
@@ -44,13 +46,13 @@ class simulate(TorchFunctionMode):
 
     def next_rng(self) -> Tensor | None:
         """The random state of the next product; None where nothing is drawn."""
+        self.count += 1
         if self.recipe is None or not self.recipe.stochastic:
             return None
         if self.rng is None:
             raise ValueError("a stochastic recipe draws random bits; give simulate(recipe, rng=...)")
         rng = self.rng.clone()
-        rng[2] += FIRST_PRODUCT + len(STREAMS) * self.count
-        self.count += 1
+        rng[2] += FIRST_PRODUCT + len(STREAMS) * (self.count - 1)
         return rng
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
@@ -71,7 +73,13 @@ class Scope(simulate):
     def __init__(self, recipe: Recipe | None, weight: str | None, index: int):
         super().__init__(recipe)
         self.weight, self.index = weight, index
+        self.maxima: dict[int, HindsightMaximum] = {}  # of errors, by product
         self._outer: list[simulate | None] = []
+
+    def next_rng(self) -> Tensor | None:
+        if hindsight.is_used(self.recipe):
+            hindsight.announce(hindsight.Place(self.maxima, self.count))
+        return super().next_rng()
 
     def open(self, module: torch.nn.Module, args) -> None:
         """Before the module's forward: takes the place of the scope around it."""
@@ -91,6 +99,8 @@ class Scope(simulate):
         if not self._outer:
             return
         _pop_mode()
+        if hindsight.is_used(self.recipe):
+            hindsight.announce(None)  # without gradients nobody took it
         outer = self._outer.pop()
         if outer is not None:
             _push_mode(outer)

@@ -220,7 +220,7 @@ def _save(ctx, inputs, output):
 def _backward(ctx, dy, *_):
     x, w, rng, r = saved_operands(ctx)
     g, kernel = ctx.geometry, w.codes.shape[2:]
-    error, for_weight = error_operands(dy, r, rng, 1)
+    error, for_weight = error_operands(dy, r, rng, 1, ctx.place)
     dx = dw = None
     if ctx.needs_input_grad[0]:
         if ctx.transposed:

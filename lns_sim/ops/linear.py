@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lns_sim import observing
+from lns_sim.ops import hindsight
 from lns_sim.ops.operands import Operand, error_operands, fake_operand, matmul, quantize_batch, round_gradient, weight_operand
 from lns_sim.recipes import Recipe
 
@@ -39,7 +40,7 @@ def _(x, weight, rng, recipe):
 
 def save_operands(ctx, inputs, output):
     """For backward: both operands' codes and scales, the random state, the recipe."""
-    ctx.recipe, ctx.site = inputs[-1], observing.site()
+    ctx.recipe, ctx.site, ctx.place = inputs[-1], observing.site(), hindsight.take(Recipe.decode(inputs[-1]))
     ctx.save_for_backward(*output[1:], inputs[2])
     ctx.mark_non_differentiable(*output[1:])
 
@@ -54,7 +55,7 @@ def saved_operands(ctx) -> tuple[Operand, Operand, Tensor | None, Recipe]:
 
 def _linear_backward(ctx, dy, *_):
     x, w, rng, r = saved_operands(ctx)
-    error, for_weight = error_operands(dy.reshape(-1, w.codes.shape[0]), r, rng, 1)
+    error, for_weight = error_operands(dy.reshape(-1, w.codes.shape[0]), r, rng, 1, ctx.place)
     dx = dw = None
     if ctx.needs_input_grad[0]:
         dx = matmul("input_gradient", r, error, w).reshape(x.codes.shape)
@@ -87,7 +88,7 @@ def _(a, b, rng, recipe):
 
 def _product_backward(ctx, dy, *_):
     a, b, rng, r = saved_operands(ctx)
-    error, for_b = error_operands(dy, r, rng, -1)
+    error, for_b = error_operands(dy, r, rng, -1, ctx.place)
     da = matmul("input_gradient", r, error, b.mT) if ctx.needs_input_grad[0] else None
     db = matmul("weight_gradient", r, for_b.mT, a).mT if ctx.needs_input_grad[1] else None
     return da, db, None, None

@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from lns_sim import distributed, observing
+from lns_sim.comparators.luq import LUQ
 from lns_sim.comparators.quantizer import ValueQuantizer
 from lns_sim.format import LNSFormat
+from lns_sim.ops.hindsight import Place
 from lns_sim.policies import ROUNDINGS, UNDERFLOWS
 from lns_sim.recipes import PASSES, Quantizer, Recipe
 from lns_sim.tensor import LNSTensor
@@ -56,21 +58,29 @@ def stream_of(rng: Tensor, stream: str) -> Tensor:
     return rng
 
 
-def quantize(x: Tensor, q: Quantizer | ValueQuantizer | None, rng: Tensor | None, stream: str, dim: int = -1) -> Operand:
-    """x, its channels along ``dim``, by one of a recipe's quantizers, if any; ``rng`` is read where that is stochastic."""
+def quantize(
+    x: Tensor, q: Quantizer | ValueQuantizer | None, rng: Tensor | None, stream: str, dim: int = -1, top: Tensor | None = None
+) -> Operand:
+    """x, its channels along ``dim``, by one of a recipe's quantizers, if any; ``rng`` is read where that is stochastic.
+
+    ``top`` is an estimate of the largest magnitude, for a quantizer that takes one.
+    """
     if q is None:
         return observing.report_codes(stream, x, Operand(x.clone(), x.new_ones(()), None))  # operators return no input
     if isinstance(q, ValueQuantizer):
-        codes, scale = q.quantize(x, stream_of(rng, stream) if q.stochastic else None, dim)
+        estimate = {} if top is None else {"top": top}
+        codes, scale = q.quantize(x, stream_of(rng, stream) if q.stochastic else None, dim, **estimate)
         return observing.report_codes(stream, x, Operand(codes, scale, None))
     operand = Operand(*_quantize(x, q, stream_of(rng, stream) if q.stochastic else None), q.format)
     return observing.report_codes(stream, x, operand)
 
 
-def quantize_batch(x: Tensor, q: Quantizer | ValueQuantizer | None, rng: Tensor | None, stream: str, dim: int = -1) -> Operand:
+def quantize_batch(
+    x: Tensor, q: Quantizer | ValueQuantizer | None, rng: Tensor | None, stream: str, dim: int = -1, top: Tensor | None = None
+) -> Operand:
     """As :func:`quantize`, of a batch: of all ranks' in a :func:`lns_sim.distributed.global_batch`."""
     if q is None or not distributed.batches_are_one():
-        return quantize(x, q, rng, stream, dim)
+        return quantize(x, q, rng, stream, dim, top)
     if isinstance(q, ValueQuantizer):
         raise ValueError(f"a global batch has codes and scales of LNS formats only, not of {type(q).__name__}")
     if q.stochastic:
@@ -86,18 +96,25 @@ def _quantize(x: Tensor, q: Quantizer, rng: Tensor | None) -> tuple[Tensor, Tens
     return _ops.quantize(x, f.bits, f.gamma, None, ROUNDINGS.index(q.rounding), UNDERFLOWS.index(q.underflow), rng, q.thresholds or ())
 
 
-def error_operands(dy: Tensor, recipe: Recipe, rng: Tensor | None, dim: int) -> tuple[Operand, Operand]:
-    """Q_E, channels along ``dim``: what the input gradient multiplies, and what the weight gradient does (LUQ's mean of samples)."""
-    error = quantize_batch(dy, recipe.error, rng, "error", dim)
-    samples = getattr(recipe.error, "samples", 1)
-    if samples == 1:
+def error_operands(dy: Tensor, recipe: Recipe, rng: Tensor | None, dim: int, place: Place | None) -> tuple[Operand, Operand]:
+    """Q_E, channels along ``dim``: what the input gradient multiplies, and what the weight gradient does.
+
+    They differ where LUQ averages samples. ``place`` keeps what it estimates its largest magnitude from.
+    """
+    q = recipe.error
+    if not isinstance(q, LUQ):
+        error = quantize_batch(dy, q, rng, "error", dim)
+        return error, error
+    top = None if place is None else place.estimate(dy, q.momentum)
+    error = quantize_batch(dy, q, rng, "error", dim, top)
+    if q.samples == 1:
         return error, error
     total = error.value.clone()
-    for i in range(1, samples):
+    for i in range(1, q.samples):
         fresh = rng.clone()
         fresh[3] += i * dy.numel()  # random bits of elements beyond the tensor's
-        total += quantize(dy, recipe.error, fresh, "error", dim).value
-    return error, Operand(total / samples, error.scale.new_ones(()), None)
+        total += quantize(dy, q, fresh, "error", dim, top).value
+    return error, Operand(total / q.samples, error.scale.new_ones(()), None)
 
 
 def weight_operand(weight: Tensor, recipe: Recipe) -> Operand:

@@ -18,7 +18,7 @@ from lns_sim.comparators.halp import HALP
 from lns_sim.comparators.systems import make_optimizer
 from lns_sim.datapath import Counters
 from lns_sim.nn import LNSWeight
-from lns_sim.nn.convert import multiply_in_float32
+from lns_sim.nn.convert import estimates, load_estimates, multiply_in_float32
 from lns_sim.optim.split import FLOAT_OPTIMIZERS
 from lns_sim.recipes import ModelRecipe, Recipe
 from lns_sim.training.data import Data
@@ -282,6 +282,7 @@ class Trainer:
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
+            "estimates": estimates(self.model),
             "result": dataclasses.asdict(self.result),
         }
 
@@ -289,4 +290,5 @@ class Trainer:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
+        load_estimates(self.model, state["estimates"])
         self.result = Result(**state["result"])
