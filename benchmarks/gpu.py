@@ -10,9 +10,10 @@ import torch
 import lns_sim
 from benchmarks.harness import Measurement, paired, seconds
 from benchmarks.products import FORMATS, LAYERS, VARIANTS, WIDE, conv_passes
-from benchmarks.steps import eager_fake_quant, training_step
+from benchmarks.steps import OTHER_SYSTEMS, eager_fake_quant, training_step
 from lns_sim import Datapath, LNSFormat, LNSTensor, models, recipes
 from lns_sim.checks import check_device
+from lns_sim.comparators.luq import LUQ
 from lns_sim.optim import LNSMadam
 
 # ResNet-50's ImageNet convolutions at 224 x 224: inputs, outputs, input size, stride, kernel, how often.
@@ -105,6 +106,7 @@ def elementwise() -> Iterator[Measurement]:
     works = {  # bytes read and written of an element, twice read where the scale comes first
         "quantize, scale included": (9, 0.6, lambda: lns_sim.quantize(x)),
         "quantize, stochastic": (9, None, lambda: ops.quantize(x, 8, 8, None, 1, 0, rng)),
+        "LUQ's gradients, maximum included": (12, None, lambda: LUQ().quantize(x, rng, -1)),
         "dequantize": (5, None, q.dequantize),
         "forward codes": (3, None, lambda: ops.forward_codes(q16.codes, q16.scale, 16, 2048, 8, 8)),
         "LNS-Madam step": (16, 0.6, lambda: ops.madam_step(q16.codes, moment, x, q16.scale, one, hyper, 16, 2048, False, None)),
@@ -118,7 +120,7 @@ def elementwise() -> Iterator[Measurement]:
 
 
 def steps() -> Iterator[Measurement]:
-    """A training step of ResNet-18 on CIFAR shapes, batch 256."""
+    """A training step of ResNet-18 on CIFAR shapes, batch 256: bit-exact against its peers, other systems against float32."""
     torch.manual_seed(0)
     shape = (256, 3, 32, 32)
     plain = models.build("resnet18", shape[1:], 10).cuda()
@@ -135,6 +137,12 @@ def steps() -> Iterator[Measurement]:
         ratio, t, theirs = paired(ours, step, rounds=5)
         yield Measurement("GPU, training step", f"ResNet-18, batch 256, time against {peer}", 1 / ratio, target, at_most=True,
                           unit=f"of {peer}", seconds=t, peer_seconds=theirs)  # fmt: skip
+    for name in OTHER_SYSTEMS:
+        other = lns_sim.convert(copy.deepcopy(plain), name)
+        step = training_step(other, torch.optim.SGD(other.parameters(), **sgd), shape, 10, "cuda")
+        ratio, t, theirs = paired(step, peers["float32"][0], rounds=5)
+        yield Measurement("GPU, training step", f"ResNet-18, batch 256, {name}, time against float32", 1 / ratio, at_most=True,
+                          unit="of float32", seconds=t, peer_seconds=theirs)  # fmt: skip
 
 
 def gpu() -> Iterator[Measurement]:

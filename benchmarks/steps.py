@@ -15,6 +15,9 @@ from lns_sim import models, recipes
 from lns_sim.cli.bench import torch_quantize
 from lns_sim.optim import LNSMadam
 
+# Whose steps are timed: one of each kind of quantizer.
+OTHER_SYSTEMS = ("fp8", "int8", "luq", "shiftquant")
+
 
 class _FakeQuantize(torch.autograd.Function):
     """Quantizes values on the way forward (``forward``) or gradients on the way back."""
@@ -87,7 +90,7 @@ def steps() -> Iterator[Measurement]:
             ratio, t, theirs = paired(ours, step)
             yield Measurement("training step", f"{work}, time against {peer}", 1 / ratio, target, at_most=True,
                               unit=f"of {peer}", seconds=t, peer_seconds=theirs)  # fmt: skip
-    for name in ("fp8", "int8", "luq", "shiftquant"):  # on ResNet-20, the last
+    for name in OTHER_SYSTEMS:  # on ResNet-20, the last
         other = lns_sim.convert(copy.deepcopy(plain), name)
         ours = training_step(other, torch.optim.SGD(other.parameters(), **sgd), shape, 10)
         ratio, t, theirs = paired(ours, peers["float32"][0])

@@ -86,14 +86,17 @@ def test_integers_and_sawb_by_hand():
     assert SAWB().quantize(flat, None, -1)[1].item() == pytest.approx(1 / 7)
 
 
-@pytest.mark.parametrize("layer", ["linear", "convolution"])
-def test_integer_products_are_exact(layer):
-    """All three passes against Python's integers: activations and weights of 8 bits, errors shifted by ShiftQuant."""
+@pytest.mark.parametrize("layer", ["linear", "convolution", "convolution that libraries transform"])
+def test_integer_products_are_exact(layer, device):
+    """All three passes against sums in float64: activations and weights of 8 bits, errors shifted by ShiftQuant."""
     torch.manual_seed(0)
-    module = nn.Linear(300, 20, bias=False) if layer == "linear" else nn.Conv2d(6, 8, 3, padding=1, stride=2, bias=False)
-    x = torch.randn((50, 300) if layer == "linear" else (4, 6, 9, 9), requires_grad=True)
-    recipe = replace(recipes.get("int8"), error=ShiftQuant(6, 4))
-    lns_sim.convert(module, recipe)
+    if layer == "linear":
+        module, x = nn.Linear(300, 20, bias=False), torch.randn(50, 300, device=device, requires_grad=True)
+    else:
+        c, stride, size = (6, 2, 9) if layer == "convolution" else (64, 1, 32)
+        module = nn.Conv2d(c, c + 2, 3, padding=1, stride=stride, bias=False)
+        x = torch.randn(4, c, size, size, device=device, requires_grad=True)
+    lns_sim.convert(module, replace(recipes.get("int8"), error=ShiftQuant(6, 4))).to(device)
     seen = {}
 
     class Watch(lns_sim.observing.Observer):
@@ -102,39 +105,40 @@ def test_integer_products_are_exact(layer):
 
     with lns_sim.observing.observe(Watch()):
         y = module(x)
-        y.backward(torch.randn_like(y) * torch.exp2(-torch.arange(y.shape[1])).view(1, -1, *[1] * (y.dim() - 2)))
+        spread = torch.exp2(-torch.arange(y.shape[1], device=device) % 20).view(1, -1, *[1] * (y.dim() - 2))
+        y.backward(torch.randn_like(y) * spread)
     for name, product in seen.items():
-        a, b = (o.codes.to(torch.float64) for o in product.operands)
+        a, b = (o.codes.cpu().to(torch.float64) for o in product.operands)
         if layer == "linear":
             exact = a @ b
         elif name == "forward":
-            exact = F.conv2d(a, b, padding=1, stride=2)
+            exact = F.conv2d(a, b, padding=1, stride=stride)
         elif name == "input_gradient":
-            exact = torch.nn.grad.conv2d_input(x.shape, b, a, padding=1, stride=2)
+            exact = torch.nn.grad.conv2d_input(x.shape, b, a, padding=1, stride=stride)
         else:
-            exact = torch.nn.grad.conv2d_weight(b, module.weight.shape, a, padding=1, stride=2)
+            exact = torch.nn.grad.conv2d_weight(b, module.weight.shape, a, padding=1, stride=stride)
         assert (exact == exact.round()).all() and exact.abs().max() < 2**40
-        scale = product.operands[0].scale.double() * product.operands[1].scale
-        assert torch.equal(product.out, (exact * scale).float()), name
+        scale = (product.operands[0].scale.double() * product.operands[1].scale).cpu()
+        assert torch.equal(product.out.cpu(), (exact * scale).float()), name
     error = seen["input_gradient"].operands[0].codes
     assert error.dtype == torch.int16 and error.abs().max() > 127  # shifted
 
 
 @pytest.mark.parametrize("shape", [(5, 1, 37, 37), (16, 1, 20, 20), (2, 1, 80, 80), (4000, 7), (1041, 7)])
-def test_long_sums_of_integers_are_exact(shape):
+def test_long_sums_of_integers_are_exact(shape, device):
     """Of the largest numbers, whose sums leave 2^24 by a little or by much: in parts, or in float64."""
     module = nn.Linear(7, 3, bias=False) if len(shape) == 2 else nn.Conv2d(1, 2, 3, bias=False)
-    x = torch.ones(shape)
+    x = torch.ones(shape, device=device)
     x[0, 0] = 0.993  # 126
-    lns_sim.convert(module, replace(recipes.get("int8"), error=Integer()))
+    lns_sim.convert(module, replace(recipes.get("int8"), error=Integer())).to(device)
     y = module(x)
     error = torch.ones_like(y)
     error.flatten()[1] = 0.993
     y.backward(error)
-    a, e = ((t * 127).round().double() for t in (x, error))
+    a, e = ((t.cpu() * 127).round().double() for t in (x, error))
     exact = e.T @ a if len(shape) == 2 else torch.nn.grad.conv2d_weight(a, module.weight.shape, e)
     scale = torch.tensor(1.0) / 127
-    assert torch.equal(module.weight.grad, (exact * (scale.double() * scale)).float())
+    assert torch.equal(module.weight.grad.cpu(), (exact * (scale.double() * scale)).float())
 
 
 def test_recipes_are_written_and_read():
