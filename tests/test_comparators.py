@@ -87,8 +87,12 @@ def test_integers_and_sawb_by_hand():
 
 
 @pytest.mark.parametrize("layer", ["linear", "convolution", "convolution that libraries transform"])
-def test_integer_products_are_exact(layer, device):
-    """All three passes against sums in float64: activations and weights of 8 bits, errors shifted by ShiftQuant."""
+@pytest.mark.parametrize("precision", ["highest", "medium"])
+def test_integer_products_are_exact(layer, precision, device, request):
+    """All three passes against sums in float64: activations and weights of 8 bits, errors shifted by ShiftQuant; also where the
+    user lets torch multiply float32 by parts of it."""
+    request.addfinalizer(lambda: torch.set_float32_matmul_precision("highest"))
+    torch.set_float32_matmul_precision(precision)
     torch.manual_seed(0)
     if layer == "linear":
         module, x = nn.Linear(300, 20, bias=False), torch.randn(50, 300, device=device, requires_grad=True)

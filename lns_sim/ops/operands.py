@@ -152,19 +152,26 @@ def integer_product(pass_name: str, recipe: Recipe, a: Operand, b: Operand, dept
     """``op`` on the integers of both, exactly, and rounded once.
 
     Float32 holds sums up to 2^24. Longer ones are cut into parts that do, ``along`` a dimension of each operand, and added in float64;
-    or, where there is no such dimension, run in that.
+    or, where there is no such dimension or float32's products are not plain, run in that.
     """
     one = math.prod(getattr(recipe, operand).largest for operand in PASSES[pass_name])
     fits = (1 << 24) // one  # products of the largest numbers
     size = 0 if along is None else fits * a.codes.shape[along[0]] // depth  # of a part
-    if depth <= fits:
+    plain = _float32_is_plain(a.codes.device, convolves=op is not torch.matmul)
+    if plain and depth <= fits:
         exact = op(a.codes.to(torch.float32), b.codes.to(torch.float32)).to(torch.float64)
-    elif size > 0:
+    elif plain and size > 0:
         pieces = [x.codes.to(torch.float32).split(size, d) for x, d in zip((a, b), along)]
         exact = sum(op(x, y).to(torch.float64) for x, y in zip(*pieces))
     else:
-        exact = op(a.codes.to(torch.float64), b.codes.to(torch.float64))
+        exact = op(a.codes.to(torch.float64), b.codes.to(torch.float64)).round()
     return (exact * (a.scale.to(torch.float64) * b.scale)).to(torch.float32)
+
+
+def _float32_is_plain(device: torch.device, convolves: bool) -> bool:
+    """Are float32's sums of integers exact there? Not by cuDNN, which may transform what it convolves, nor where the user allows
+    TF32; a CPU's bfloat16 holds these integers, 8 bits and shifts, and adds in float32."""
+    return device.type == "cpu" or (not convolves and torch.backends.cuda.matmul.fp32_precision in ("none", "ieee"))
 
 
 def multiply(pass_name: str, recipe: Recipe, operands: tuple[Operand, Operand], macs, on_datapath, in_float32) -> Tensor:
