@@ -186,7 +186,7 @@ def shiftquant_variances(groups: list[int], bits: int = 4) -> dict[int, tuple[fl
         q = ShiftQuant(bits, n)
         codes, scale = q.quantize(x, random_state(0), -1)
         drawn = torch.stack([q.quantize(x, random_state(i), -1)[0] * scale for i in range(200)])
-        steps = scale * 2.0 ** (n - 1) * torch.exp2(-q.shifts(x, -1).float())
+        steps = scale * 2.0 ** (n - 1) * torch.exp2(-q.shifts(q.ranges(x, -1)).float())
         best = optimal_grouping(ranges, n, bits)
         found[n] = (drawn.var(0).mean().item() / whole, steps.square().mean().item() / 4 / whole,
                     statistics.mean(s * s for s in best) / 4 / whole)  # fmt: skip

@@ -14,10 +14,10 @@ from typer.testing import CliRunner
 
 import lns_sim
 from benchmarks import headlines
-from helpers import everywhere
+from helpers import everywhere, same
 from lns_sim import LNSFormat, models, recipe_files, recipes, reference
 from lns_sim.cli.app import app
-from lns_sim.comparators.fp8 import FP8
+from lns_sim.comparators.fp8 import FP8, widen
 from lns_sim.comparators.halp import HALP, Diverging, grid, least_squares_in_integers, on_grid
 from lns_sim.comparators.integer import Integer
 from lns_sim.comparators.l1norm import C, L1BatchNorm, L1LayerNorm, replace_norms
@@ -72,6 +72,10 @@ def test_fp8_is_torchs_own():
     codes, scale = FP8().quantize(x, None, -1)
     assert codes.float().abs().max() == 448 and scale == x.abs().max() / 448
     assert torch.equal(codes.float(), (x / scale).to(torch.float8_e4m3fn).float())
+    for dtype in (torch.float8_e4m3fn, torch.float8_e5m2):
+        every = torch.arange(256, dtype=torch.uint8).view(dtype)
+        every = every[every.float().isfinite()]
+        assert len(every) >= 248 and same(everywhere(widen, every), every.float())
 
 
 def test_integers_and_sawb_by_hand():
@@ -313,7 +317,7 @@ def test_shiftquant_is_shifts_in_an_integer_product():
     x = torch.randn(20, 16) * torch.exp2(-torch.arange(16) / 2)
     q, w = ShiftQuant(4, 4), torch.randint(-127, 128, (16, 9))
     codes, scale = q.quantize(x, random_state(0), -1)
-    k = q.shifts(x, -1)
+    k = q.shifts(q.ranges(x, -1))
     ranges = x.abs().amax(0)
     assert k.flatten().tolist() == [min(3, int(torch.floor(torch.log2(ranges.max() / r)))) for r in ranges]
     narrow = codes.to(torch.int64) >> (3 - k)  # what is stored: 4 bits

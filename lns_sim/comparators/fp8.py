@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lns_sim.checks import check_choice
-from lns_sim.comparators.quantizer import ValueQuantizer, scale_to
+from lns_sim.comparators.quantizer import ValueQuantizer, largest_magnitude, scale_to
 
 _DTYPES = {"e4m3": torch.float8_e4m3fn, "e5m2": torch.float8_e5m2}
 
@@ -33,5 +33,14 @@ class FP8(ValueQuantizer):
         return _DTYPES[self.kind]
 
     def quantize(self, x: Tensor, rng: Tensor | None, dim: int) -> tuple[Tensor, Tensor]:
-        scale = scale_to(x.abs().amax(), torch.finfo(self.dtype).max)
+        scale = scale_to(largest_magnitude(x), torch.finfo(self.dtype).max)
         return (x / scale).to(self.dtype), scale
+
+
+def widen(codes: Tensor) -> Tensor:
+    """Finite float8 numbers in float32: their bits, moved to where float16 has them (torch converts one by one, seven times slower)."""
+    if codes.dtype == torch.float8_e5m2:  # the upper half of a float16
+        return codes.view(torch.int8).to(torch.int16).bitwise_left_shift_(8).view(torch.float16).float()
+    # One exponent bit fewer, and a bias smaller by 8; the sign fills bit 14, too, which is cleared.
+    bits = codes.view(torch.int8).to(torch.int16).bitwise_left_shift_(7).bitwise_and_(~(1 << 14))
+    return bits.view(torch.float16).float().mul_(256)

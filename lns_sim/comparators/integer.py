@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lns_sim.checks import check_choice, check_int
-from lns_sim.comparators.quantizer import ValueQuantizer, draw, scale_to
+from lns_sim.comparators.quantizer import ValueQuantizer, draw, largest_magnitude, scale_to
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,13 @@ class Integer(ValueQuantizer):
         return self.rounding == "stochastic"
 
     def quantize(self, x: Tensor, rng: Tensor | None, dim: int) -> tuple[Tensor, Tensor]:
+        codes, scale = self.rounded(x, rng)
+        return codes.to(torch.int8), scale
+
+    def rounded(self, x: Tensor, rng: Tensor | None) -> tuple[Tensor, Tensor]:
+        """As :meth:`quantize`, the integers in float32."""
         top = self.largest
-        scale = scale_to(x.abs().amax(), top)
-        scaled = x / scale
-        codes = scaled.round() if rng is None else torch.floor(scaled + draw(x, rng))
-        return codes.clamp_(-top, top).to(torch.int8), scale
+        scale = scale_to(largest_magnitude(x), top)
+        codes = x / scale
+        codes = codes.round_() if rng is None else codes.add_(draw(x, rng)).floor_()
+        return codes.clamp_(-top, top), scale

@@ -20,8 +20,8 @@ def _rounded(x: Tensor, bits: int | None) -> Tensor:
     """To integers of so many bits and back; None leaves it."""
     if bits is None:
         return x
-    codes, scale = Integer(bits).quantize(x.float(), None, 0)
-    return (codes.float() * scale).to(x.dtype)
+    codes, scale = Integer(bits).rounded(x.float(), None)
+    return codes.mul_(scale).to(x.dtype)
 
 
 class _Normalize(torch.autograd.Function):

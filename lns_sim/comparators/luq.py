@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from lns_sim.checks import check_bool, check_choice, check_int, check_number
-from lns_sim.comparators.quantizer import ValueQuantizer, scale_to
+from lns_sim.comparators.quantizer import ValueQuantizer, largest_magnitude, scale_to
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class SAWB(ValueQuantizer):
 
     def clip(self, x: Tensor) -> Tensor:
         """The largest magnitude that is kept."""
-        top = x.abs().amax()
+        top = largest_magnitude(x)
         clip = self.c1 * x.square().mean().sqrt() - self.c2 * x.abs().mean()
         return torch.where(clip > 0, torch.minimum(clip, top), top)
 
@@ -90,7 +90,7 @@ class LUQ(ValueQuantizer):
         return "stochastic" in (self.below, self.above)
 
     def quantize(self, x: Tensor, rng: Tensor | None, dim: int, top: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return logarithmic(x, x.abs().amax() if top is None else top, self, rng), x.new_ones(())
+        return logarithmic(x, largest_magnitude(x) if top is None else top, self, rng), x.new_ones(())
 
 
 def logarithmic(x: Tensor, top: Tensor, q: LUQ, rng: Tensor | None) -> Tensor:
@@ -120,7 +120,7 @@ class HindsightMaximum:
 
     def __call__(self, x: Tensor) -> Tensor:
         """The estimate for x, which is made the last tensor seen."""
-        own = x.abs().amax()
+        own = largest_magnitude(x)
         used = own if self.estimate is None else self.estimate
         self.estimate = (1 - self.momentum) * own + self.momentum * used
         return used

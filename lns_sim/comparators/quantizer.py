@@ -54,6 +54,12 @@ def draw(x: Tensor, rng: Tensor) -> Tensor:
     return torch.ops.lns_sim.uniform(x, rng)
 
 
+def largest_magnitude(x: Tensor) -> Tensor:
+    """max|x|, 0-d, in one pass over x; NaN where x has one."""
+    low, high = torch.aminmax(x)
+    return torch.maximum(-low, high)
+
+
 def scale_to(top: Tensor, largest: float) -> Tensor:
     """The scale at which ``top`` is ``largest``; 1 for an all-zero tensor, NaN where top is not finite."""
     scale = top / largest

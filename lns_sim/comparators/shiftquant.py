@@ -44,19 +44,23 @@ class ShiftQuant(ValueQuantizer):
     def stochastic(self) -> bool:
         return True
 
-    def shifts(self, x: Tensor, dim: int) -> Tensor:
-        """k_c of every channel, shaped to broadcast with x."""
-        others = [d for d in range(x.dim()) if d != dim % x.dim()]
-        ranges = x.abs().amax(others, keepdim=True)
-        octaves = torch.frexp(x.abs().amax() / ranges)[1] - 1  # floor(log2)
+    @staticmethod
+    def ranges(x: Tensor, dim: int) -> Tensor:
+        """The largest magnitude of every channel, shaped to broadcast with x."""
+        return x.abs().amax([d for d in range(x.dim()) if d != dim % x.dim()], keepdim=True)
+
+    def shifts(self, ranges: Tensor) -> Tensor:
+        """k_c of every channel."""
+        octaves = torch.frexp(ranges.amax() / ranges)[1] - 1  # floor(log2)
         return torch.where(ranges > 0, octaves, self.groups - 1).clamp_(0, self.groups - 1)
 
     def quantize(self, x: Tensor, rng: Tensor | None, dim: int) -> tuple[Tensor, Tensor]:
         top = (1 << (self.bits - 1)) - 1
-        s0, k = scale_to(x.abs().amax(), top), self.shifts(x, dim)
-        power = torch.ldexp(torch.ones_like(k, dtype=x.dtype), k)
-        q = torch.floor(x / s0 * power + draw(x, rng)).clamp_(-top, top)
-        return (q * (2.0 ** (self.groups - 1) / power)).to(torch.int16), s0 * 2.0 ** (1 - self.groups)
+        ranges = self.ranges(x, dim)
+        s0 = scale_to(ranges.amax(), top)
+        power = (self.shifts(ranges) + 127 << 23).view(torch.float32)  # 2^k_c
+        q = torch.addcmul(draw(x, rng), x / s0, power).floor_().clamp_(-top, top)
+        return q.mul_(2.0 ** (self.groups - 1) / power).to(torch.int16), s0 * 2.0 ** (1 - self.groups)
 
 
 def variance_bound(ranges: Sequence[float], scales: Sequence[float]) -> float:

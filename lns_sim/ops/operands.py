@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lns_sim import distributed, observing
+from lns_sim.comparators import fp8
 from lns_sim.comparators.luq import LUQ
 from lns_sim.comparators.quantizer import ValueQuantizer
 from lns_sim.format import LNSFormat
@@ -32,8 +33,11 @@ class Operand(NamedTuple):
     @property
     def value(self) -> Tensor:
         """In float32."""
+        if self.format is None and self.codes.dtype == torch.float32:
+            return self.codes
         if self.format is None:
-            return self.codes if self.codes.dtype == torch.float32 else self.codes.to(torch.float32) * self.scale
+            numbers = self.codes.to(torch.float32) if self.is_integer else fp8.widen(self.codes)
+            return numbers.mul_(self.scale)
         return _ops.dequantize(self.codes, self.scale, self.format.bits, self.format.gamma)
 
     @property
