@@ -68,6 +68,7 @@ def test_info_and_help():
     text = lns_sim("train", "--help").stdout
     for option in ("--data", "--model", "--recipe", "--epochs", "--lr", "--seed", "--bits", "--gamma", "--lut-entries", "--acc-bits"):
         assert option in text
+    assert "default: (cnn, for text gpt)" in " ".join(text.split())  # one that the option itself does not hold
 
 
 def test_bench(monkeypatch, capsys):

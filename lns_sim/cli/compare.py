@@ -71,12 +71,11 @@ def _print_table(found: Comparison, title: str) -> None:
 
 
 def compare(
-    model: Annotated[str, typer.Argument(help="cnn, mlp, resnet20, resnet18, resnet18-imagenet, resnet50, gpt, gpt256, or module:function, which returns "
-                                              "a model")],
+    model: Annotated[str, typer.Argument(help=f"{', '.join(models.NAMES)}, or module:function, which returns a model")],
     data: Data = "digits",
     recipe: Annotated[str, typer.Option(help=RECIPE_HELP)] = "lns-madam",
-    checkpoint: Annotated[Optional[Path], typer.Option(help="of lns-sim train, or a weight file (.safetensors)  [default: "
-                                                            "initial weights]")] = None,
+    checkpoint: Annotated[Optional[Path], typer.Option(help="of lns-sim train, or a weight file (.safetensors)",
+                                                            show_default="initial weights")] = None,
     batch_size: Annotated[int, typer.Option(help="samples of the training set")] = 64,
     context: Context = 128,
     tokens: Tokens = "byte",

@@ -13,29 +13,28 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from lns_sim import recipes
 from lns_sim.checks import check_device
 from lns_sim.cli.console import make_console
 from lns_sim.cli.errors import user_errors
-from lns_sim.cli.options import Context, Data, Device, Tokens, chosen_settings
+from lns_sim.cli.options import Context, Data, Device, FloatLr, FloatOptimizer, Model, Tokens, chosen_settings
 from lns_sim.training import data as datasets
 from lns_sim.training import report
 from lns_sim.training.contest import Contest, Entry, bits_of
 from lns_sim.training.trainer import Result, Settings, check_fit
 
-ALL = ("fp32", "lns-madam", "lns-madam-fake-quant", "madam", "integer-madam", "lns-madam-published", "halp", "luq", "luq-smp2",
-       "shiftquant", "fp8", "int8")  # fmt: skip
 DEFAULTS = Settings()
 
 
 def compare_recipes(
-    names: Annotated[Optional[list[str]], typer.Argument(help=f"recipes, or files.toml  [default: {' '.join(ALL)}]")] = None,
+    names: Annotated[Optional[list[str]], typer.Argument(help="recipes, or files.toml", show_default=" ".join(recipes.PRESETS))] = None,
     data: Data = "digits",
-    model: Annotated[Optional[str], typer.Option(help="a model's name as of lns-sim train  [default: cnn, for text gpt]")] = None,
+    model: Model = None,
     epochs: Annotated[int, typer.Option(help="of every run")] = 10,
     batch_size: Annotated[int, typer.Option(help="samples per step")] = DEFAULTS.batch_size,
     lr: Annotated[float, typer.Option(help="of multiplicative updates, about which is searched")] = DEFAULTS.lr,
-    float_lr: Annotated[Optional[float], typer.Option(help="of additive ones  [default: 0.1, for text 0.003]")] = None,
-    float_optimizer: Annotated[Optional[str], typer.Option(help="sgd or adamw  [default: sgd, for text adamw]")] = None,
+    float_optimizer: FloatOptimizer = None,
+    float_lr: FloatLr = None,
     search: Annotated[str, typer.Option(help="factors of the learning rate that each recipe is tuned over, on held-out samples; one: no "
                                              "search")] = "0.25,1,4",
     held_out: Annotated[float, typer.Option(help="share of the training set for that")] = 0.2,
@@ -58,7 +57,7 @@ def compare_recipes(
         dataset = datasets.load(data, context, tokens)
         check_fit(settings.model, dataset)
         out.mkdir(parents=True, exist_ok=True)
-        contest = Contest(dataset, names or list(ALL), settings, factors, list(range(seed, seed + seeds)), out / "runs.json", device, held_out)
+        contest = Contest(dataset, names or list(recipes.PRESETS), settings, factors, list(range(seed, seed + seeds)), out / "runs.json", device, held_out)
         try:
             entries = _run(contest, console)
         except KeyboardInterrupt:

@@ -101,11 +101,11 @@ def _print_paper(found: dict[str, Energy], console: Console) -> None:
 
 
 def energy(
-    model: Annotated[str, typer.Argument(help="cnn, mlp, resnet20, resnet18, resnet18-imagenet, resnet50, gpt, gpt256, bert-base, "
+    model: Annotated[str, typer.Argument(help=f"{', '.join(models.NAMES)}, bert-base, "
                                               "bert-large, or module:function, which returns a model; or paper: the table of "
                                               "LNS-Madam's paper beside this model's")],
-    input: Annotated[Optional[str], typer.Option(help="shape of a sample, e.g. 3x224x224  [default: by model]")] = None,
-    context: Annotated[Optional[int], typer.Option(help="tokens of a sample  [default: by model]", min=1)] = None,
+    input: Annotated[Optional[str], typer.Option(help="shape of a sample, e.g. 3x224x224", show_default="by model")] = None,
+    context: Annotated[Optional[int], typer.Option(help="tokens of a sample", show_default="by model", min=1)] = None,
     batch_size: Annotated[int, typer.Option(help="samples of the iteration")] = 1,
     recipe: Annotated[str, typer.Option(help=RECIPE_HELP)] = "lns-madam",
     bits: Bits = 8,

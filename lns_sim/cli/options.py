@@ -10,7 +10,7 @@ from typing import Annotated, Optional
 import typer
 from torch import nn
 
-from lns_sim import recipes
+from lns_sim import models, recipes
 from lns_sim.datapath import Datapath
 from lns_sim.format import LNSFormat
 from lns_sim.recipes import ModelRecipe, Recipe
@@ -20,10 +20,14 @@ Data = Annotated[str, typer.Option(help="digits (bundled with scikit-learn), npz
                                         "y_test, openml:NAME, text:PATH, or text (Python's standard library)")]  # fmt: skip
 Context = Annotated[int, typer.Option(help="text: tokens that the model sees")]
 Tokens = Annotated[str, typer.Option(help="text: byte, or bpe:N for N byte-pair tokens")]
+Model = Annotated[Optional[str], typer.Option(help=f"one of {', '.join(models.NAMES)}", show_default="cnn, for text gpt")]
+FloatOptimizer = Annotated[Optional[str], typer.Option(help="sgd or adamw, for float32 training and float parameters",
+                                                       show_default="sgd, for text adamw")]  # fmt: skip
+FloatLr = Annotated[Optional[float], typer.Option(help="its learning rate", show_default="0.1, for text 0.003")]
 Bits = Annotated[int, typer.Option(help="bits of a code")]
 Gamma = Annotated[int, typer.Option(help="base factor: codes per octave")]
 UpdateBits = Annotated[int, typer.Option(help="bits of a weight between steps")]
-LutEntries = Annotated[Optional[int], typer.Option(help="constants of the datapath  [default: gamma]")]
+LutEntries = Annotated[Optional[int], typer.Option(help="constants of the datapath", show_default="gamma")]
 AccBits = Annotated[int, typer.Option(help="bits of the accumulator")]
 Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N")]
 

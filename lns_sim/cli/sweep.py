@@ -14,7 +14,7 @@ from lns_sim import recipes
 from lns_sim.checks import check_device
 from lns_sim.cli.console import make_console
 from lns_sim.cli.errors import user_errors
-from lns_sim.cli.options import Context, Data, Device, Tokens, chosen_settings
+from lns_sim.cli.options import Context, Data, Device, FloatLr, FloatOptimizer, Model, Tokens, chosen_settings
 from lns_sim.sweeping import report, space
 from lns_sim.sweeping.study import Sweep
 from lns_sim.training import data as datasets
@@ -30,20 +30,17 @@ def sweep(
                                                          "forward., input_gradient., weight_gradient. before; of one tensor: "
                                                          "activation.bits, weight.bits, error.bits, gradient.bits")],
     data: Data = "digits",
-    model: Annotated[Optional[str], typer.Option(help="cnn, mlp, resnet20, resnet18, resnet18-imagenet, resnet50, gpt or gpt256  [default: cnn, for text "
-                                                      "gpt]")] = None,
+    model: Model = None,
     recipe: Annotated[str, typer.Option(help="what the dimensions change: lns-madam or a file.toml (docs/recipes.md)")] = "lns-madam",
     sampler: Annotated[str, typer.Option(help="grid (every combination), random or nsga2")] = "grid",
-    trials: Annotated[Optional[int], typer.Option(help="of all workers together, for random and nsga2  [default: as many as "
-                                                       "combinations]", min=1)] = None,
+    trials: Annotated[Optional[int], typer.Option(help="of all workers together, for random and nsga2", show_default="as many as combinations", min=1)] = None,
     epochs: Annotated[int, typer.Option(help="passes over the training set")] = 5,
     batch_size: Annotated[int, typer.Option(help="samples per step")] = DEFAULTS.batch_size,
     lr: Annotated[float, typer.Option(help="LNS-Madam: octaves per unit of normalized gradient")] = DEFAULTS.lr,
     p_scale: Annotated[float, typer.Option(help="LNS-Madam: how far weights may grow, in root mean squares of the initial "
                                                 "ones")] = DEFAULTS.p_scale,
-    float_optimizer: Annotated[Optional[str], typer.Option(help="sgd or adamw, for float parameters  [default: sgd, for text "
-                                                                "adamw]")] = None,
-    float_lr: Annotated[Optional[float], typer.Option(help="its learning rate  [default: 0.1, for text 0.003]")] = None,
+    float_optimizer: FloatOptimizer = None,
+    float_lr: FloatLr = None,
     held_out: Annotated[Optional[float], typer.Option(help="test on this share of the training set instead of the test "
                                                            "set")] = None,
     context: Context = 128,
@@ -51,7 +48,7 @@ def sweep(
     seed: Annotated[int, typer.Option(help="first seed", min=0)] = 0,
     seeds: Annotated[int, typer.Option(help="how many seeds a trial trains with", min=1)] = 1,
     storage: Annotated[Optional[str], typer.Option(help="a file, also on a network file system, or a database URL; workers that "
-                                                        "share it share the sweep  [default: study.journal in --out]")] = None,
+                                                        "share it share the sweep", show_default="study.journal in --out")] = None,
     study: Annotated[str, typer.Option(help="name of the sweep in the storage")] = "sweep",
     grace: Annotated[float, typer.Option(help="seconds without a sign of life after which another machine's trial is run "
                                               "again", min=1)] = 600,

@@ -15,8 +15,8 @@ from lns_sim.checks import check_device
 from lns_sim.cli.console import make_console
 from lns_sim.cli.errors import user_errors
 from lns_sim.cli.options import (
-    RECIPE_HELP, AccBits, Bits, Context, Data, Device, Gamma, LutEntries, Tokens, UpdateBits, chosen_recipe,
-    chosen_settings,
+    RECIPE_HELP, AccBits, Bits, Context, Data, Device, FloatLr, FloatOptimizer, Gamma, LutEntries, Model, Tokens, UpdateBits,
+    chosen_recipe, chosen_settings,
 )  # fmt: skip
 from lns_sim.training import data as datasets
 from lns_sim.training import report
@@ -28,16 +28,13 @@ DEFAULTS = Settings()
 
 def train(
     data: Data = "digits",
-    model: Annotated[Optional[str], typer.Option(help="cnn, mlp, resnet20, resnet18, resnet18-imagenet, resnet50, gpt or gpt256  [default: cnn, for "
-                                                      "text gpt]")] = None,
-    recipe: Annotated[Optional[list[str]], typer.Option(help=f"{RECIPE_HELP}; repeat for several  [default: the "
-                                                             "first three]")] = None,
+    model: Model = None,
+    recipe: Annotated[Optional[list[str]], typer.Option(help=f"{RECIPE_HELP}; repeat for several", show_default="the first three")] = None,
     epochs: Annotated[int, typer.Option(help="passes over the training set")] = DEFAULTS.epochs,
     batch_size: Annotated[int, typer.Option(help="samples per step")] = DEFAULTS.batch_size,
     lr: Annotated[float, typer.Option(help="LNS-Madam: octaves per unit of normalized gradient")] = DEFAULTS.lr,
-    float_optimizer: Annotated[Optional[str], typer.Option(help="sgd or adamw, for float32 training and float parameters  "
-                                                                "[default: sgd, for text adamw]")] = None,
-    float_lr: Annotated[Optional[float], typer.Option(help="its learning rate  [default: 0.1, for text 0.003]")] = None,
+    float_optimizer: FloatOptimizer = None,
+    float_lr: FloatLr = None,
     p_scale: Annotated[float, typer.Option(help="LNS-Madam: how far weights may grow, in root mean squares of the initial "
                                                 "ones")] = DEFAULTS.p_scale,
     weight_decay: Annotated[float, typer.Option(help="of float parameters")] = DEFAULTS.weight_decay,

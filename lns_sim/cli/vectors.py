@@ -30,20 +30,17 @@ def vectors(
     bits: Annotated[int, typer.Option(help="bits of a code")] = 8,
     gamma: Annotated[int, typer.Option(help="base factor: codes per octave")] = 8,
     vector_size: Annotated[int, typer.Option(help="lanes per accumulation")] = 32,
-    lut_entries: Annotated[Optional[int], typer.Option(help="constants  [default: gamma]")] = None,
+    lut_entries: Annotated[Optional[int], typer.Option(help="constants", show_default="gamma")] = None,
     lut_bits: Annotated[int, typer.Option(help="bits of a constant")] = 8,
     acc_bits: Annotated[int, typer.Option(help="bits of the accumulator")] = 24,
-    acc_lsb: Annotated[Optional[int], typer.Option(help="log2 of the accumulator's unit  [default: from "
-                                                        "--headroom-bits]")] = None,
+    acc_lsb: Annotated[Optional[int], typer.Option(help="log2 of the accumulator's unit", show_default="from --headroom-bits")] = None,
     headroom_bits: Annotated[int, typer.Option(help="of the accumulator above the largest product")] = 5,
     rounding: Annotated[str, typer.Option(help="truncate or nearest")] = "truncate",
     overflow: Annotated[str, typer.Option(help="saturate or wrap")] = "saturate",
-    lut_constants: Annotated[Optional[str], typer.Option(help="the constants themselves, e.g. 128,152,181,215  [default: the "
-                                                              "paper's]")] = None,
-    product_range: Annotated[Optional[str], typer.Option(help="lowest:highest exponent of a product, e.g. 0:200  [default: "
-                                                              "all]")] = None,
+    lut_constants: Annotated[Optional[str], typer.Option(help="the constants themselves, e.g. 128,152,181,215", show_default="the paper's")] = None,
+    product_range: Annotated[Optional[str], typer.Option(help="lowest:highest exponent of a product, e.g. 0:200", show_default="all")] = None,
     product_underflow: Annotated[str, typer.Option(help="of products below the lowest: flush or saturate")] = "flush",
-    bin_bits: Annotated[Optional[int], typer.Option(help="bits of a bin's sum  [default: as many as it needs]")] = None,
+    bin_bits: Annotated[Optional[int], typer.Option(help="bits of a bin's sum", show_default="as many as it needs")] = None,
     bin_overflow: Annotated[str, typer.Option(help="of bins: saturate or wrap")] = "saturate",
 ) -> None:  # fmt: skip
     """Write operands and accumulators for a hardware design: hex for $readmemh, JSON that says how to read it."""
