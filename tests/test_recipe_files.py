@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import lns_sim
-from lns_sim import Datapath, LNSFormat, LNSWeight, recipe_files, recipes
+from lns_sim import Datapath, LNSWeight, recipe_files, recipes
 from lns_sim.recipes import ModelRecipe, Quantizer
 
 TEXT = """

@@ -105,8 +105,8 @@ def lns_prices(d: Datapath, bits: int | None = None) -> Prices:
     default, bits = Datapath(), d.format.bits if bits is None else bits
     rest = number("total_lns") - _buffers(default.format.bits) - conversion(default)
     accumulation = number("accumulation") * rest * default.vector_size * d.acc_bits / default.acc_bits
-    width = lambda p: lane_bits(p) + 1 + math.log2(p.lut_entries)  # noqa: E731: with sign and bin
-    registers = (1 - number("accumulation")) * rest * width(d) / width(default)
+    width, default_width = (lane_bits(p) + 1 + math.log2(p.lut_entries) for p in (d, default))  # with sign and bin
+    registers = (1 - number("accumulation")) * rest * width / default_width
     notes = []
     if lane_bits(d) != lane_bits(default) or d.acc_bits != default.acc_bits:
         notes.append("conversion and registers go by the lane's width, accumulation by the accumulator's bits")
