@@ -476,7 +476,7 @@ def test_halps_grid_and_errors():
 
 
 def test_halp_steps_as_written():
-    """Against the recursion in plain Python, with its own random bits."""
+    """Against the recursion in plain Python, with the specification's random bits: seed, step, parameter, element."""
     p = weight([1.0, -2.0])
     optimizer = HALP([p], lr=0.1, bits=6, mu=0.5, seed=3)
 
@@ -491,7 +491,7 @@ def test_halp_steps_as_written():
     delta, w, z = norm / (0.5 * 31), torch.tensor([1.0, -2.0]), torch.zeros(2)
     for i in range(1, 4):
         optimizer.step(lambda: closure(2.0))
-        u = torch.rand(1, 2, generator=torch.Generator().manual_seed(hash((3, i, 0)) & ((1 << 62) - 1)))[0]
+        u = torch.tensor([(reference.philox(3, i, 0, e) >> 8) * 2.0**-24 for e in range(2)])
         slope = 2 * torch.tensor([1.0, 3.0])
         d = slope * (w + z) - slope * w + g
         z = delta * torch.floor((z - 0.1 * d) / delta + u).clamp(-32, 31)

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 
 from lns_sim.checks import check_choice, check_int, check_number
+from lns_sim.comparators.quantizer import draw
+from lns_sim.policies import random_state
 
 METHODS = ("sgd", "lp-sgd", "svrg", "lp-svrg", "halp")
 GROWTH, PATIENCE = 5.0, 3  # of the full gradient over the first one, and for how many in a row, until a run counts as diverging
@@ -60,7 +62,7 @@ class HALP(torch.optim.Optimizer):
         check_int("bits", bits, 2, 24)
         check_number("mu", mu, 0.0, low_open=True)
         check_number("delta", delta, 0.0, low_open=True)
-        check_int("seed", seed, 0, (1 << 63) - 1)
+        check_int("seed", seed, 0, (1 << 64) - 1)
         super().__init__(params, dict(lr=lr, steps=0, first=None, grown=0, delta=delta))
         self.method, self.bits, self.mu, self.seed = method, bits, mu, seed
         self.saturated = 0.0  # share of z's numbers at an end of the grid after the last step
@@ -143,8 +145,7 @@ class HALP(torch.optim.Optimizer):
             if self.method in ("sgd", "svrg"):
                 p.sub_(group["lr"] * d)
                 continue
-            generator = torch.Generator().manual_seed(hash((self.seed, group["steps"], i)) & ((1 << 62) - 1))
-            u = torch.rand(p.shape, generator=generator, dtype=p.dtype).to(p.device)
+            u = draw(p, random_state(self.seed, group["steps"], i, p.device)).to(p.dtype)
             if self.method != "halp":
                 p.copy_(group["delta"] * on_grid(p - group["lr"] * d, group["delta"], self.bits, u))
             elif group["delta"] > 0:  # a full gradient of 0 stops
