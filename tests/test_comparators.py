@@ -514,6 +514,7 @@ def test_what_a_table_says_of_recipes():
     assert bits_of(None) == dict.fromkeys(("activation", "weight", "error", "gradient"), "32")
     assert bits_of(recipes.get("lns-madam")) == {"activation": "8", "weight": "8 (16)", "error": "8", "gradient": "8"}
     assert bits_of(recipes.get("luq")) == {"activation": "4", "weight": "4", "error": "5", "gradient": "32"}
+    assert [bits_of(recipes.get(name))["weight"] for name in ("madam", "integer-madam", "lp-sgd")] == ["32", "13", "8"]
     formats = {name: format_of(recipes.get(name)) for name in recipes.PRESETS}
     assert formats == {"fp32": "FP32", "lns-madam": "LNS", "lns-madam-fake-quant": "LNS", "fp8": "FP8", "int8": "INT8", "luq": None,
                        "luq-smp2": None, "shiftquant": None, "madam": "FP32", "integer-madam": "FP32", "lns-madam-published": "LNS",

@@ -11,6 +11,9 @@ from lns_sim.comparators.halp import HALP
 from lns_sim.comparators.madam import IntegerMadam, Madam, PublishedLNSMadam
 from lns_sim.recipes import OPTIMIZERS
 
+# Bits of a weight where an optimizer stores fewer than float32's: a sign and one of 4,096 levels; a place on the fixed grid.
+WEIGHT_BITS = {"integer-madam": 13, "lp-svrg": 8, "lp-sgd": 8}
+
 
 def make_optimizer(name: str, params: Iterable[torch.nn.Parameter], lr: float, float_lr: float, p_scale: float,
                    float_optimizer: str, float_kwargs: dict) -> torch.optim.Optimizer:  # fmt: skip

@@ -14,6 +14,7 @@ from lns_sim import models, recipes
 from lns_sim.comparators.fp8 import FP8
 from lns_sim.comparators.halp import Diverging
 from lns_sim.comparators.integer import Integer
+from lns_sim.comparators.systems import WEIGHT_BITS
 from lns_sim.hardware import energy
 from lns_sim.recipes import ModelRecipe, Quantizer, Recipe
 from lns_sim.training.data import Data
@@ -42,7 +43,7 @@ def bits_of(recipe: Any) -> dict[str, str]:
     def bits(q) -> str:
         return "32" if q is None else str(q.format.bits if isinstance(q, Quantizer) else q.bits)
 
-    weight = f"{r.weight.bits} ({r.update.bits})" if r.coded_weights else bits(r.weight)
+    weight = f"{r.weight.bits} ({r.update.bits})" if r.coded_weights else str(WEIGHT_BITS.get(r.optimizer, bits(r.weight)))
     return {"activation": bits(r.activation), "weight": weight, "error": bits(r.error), "gradient": bits(r.gradient)}
 
 
