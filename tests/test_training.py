@@ -1,6 +1,7 @@
 """The trainer: learns, resumes to the same bits, refuses foreign checkpoints, reads what users have."""
 
 import dataclasses
+import zipfile
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import torch
 
 from lns_sim import LNSWeight, recipes
 from lns_sim.training import data, report
-from lns_sim.training.experiment import Experiment, ForeignCheckpoint
+from lns_sim.training.experiment import Experiment, ForeignCheckpoint, read_checkpoint
 from lns_sim.training.trainer import Diverged, Settings, Trainer, crop_flip, draw_crops
 
 SMALL = Settings(model="mlp", epochs=2, batch_size=128)
@@ -76,6 +77,23 @@ def test_a_finished_experiment_resumes_to_its_results(digits, tmp_path):
     second = Experiment(digits, RECIPES[:1], [0], SMALL, tmp_path / "x.pt")
     second.resume()
     assert second.run() == results
+
+
+def test_a_gpus_checkpoint_opens_where_there_is_none(digits, tmp_path):
+    """Its tensors say "cuda:0"; here by editing the names in a file whose tensors lay on the CPU."""
+    trainer = Trainer(digits, RECIPES[-1], 0, dataclasses.replace(SMALL, epochs=1))
+    trainer.run_epoch()
+    torch.save({"experiment": {}, "results": [], "trainer": trainer.state_dict()}, tmp_path / "cpu.pt")
+    with zipfile.ZipFile(tmp_path / "cpu.pt") as source, zipfile.ZipFile(tmp_path / "gpu.pt", "w") as out:
+        for name in source.namelist():
+            content = source.read(name)
+            if name.endswith("data.pkl"):
+                assert content.count(b"X\x03\0\0\0cpu") > 1
+                content = content.replace(b"X\x03\0\0\0cpu", b"X\x06\0\0\0cuda:0")
+            out.writestr(name, content)
+    again = Trainer(digits, RECIPES[-1], 0, trainer.settings)
+    again.load_state_dict(read_checkpoint(tmp_path / "gpu.pt")["trainer"])
+    assert all(torch.equal(a, b) for a, b in zip(codes_of(again), codes_of(trainer), strict=True))
 
 
 def test_foreign_and_damaged_checkpoints_are_refused(digits, tmp_path):

@@ -121,6 +121,6 @@ class HindsightMaximum:
     def __call__(self, x: Tensor) -> Tensor:
         """The estimate for x, which is made the last tensor seen."""
         own = largest_magnitude(x)
-        used = own if self.estimate is None else self.estimate
+        used = own if self.estimate is None else self.estimate.to(own.device)
         self.estimate = (1 - self.momentum) * own + self.momentum * used
         return used

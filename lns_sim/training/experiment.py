@@ -39,14 +39,14 @@ def save_atomically(state: dict, path: Path) -> None:
 
 
 def read_checkpoint(path: Path) -> dict:
-    """The state that an experiment saved; nothing in the file is executed.
+    """The state that an experiment saved, on the CPU, wherever it trained; nothing in the file is executed.
 
     Raises:
         FileNotFoundError: there is none.
         ForeignCheckpoint: it is damaged, or something else.
     """
     try:
-        state = torch.load(path, weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise
     except Exception as error:  # torch's own message would advise to execute it
