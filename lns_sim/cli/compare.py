@@ -75,7 +75,7 @@ def compare(
     data: Data = "digits",
     recipe: Annotated[str, typer.Option(help=RECIPE_HELP)] = "lns-madam",
     checkpoint: Annotated[Optional[Path], typer.Option(help="of lns-sim train, or a weight file (.safetensors)",
-                                                            show_default="initial weights")] = None,
+                                                    show_default="initial weights")] = None,
     batch_size: Annotated[int, typer.Option(help="samples of the training set")] = 64,
     context: Context = 128,
     tokens: Tokens = "byte",

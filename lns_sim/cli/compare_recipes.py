@@ -57,7 +57,8 @@ def compare_recipes(
         dataset = datasets.load(data, context, tokens)
         check_fit(settings.model, dataset)
         out.mkdir(parents=True, exist_ok=True)
-        contest = Contest(dataset, names or list(recipes.PRESETS), settings, factors, list(range(seed, seed + seeds)), out / "runs.json", device, held_out)
+        chosen, all_seeds = names or list(recipes.PRESETS), list(range(seed, seed + seeds))
+        contest = Contest(dataset, chosen, settings, factors, all_seeds, out / "runs.json", device, held_out)
         try:
             entries = _run(contest, console)
         except KeyboardInterrupt:
