@@ -1,5 +1,6 @@
 """The systems that LNS-Madam is compared with: their quantizers, optimizers and layers, and each paper's headline."""
 
+import copy
 import json
 import math
 import statistics
@@ -371,6 +372,19 @@ def test_l1_norms_by_hand_and_in_evaluation():
     assert model(torch.randn(4, 3, 8, 8)).isfinite().all()
     with pytest.raises(ValueError, match="must have 4 channels"):
         norm(torch.randn(3, 5))
+
+
+def test_l1_forms_keep_what_a_norm_is():
+    shared = nn.BatchNorm1d(4, affine=False)
+    plain = nn.Sequential(shared, nn.LayerNorm(4, bias=False), shared, nn.BatchNorm1d(4, track_running_stats=False))
+    plain(torch.randn(2000, 4) * 3 + 1)  # running statistics
+    model = replace_norms(copy.deepcopy(plain).eval())
+    assert model[0] is model[2] and not any(norm.training for norm in model)
+    assert [p.requires_grad for norm in (model[0], model[1]) for p in (norm.weight, norm.bias)] == [False, False, True, False]
+    x = torch.randn(50, 4) * 3 + 1
+    assert torch.allclose(model[0](x), shared.eval()(x), atol=0.1)  # 8 bits
+    with torch.device("meta"):
+        assert lns_sim.convert(nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4)), "shiftquant")(torch.zeros(2, 4)).is_meta
 
 
 # ---- Madam and its kin

@@ -108,16 +108,32 @@ class L1LayerNorm(_L1Norm):
 
 
 def replace_norms(model: nn.Module, bits: int | None = 8) -> nn.Module:
-    """Every batch and layer norm of a model replaced by its L1 form with the same weight and bias, in place; the model itself."""
+    """Every batch and layer norm inside a model replaced by its :func:`l1_form`, in place; the model itself. Shared ones stay shared."""
+    made: dict[nn.Module, _L1Norm] = {}
     for module in list(model.modules()):
-        for name, child in module.named_children():
-            if isinstance(child, (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)):
-                new = L1BatchNorm(child.num_features, child.eps, 0.1 if child.momentum is None else child.momentum, bits)
-            elif isinstance(child, nn.LayerNorm):
-                new = L1LayerNorm(tuple(child.normalized_shape), child.eps, bits)
-            else:
-                continue
-            if child.weight is not None:
-                new.load_state_dict({"weight": child.weight.detach(), "bias": child.bias.detach()}, strict=False)
-            setattr(module, name, new.to(child.weight.device if child.weight is not None else None))
+        for name, child in list(module._modules.items()):  # named_children leaves out a second place
+            if isinstance(child, (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.LayerNorm)):
+                if child not in made:
+                    made[child] = l1_form(child, bits)
+                setattr(module, name, made[child])
     return model
+
+
+def l1_form(norm: nn.Module, bits: int | None = 8) -> _L1Norm:
+    """The L1 form of a batch or layer norm, with its weight, bias, device and mode.
+
+    Running means are taken over, running standard deviations as the running s, which they are of Gaussians. What a norm does not
+    learn, its L1 form does not either.
+    """
+    if isinstance(norm, nn.LayerNorm):
+        new = L1LayerNorm(tuple(norm.normalized_shape), norm.eps, bits)
+    else:
+        new = L1BatchNorm(norm.num_features, norm.eps, 0.1 if norm.momentum is None else norm.momentum, bits)
+    known = {key: value.detach() for key, value in norm.state_dict().items() if key != "num_batches_tracked"}
+    if "running_var" in known:
+        known["running_s"] = known.pop("running_var").sqrt() + norm.eps
+    new.to(next((value.device for value in known.values()), None)).load_state_dict(known, strict=False)
+    for key, parameter in new.named_parameters():
+        learned = getattr(norm, key)
+        parameter.requires_grad_(learned is not None and learned.requires_grad)
+    return new.train(norm.training)
