@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -188,17 +189,20 @@ def _tensordot(simulation, a, b, dims=2, out=None):
     return _einsum(simulation, contraction.tensordot_equation(a.dim(), b.dim(), dims), a, b)
 
 
-@handles(
-    F.bilinear, torch.chain_matmul, torch.linalg.multi_dot, torch.addbmm, Tensor.addbmm, torch.inner, Tensor.inner, torch.dot,
-    Tensor.dot, torch.vdot, Tensor.vdot, torch.linalg.vecdot, Tensor.addmm_, Tensor.baddbmm_, Tensor.addbmm_, Tensor.addmv_,
-    torch._int_mm, torch._scaled_mm, *filter(None, [getattr(torch, "_grouped_mm", None), getattr(F, "grouped_mm", None)]),
-)  # fmt: skip
-def _refused(simulation, *args, **kwargs):
+def _refused(name, simulation, *args, **kwargs):
     if not _simulated(simulation, args):
         return NotImplemented
     raise NotImplementedError(
-        "this product has no simulated form; write it with matmul or einsum, or skip its module in lns_sim.convert"
+        f"{name} has no simulated form; write it with matmul or einsum, or skip its module in lns_sim.convert"
     )
+
+
+for _function in (
+    F.bilinear, torch.chain_matmul, torch.linalg.multi_dot, torch.addbmm, Tensor.addbmm, torch.inner, Tensor.inner, torch.dot,
+    Tensor.dot, torch.vdot, Tensor.vdot, torch.linalg.vecdot, Tensor.addmm_, Tensor.baddbmm_, Tensor.addbmm_, Tensor.addmv_,
+    torch._int_mm, torch._scaled_mm, *filter(None, [getattr(torch, "_grouped_mm", None), getattr(F, "grouped_mm", None)]),
+):  # fmt: skip
+    handles(_function)(partial(_refused, _function.__name__))
 
 
 # ---- Convolutions
