@@ -40,9 +40,9 @@ class SAWB(ValueQuantizer):
         return (1 << (self.bits - 1)) - 1
 
     def clip(self, x: Tensor) -> Tensor:
-        """The largest magnitude that is kept."""
-        top = largest_magnitude(x)
-        clip = self.c1 * x.square().mean().sqrt() - self.c2 * x.abs().mean()
+        """The largest magnitude that is kept; means are in float64, whose order no device shows in float32."""
+        top, wide = largest_magnitude(x), torch.float64
+        clip = (self.c1 * x.square().mean(dtype=wide).sqrt() - self.c2 * x.abs().mean(dtype=wide)).to(x.dtype)
         return torch.where(clip > 0, torch.minimum(clip, top), top)
 
     def quantize(self, x: Tensor, rng: Tensor | None, dim: int) -> tuple[Tensor, Tensor]:
