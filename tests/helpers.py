@@ -25,7 +25,9 @@ def same(a, b) -> bool:
         return same(a.codes, b.codes) and same(a.scale, b.scale)
     if isinstance(a, torch.Tensor):
         a, b = a.cpu(), b.cpu()
-        return same_bits(a, b) if a.dtype == torch.float32 else torch.equal(a, b)
+        if a.is_floating_point() and a.element_size() <= 4:  # float32 holds the narrower ones
+            return a.dtype == b.dtype and same_bits(a.float(), b.float())
+        return torch.equal(a, b)
     return all(map(same, a, b)) if isinstance(a, tuple) else a == b
 
 
