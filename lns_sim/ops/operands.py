@@ -22,6 +22,9 @@ _ops = torch.ops.lns_sim
 # Random streams of a tensor's quantizers: added to its id.
 STREAMS = {"activation": 0, "error": 1, "gradient": 2, "update": 3}
 
+# Convolutions of fewer samples are so slow that two of more samples, of halves of the numbers, take less time.
+SHORT = 4
+
 
 class Operand(NamedTuple):
     """Codes of any shape, their 0-d scale, and their format; without an LNS format numbers of any dtype, float32 ones at scale 1."""
@@ -153,23 +156,38 @@ def matmul(pass_name: str, recipe: Recipe, a: Operand, b: Operand) -> Tensor:
 
 
 def integer_product(pass_name: str, recipe: Recipe, a: Operand, b: Operand, depth: int, op, along: tuple[int, int] | None) -> Tensor:
-    """``op`` on the integers of both, exactly, and rounded once.
+    """``op`` on the integers of both, exactly, times the float32 product of the scales, and rounded once.
 
-    Float32 holds sums up to 2^24. Longer ones are cut into parts that do, ``along`` a dimension of each operand, and added in float64;
-    or, where there is no such dimension or float32's products are not plain, run in that.
+    Float32 holds sums up to 2^24. Longer ones are cut into parts that do, ``along`` a dimension of each operand, and added in float64.
+    Where parts would be few numbers, a is split, too, into a multiple of a power of two and a rest. What does not fit even so, has no
+    such dimension, or lies where float32's products are not plain, runs in float64.
     """
-    one = math.prod(getattr(recipe, operand).largest for operand in PASSES[pass_name])
-    fits = (1 << 24) // one  # products of the largest numbers
-    size = 0 if along is None else fits * a.codes.shape[along[0]] // depth  # of a part
-    plain = _float32_is_plain(a.codes.device, convolves=op is not torch.matmul)
-    if plain and depth <= fits:
-        exact = op(a.codes.to(torch.float32), b.codes.to(torch.float32)).to(torch.float64)
-    elif plain and size > 0:
-        pieces = [x.codes.to(torch.float32).split(size, d) for x, d in zip((a, b), along)]
-        exact = sum(op(x, y).to(torch.float64) for x, y in zip(*pieces))
+    top, other = (getattr(recipe, operand).largest for operand in PASSES[pass_name])
+    scale, x = a.scale * b.scale, a.codes
+
+    def size(largest: int) -> int:
+        """Of a part, for so large numbers in a."""
+        return 0 if along is None else (1 << 24) // (largest * other) * x.shape[along[0]] // depth
+
+    def in_parts(x: Tensor, size: int) -> Tensor:
+        pieces = x.split(size, along[0]), b.codes.to(torch.float32).split(size, along[1])
+        return sum(op(*piece).to(torch.float64) for piece in zip(*pieces))
+
+    unit = 1 << (top.bit_length() + 1) // 2
+    half = max(unit // 2, (top + unit // 2) // unit)  # the largest number of either half of a
+    if not _float32_is_plain(x.device, convolves=op is not torch.matmul):
+        exact = op(x.to(torch.float64), b.codes.to(torch.float64)).round()
+    elif depth * top * other <= 1 << 24:
+        return op(x.to(torch.float32), b.codes.to(torch.float32)).mul_(scale)
+    elif size(top) >= SHORT:
+        exact = in_parts(x.to(torch.float32), size(top))
+    elif size(half) > 0:
+        x = x.to(torch.float32)
+        high = (x / unit).round_()
+        exact = unit * in_parts(high, size(half)) + in_parts(torch.addcmul(x, high, high.new_tensor(-unit)), size(half))
     else:
-        exact = op(a.codes.to(torch.float64), b.codes.to(torch.float64)).round()
-    return (exact * (a.scale.to(torch.float64) * b.scale)).to(torch.float32)
+        exact = op(x.to(torch.float64), b.codes.to(torch.float64))
+    return (exact * scale).to(torch.float32)
 
 
 def _float32_is_plain(device: torch.device, convolves: bool) -> bool:
