@@ -150,6 +150,18 @@ def test_long_sums_of_integers_are_exact(shape, device):
     assert torch.equal(module.weight.grad.cpu(), (exact * (scale * scale).double()).float())
 
 
+def test_long_sums_where_roles_are_exchanged(device):
+    """A transposed convolution's weight gradient: the activations stand where a convolution's errors do."""
+    module = nn.ConvTranspose2d(1, 2, 3, bias=False)
+    x, error = torch.ones(32, 1, 70, 70, device=device), torch.ones(32, 2, 72, 72, device=device)
+    x[0], error[0] = 6 / 7, 126 / 127
+    lns_sim.convert(module, replace(recipes.get("int8"), activation=Integer(4), error=Integer())).to(device)(x).backward(error)
+    w = torch.zeros(1, 2, 3, 3, dtype=torch.float64, requires_grad=True)
+    F.conv_transpose2d((x.cpu() * 7).round().double(), w).backward((error.cpu() * 127).round().double())
+    scale = torch.tensor(1.0) / 7 * (torch.tensor(1.0) / 127)
+    assert torch.equal(module.weight.grad.cpu(), (w.grad * scale.double()).float())
+
+
 def test_recipes_are_written_and_read():
     for name in recipes.COMPARATORS:
         recipe = recipes.get(name)

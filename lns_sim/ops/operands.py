@@ -162,29 +162,34 @@ def integer_product(pass_name: str, recipe: Recipe, a: Operand, b: Operand, dept
     Where parts would be few numbers, a is split, too, into a multiple of a power of two and a rest. What does not fit even so, has no
     such dimension, or lies where float32's products are not plain, runs in float64.
     """
-    top, other = (getattr(recipe, operand).largest for operand in PASSES[pass_name])
+    first, second = (getattr(recipe, operand).largest for operand in PASSES[pass_name])
+    unit = 1 << (max(first, second).bit_length() + 1) // 2
+
+    def half(largest: int) -> int:
+        return max(min(largest, unit // 2), (largest + unit // 2) // unit)
+
+    # The largest products; a may be either operand, as a transposed convolution exchanges roles.
+    whole, halves = first * second, max(half(first) * second, first * half(second))
     scale, x = a.scale * b.scale, a.codes
 
-    def size(largest: int) -> int:
-        """Of a part, for so large numbers in a."""
-        return 0 if along is None else (1 << 24) // (largest * other) * x.shape[along[0]] // depth
+    def size(product: int) -> int:
+        """Of a part, for so large products."""
+        return 0 if along is None else (1 << 24) // product * x.shape[along[0]] // depth
 
     def in_parts(x: Tensor, size: int) -> Tensor:
         pieces = x.split(size, along[0]), b.codes.to(torch.float32).split(size, along[1])
         return sum(op(*piece).to(torch.float64) for piece in zip(*pieces))
 
-    unit = 1 << (top.bit_length() + 1) // 2
-    half = max(unit // 2, (top + unit // 2) // unit)  # the largest number of either half of a
     if not _float32_is_plain(x.device, convolves=op is not torch.matmul):
         exact = op(x.to(torch.float64), b.codes.to(torch.float64)).round()
-    elif depth * top * other <= 1 << 24:
+    elif depth * whole <= 1 << 24:
         return op(x.to(torch.float32), b.codes.to(torch.float32)).mul_(scale)
-    elif size(top) >= SHORT:
-        exact = in_parts(x.to(torch.float32), size(top))
-    elif size(half) > 0:
+    elif size(whole) >= SHORT:
+        exact = in_parts(x.to(torch.float32), size(whole))
+    elif size(halves) > 0:
         x = x.to(torch.float32)
         high = (x / unit).round_()
-        exact = unit * in_parts(high, size(half)) + in_parts(torch.addcmul(x, high, high.new_tensor(-unit)), size(half))
+        exact = unit * in_parts(high, size(halves)) + in_parts(x - unit * high, size(halves))
     else:
         exact = op(x.to(torch.float64), b.codes.to(torch.float64))
     return (exact * scale).to(torch.float32)
