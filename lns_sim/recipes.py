@@ -45,6 +45,11 @@ class Quantizer:
         return "stochastic" in (self.rounding, self.underflow)
 
 
+def codes_of(q: Quantizer | LNSFormat | ValueQuantizer | None) -> LNSFormat | ValueQuantizer | None:
+    """What knows bits and dtype of a tensor kind's codes: their LNS format, or another system's quantizer; None: float32."""
+    return q.format if isinstance(q, Quantizer) else q
+
+
 # The passes of training, and what each multiplies.
 PASSES = {
     "forward": ("activation", "weight"), "input_gradient": ("error", "weight"), "weight_gradient": ("error", "activation"),
@@ -146,8 +151,8 @@ class Recipe:
 
     def code_dtype(self, operand: str) -> torch.dtype:
         """Of the "activation" or "weight" as products take it."""
-        q = getattr(self, operand)
-        return torch.float32 if q is None else q.format.dtype if isinstance(q, Quantizer) else q.dtype  # of formats, too
+        codes = codes_of(getattr(self, operand))
+        return torch.float32 if codes is None else codes.dtype
 
     def encode(self) -> str:
         """A canonical JSON text, by which the operators know a recipe."""

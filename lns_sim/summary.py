@@ -14,7 +14,7 @@ from lns_sim.comparators.quantizer import ValueQuantizer
 from lns_sim.datapath import Datapath
 from lns_sim.format import LNSFormat
 from lns_sim.observing import running_layers
-from lns_sim.recipes import Quantizer, Recipe
+from lns_sim.recipes import Recipe, codes_of
 from lns_sim.tensor import LNSTensor
 
 _ops = torch.ops.lns_sim
@@ -205,7 +205,7 @@ def _moves_only(func, name: str) -> bool:
 
 def _passes(layer, kind, r: Recipe, names, shapes: dict[str, Shape], a: Tensor, b: Tensor, out: Tensor, useful: int) -> list[Pass]:
     """Every pass reads two of the three operands as codes and makes a float32 result of the third's size."""
-    tensors = {"a": (a, _codes(r.activation)), "b": (b, _codes(r.weight)), "out": (out, _codes(r.error))}
+    tensors = {"a": (a, codes_of(r.activation)), "b": (b, codes_of(r.weight)), "out": (out, codes_of(r.error))}
     parts = {"forward": ("a", "b", "out"), "input_gradient": ("out", "b", "a"), "weight_gradient": ("out", "a", "b")}
     rows = []
     for name in names:
@@ -213,11 +213,6 @@ def _passes(layer, kind, r: Recipe, names, shapes: dict[str, Shape], a: Tensor, 
         size = _bytes(x, fx) + _bytes(y, fy) + 4 * result.numel()
         rows.append(Pass(layer, kind, name, (fx, fy), getattr(r, name), shapes[name], useful, size))
     return rows
-
-
-def _codes(q) -> LNSFormat | ValueQuantizer | None:
-    """What a recipe makes of a tensor kind."""
-    return q.format if isinstance(q, Quantizer) else q
 
 
 def _bytes(x: Tensor, f: LNSFormat | ValueQuantizer | None) -> int:

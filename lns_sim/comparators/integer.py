@@ -43,8 +43,12 @@ class Integer(ValueQuantizer):
 
     def rounded(self, x: Tensor, rng: Tensor | None) -> tuple[Tensor, Tensor]:
         """As :meth:`quantize`, the integers in float32."""
-        top = self.largest
-        scale = scale_to(largest_magnitude(x), top)
-        codes = x / scale
-        codes = codes.round_() if rng is None else codes.add_(draw(x, rng)).floor_()
-        return codes.clamp_(-top, top), scale
+        scale = scale_to(largest_magnitude(x), self.largest)
+        return on_scale(x, scale, self.largest, rng), scale
+
+
+def on_scale(x: Tensor, scale: Tensor, largest: int, rng: Tensor | None) -> Tensor:
+    """``x / scale`` as integers up to ``largest``, in float32: the nearest, or with a random state either neighbour without bias."""
+    codes = x / scale
+    codes = codes.round_() if rng is None else codes.add_(draw(x, rng)).floor_()
+    return codes.clamp_(-largest, largest)

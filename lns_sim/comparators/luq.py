@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from lns_sim.checks import check_bool, check_choice, check_int, check_number
+from lns_sim.comparators.integer import on_scale
 from lns_sim.comparators.quantizer import ValueQuantizer, largest_magnitude, scale_to
 
 
@@ -46,9 +47,8 @@ class SAWB(ValueQuantizer):
         return torch.where(clip > 0, torch.minimum(clip, top), top)
 
     def quantize(self, x: Tensor, rng: Tensor | None, dim: int) -> tuple[Tensor, Tensor]:
-        top = self.largest
-        scale = scale_to(self.clip(x), top)
-        return (x / scale).round().clamp_(-top, top).to(torch.int8), scale
+        scale = scale_to(self.clip(x), self.largest)
+        return on_scale(x, scale, self.largest, None).to(torch.int8), scale
 
 
 @dataclass(frozen=True)

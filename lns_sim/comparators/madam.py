@@ -6,11 +6,10 @@ cross it, go to an ordinary optimizer.
 
 from __future__ import annotations
 
-import math
-
 import torch
 
 from lns_sim.checks import check_int, check_number
+from lns_sim.optim.madam import check_madam
 from lns_sim.optim.split import SplitOptimizer
 
 
@@ -62,15 +61,19 @@ class Madam(_Normalized):
     """
 
     def __init__(self, params, lr: float = 0.01, beta: float = 0.999, g_bound: float = 10.0, p_scale: float = 3.0, **float_options):
-        _check(lr, beta, g_bound, p_scale)
+        check_madam(lr, beta, g_bound, p_scale)
         super().__init__(params, dict(lr=lr, beta=beta, g_bound=g_bound, p_scale=p_scale, step=0), **float_options)
 
     def _move(self, p, ghat, state, group) -> None:
-        p.mul_(torch.exp(ghat.mul_(-group["lr"]).mul_(p.sign())))
+        p.mul_(self._factor(ghat, p.sign(), group["lr"]))
         torch.minimum(torch.maximum(p, -state["cap"], out=p), state["cap"], out=p)
 
+    @staticmethod
+    def _factor(ghat, sign, lr) -> torch.Tensor:
+        return torch.exp(ghat.mul_(-lr).mul_(sign))
 
-class PublishedLNSMadam(_Normalized):
+
+class PublishedLNSMadam(Madam):
     """LNS-Madam's optimizer as its authors published it: Madam in base 2 with ``ghat`` rounded to integers (half to even).
 
     ``w *= 2^(-lr round(ghat) sign(w))``. With lr = 1 / gamma_U that is whole codes of an update format:
@@ -78,12 +81,11 @@ class PublishedLNSMadam(_Normalized):
     """
 
     def __init__(self, params, lr: float = 1 / 128, beta: float = 0.999, g_bound: float = 10.0, p_scale: float = 3.0, **float_options):
-        _check(lr, beta, g_bound, p_scale)
-        super().__init__(params, dict(lr=lr, beta=beta, g_bound=g_bound, p_scale=p_scale, step=0), **float_options)
+        super().__init__(params, lr, beta, g_bound, p_scale, **float_options)
 
-    def _move(self, p, ghat, state, group) -> None:
-        p.mul_(torch.exp2(ghat.round_().mul_(-group["lr"]).mul_(p.sign())))
-        torch.minimum(torch.maximum(p, -state["cap"], out=p), state["cap"], out=p)
+    @staticmethod
+    def _factor(ghat, sign, lr) -> torch.Tensor:
+        return torch.exp2(ghat.round_().mul_(-lr).mul_(sign))
 
 
 class IntegerMadam(_Normalized):
@@ -104,7 +106,7 @@ class IntegerMadam(_Normalized):
 
     def __init__(self, params, lr: float = 10.0, beta: float = 0.999, g_bound: float = 10.0, p_scale: float = 3.0, levels: int = 4096,
                  base_lr: float = 0.001, randomize: bool = False, **float_options):  # fmt: skip
-        _check(lr, beta, g_bound, p_scale)
+        check_madam(lr, beta, g_bound, p_scale)
         check_int("levels", levels, 2, 1 << 15)
         check_number("base_lr", base_lr, 0.0, low_open=True)
         super().__init__(params, dict(lr=lr, beta=beta, g_bound=g_bound, p_scale=p_scale, levels=levels, base_lr=base_lr,
@@ -128,10 +130,3 @@ class IntegerMadam(_Normalized):
     @staticmethod
     def _show(p, state, group) -> None:
         p.copy_(state["sign"] * state["cap"] * torch.exp(-group["base_lr"] * state["level"]))
-
-
-def _check(lr: float, beta: float, g_bound: float, p_scale: float) -> None:
-    check_number("lr", lr, 0.0)
-    check_number("beta", beta, 0.0, math.nextafter(1.0, 0.0))
-    check_number("g_bound", g_bound, 0.0, low_open=True)
-    check_number("p_scale", p_scale, 0.0, low_open=True)

@@ -63,16 +63,11 @@ class ShiftQuant(ValueQuantizer):
         return q.mul_(2.0 ** (self.groups - 1) / power).to(torch.int16), s0 * 2.0 ** (1 - self.groups)
 
 
-def variance_bound(ranges: Sequence[float], scales: Sequence[float]) -> float:
-    """Sum of the channels' largest variances of stochastic rounding, ``scale^2 / 4`` each, in units of one element a channel."""
-    return sum(s * s / 4 for _, s in zip(ranges, scales))
-
-
 def optimal_grouping(ranges: Sequence[float], groups: int, bits: int) -> list[float]:
     """The scale of every channel for the best grouping into so many scales, by dynamic programming: the bound for power-of-two groups.
 
-    Channels sorted by range fall into contiguous groups, each with the scale of its largest; what is minimized is
-    :func:`variance_bound`.
+    Channels sorted by range fall into contiguous groups, each with the scale of its largest; what is minimized is the sum of the
+    channels' largest variances of stochastic rounding, ``scale^2 / 4`` each.
 
     Args:
         ranges: largest magnitude of each channel.

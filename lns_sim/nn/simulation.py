@@ -46,13 +46,14 @@ class simulate(TorchFunctionMode):
 
     def next_rng(self) -> Tensor | None:
         """The random state of the next product; None where nothing is drawn."""
+        number = self.count
         self.count += 1
         if self.recipe is None or not self.recipe.stochastic:
             return None
         if self.rng is None:
             raise ValueError("a stochastic recipe draws random bits; give simulate(recipe, rng=...)")
         rng = self.rng.clone()
-        rng[2] += FIRST_PRODUCT + len(STREAMS) * (self.count - 1)
+        rng[2] += FIRST_PRODUCT + len(STREAMS) * number
         return rng
 
     def __torch_function__(self, func, types, args=(), kwargs=None):

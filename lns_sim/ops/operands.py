@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import torch
@@ -121,7 +120,7 @@ def error_operands(dy: Tensor, recipe: Recipe, rng: Tensor | None, dim: int, pla
         fresh = rng.clone()
         fresh[3] += i * dy.numel()  # random bits of elements beyond the tensor's
         total += quantize(dy, q, fresh, "error", dim, top).value
-    return error, Operand(total / q.samples, error.scale.new_ones(()), None)
+    return error, error.with_codes(total / q.samples)
 
 
 def weight_operand(weight: Tensor, recipe: Recipe) -> Operand:
@@ -176,8 +175,8 @@ def integer_product(pass_name: str, recipe: Recipe, a: Operand, b: Operand, dept
         """Of a part, for so large products."""
         return 0 if along is None else (1 << 24) // product * x.shape[along[0]] // depth
 
-    def in_parts(x: Tensor, size: int) -> Tensor:
-        pieces = x.split(size, along[0]), b.codes.to(torch.float32).split(size, along[1])
+    def in_parts(x: Tensor, y: Tensor, size: int) -> Tensor:
+        pieces = x.split(size, along[0]), y.split(size, along[1])
         return sum(op(*piece).to(torch.float64) for piece in zip(*pieces))
 
     if not _float32_is_plain(x.device, convolves=op is not torch.matmul):
@@ -185,11 +184,11 @@ def integer_product(pass_name: str, recipe: Recipe, a: Operand, b: Operand, dept
     elif depth * whole <= 1 << 24:
         return op(x.to(torch.float32), b.codes.to(torch.float32)).mul_(scale)
     elif size(whole) >= SHORT:
-        exact = in_parts(x.to(torch.float32), size(whole))
+        exact = in_parts(x.to(torch.float32), b.codes.to(torch.float32), size(whole))
     elif size(halves) > 0:
-        x = x.to(torch.float32)
+        x, y = x.to(torch.float32), b.codes.to(torch.float32)
         high = (x / unit).round_()
-        exact = unit * in_parts(high, size(halves)) + in_parts(x - unit * high, size(halves))
+        exact = unit * in_parts(high, y, size(halves)) + in_parts(x - unit * high, y, size(halves))
     else:
         exact = op(x.to(torch.float64), b.codes.to(torch.float64))
     return (exact * scale).to(torch.float32)

@@ -13,6 +13,14 @@ from lns_sim.distributed import first_element, local, sum_over_shards
 from lns_sim.optim.split import SplitOptimizer
 
 
+def check_madam(lr: float, beta: float, g_bound: float, p_scale: float) -> None:
+    """Of Madam in all its forms. Raises ValueError for a number that is not finite or out of range."""
+    check_number("lr", lr, 0.0)
+    check_number("beta", beta, 0.0, math.nextafter(1.0, 0.0))
+    check_number("g_bound", g_bound, 0.0, low_open=True)
+    check_number("p_scale", p_scale, 0.0, low_open=True)
+
+
 class LNSMadam(SplitOptimizer):
     """LNS-Madam (spec section 5; LNS-Madam, algorithm 1) on LNSWeights, an ordinary optimizer on float parameters.
 
@@ -51,10 +59,7 @@ class LNSMadam(SplitOptimizer):
         float_lr: float = 0.1,
         float_kwargs: dict | None = None,
     ):
-        check_number("lr", lr, 0.0)
-        check_number("beta", beta, 0.0, math.nextafter(1.0, 0.0))
-        check_number("g_bound", g_bound, 0.0, low_open=True)
-        check_number("p_scale", p_scale, 0.0, low_open=True)
+        check_madam(lr, beta, g_bound, p_scale)
         check_choice("rounding", rounding, ("nearest", "stochastic"))
         defaults = dict(lr=lr, beta=beta, g_bound=g_bound, p_scale=p_scale, rounding=rounding, seed=seed, step=0)
         super().__init__(params, defaults, float_optimizer, float_lr, float_kwargs)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -16,9 +16,9 @@ from lns_sim.comparators.halp import Diverging
 from lns_sim.comparators.integer import Integer
 from lns_sim.comparators.systems import WEIGHT_BITS
 from lns_sim.hardware import energy
-from lns_sim.recipes import ModelRecipe, Quantizer, Recipe
+from lns_sim.recipes import ModelRecipe, Recipe, codes_of
 from lns_sim.training.data import Data
-from lns_sim.training.experiment import ForeignCheckpoint
+from lns_sim.training.experiment import ForeignCheckpoint, write_atomically
 from lns_sim.training.trainer import Diverged, Result, Settings, Trainer
 
 Any = Recipe | ModelRecipe | None
@@ -41,7 +41,8 @@ def bits_of(recipe: Any) -> dict[str, str]:
         return dict.fromkeys(("activation", "weight", "error", "gradient"), "32")
 
     def bits(q) -> str:
-        return "32" if q is None else str(q.format.bits if isinstance(q, Quantizer) else q.bits)
+        codes = codes_of(q)
+        return "32" if codes is None else str(codes.bits)
 
     weight = f"{r.weight.bits} ({r.update.bits})" if r.coded_weights else str(WEIGHT_BITS.get(r.optimizer, bits(r.weight)))
     return {"activation": bits(r.activation), "weight": weight, "error": bits(r.error), "gradient": bits(r.gradient)}
@@ -116,7 +117,7 @@ class Contest:
     @property
     def finished(self) -> int:
         """How many are kept."""
-        return sum(key.rpartition("|")[0].rpartition("|")[0].partition("|")[0] in self.recipes for key in self._runs)
+        return sum(key.rsplit("|", 3)[0] in self.recipes for key in self._runs)
 
     def run(self, on_step: Callable[[str, Trainer], None] | None = None, on_run: Callable[[], None] | None = None) -> list[Entry]:
         """Runs what is left.
@@ -153,9 +154,8 @@ class Contest:
             except (Diverged, Diverging):
                 result = None
             self._runs[key] = result and asdict(result)
-            partial = self.path.with_name(self.path.name + ".partial")
-            partial.write_text(json.dumps({"about": self._about, "runs": self._runs}))
-            os.replace(partial, self.path)
+            state = json.dumps({"about": self._about, "runs": self._runs})
+            write_atomically(lambda file: file.write(state.encode()), self.path)
             if on_run:
                 on_run()
         return self._runs[key]
@@ -163,11 +163,12 @@ class Contest:
     def energies(self) -> dict[str, float | None]:
         """Microjoule of training on one sample, by recipe; None where the energy model has no such format."""
         batch = self.data.x_train[: self.settings.batch_size].to("meta")
+        with torch.device("meta"):
+            model = models.build(self.settings.model, self.data.input_shape, self.data.classes).eval()
+        of_formats = lru_cache(lambda simulated: energy(model, batch, recipe=simulated))  # all formats at once
         found: dict[str, float | None] = {}
         for name, recipe in self.recipes.items():
             kind = format_of(recipe)
             simulated = recipe if kind == "LNS" and _default(recipe).forward is not None else recipes.lns_madam()
-            with torch.device("meta"):
-                model = models.build(self.settings.model, self.data.input_shape, self.data.classes).eval()
-            found[name] = kind and 1000 * energy(model, batch, recipe=simulated).total(kind) / len(batch)
+            found[name] = kind and 1000 * of_formats(simulated).total(kind) / len(batch)
         return found

@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
 
@@ -19,8 +20,8 @@ class ForeignCheckpoint(ValueError):
     """A checkpoint of another experiment."""
 
 
-def save_atomically(state: dict, path: Path) -> None:
-    """Writes beside the file, waits for the disk, and renames, so that the file is always whole.
+def write_atomically(write: Callable[[BinaryIO], object], path: Path) -> None:
+    """Lets ``write`` fill a file beside the path, waits for the disk, and renames, so that the file is always whole.
 
     Raises:
         OSError: it cannot be written; the file from before is still there.
@@ -28,12 +29,24 @@ def save_atomically(state: dict, path: Path) -> None:
     partial = path.with_name(path.name + ".partial")
     try:
         with open(partial, "wb") as file:
-            torch.save(state, file)
+            write(file)
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
-    except OSError as error:
+    except OSError:
         partial.unlink(missing_ok=True)
+        raise
+
+
+def save_atomically(state: dict, path: Path) -> None:
+    """A checkpoint by :func:`write_atomically`.
+
+    Raises:
+        OSError: it cannot be written; the file from before is still there.
+    """
+    try:
+        write_atomically(lambda file: torch.save(state, file), path)
+    except OSError as error:
         kept = f"; {path} still holds the epochs before" if path.exists() else ""
         raise OSError(f"cannot write {path}: {error.strerror or error}{kept}") from error
 
