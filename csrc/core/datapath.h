@@ -26,9 +26,9 @@ struct Datapath {
   int acc_lsb;  // log2 of the accumulator's unit, in units of 2^(k_a + k_b)
   Alignment rounding;
   Overflow overflow;
-  int product_low = 0, product_high = INT32_MAX;  // the exponents that the lanes' adders can give
+  int product_low = 0, product_high = INT32_MAX;                 // the exponents that the lanes' adders can give
   ProductUnderflow product_underflow = ProductUnderflow::flush;  // what becomes of a product below product_low
-  int bin_bits = 0;  // of a bin's sum over a vector; 0: as many as it needs
+  int bin_bits = 0;                                              // of a bin's sum over a vector; 0: as many as it needs
   Overflow bin_overflow = Overflow::saturate;
   int given_constants = 0;  // 0: the spec's, else lut_entries
   int32_t constants[kGivenConstants] = {};
@@ -55,9 +55,21 @@ struct Datapath {
 inline Datapath decode_datapath(const std::vector<int64_t>& v) {
   if (v.size() < 14) throw std::invalid_argument("a datapath is 14 integers or more, got " + std::to_string(v.size()));
   const auto at = [&](int i) { return static_cast<int>(v[i]); };
-  Datapath d = {{at(0), at(1)}, at(2), at(3), at(4), at(5), at(6), static_cast<Alignment>(at(7)), static_cast<Overflow>(at(8)),
-                at(9), at(10), static_cast<ProductUnderflow>(at(11)), at(12), static_cast<Overflow>(at(13)),
-                static_cast<int>(v.size()) - 14, {}};
+  Datapath d = {{at(0), at(1)},
+                at(2),
+                at(3),
+                at(4),
+                at(5),
+                at(6),
+                static_cast<Alignment>(at(7)),
+                static_cast<Overflow>(at(8)),
+                at(9),
+                at(10),
+                static_cast<ProductUnderflow>(at(11)),
+                at(12),
+                static_cast<Overflow>(at(13)),
+                static_cast<int>(v.size()) - 14,
+                {}};
   if (d.given_constants > kGivenConstants)
     throw std::invalid_argument("up to " + std::to_string(kGivenConstants) + " LUT constants can be given, got " +
                                 std::to_string(d.given_constants));
@@ -89,13 +101,14 @@ inline LaneTable lane_table(const Datapath& d) {
   const int g = d.format.gamma, per_bin = g / d.lut_entries;
   const std::vector<int64_t> constants = lut_constants(d);
   LaneTable table = {std::vector<int64_t>(d.max_product_code() + 1), std::vector<int>(d.max_product_code() + 1)};
-  const __int128 room = (static_cast<__int128>(1) << 62) - (static_cast<__int128>(1) << (d.fraction_bits() + d.acc_bits));
+  const __int128 room =
+      (static_cast<__int128>(1) << 62) - (static_cast<__int128>(1) << (d.fraction_bits() + d.acc_bits));
   for (int p = 2; p <= d.max_product_code(); ++p) {
     const int exponent = d.product_exponent(p);
     if (exponent < 0) continue;
     const int q = exponent / g, r = exponent % g;
-    const int one = g + r % per_bin;                      // g + r_L, in units of 1/g
-    const int shift = q - log2_exact(g) - d.acc_lsb;      // the lane shifter, and the unit of the accumulator
+    const int one = g + r % per_bin;                  // g + r_L, in units of 1/g
+    const int shift = q - log2_exact(g) - d.acc_lsb;  // the lane shifter, and the unit of the accumulator
     __int128 t = 0;
     if (shift >= 0)
       t = shift < 64 ? static_cast<__int128>(one) << shift : room;
@@ -145,12 +158,13 @@ inline void validate(const Datapath& d) {
   if (d.bin_bits != 0 && (d.bin_bits < 2 || d.bin_bits > 62))
     throw std::invalid_argument("bin_bits must be between 2 and 62, got " + std::to_string(d.bin_bits));
   if (d.given_constants != 0 && d.given_constants != d.lut_entries)
-    throw std::invalid_argument("lut_constants must hold lut_entries = " + std::to_string(d.lut_entries) + " integers, got " +
-                                std::to_string(d.given_constants));
+    throw std::invalid_argument("lut_constants must hold lut_entries = " + std::to_string(d.lut_entries) +
+                                " integers, got " + std::to_string(d.given_constants));
   for (int j = 0; j < d.given_constants; ++j)
     if (d.constants[j] < 1 || d.constants[j] >> d.lut_bits)
-      throw std::invalid_argument("lut_constants must be between 1 and 2^lut_bits - 1 = " +
-                                  std::to_string((int64_t{1} << d.lut_bits) - 1) + ", got " + std::to_string(d.constants[j]));
+      throw std::invalid_argument(
+          "lut_constants must be between 1 and 2^lut_bits - 1 = " + std::to_string((int64_t{1} << d.lut_bits) - 1) +
+          ", got " + std::to_string(d.constants[j]));
   for (const int64_t c : lut_constants(d))
     if (c >> d.lut_bits)
       throw std::invalid_argument("lut_bits = " + std::to_string(d.lut_bits) + " cannot hold the " +
@@ -194,9 +208,10 @@ struct Accumulator {
 inline bool fits_int32(const Datapath& d, const std::vector<int64_t>& table) {
   int64_t largest = 0;
   for (const int64_t t : table) largest = t > largest ? t : largest;
-  // From below, -2^(f + acc_bits - 1) - Y is the least; from above, acc ends a unit of 2^f earlier, which leaves room for
-  // the half that rounding adds.
-  return static_cast<__int128>(largest) * d.vector_size + (static_cast<__int128>(1) << (d.fraction_bits() + d.acc_bits - 1)) <=
+  // From below, -2^(f + acc_bits - 1) - Y is the least; from above, acc ends a unit of 2^f earlier, which leaves room
+  // for the half that rounding adds.
+  return static_cast<__int128>(largest) * d.vector_size +
+             (static_cast<__int128>(1) << (d.fraction_bits() + d.acc_bits - 1)) <=
          static_cast<__int128>(1) << 31;
 }
 

@@ -1,4 +1,5 @@
-// LUQ's gradients (arXiv 2112.10769): powers of two of alpha, or zero, rounded without bias. See lns_sim/comparators/luq.py.
+// LUQ's gradients (arXiv 2112.10769): powers of two of alpha, or zero, rounded without bias. See
+// lns_sim/comparators/luq.py.
 #pragma once
 
 #include "core/quantizer.h"

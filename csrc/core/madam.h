@@ -20,12 +20,12 @@ inline float root(float a) { return __builtin_sqrtf(a); }
 
 // Scalars of a step, computed in double and rounded once (spec section 5).
 struct MadamStep {
-  float beta;            // decay of the second moment
+  float beta;  // decay of the second moment
   float one_minus_beta;
-  float bias_correction; // 1 - beta^t
-  float bound;           // clamp of the normalized gradient
-  float codes_per_unit;  // c = lr * gamma_update
-  bool stochastic;       // floor(x + u) instead of round half to even
+  float bias_correction;  // 1 - beta^t
+  float bound;            // clamp of the normalized gradient
+  float codes_per_unit;   // c = lr * gamma_update
+  bool stochastic;        // floor(x + u) instead of round half to even
 };
 
 constexpr float kMaxMadamStep = 65536.0f;  // more than any exponent's range: farther is clamped anyway

@@ -8,8 +8,8 @@
 
 namespace lns {
 
-// Where a random stream stands. `tensor` tells apart the tensors that draw in the same step; `first` is the index, in the
-// whole tensor, of a shard's first element.
+// Where a random stream stands. `tensor` tells apart the tensors that draw in the same step; `first` is the index, in
+// the whole tensor, of a shard's first element.
 struct RandomState {
   uint64_t seed;
   uint32_t step;

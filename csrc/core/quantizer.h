@@ -52,11 +52,11 @@ struct Quantizer {
   Format format;
   Rounding rounding;
   Underflow underflow;
-  int low_bits;             // mantissa bits below the bucket index
+  int low_bits;                // mantissa bits below the bucket index
   const uint32_t* thresholds;  // t_j, j = 0..gamma-1
-  const int32_t* buckets;   // 2*gamma entries, see QuantizerTables
-  const uint32_t* values;   // B_j, j = 0..gamma
-  double inverse_step;      // 2^(-1/gamma)
+  const int32_t* buckets;      // 2*gamma entries, see QuantizerTables
+  const uint32_t* values;      // B_j, j = 0..gamma
+  double inverse_step;         // 2^(-1/gamma)
 };
 
 // #{j : M > t_j} in one look-up. The mantissa range is cut into 2*gamma buckets, each with at most one threshold
@@ -128,15 +128,18 @@ LNS_HD inline int quantize_one(const Quantizer& q, uint32_t bits, int k, uint32_
 
 // Owns the tables of one gamma.
 struct QuantizerTables {
-  std::vector<uint32_t> thresholds;  // t_j = floor(2^((2j+1)/(2 gamma)) * 2^23), j = 0..gamma-1, unless others are given
-  std::vector<uint32_t> values;      // B_j = round(2^(j/gamma) * 2^23), j = 0..gamma
-  std::vector<int32_t> buckets;      // see thresholds_below
+  std::vector<uint32_t>
+      thresholds;                // t_j = floor(2^((2j+1)/(2 gamma)) * 2^23), j = 0..gamma-1, unless others are given
+  std::vector<uint32_t> values;  // B_j = round(2^(j/gamma) * 2^23), j = 0..gamma
+  std::vector<int32_t> buckets;  // see thresholds_below
   int low_bits;
   double inverse_step;
 
   // `given`: thresholds of a converter that differs from the spec's, or none. They must leave each bucket at most one.
   explicit QuantizerTables(int gamma, const std::vector<int64_t>& given = {})
-      : thresholds(given.begin(), given.end()), low_bits(22 - log2_exact(gamma)), inverse_step(kInverseStep[log2_exact(gamma)]) {
+      : thresholds(given.begin(), given.end()),
+        low_bits(22 - log2_exact(gamma)),
+        inverse_step(kInverseStep[log2_exact(gamma)]) {
     check_thresholds(gamma, given);
     for (int j = 0; j < gamma; ++j) {
       if (given.empty()) thresholds.push_back(static_cast<uint32_t>(floor_pow2(2 * j + 1, 2 * gamma, 23)));
@@ -168,8 +171,8 @@ struct QuantizerTables {
       if (given[j] < low || given[j] >= high)
         fail("be mantissas from 2^23 to 2^24 - 1, got " + std::to_string(given[j]));
       if (j > 0 && given[j] - given[j - 1] < apart)
-        fail("ascend by at least 2^22 / gamma = " + std::to_string(apart) + ", got " + std::to_string(given[j - 1]) + " and " +
-             std::to_string(given[j]));
+        fail("ascend by at least 2^22 / gamma = " + std::to_string(apart) + ", got " + std::to_string(given[j - 1]) +
+             " and " + std::to_string(given[j]));
     }
   }
 };

@@ -12,7 +12,9 @@
 #include <type_traits>
 
 #if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx2,bmi,bmi2,avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni"))), apply_to = function)
+#pragma clang attribute push(                                                                          \
+    __attribute__((target("avx2,bmi,bmi2,avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni"))), \
+    apply_to = function)
 #else
 #pragma GCC target("avx2,bmi,bmi2,avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,prefer-vector-width=512")
 #endif
@@ -48,7 +50,8 @@ struct Windows<uint8_t, Sums> {
     const __m512i index = _mm512_ternarylogic_epi32(slot_mask, _mm512_srlv_epi16(product, octave_shift), sign, 0xca);
     const __m512i unit = _mm512_permutexvar_epi8(product, units);
 #pragma GCC unroll 4
-    for (int j = 0; j < Sums; ++j) sums[j] = _mm512_dpbusd_epi32(sums[j], unit, _mm512_permutexvar_epi8(index, weights[j]));
+    for (int j = 0; j < Sums; ++j)
+      sums[j] = _mm512_dpbusd_epi32(sums[j], unit, _mm512_permutexvar_epi8(index, weights[j]));
   }
 };
 
@@ -157,7 +160,8 @@ struct Closing {
         const __m256i low = half ? _mm512_extracti64x4_epi64(parts[part], 1) : _mm512_castsi512_si256(parts[part]);
         y = _mm512_add_epi64(y, _mm512_sll_epi64(_mm512_cvtepi32_epi64(low), count(shifts[part])));
       }
-      const __m512i sum = _mm512_add_epi64(_mm512_cvtepi32_epi64(_mm256_load_si256(at)), _mm512_sra_epi64(y, count(a.fraction_bits)));
+      const __m512i sum =
+          _mm512_add_epi64(_mm512_cvtepi32_epi64(_mm256_load_si256(at)), _mm512_sra_epi64(y, count(a.fraction_bits)));
       __m512i kept;
       if (a.overflow == Overflow::saturate)
         kept = _mm512_min_epi64(_mm512_set1_epi64(a.high), _mm512_max_epi64(_mm512_set1_epi64(a.low), sum));
@@ -183,7 +187,8 @@ struct Operands {
 // A block of rows from `row` on, its sums in registers. `Signs`: do any rows have negative lanes?
 template <int Rows, bool Wide, bool Signs, typename Form>
 inline __attribute__((always_inline)) int64_t block(const Form& form, const Operands& o, int64_t row,
-                                                    const Closing<PermuteTables<typename Form::Lane>>& closing, int32_t* acc) {
+                                                    const Closing<PermuteTables<typename Form::Lane>>& closing,
+                                                    int32_t* acc) {
   const TileStrides strides = o.rows.strides;
   const uint8_t *magnitudes = o.rows.magnitudes + row * strides.row, *signs = o.rows.signs + row * strides.row;
   __m512i sums[Rows][Form::kSums];
@@ -212,7 +217,8 @@ inline __attribute__((always_inline)) int64_t block(const Form& form, const Oper
 }
 
 template <bool Wide, bool Signs, typename Form>
-int64_t all_blocks(const Form& form, const Operands& o, const Closing<PermuteTables<typename Form::Lane>>& closing, int32_t* acc) {
+int64_t all_blocks(const Form& form, const Operands& o, const Closing<PermuteTables<typename Form::Lane>>& closing,
+                   int32_t* acc) {
   int64_t row = 0, overflows = 0;
   for (; row + Form::kRows <= o.rows.rows; row += Form::kRows)
     overflows += block<Form::kRows, Wide, Signs>(form, o, row, closing, acc);
@@ -227,7 +233,8 @@ template <>
 struct Forms<int16_t> {
   template <typename Visit>
   static int64_t visit(const PermuteTables<int16_t>& t, Visit visit) {
-    return t.sums == 1 ? visit(std::type_identity<Windows<int16_t, 1>>{}) : visit(std::type_identity<Windows<int16_t, 2>>{});
+    return t.sums == 1 ? visit(std::type_identity<Windows<int16_t, 1>>{})
+                       : visit(std::type_identity<Windows<int16_t, 2>>{});
   }
 };
 template <>
@@ -261,7 +268,8 @@ int64_t accumulate(const PermuteTables<Lane>& t, const PackedRows& rows, const u
   return Forms<Lane>::visit(t, [&](auto type) {
     const typename decltype(type)::type form(t);
     if (t.wide) return all_blocks<true, true>(form, o, closing, acc);
-    return rows.negative ? all_blocks<false, true>(form, o, closing, acc) : all_blocks<false, false>(form, o, closing, acc);
+    return rows.negative ? all_blocks<false, true>(form, o, closing, acc)
+                         : all_blocks<false, false>(form, o, closing, acc);
   });
 }
 
@@ -270,7 +278,8 @@ inline int exponent(int16_t lane) { return lane < 0 ? -lane : lane; }
 inline bool negative(uint8_t lane) { return lane >> 7; }
 inline bool negative(int16_t lane) { return lane < 0; }
 
-// What a lane's magnitude and sign become. Holds copies: the compiler must think that a byte written changes the tables.
+// What a lane's magnitude and sign become. Holds copies: the compiler must think that a byte written changes the
+// tables.
 template <typename Lane>
 struct Packer {
   using Tables = PermuteTables<Lane>;

@@ -156,7 +156,8 @@ Path Engine::path(int64_t left_rows, int64_t right_rows) const {
   if (kernels().permute8 && t.permute8) return Path::permute8;
   const int64_t longer = std::max(left_rows, right_rows), shorter = std::min(left_rows, right_rows);
   const bool enough_rows = rows_cost(longer, shorter) <= lookup_cost(longer, shorter);
-  if (datapath_.format.bits <= 8 && enough_rows && (t.narrow || t.planes)) return t.narrow ? Path::rows : Path::row_planes;
+  if (datapath_.format.bits <= 8 && enough_rows && (t.narrow || t.planes))
+    return t.narrow ? Path::rows : Path::row_planes;
   if (kernels().permute16 && t.permute16) return Path::permute16;
   return t.narrow ? Path::lookup32 : Path::lookup64;
 }
@@ -200,7 +201,8 @@ struct Plan {
     // Enough tasks for every thread, of equal size: first by panels, as what is made of a block's rows or for its
     // tables is shared by the panel's columns, then by blocks.
     const int64_t groups = ceil_div(columns, kColumns);
-    panels = std::max(ceil_div(groups, most.groups), std::min(groups, ceil_div(threads, products * ceil_div(rows, most.rows))));
+    panels = std::max(ceil_div(groups, most.groups),
+                      std::min(groups, ceil_div(threads, products * ceil_div(rows, most.rows))));
     panel = kColumns * ceil_div(groups, panels);
     panels = ceil_div(columns, panel);
     blocks = ceil_div(rows, most.rows);
@@ -317,7 +319,8 @@ class Worker {
         active_[d / Path::kDepth] = any_code(tile, d, std::min(Path::kDepth, depth - d));
       path_.see(tile);
       for (int64_t g = 0; g < groups; ++g)
-        path_.add(tile, {lanes + g * kColumns * columns_.pitch(), columns_.pitch(), g}, plan_.count ? &overflows : nullptr);
+        path_.add(tile, {lanes + g * kColumns * columns_.pitch(), columns_.pitch(), g},
+                  plan_.count ? &overflows : nullptr);
     }
     place(t.long_side, t.row0, t.rows, unit_factor(plan_.datapath.acc_lsb), row_at_.get(), row_factor_.get());
     place(t.short_side, t.column0, t.columns, 1.0, column_at_.get(), column_factor_.get());
@@ -348,7 +351,8 @@ class Worker {
   // Where each row of a side goes in the output, and what its accumulators are multiplied by.
   static void place(const TaskSide& t, int64_t first, int64_t n, double unit, int64_t* at, double* factor) {
     t.side.output.walk(first, n, [&](int64_t offset) { *at++ = offset; });
-    t.side.scale_axis.walk(first, n, [&](int64_t offset) { *factor++ = unit * scale_factor(float_bits(t.scale[offset])); });
+    t.side.scale_axis.walk(first, n,
+                           [&](int64_t offset) { *factor++ = unit * scale_factor(float_bits(t.scale[offset])); });
   }
 
   static bool contiguous(const int64_t* at, int64_t n) {
@@ -374,7 +378,8 @@ class Worker {
       else
         std::copy_n(acc, rows * kColumns, square);
       if (columns_are_contiguous) {
-        for (int64_t r = 0; r < rows; ++r) std::copy_n(square + r * kColumns, columns, output + row_at[r] + column_at[0]);
+        for (int64_t r = 0; r < rows; ++r)
+          std::copy_n(square + r * kColumns, columns, output + row_at[r] + column_at[0]);
         continue;
       }
       kernel.transpose_square(reinterpret_cast<int32_t*>(square));
@@ -435,7 +440,8 @@ void Engine::run(const Product& product, bool accumulators, Counters* counters) 
       overflows = run_tasks<RowPath<NarrowSums>>(plan, kernel, datapath_, t.low, nullptr, 0);
       break;
     case Path::row_planes:
-      overflows = run_tasks<RowPath<PlaneSums>>(plan, kernel, datapath_, t.low, t.one_plane ? nullptr : &t.high, t.plane_shift);
+      overflows =
+          run_tasks<RowPath<PlaneSums>>(plan, kernel, datapath_, t.low, t.one_plane ? nullptr : &t.high, t.plane_shift);
       break;
     case Path::lookup32:
       overflows = run_tasks<LookupPath<int32_t>>(plan, kernel, datapath_, t.lookup32.data(), t.zero_start);

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "core/datapath.h"
-#include "products/product.h"
+#include "gemm/product.h"
 
 namespace lns::cpu {
 

@@ -41,7 +41,8 @@ void quantize(const Quantizer& q, const RandomState& random, const float* x, con
               float* scale) {
   const Kernels& kernel = kernels();
   std::vector<std::atomic<uint32_t>> top(s.slices);
-  for_runs(s, [&](int64_t slice, int64_t first, int64_t n) { raise_to(top[slice], kernel.magnitude_max(x + first, n)); });
+  for_runs(s,
+           [&](int64_t slice, int64_t first, int64_t n) { raise_to(top[slice], kernel.magnitude_max(x + first, n)); });
   for (int64_t i = 0; i < s.slices; ++i) scale[i] = bits_float(scale_for(q, top[i]));
   for_runs(s, [&](int64_t slice, int64_t first, int64_t n) {
     const uint32_t bits = float_bits(scale[slice]);
@@ -94,13 +95,16 @@ void rescale(const Quantizer& q, const RandomState& random, const void* codes, c
 }
 
 void uniform(const RandomState& random, int64_t n, float* u) {
-  parallel_for(n, kGrain, [&](int64_t begin, int64_t end) { kernels().uniform(random, end - begin, begin, u + begin); });
+  parallel_for(n, kGrain,
+               [&](int64_t begin, int64_t end) { kernels().uniform(random, end - begin, begin, u + begin); });
 }
 
-void luq(const float* top, int exponents, bool stochastic_below, bool stochastic_above, const RandomState& random, const float* x, int64_t n,
-         float* out) {
+void luq(const float* top, int exponents, bool stochastic_below, bool stochastic_above, const RandomState& random,
+         const float* x, int64_t n, float* out) {
   const Luq q = make_luq(*top, exponents, stochastic_below, stochastic_above);
-  parallel_for(n, kGrain, [&](int64_t begin, int64_t end) { kernels().luq(q, random, x + begin, end - begin, begin, out + begin); });
+  parallel_for(n, kGrain, [&](int64_t begin, int64_t end) {
+    kernels().luq(q, random, x + begin, end - begin, begin, out + begin);
+  });
 }
 
 void forward_codes(const Format& forward, const CodeView& update, const float* update_scale, const Slices& s,
@@ -140,9 +144,11 @@ void madam_step(const Quantizer& q, const MadamStep& step, const RandomState& ra
   for_runs(s, [&](int64_t slice, int64_t first, int64_t n) {
     const int e_cap = cap_code(q, cap[slice], float_bits(scale[slice]));
     if (f.bits > 8)
-      kernel.madam16(f, step, random, static_cast<int16_t*>(codes) + first, grad + first, moment + first, n, first, e_cap);
+      kernel.madam16(f, step, random, static_cast<int16_t*>(codes) + first, grad + first, moment + first, n, first,
+                     e_cap);
     else
-      kernel.madam8(f, step, random, static_cast<uint8_t*>(codes) + first, grad + first, moment + first, n, first, e_cap);
+      kernel.madam8(f, step, random, static_cast<uint8_t*>(codes) + first, grad + first, moment + first, n, first,
+                    e_cap);
   });
 }
 

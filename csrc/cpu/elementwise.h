@@ -5,7 +5,7 @@
 #include "core/madam.h"
 #include "core/rescale.h"
 #include "core/slices.h"
-#include "products/operand.h"
+#include "gemm/operand.h"
 
 namespace lns::cpu {
 
@@ -18,8 +18,8 @@ void rescale(const Quantizer& q, const RandomState& random, const void* codes, c
 // Random numbers in [0, 1).
 void uniform(const RandomState& random, int64_t n, float* u);
 // LUQ's values; `top` is the largest magnitude.
-void luq(const float* top, int exponents, bool stochastic_below, bool stochastic_above, const RandomState& random, const float* x, int64_t n,
-         float* out);
+void luq(const float* top, int exponents, bool stochastic_below, bool stochastic_above, const RandomState& random,
+         const float* x, int64_t n, float* out);
 // Forward-format codes and scales of update-format codes (spec section 5).
 void forward_codes(const Format& forward, const CodeView& update, const float* update_scale, const Slices& s,
                    void* codes, float* scale);

@@ -14,9 +14,9 @@
 
 namespace lns::cpu {
 
-constexpr int kColumns = 16;      // columns that one pass over the left operand serves
-constexpr int kLaneCodes = 256;   // rows per lane of a row table: sign and 7-bit exponent of the left code
-constexpr int kRowDepth = 8;      // lanes whose row tables are held at once (128 KB)
+constexpr int kColumns = 16;     // columns that one pass over the left operand serves
+constexpr int kLaneCodes = 256;  // rows per lane of a row table: sign and 7-bit exponent of the left code
+constexpr int kRowDepth = 8;     // lanes whose row tables are held at once (128 KB)
 
 // Signed product tables for the row path, 32 bits, padded so that any 16 consecutive exponents may be read.
 struct SignedProducts {
@@ -51,13 +51,14 @@ struct Kernels {
   void (*widen_range)(const uint8_t* codes, int64_t n, CodeRange* range);
   // state[i][16] += sum over lanes d of rows[d][codes[i * strides.row + d * strides.depth]]. One stride is 1; if it is
   // the row's, the other is kTileRows.
-  void (*add_rows)(const uint8_t* codes, TileStrides strides, int64_t n, int depth, const int32_t* rows, int32_t* state);
+  void (*add_rows)(const uint8_t* codes, TileStrides strides, int64_t n, int depth, const int32_t* rows,
+                   int32_t* state);
 
   // state[i][16] += sum over lanes of the signed product table's entries, for any format.
-  void (*add_lookups32)(const int16_t* lanes, TileStrides strides, int64_t n, int depth, const LookupLane<int32_t>* columns,
-                        const int32_t* table, int32_t* state);
-  void (*add_lookups64)(const int16_t* lanes, TileStrides strides, int64_t n, int depth, const LookupLane<int64_t>* columns,
-                        const int64_t* table, int64_t* state);
+  void (*add_lookups32)(const int16_t* lanes, TileStrides strides, int64_t n, int depth,
+                        const LookupLane<int32_t>* columns, const int32_t* table, int32_t* state);
+  void (*add_lookups64)(const int16_t* lanes, TileStrides strides, int64_t n, int depth,
+                        const LookupLane<int64_t>* columns, const int64_t* table, int64_t* state);
 
   // Ends a vector: align, accumulate, saturate or wrap. Adds the number of overflows to *overflows if it is given.
   void (*close32)(const Accumulator<int32_t>& accumulator, int32_t* state, int64_t n, int64_t* overflows);
@@ -67,7 +68,8 @@ struct Kernels {
                        int64_t n, int64_t* overflows);
 
   // Values of accumulators: square[r][c] = acc[r][c] * row_factors[r] * column_factors[c], for 16 columns.
-  void (*read_out)(const int32_t* acc, const double* row_factors, const double* column_factors, int rows, float* square);
+  void (*read_out)(const int32_t* acc, const double* row_factors, const double* column_factors, int rows,
+                   float* square);
   // Transposes 16 x 16 elements of 32 bits in place.
   void (*transpose_square)(int32_t* square);
 

@@ -62,7 +62,8 @@ class LaneCounter {
 
   // Calls body(d, exponent) for every row of a side at k0 + d.
   template <typename Body>
-  static void for_lanes(const Side& side, const Reader& reader, std::vector<int16_t>& tile, int64_t k0, int64_t depth, Body body) {
+  static void for_lanes(const Side& side, const Reader& reader, std::vector<int16_t>& tile, int64_t k0, int64_t depth,
+                        Body body) {
     for (int64_t r0 = 0; r0 < side.rows; r0 += kChunk) {
       const int64_t n = std::min(kChunk, side.rows - r0);
       const bool by_rows = side.operand.rows_are_contiguous();

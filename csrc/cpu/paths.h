@@ -1,4 +1,5 @@
-// The ways from a tile of lanes to accumulators: register look-ups, row tables, look-ups in the product table, bins one by one.
+// The ways from a tile of lanes to accumulators: register look-ups, row tables, look-ups in the product table, bins one
+// by one.
 #pragma once
 
 #include <algorithm>
@@ -69,8 +70,8 @@ class PlaneSums {
   int32_t* low(int64_t group, int64_t rows) const { return low_.group(group, rows); }
   int32_t* high(int64_t group, int64_t rows) const { return high_.group(group, rows); }
   void close(int64_t rows, int64_t group, int64_t* overflows) {
-    kernel_.close_planes(accumulator_, acc_.group(group, rows), low_.group(group, rows), high_.group(group, rows), shift_,
-                         rows, overflows);
+    kernel_.close_planes(accumulator_, acc_.group(group, rows), low_.group(group, rows), high_.group(group, rows),
+                         shift_, rows, overflows);
   }
   const int32_t* accumulators(int64_t group, int64_t rows) { return acc_.group(group, rows); }
 
@@ -81,8 +82,8 @@ class PlaneSums {
   Growing<int32_t> acc_, low_, high_;
 };
 
-// ---- Paths: all have a lane type, how many lanes they take at once, what they note of a tile (see), and how they add a
-// tile times a group of columns, one vector, to the group's accumulators, counting overflows where asked to.
+// ---- Paths: all have a lane type, how many lanes they take at once, what they note of a tile (see), and how they add
+// a tile times a group of columns, one vector, to the group's accumulators, counting overflows where asked to.
 
 // Register look-ups (permute.h).
 template <typename LaneType>
@@ -108,18 +109,21 @@ class PermutePath {
     if (tile.rows_are_contiguous()) {
       rows_ = {magnitudes_.get(), signs_.get(), {4, 4 * tile.rows}, tile.rows, false};
       for (const int s : active_)
-        rows_.negative |= kernel_.pack_lines(tables_, tile.lanes + s * kDepth * kTileRows, tile.rows,
-                                             magnitudes_.get() + s * rows_.strides.depth, signs_.get() + s * rows_.strides.depth);
+        rows_.negative |=
+            kernel_.pack_lines(tables_, tile.lanes + s * kDepth * kTileRows, tile.rows,
+                               magnitudes_.get() + s * rows_.strides.depth, signs_.get() + s * rows_.strides.depth);
     } else {
       rows_ = {magnitudes_.get(), signs_.get(), {4 * steps, 4}, tile.rows, false};
-      rows_.negative = kernel_.pack_rows(tables_, tile.lanes, tile.rows, tile.strides.row, steps, magnitudes_.get(), signs_.get());
+      rows_.negative =
+          kernel_.pack_rows(tables_, tile.lanes, tile.rows, tile.strides.row, steps, magnitudes_.get(), signs_.get());
     }
   }
   void add(const Tile<Lane>& tile, const ColumnGroup<Lane>& columns, int64_t* overflows) {
     if (active_.empty()) return;
     kernel_.pack_columns(tables_, columns.lanes, columns.pitch, active_.back() + 1, columns_.get());
-    const int64_t count = kernel_.accumulate(tables_, rows_, columns_.get(), active_.data(), static_cast<int>(active_.size()),
-                                             accumulator_, overflows != nullptr, acc_.group(columns.index, tile.rows));
+    const int64_t count =
+        kernel_.accumulate(tables_, rows_, columns_.get(), active_.data(), static_cast<int>(active_.size()),
+                           accumulator_, overflows != nullptr, acc_.group(columns.index, tile.rows));
     if (overflows) *overflows += count;
   }
   const int32_t* accumulators(int64_t group, int64_t rows) { return acc_.group(group, rows); }
@@ -164,7 +168,8 @@ class RowPath : public Sums {
   }
 
  private:
-  void add_plane(const Tile<Lane>& tile, const ColumnGroup<Lane>& columns, const SignedProducts& products, int32_t* sums) {
+  void add_plane(const Tile<Lane>& tile, const ColumnGroup<Lane>& columns, const SignedProducts& products,
+                 int32_t* sums) {
     for (int d = 0; d < tile.depth; d += kDepth) {
       if (!tile.active[d / kDepth]) continue;
       const int depth = std::min(kDepth, tile.depth - d);
@@ -204,9 +209,11 @@ class LookupPath {
         }
       const Lane* lanes = tile.lanes + d0 * tile.strides.depth;
       if constexpr (sizeof(State) == 4)
-        kernel_.add_lookups32(lanes, tile.strides, tile.rows, depth, columns_.get(), table_, state_.group(columns.index, tile.rows));
+        kernel_.add_lookups32(lanes, tile.strides, tile.rows, depth, columns_.get(), table_,
+                              state_.group(columns.index, tile.rows));
       else
-        kernel_.add_lookups64(lanes, tile.strides, tile.rows, depth, columns_.get(), table_, state_.group(columns.index, tile.rows));
+        kernel_.add_lookups64(lanes, tile.strides, tile.rows, depth, columns_.get(), table_,
+                              state_.group(columns.index, tile.rows));
     }
     if constexpr (sizeof(State) == 4)
       kernel_.close32(accumulator_, state_.group(columns.index, tile.rows), tile.rows, overflows);
@@ -248,7 +255,8 @@ class BinPath {
       for (int c = 0; c < kColumns; ++c, ++acc) {
         std::fill(bins_.begin(), bins_.end(), 0);
         for (int i = 0; i < tile.depth; ++i) {
-          const int a = tile.lanes[r * tile.strides.row + i * tile.strides.depth], b = columns.lanes[c * columns.pitch + i];
+          const int a = tile.lanes[r * tile.strides.row + i * tile.strides.depth],
+                    b = columns.lanes[c * columns.pitch + i];
           if (a == 0 || b == 0) continue;
           const int p = std::abs(a) + std::abs(b);
           bins_[lanes_.bins[p]] += (a < 0) == (b < 0) ? lanes_.ones[p] : -lanes_.ones[p];

@@ -5,7 +5,8 @@
 // - Windows. With one LUT constant per remainder, T[p] = C[p mod gamma] * 2^(p div gamma - acc_lsb), or 0 below the
 //   accumulator's LSB. The constant is one permute, the signed power of two another. A signed number holds few powers
 //   (7 in a byte, 15 in a word), so the octaves are cut into windows of that many, each with a sum of its own.
-// - Byte planes. Any table of up to 255 products is four bytes a product: a permute and a sum per byte, where the second
+// - Byte planes. Any table of up to 255 products is four bytes a product: a permute and a sum per byte, where the
+// second
 //   factor is the sign. 128 bytes are a permute, so a plane takes one or two.
 #pragma once
 
@@ -40,8 +41,8 @@ struct PermuteTables {
   int row_offset, column_offset;
   // Sign bits, so that the XOR of a row's and a column's is the product's; a positive row's are 0.
   Index row_negative, column_positive, column_negative;
-  // A vector's sum Y is that of sums[j] << (first_shift + j * kWindowBits), or j * 8 for planes. `wide`: Y, or acc and the
-  // aligned Y, need more than 32 bits.
+  // A vector's sum Y is that of sums[j] << (first_shift + j * kWindowBits), or j * 8 for planes. `wide`: Y, or acc and
+  // the aligned Y, need more than 32 bits.
   int sums, first_shift;
   bool wide;
 
@@ -71,7 +72,8 @@ std::optional<PermuteTables<Lane>> window_tables(const Datapath& d) {
   const int base = (first - 1) * g;  // slot 0 is the octave before the first that counts
   const auto constants = lut_constants(d);
   if (sizeof(Lane) == 1 && d.format.bits > 8) return {};
-  if (d.lut_entries != g || g > Tables::kUnits || *std::max_element(constants.begin(), constants.end()) > 255) return {};
+  if (d.lut_entries != g || g > Tables::kUnits || *std::max_element(constants.begin(), constants.end()) > 255)
+    return {};
   if (!d.full_product_range()) return {};
   if (octaves < 1 || octaves >= Tables::kSlots || octaves > Tables::kMaxSums * Tables::kWindowBits) return {};
   if (last - base > Tables::kIndexMax) return {};
@@ -126,7 +128,8 @@ inline std::optional<PermuteTables<uint8_t>> byte_plane_tables(const Datapath& d
   for (int base = std::min(first - 1, last - 1); base >= last - Tables::kIndexMax; --base) {
     unsigned halves = 0;
     for (int j = 0; j < planes; ++j)
-      halves |= ((begin[j] - base < Tables::kHalf && end[j] ? 1u : 0u) | (end[j] - base >= Tables::kHalf ? 2u : 0u)) << 2 * j;
+      halves |= ((begin[j] - base < Tables::kHalf && end[j] ? 1u : 0u) | (end[j] - base >= Tables::kHalf ? 2u : 0u))
+                << 2 * j;
     if (__builtin_popcount(halves) < fewest) fewest = __builtin_popcount(halves), best = base, t.halves = halves;
   }
   if (t.halves == 0) return {};

@@ -8,7 +8,7 @@
 #include <memory>
 
 #include "cpu/tile.h"
-#include "products/operand.h"
+#include "gemm/operand.h"
 
 namespace lns::cpu {
 
@@ -26,8 +26,10 @@ inline Lane to_lane(const Format& f, int code) {
 class Reader {
  public:
   virtual ~Reader() = default;
-  virtual void fill(uint8_t* tile, TileStrides strides, int64_t row0, int64_t rows, int64_t k0, int64_t depth) const = 0;
-  virtual void fill(int16_t* tile, TileStrides strides, int64_t row0, int64_t rows, int64_t k0, int64_t depth) const = 0;
+  virtual void fill(uint8_t* tile, TileStrides strides, int64_t row0, int64_t rows, int64_t k0,
+                    int64_t depth) const = 0;
+  virtual void fill(int16_t* tile, TileStrides strides, int64_t row0, int64_t rows, int64_t k0,
+                    int64_t depth) const = 0;
 };
 
 // What all readers share: the conversion of a run of codes, and one templated fill_tile behind the two virtual ones.
@@ -104,7 +106,8 @@ class StridedReader : public ReaderOf<StridedReader<Code>, Code> {
                           k_axis_.inner_stride, std::min(kStrip, run - i));
       } else {
         for (int64_t i = 0; i < run; ++i)
-          this->convert(tile + (d + i) * strides.depth, strides.row, from + i * k_axis_.inner_stride, row_stride_, rows);
+          this->convert(tile + (d + i) * strides.depth, strides.row, from + i * k_axis_.inner_stride, row_stride_,
+                        rows);
       }
       d += run;
     }
@@ -147,7 +150,8 @@ class PatchReader : public ReaderOf<PatchReader<Code>, Code> {
       if (row < 0)
         zero(out, step, run);
       else
-        copy_line(out, step, image_ + n * p_.batch_stride + channel * p_.channel_stride + row * p_.y.image_stride, x, run, j);
+        copy_line(out, step, image_ + n * p_.batch_stride + channel * p_.channel_stride + row * p_.y.image_stride, x,
+                  run, j);
       out += run * step;
       count -= run;
       x = 0;
@@ -167,7 +171,8 @@ class PatchReader : public ReaderOf<PatchReader<Code>, Code> {
 
   // What `count` positions see through tap (i, j), from position `first` of plane n on.
   template <typename Lane>
-  void planes(Lane* out, int64_t step, int64_t channel, int64_t n, int64_t first, int64_t count, int64_t i, int64_t j) const {
+  void planes(Lane* out, int64_t step, int64_t channel, int64_t n, int64_t first, int64_t count, int64_t i,
+              int64_t j) const {
     const int64_t width = p_.x.grid, size = width * p_.y.grid;
     const int64_t move_y = p_.y.position(0, i), move_x = p_.x.position(0, j);
     const bool seen = move_y % p_.y.shrink == 0 && move_x % p_.x.shrink == 0;

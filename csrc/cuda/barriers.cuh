@@ -5,8 +5,8 @@
 
 namespace lns::cuda {
 
-// A barrier in shared memory that some threads pass when others have arrived; phases alternate. Every thread whose accesses
-// it orders arrives itself.
+// A barrier in shared memory that some threads pass when others have arrived; phases alternate. Every thread whose
+// accesses it orders arrives itself.
 class Gate {
  public:
   __device__ explicit Gate(void* shared) : at_(static_cast<uint32_t>(__cvta_generic_to_shared(shared))) {}
@@ -29,10 +29,14 @@ class Gate {
     uint32_t done;
 #if __CUDA_ARCH__ >= 900  // waits a while by itself
     asm volatile("{ .reg .pred p; mbarrier.try_wait.parity.shared.b64 p, [%1], %2; selp.u32 %0, 1, 0, p; }"
-                 : "=r"(done) : "r"(at_), "r"(phase) : "memory");
+                 : "=r"(done)
+                 : "r"(at_), "r"(phase)
+                 : "memory");
 #else
     asm volatile("{ .reg .pred p; mbarrier.test_wait.parity.shared.b64 p, [%1], %2; selp.u32 %0, 1, 0, p; }"
-                 : "=r"(done) : "r"(at_), "r"(phase) : "memory");
+                 : "=r"(done)
+                 : "r"(at_), "r"(phase)
+                 : "memory");
 #endif
     return done != 0;
   }

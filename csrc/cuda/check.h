@@ -12,8 +12,9 @@ inline void check(cudaError_t error, const char* what) {
   if (error == cudaSuccess) return;
   cudaGetLastError();
   if (error == cudaErrorNoKernelImageForDevice)
-    throw std::runtime_error("lns_sim's CUDA kernels were not built for this GPU: rebuild with TORCH_CUDA_ARCH_LIST naming its "
-                             "compute capability (8.0 or later)");
+    throw std::runtime_error(
+        "lns_sim's CUDA kernels were not built for this GPU: rebuild with TORCH_CUDA_ARCH_LIST naming its "
+        "compute capability (8.0 or later)");
   throw std::runtime_error(std::string(what) + ": " + cudaGetErrorString(error));
 }
 

@@ -1,7 +1,7 @@
 // Where the code of (row, k) of an operand lies, as two halves that only need to be added: one of the row, one of k.
 #pragma once
 
-#include "products/operand.h"
+#include "gemm/operand.h"
 
 namespace lns::cuda {
 

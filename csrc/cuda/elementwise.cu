@@ -10,9 +10,9 @@ namespace lns::cuda {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr int kPack = 8;             // elements of a thread at a time
+constexpr int kPack = 8;  // elements of a thread at a time
 constexpr int kBlocksPerSm = 8;
-constexpr int64_t kLongRun = 1024;   // elements of one scale in a row that are worth a block
+constexpr int64_t kLongRun = 1024;  // elements of one scale in a row that are worth a block
 
 int64_t full_grid(const Launch& at) {
   int multiprocessors;
@@ -52,7 +52,8 @@ __device__ inline void store(T* to, int64_t first, int64_t n, bool wide, const P
     if (first + j < n) to[first + j] = p.at[j];
 }
 
-// Body: enter(slice) for every run of one slice that a thread meets, then pack(first, n), or one(i) where slices are many.
+// Body: enter(slice) for every run of one slice that a thread meets, then pack(first, n), or one(i) where slices are
+// many.
 template <typename Body>
 __global__ void __launch_bounds__(kThreads) for_packs(Slices s, Body body) {
   const int64_t n = s.numel(), step = int64_t{gridDim.x} * kThreads * kPack;
@@ -127,11 +128,13 @@ uint32_t* top_of_slices(const Slices& whole, const Value& value, const Launch& a
   if (s.inner >= kLongRun) {
     const int64_t runs = s.outer * s.slices, each = (s.inner + kThreads * kPack - 1) / (kThreads * kPack);
     const int64_t blocks_per_run = std::max<int64_t>(1, std::min(each, most / runs));
-    top_of_runs<<<static_cast<unsigned>(runs * blocks_per_run), kThreads, 0, at.stream>>>(s, blocks_per_run, value, top);
+    top_of_runs<<<static_cast<unsigned>(runs * blocks_per_run), kThreads, 0, at.stream>>>(s, blocks_per_run, value,
+                                                                                          top);
   } else {
     const int64_t across = std::min((s.slices * s.inner + kThreads - 1) / kThreads, most);
     const int64_t down = std::clamp<int64_t>(most / across, 1, std::min<int64_t>(s.outer, 65535));
-    top_of_columns<<<dim3(static_cast<unsigned>(across), static_cast<unsigned>(down)), kThreads, 0, at.stream>>>(s, value, top);
+    top_of_columns<<<dim3(static_cast<unsigned>(across), static_cast<unsigned>(down)), kThreads, 0, at.stream>>>(
+        s, value, top);
   }
   check(cudaGetLastError(), "largest value");
   return top;
@@ -186,7 +189,8 @@ struct Quantize {
   __device__ Code code(float value, int64_t i) const {
     if (scale_is_nan(bits)) return 0;  // no value survives
     const bool draws = q.rounding == Rounding::stochastic || q.underflow == Underflow::stochastic;
-    return static_cast<Code>(quantize_one(q, float_bits(value), scale_exponent(bits), draws ? philox_u24(random, i) : 0));
+    return static_cast<Code>(
+        quantize_one(q, float_bits(value), scale_exponent(bits), draws ? philox_u24(random, i) : 0));
   }
   __device__ void one(int64_t i) { codes[i] = code(x[i], i); }
   __device__ void pack(int64_t first, int64_t n) {
@@ -237,7 +241,8 @@ struct Rescale {
   __device__ Code code(int c, int64_t i) const {
     if (scale_is_nan(from) || scale_is_nan(to)) return static_cast<Code>(c);
     const bool draws = q.underflow == Underflow::stochastic;
-    return static_cast<Code>(rescale_code(q, c, scale_exponent(from), scale_exponent(to), draws ? philox_u24(random, i) : 0));
+    return static_cast<Code>(
+        rescale_code(q, c, scale_exponent(from), scale_exponent(to), draws ? philox_u24(random, i) : 0));
   }
   __device__ void one(int64_t i) { out[i] = code(codes[i], i); }
   __device__ void pack(int64_t first, int64_t n) {
@@ -292,12 +297,14 @@ struct LuqValues {
 };
 
 // `top`: the largest exponents, or null where the scale is kept.
-__global__ void forward_scales(Coarsening c, const float* update_scale, const uint32_t* top, int64_t slices, float* scale) {
+__global__ void forward_scales(Coarsening c, const float* update_scale, const uint32_t* top, int64_t slices,
+                               float* scale) {
   for (int64_t i = int64_t{blockIdx.x} * kThreads + threadIdx.x; i < slices; i += int64_t{gridDim.x} * kThreads) {
     const uint32_t old = float_bits(update_scale[i]);
     const int e_top = top ? static_cast<int>(top[i]) : 0;
     const bool nan = scale_is_nan(old);
-    scale[i] = bits_float(nan ? kNanBits : scale_bits(forward_scale(c.forward, c.update, c.shift, e_top, scale_exponent(old))));
+    scale[i] = bits_float(nan ? kNanBits
+                              : scale_bits(forward_scale(c.forward, c.update, c.shift, e_top, scale_exponent(old))));
   }
 }
 
@@ -390,7 +397,8 @@ void quantize(const Quantizer& q, const int64_t* rng, const float* x, const Slic
   });
 }
 
-void dequantize(const CodeView& codes, const Quantizer& q, const float* scale, const Slices& s, float* x, const Launch& at) {
+void dequantize(const CodeView& codes, const Quantizer& q, const float* scale, const Slices& s, float* x,
+                const Launch& at) {
   with_code_type(codes.format, [&](auto type) {
     using Code = decltype(type);
     const auto* from = static_cast<const Code*>(codes.data);
@@ -413,15 +421,15 @@ void uniform(const int64_t* rng, int64_t n, float* u, const Launch& at) {
   run(Slices{1, 1, n}, Uniform{rng, u, aligned(u, sizeof(float)), {}}, at);
 }
 
-void luq(const float* top, int exponents, bool stochastic_below, bool stochastic_above, const int64_t* rng, const float* x, int64_t n, float* out,
-         const Launch& at) {
+void luq(const float* top, int exponents, bool stochastic_below, bool stochastic_above, const int64_t* rng,
+         const float* x, int64_t n, float* out, const Launch& at) {
   const bool wide = aligned(x, sizeof(float)) && aligned(out, sizeof(float));
   const float limit = static_cast<float>(pow2(exponents));
   run(Slices{1, 1, n}, LuqValues{top, limit, stochastic_below, stochastic_above, rng, x, out, wide, {}, {}}, at);
 }
 
-void forward_codes(const Format& forward, const CodeView& update, const float* update_scale, const Slices& s, void* codes,
-                   float* scale, const Launch& at) {
+void forward_codes(const Format& forward, const CodeView& update, const float* update_scale, const Slices& s,
+                   void* codes, float* scale, const Launch& at) {
   const int shift = log2_exact(update.format.gamma) - log2_exact(forward.gamma);
   with_code_type(update.format, [&](auto from_type) {
     with_code_type(forward, [&](auto to_type) {
@@ -439,12 +447,14 @@ void forward_codes(const Format& forward, const CodeView& update, const float* u
   });
 }
 
-void madam_step(const Quantizer& q, const float* hyper, bool stochastic, const int64_t* rng, void* codes, const float* scale,
-                const float* grad, float* moment, const float* cap, const Slices& s, const Launch& at) {
+void madam_step(const Quantizer& q, const float* hyper, bool stochastic, const int64_t* rng, void* codes,
+                const float* scale, const float* grad, float* moment, const float* cap, const Slices& s,
+                const Launch& at) {
   with_code_type(q.format, [&](auto type) {
     using Code = decltype(type);
     const bool wide = aligned(codes, sizeof(Code)) && aligned(grad, sizeof(float)) && aligned(moment, sizeof(float));
-    run(s, Madam<Code>{q, hyper, stochastic, rng, static_cast<Code*>(codes), scale, grad, moment, cap, wide, {}, {}, 0}, at);
+    run(s, Madam<Code>{q, hyper, stochastic, rng, static_cast<Code*>(codes), scale, grad, moment, cap, wide, {}, {}, 0},
+        at);
   });
 }
 

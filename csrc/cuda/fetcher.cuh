@@ -3,7 +3,7 @@
 
 #include "cuda/coordinates.cuh"
 #include "cuda/product_table.h"
-#include "products/operand.h"
+#include "gemm/operand.h"
 
 namespace lns::cuda {
 
@@ -17,19 +17,22 @@ __host__ __device__ inline int pitch_of(int rows) { return rows + 4; }
 __device__ inline uint32_t load_if(bool there, const uint8_t* at) {
   uint32_t code;
   asm("{ .reg .pred p; setp.ne.u32 p, %2, 0; mov.u32 %0, 0; @p ld.global.nc.u8 %0, [%1]; }"
-      : "=r"(code) : "l"(at), "r"(static_cast<uint32_t>(there)));
+      : "=r"(code)
+      : "l"(at), "r"(static_cast<uint32_t>(there)));
   return code;
 }
 __device__ inline uint32_t load_if(bool there, const uint16_t* at) {
   uint32_t code;
   asm("{ .reg .pred p; setp.ne.u32 p, %2, 0; mov.u32 %0, 0; @p ld.global.nc.u16 %0, [%1]; }"
-      : "=r"(code) : "l"(at), "r"(static_cast<uint32_t>(there)));
+      : "=r"(code)
+      : "l"(at), "r"(static_cast<uint32_t>(there)));
   return code;
 }
 __device__ inline uint32_t load_four_if(bool there, const uint8_t* at) {
   uint32_t codes;
   asm("{ .reg .pred p; setp.ne.u32 p, %2, 0; mov.u32 %0, 0; @p ld.global.nc.u32 %0, [%1]; }"
-      : "=r"(codes) : "l"(at), "r"(static_cast<uint32_t>(there)));
+      : "=r"(codes)
+      : "l"(at), "r"(static_cast<uint32_t>(there)));
   return codes;
 }
 
@@ -44,7 +47,8 @@ class Fetcher {
       : operand_(operand),
         lane_code_(lane_code),
         strided_(operand.kind == Operand::Kind::strided),
-        by_rows_(strided_ ? operand.row_stride < operand.k_axis.inner_stride : operand.kind == Operand::Kind::positions),
+        by_rows_(strided_ ? operand.row_stride < operand.k_axis.inner_stride
+                          : operand.kind == Operand::Kind::positions),
         extent_(extent(operand)),
         rows_(rows),
         row_coordinates_(row_coordinates),
@@ -104,9 +108,8 @@ class Fetcher {
         return four([&](int u) { return load_if(mine.y == 0 && row + u < valid_, at + u * operand_.row_stride); });
       });
     else
-      fill_along_k(tile, [&](int row) {
-        return four([&](int u) { return load_if_inside(row_coordinates_[row + u], mine); });
-      });
+      fill_along_k(
+          tile, [&](int row) { return four([&](int u) { return load_if_inside(row_coordinates_[row + u], mine); }); });
   }
 
   // The codes of four rows, two to a word.
@@ -132,7 +135,8 @@ class Fetcher {
   template <typename Load>
   __device__ void fill_along_rows(uint16_t* tile, Load load) const {
     constexpr int share = kChunk / kFetchers;
-    const int pitch = pitch_of(rows_), threads = step() / 4, ks = 32 / threads;  // of one k; that the warp takes at once
+    const int pitch = pitch_of(rows_), threads = step() / 4,
+              ks = 32 / threads;  // of one k; that the warp takes at once
 #pragma unroll
     for (int i = 0; i < kRounds; ++i) {
       const int row = first_row() + i * step();

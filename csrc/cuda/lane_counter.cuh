@@ -3,16 +3,17 @@
 
 #include "core/datapath.h"
 #include "cuda/coordinates.cuh"
-#include "products/product.h"
+#include "gemm/product.h"
 
 namespace lns::cuda {
 
 constexpr int kLevels = 8192;  // exponents counted at once
 
-// From a histogram of the left rows' exponents for every k: O(K * (rows + columns)). A block takes `depth` values of k of
-// one instance at a time, and formats of more than kLevels exponents in several windows of them.
-__global__ void __launch_bounds__(256) count_lanes(const __grid_constant__ Product p, int levels, int64_t first_visible,
-                                                   int depth, unsigned long long vectors, unsigned long long* counters) {
+// From a histogram of the left rows' exponents for every k: O(K * (rows + columns)). A block takes `depth` values of k
+// of one instance at a time, and formats of more than kLevels exponents in several windows of them.
+__global__ void __launch_bounds__(256)
+    count_lanes(const __grid_constant__ Product p, int levels, int64_t first_visible, int depth,
+                unsigned long long vectors, unsigned long long* counters) {
   extern __shared__ int at_most[];  // [depth][window]: rows of exponent base + i, then of exponents base .. base + i
   const int window = min(levels, kLevels);
   const Extent left_extent = extent(p.left.operand), right_extent = extent(p.right.operand);

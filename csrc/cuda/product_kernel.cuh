@@ -1,11 +1,12 @@
 // The kernel under every GEMM and convolution pass on a GPU.
 //
-// A block computes tiles of outputs. Eight of its warps multiply: they stand in warps_r x warps_c over a tile, each thread
-// holds R rows x 4 columns; all 32 threads of a warp share their rows, a thread's four columns are neighbours. Four warps
-// fetch: along K in chunks of 32 lanes, straight from the operands, encoded as 16-bit lanes (product_table.h) into one of
-// two buffers in shared memory while the other is multiplied. The product table stands in shared memory once per lane of
-// a warp (as often as fits), so that 32 look-ups of different rows meet no bank conflict: a product is one multiply-add for
-// the address, one shared load and half an addition, and the loads are the limit (32 a clock and multiprocessor).
+// A block computes tiles of outputs. Eight of its warps multiply: they stand in warps_r x warps_c over a tile, each
+// thread holds R rows x 4 columns; all 32 threads of a warp share their rows, a thread's four columns are neighbours.
+// Four warps fetch: along K in chunks of 32 lanes, straight from the operands, encoded as 16-bit lanes
+// (product_table.h) into one of two buffers in shared memory while the other is multiplied. The product table stands in
+// shared memory once per lane of a warp (as often as fits), so that 32 look-ups of different rows meet no bank
+// conflict: a product is one multiply-add for the address, one shared load and half an addition, and the loads are the
+// limit (32 a clock and multiprocessor).
 #pragma once
 
 #include "core/datapath.h"
@@ -14,7 +15,7 @@
 #include "cuda/fetcher.cuh"
 #include "cuda/product_table.h"
 #include "cuda/sums.cuh"
-#include "products/product.h"
+#include "gemm/product.h"
 
 namespace lns::cuda {
 
@@ -41,10 +42,11 @@ struct Work {
   // Segments of K that are accumulated apart, in vectors; 1: none are.
   int segments;
   int64_t segment_vectors;
-  int32_t* segment_sums;          // out: (instance, segment, row, column), or of SegmentSums (instance, segment, 3, row, column)
-  int32_t* segment_bounds;        // out: (instance, segment, kBoundedRows rows, kColumns columns, 2), see FusedSums
-  const int32_t* starts;          // in: (instance, segment, row, column) accumulators at the segments' starts; only counts
-  const int32_t* gates;           // one of every tile (instance, row, column), null: where it holds 0 nothing is done
+  int32_t*
+      segment_sums;  // out: (instance, segment, row, column), or of SegmentSums (instance, segment, 3, row, column)
+  int32_t* segment_bounds;  // out: (instance, segment, kBoundedRows rows, kColumns columns, 2), see FusedSums
+  const int32_t* starts;    // in: (instance, segment, row, column) accumulators at the segments' starts; only counts
+  const int32_t* gates;     // one of every tile (instance, row, column), null: where it holds 0 nothing is done
   unsigned long long* overflows;  // null: not counted
 
   __host__ __device__ int64_t outputs() const { return rows.rows * columns.rows; }
@@ -52,7 +54,8 @@ struct Work {
 
 // Bytes of shared memory behind the table.
 __host__ __device__ inline int tile_bytes(int rows, int columns) {
-  const int lanes = 2 * kChunk * (pitch_of(rows) + pitch_of(columns)), coordinates = 2 * (rows + columns + kFetchers * kChunk);
+  const int lanes = 2 * kChunk * (pitch_of(rows) + pitch_of(columns)),
+            coordinates = 2 * (rows + columns + kFetchers * kChunk);
   return kGates * static_cast<int>(sizeof(uint64_t)) + lanes * static_cast<int>(sizeof(uint16_t)) +
          coordinates * static_cast<int>(sizeof(Coordinates));
 }
@@ -72,7 +75,8 @@ struct Lanes {
 
   __device__ Lanes(const uint16_t* row_lanes, const uint16_t* column_lanes) {
 #pragma unroll
-    for (int i = 0; i < R / 2; i += 2) *reinterpret_cast<uint2*>(rows + i) = reinterpret_cast<const uint2*>(row_lanes)[i / 2];
+    for (int i = 0; i < R / 2; i += 2)
+      *reinterpret_cast<uint2*>(rows + i) = reinterpret_cast<const uint2*>(row_lanes)[i / 2];
     *reinterpret_cast<uint2*>(columns) = *reinterpret_cast<const uint2*>(column_lanes);
   }
   __device__ static int at(const uint32_t* packed, int i) {
@@ -81,8 +85,8 @@ struct Lanes {
 };
 
 template <typename Held>
-__device__ inline void add_lanes(Held& sums, const Lanes<Held::kRows>& lanes, const char* table, const Work& w, int copy,
-                                 int row_bytes) {
+__device__ inline void add_lanes(Held& sums, const Lanes<Held::kRows>& lanes, const char* table, const Work& w,
+                                 int copy, int row_bytes) {
   int base[kColumns];
 #pragma unroll
   for (int j = 0; j < kColumns; ++j) {
@@ -154,7 +158,8 @@ struct Tile {
     row = i % w.tiles_r * rows;
     part = i / w.tiles_r;
     offsets = w.batch.at(part / w.segments);
-    open = w.gates == nullptr || w.gates[(part / w.segments * w.tiles_r + row / rows) * w.tiles_c + column / columns] != 0;
+    open =
+        w.gates == nullptr || w.gates[(part / w.segments * w.tiles_r + row / rows) * w.tiles_c + column / columns] != 0;
     begin = part % w.segments * w.segment_vectors * w.datapath.vector_size;
     end = min(w.k, begin + w.segment_vectors * w.datapath.vector_size);
   }
@@ -173,8 +178,9 @@ __device__ void fetch(const Work& w, const Memory<Held>& m, int fetcher) {
     if (!tile.open) continue;
     synchronize(1, kFetchers * 32);  // all are done with the last tile's coordinates
     for (int at = thread; at < m.rows + m.columns; at += kFetchers * 32)
-      m.side_coordinates[at] = at < m.rows ? row_coordinates(w.rows.operand, tile.row + at, w.rows.rows)
-                                           : row_coordinates(w.columns.operand, tile.column + at - m.rows, w.columns.rows);
+      m.side_coordinates[at] = at < m.rows
+                                   ? row_coordinates(w.rows.operand, tile.row + at, w.rows.rows)
+                                   : row_coordinates(w.columns.operand, tile.column + at - m.rows, w.columns.rows);
     synchronize(1, kFetchers * 32);
     row_fetcher.start_tile(tile.offsets.left, w.rows.rows - tile.row);
     column_fetcher.start_tile(tile.offsets.right, w.columns.rows - tile.column);
@@ -201,7 +207,8 @@ __device__ void write(const Work& w, const Memory<Held>& m, const Tile& tile, co
     const unsigned row = static_cast<unsigned>(at);
     const float* scale = side.scale + (is_row ? tile.offsets.left_scale : tile.offsets.right_scale);
     const double unit = is_row ? unit_factor(w.datapath.acc_lsb) : 1.0;
-    m.placing[i] = {axis_offset(side.output, row), unit * scale_factor(float_bits(scale[axis_offset(side.scale_axis, row)]))};
+    m.placing[i] = {axis_offset(side.output, row),
+                    unit * scale_factor(float_bits(scale[axis_offset(side.scale_axis, row)]))};
   }
   synchronize(2, threads);
   const Placing* columns = m.placing + m.rows + column0;
@@ -274,8 +281,9 @@ __global__ void __launch_bounds__((kMultipliers + kFetchers) * 32, 1) multiply(c
     sums.start(w.datapath);
     if constexpr (Held::kUse == Use::overflows) {
       if (w.starts)
-        for_outputs<R>(w, tile, row0, column0,
-                       [&](int r, int c, int64_t at) { sums.resume(w.datapath, r, c, w.starts[tile.part * outputs + at]); });
+        for_outputs<R>(w, tile, row0, column0, [&](int r, int c, int64_t at) {
+          sums.resume(w.datapath, r, c, w.starts[tile.part * outputs + at]);
+        });
     }
     // Warps wholly outside the outputs only keep step: the loads are the limit, and theirs would be wasted.
     const bool active = tile.row + row0 < w.rows.rows && tile.column + column0 - lane * kColumns < w.columns.rows;
@@ -320,8 +328,9 @@ __global__ void __launch_bounds__((kMultipliers + kFetchers) * 32, 1) multiply(c
         to[0] = sums.sum[r][c], to[outputs] = sums.from_low[r][c], to[2 * outputs] = sums.from_high[r][c];
       });
     } else if constexpr (Held::kUse == Use::bounded) {
-      for_outputs<R>(w, tile, row0, column0,
-                     [&](int r, int c, int64_t at) { w.segment_sums[tile.part * outputs + at] = sums.read(w.datapath, r, c); });
+      for_outputs<R>(w, tile, row0, column0, [&](int r, int c, int64_t at) {
+        w.segment_sums[tile.part * outputs + at] = sums.read(w.datapath, r, c);
+      });
       if (tile.row + row0 < w.rows.rows && tile.column + column0 < w.columns.rows) {
         const int64_t at = bounds_index(w, tile.part, tile.row + row0, tile.column + column0);
         w.segment_bounds[at] = sums.lowest, w.segment_bounds[at + 1] = sums.highest;
@@ -333,18 +342,19 @@ __global__ void __launch_bounds__((kMultipliers + kFetchers) * 32, 1) multiply(c
   if (w.overflows && sums.overflows) atomicAdd(w.overflows, static_cast<unsigned long long>(sums.overflows));
 }
 
-// Carries accumulators through the segments of every output and writes the results; `starts`, unless null, takes what each
-// segment starts with. With bounded sums a saturating accumulator may turn out to need SegmentSums: then the gate of its
-// tile of `rows` x `columns` is opened; SegmentSums are joined where gates are open.
+// Carries accumulators through the segments of every output and writes the results; `starts`, unless null, takes what
+// each segment starts with. With bounded sums a saturating accumulator may turn out to need SegmentSums: then the gate
+// of its tile of `rows` x `columns` is opened; SegmentSums are joined where gates are open.
 template <Use use>
-__global__ void __launch_bounds__(256) join_segments(const __grid_constant__ Work w, int32_t* starts, int32_t* gates,
-                                                     int gate_rows, int gate_columns) {
+__global__ void __launch_bounds__(256)
+    join_segments(const __grid_constant__ Work w, int32_t* starts, int32_t* gates, int gate_rows, int gate_columns) {
   const Accumulator<int32_t> a(w.datapath);
   const int64_t columns = w.columns.rows, outputs = w.outputs(), all = outputs * w.batch.count();
   for (int64_t i = blockIdx.x * int64_t{blockDim.x} + threadIdx.x; i < all; i += gridDim.x * int64_t{blockDim.x}) {
     const int64_t instance = i / outputs, output = i % outputs;
     const unsigned r = static_cast<unsigned>(output / columns), c = static_cast<unsigned>(output % columns);
-    const int64_t gates_r = (w.rows.rows + gate_rows - 1) / gate_rows, gates_c = (columns + gate_columns - 1) / gate_columns;
+    const int64_t gates_r = (w.rows.rows + gate_rows - 1) / gate_rows,
+                  gates_c = (columns + gate_columns - 1) / gate_columns;
     int32_t* gate = gates ? gates + (instance * gates_r + r / gate_rows) * gates_c + c / gate_columns : nullptr;
     if (use == Use::segment && *gate == 0) continue;
     int32_t acc = 0;
@@ -373,7 +383,8 @@ __global__ void __launch_bounds__(256) join_segments(const __grid_constant__ Wor
       continue;
     }
     const double row = scale_factor(float_bits(w.rows.scale[axis_offset(w.rows.scale_axis, r) + o.left_scale]));
-    const double column = scale_factor(float_bits(w.columns.scale[axis_offset(w.columns.scale_axis, c) + o.right_scale]));
+    const double column =
+        scale_factor(float_bits(w.columns.scale[axis_offset(w.columns.scale_axis, c) + o.right_scale]));
     static_cast<float*>(w.output)[at] = read_out(acc, unit_factor(w.datapath.acc_lsb) * row * column);
   }
 }

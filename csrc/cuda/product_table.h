@@ -1,5 +1,5 @@
-// The product table as the GPU kernels read it: signs and zero codes are part of the index, so that a product is found by
-// adding two lanes.
+// The product table as the GPU kernels read it: signs and zero codes are part of the index, so that a product is found
+// by adding two lanes.
 #pragma once
 
 #include <algorithm>
@@ -24,9 +24,9 @@ struct LaneCode {
   uint32_t zero_shift, sign_step;
 };
 
-// The sum of two lanes is the index of a row: zero_shift is so large that whatever has a zero in it lands below the visible
-// products, and sign_step so large that rows of one sign end where the next one's begin. Both negative is positive again:
-// three copies.
+// The sum of two lanes is the index of a row: zero_shift is so large that whatever has a zero in it lands below the
+// visible products, and sign_step so large that rows of one sign end where the next one's begin. Both negative is
+// positive again: three copies.
 struct ProductTable {
   Sums sums;
   LaneCode lane_code;
@@ -42,7 +42,8 @@ struct ProductTable {
     const int64_t count = 2 * int64_t{sign_step} + 2 * e_max + 2 * zero_shift + 1;
     const int64_t largest = *std::max_element(products.begin(), products.end());
     const int64_t room = INT32_MAX - (int64_t{1} << d.fraction_bits());
-    short_lanes = static_cast<int>(std::min<int64_t>(d.vector_size, room / std::max<int64_t>(largest, 1)) / kUnroll * kUnroll);
+    short_lanes =
+        static_cast<int>(std::min<int64_t>(d.vector_size, room / std::max<int64_t>(largest, 1)) / kUnroll * kUnroll);
     // A vector's sum in units of the accumulator, and one more for rounding.
     const int64_t aligned = (largest * d.vector_size >> d.fraction_bits()) + 1;
     if (d.vector_size % kUnroll != 0 || count * static_cast<int64_t>(sizeof(int32_t)) > kMostBytes)

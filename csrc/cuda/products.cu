@@ -34,8 +34,8 @@ struct Cut {
 };
 
 constexpr int kArrangements[][2] = {{8, 1}, {4, 2}};
-// Clocks of a multiprocessor: a look-up of a warp takes one, what surrounds a lane's look-ups so many, a tile's start and
-// a warp's store of a row this much; segments are joined by kernels of their own, so many outputs a clock.
+// Clocks of a multiprocessor: a look-up of a warp takes one, what surrounds a lane's look-ups so many, a tile's start
+// and a warp's store of a row this much; segments are joined by kernels of their own, so many outputs a clock.
 constexpr double kLaneClocks = 6, kTileClocks = 12000, kStoreClocks = 6, kScatterClocks = 32;
 constexpr double kJoinClocks = 12000, kJoinedPerClock = 200;
 constexpr int64_t kSegmentBytes = int64_t{1} << 28;
@@ -55,16 +55,27 @@ Cut choose(const Product& p, const ProductTable& t, const Datapath& d, const Lim
     for (const int per_thread : {16, 8})
       for (const auto [warps_r, warps_c] : kArrangements) {
         if (per_thread == 16 && t.sums != Sums::fused) continue;
-        Cut c = {exchanged, per_thread, warps_r, warps_c, ceil_div(rows.rows, per_thread * warps_r),
-                 ceil_div(columns.rows, 32 * kColumns * warps_c), 1, vectors, t.sums == Sums::direct ? 0 : 5};
-        const auto bytes = [&] { return shared_bytes(t, c.table_shift, per_thread * warps_r, 32 * kColumns * warps_c); };
+        Cut c = {exchanged,
+                 per_thread,
+                 warps_r,
+                 warps_c,
+                 ceil_div(rows.rows, per_thread * warps_r),
+                 ceil_div(columns.rows, 32 * kColumns * warps_c),
+                 1,
+                 vectors,
+                 t.sums == Sums::direct ? 0 : 5};
+        const auto bytes = [&] {
+          return shared_bytes(t, c.table_shift, per_thread * warps_r, 32 * kColumns * warps_c);
+        };
         while (c.table_shift > 0 && bytes() > limits.shared_bytes) --c.table_shift;
         if (bytes() > limits.shared_bytes) continue;
         // Warps outside the outputs cost nothing.
-        const double active = static_cast<double>(ceil_div(rows.rows, per_thread) * ceil_div(columns.rows, 32 * kColumns)) /
-                              static_cast<double>(c.tiles_r * warps_r * c.tiles_c * warps_c);
+        const double active =
+            static_cast<double>(ceil_div(rows.rows, per_thread) * ceil_div(columns.rows, 32 * kColumns)) /
+            static_cast<double>(c.tiles_r * warps_r * c.tiles_c * warps_c);
         const double lane = active * kMultipliers * (per_thread * kColumns * (1 << (5 - c.table_shift)) + kLaneClocks);
-        const double store = kMultipliers * per_thread * (columns.output.inner_stride == 1 ? kStoreClocks : kScatterClocks);
+        const double store =
+            kMultipliers * per_thread * (columns.output.inner_stride == 1 ? kStoreClocks : kScatterClocks);
         const int64_t tiles = c.tiles_r * c.tiles_c * batch;
         for (int64_t segments = 1; segments <= vectors; segments = segments < 4 ? segments + 1 : segments * 3 / 2) {
           if (segments > 1 && (t.sums != Sums::fused || per_thread != kBoundedRows)) break;
@@ -74,13 +85,15 @@ Cut choose(const Product& p, const ProductTable& t, const Datapath& d, const Lim
           const double waves = static_cast<double>(ceil_div(tiles * c.segments, limits.multiprocessors));
           double clocks = waves * (lane * c.segment_vectors * d.vector_size + store + kTileClocks);
           if (c.segments > 1)
-            clocks += kJoinClocks + static_cast<double>(c.segments * rows.rows * columns.rows * batch) / kJoinedPerClock;
+            clocks +=
+                kJoinClocks + static_cast<double>(c.segments * rows.rows * columns.rows * batch) / kJoinedPerClock;
           if (least == 0 || clocks < least) best = c, least = clocks;
         }
       }
   }
   if (least == 0)  // no GPU of compute capability 8.0 or later is so small
-    throw std::runtime_error("this GPU lends a block only " + std::to_string(limits.shared_bytes) + " bytes of shared memory");
+    throw std::runtime_error("this GPU lends a block only " + std::to_string(limits.shared_bytes) +
+                             " bytes of shared memory");
   return best;
 }
 
@@ -103,7 +116,7 @@ void join(const Work& w, int32_t* starts, int32_t* gates, const Launch& at) {
   const int64_t outputs = w.outputs() * w.batch.count();
   const int64_t blocks = std::min<int64_t>(ceil_div(outputs, 256), Limits(at.device).multiprocessors * 8);
   join_segments<use><<<static_cast<unsigned>(blocks), 256, 0, at.stream>>>(w, starts, gates, kGatedRows * w.warps_r,
-                                                                            32 * kColumns * w.warps_c);
+                                                                           32 * kColumns * w.warps_c);
   check(cudaGetLastError(), "join_segments");
 }
 
@@ -163,7 +176,8 @@ Engine::Engine(const Datapath& datapath) : datapath_(datapath) {
   table_ = std::make_unique<const ProductTable>(datapath);
   tables_ = table_->products;  // then the rows, 32-bit
   tables_.resize(table_->products.size() + (table_->rows.size() + 1) / 2);
-  std::copy(table_->rows.begin(), table_->rows.end(), reinterpret_cast<int32_t*>(tables_.data() + table_->products.size()));
+  std::copy(table_->rows.begin(), table_->rows.end(),
+            reinterpret_cast<int32_t*>(tables_.data() + table_->products.size()));
 }
 
 Engine::~Engine() = default;

@@ -6,7 +6,7 @@
 
 #include "core/datapath.h"
 #include "cuda/launch.h"
-#include "products/product.h"
+#include "gemm/product.h"
 
 namespace lns::cuda {
 
@@ -20,8 +20,8 @@ class Engine {
 
   // What a device needs a copy of.
   const std::vector<int64_t>& tables() const { return tables_; }
-  // Enqueues a product. `tables` is the device's copy, `counters` null or four integers in the order of Counters, which are
-  // added to. Throws std::invalid_argument for sizes beyond 2^31, std::runtime_error if CUDA reports an error.
+  // Enqueues a product. `tables` is the device's copy, `counters` null or four integers in the order of Counters, which
+  // are added to. Throws std::invalid_argument for sizes beyond 2^31, std::runtime_error if CUDA reports an error.
   void run(const Product& product, const int64_t* tables, bool accumulators, unsigned long long* counters,
            const Launch& launch) const;
 

@@ -61,8 +61,9 @@ struct FusedSums {
 constexpr int kBoundedRows = 16;
 
 // What a segment of K does to any accumulator x it may start with. A saturating accumulation is x -> clamp(x + z, low,
-// high); such functions compose to one of the same form, clamp(x + sum, from_low, from_high), where from_low and from_high
-// are what the ends of the range become. A sum that leaves twice the range means that all x have met: it may be clamped.
+// high); such functions compose to one of the same form, clamp(x + sum, from_low, from_high), where from_low and
+// from_high are what the ends of the range become. A sum that leaves twice the range means that all x have met: it may
+// be clamped.
 template <int R>
 struct SegmentSums {
   static constexpr int kRows = R;
@@ -73,7 +74,8 @@ struct SegmentSums {
 
   __device__ void start(const Datapath& d) {
     const Accumulator<int32_t> a(d);
-    for_each_output<R>([&](int i, int j) { y[i][j] = sum[i][j] = 0, from_low[i][j] = a.low, from_high[i][j] = a.high; });
+    for_each_output<R>(
+        [&](int i, int j) { y[i][j] = sum[i][j] = 0, from_low[i][j] = a.low, from_high[i][j] = a.high; });
   }
   __device__ void add(int i, int j, int32_t product) { y[i][j] += product; }
   __device__ void flush(const Datapath&, int) {}

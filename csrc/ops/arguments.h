@@ -41,8 +41,8 @@ inline Format make_format(int64_t bits, int64_t gamma) {
 }
 
 inline void check_codes(const Tensor& codes, const Format& f, const char* name) {
-  require(codes.scalar_type() == code_type(f), name, " must be ", f.bits > 8 ? "int16" : "uint8",
-                  " codes for ", f.bits, " bits");
+  require(codes.scalar_type() == code_type(f), name, " must be ", f.bits > 8 ? "int16" : "uint8", " codes for ", f.bits,
+          " bits");
 }
 
 inline void check_float(const Tensor& t, const char* name) {
@@ -75,13 +75,13 @@ inline const QuantizerTables& quantizer_tables(int gamma, const std::vector<int6
 // Kernels of a device reach its own memory only.
 inline void check_device(const Tensor& t, const Tensor& like, const char* name) {
   require(t.is_cuda() == like.is_cuda() && t.get_device_index() == like.get_device_index(), name,
-                  " must be on the device of the first tensor");
+          " must be on the device of the first tensor");
 }
 
 inline void check_rng(const std::optional<Tensor>& rng, const Tensor& like) {
   if (!rng) return;
   require(rng->scalar_type() == ScalarType::Long && rng->numel() == 4 && rng->is_contiguous(),
-                  "rng must be a contiguous int64 tensor [seed, step, tensor id, first element]");
+          "rng must be a contiguous int64 tensor [seed, step, tensor id, first element]");
   check_device(*rng, like, "rng");
 }
 

@@ -26,8 +26,8 @@ std::tuple<Tensor, Tensor> quantize(Tensor x, int64_t bits, int64_t gamma, std::
                                     int64_t underflow, Rng rng, std::vector<int64_t> thresholds) {
   check_float(x, "x");
   check_rng(rng, x);
-  const QuantizerChoice q = {make_format(bits, gamma), static_cast<Rounding>(rounding), static_cast<Underflow>(underflow),
-                             thresholds};
+  const QuantizerChoice q = {make_format(bits, gamma), static_cast<Rounding>(rounding),
+                             static_cast<Underflow>(underflow), thresholds};
   require(thresholds.empty() || q.rounding == Rounding::nearest, "thresholds are for rounding to nearest");
   const Tensor source = torch::stable::contiguous(x);
   Tensor codes = new_tensor(x, sizes_of(x), code_type(q.format));
@@ -75,7 +75,8 @@ std::tuple<Tensor, Tensor> forward_codes(Tensor codes, Tensor scale, int64_t upd
   const Slices s = slices_of_scale(codes, scale);
   Tensor out = new_tensor(codes, sizes_of(codes), code_type(forward));
   Tensor out_scale = new_tensor(codes, sizes_of(scale), ScalarType::Float);
-  Device::forward_codes(forward, update, torch::stable::contiguous(codes), torch::stable::contiguous(scale), s, out, out_scale);
+  Device::forward_codes(forward, update, torch::stable::contiguous(codes), torch::stable::contiguous(scale), s, out,
+                        out_scale);
   return {out, out_scale};
 }
 
@@ -97,7 +98,8 @@ Tensor luq(Tensor x, Tensor top, int64_t exponents, bool stochastic_below, bool 
   require(exponents >= 1 && exponents <= 126, "exponents must be between 1 and 126");
   require(rng.has_value() || !(stochastic_below || stochastic_above), "stochastic rounding needs rng");
   Tensor out = new_tensor(x, sizes_of(x), ScalarType::Float);
-  Device::luq(torch::stable::contiguous(x), top, static_cast<int>(exponents), stochastic_below, stochastic_above, rng, out);
+  Device::luq(torch::stable::contiguous(x), top, static_cast<int>(exponents), stochastic_below, stochastic_above, rng,
+              out);
   return out;
 }
 
@@ -117,10 +119,11 @@ void madam_step(Tensor codes, Tensor moment, Tensor grad, Tensor scale, Tensor c
   }
   require(codes.is_contiguous() && moment.is_contiguous(), "codes and moment must be contiguous");
   require(moment.numel() == codes.numel() && grad.numel() == codes.numel() && cap.numel() == scale.numel() &&
-                      hyper.numel() == 5,
-                  "moment and grad must have the shape of codes, cap that of scale, and hyper 5 entries");
-  Device::madam_step(f, stochastic, rng, codes, torch::stable::contiguous(scale), torch::stable::contiguous(grad), moment,
-                     torch::stable::contiguous(cap), torch::stable::contiguous(hyper), slices_of_scale(codes, scale));
+              hyper.numel() == 5,
+          "moment and grad must have the shape of codes, cap that of scale, and hyper 5 entries");
+  Device::madam_step(f, stochastic, rng, codes, torch::stable::contiguous(scale), torch::stable::contiguous(grad),
+                     moment, torch::stable::contiguous(cap), torch::stable::contiguous(hyper),
+                     slices_of_scale(codes, scale));
 }
 
 }  // namespace lns::ops

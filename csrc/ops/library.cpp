@@ -3,8 +3,8 @@
 // Codes come with float32 scales: a 0-d scale for the whole tensor, or one of the tensor's rank with a single dimension
 // larger than 1. `datapath` is [bits, gamma, vector_size, lut_entries, lut_bits, acc_bits, acc_lsb, rounding, overflow,
 // lowest and highest product exponent, what becomes of products below, bits of a bin or 0, overflow of a bin], then LUT
-// constants where they are given; `rng` an int64 tensor [seed, step, tensor id, first element], `counters` an int64 tensor [saturations, vectors, zero lanes,
-// vanished] that is empty unless `count` asks for it.
+// constants where they are given; `rng` an int64 tensor [seed, step, tensor id, first element], `counters` an int64
+// tensor [saturations, vectors, zero lanes, vanished] that is empty unless `count` asks for it.
 #include <torch/csrc/stable/library.h>
 
 STABLE_TORCH_LIBRARY(lns_sim, m) {
@@ -13,9 +13,11 @@ STABLE_TORCH_LIBRARY(lns_sim, m) {
       "int[] thresholds=[]) -> (Tensor codes, Tensor scale)");
   m.def("dequantize(Tensor codes, Tensor scale, int bits, int gamma) -> Tensor");
   m.def(
-      "rescale(Tensor codes, Tensor scale, Tensor new_scale, int bits, int gamma, int underflow, Tensor? rng) -> Tensor");
+      "rescale(Tensor codes, Tensor scale, Tensor new_scale, int bits, int gamma, int underflow, Tensor? rng) -> "
+      "Tensor");
   m.def("uniform(Tensor like, Tensor rng) -> Tensor");
-  m.def("luq(Tensor x, Tensor top, int exponents, bool stochastic_below, bool stochastic_above, Tensor? rng) -> Tensor");
+  m.def(
+      "luq(Tensor x, Tensor top, int exponents, bool stochastic_below, bool stochastic_above, Tensor? rng) -> Tensor");
   m.def(
       "forward_codes(Tensor codes, Tensor scale, int update_bits, int update_gamma, int bits, int gamma) "
       "-> (Tensor codes, Tensor scale)");

@@ -4,8 +4,8 @@
 
 #include <torch/csrc/stable/library.h>
 
+#include "gemm/convolution.h"
 #include "ops/arguments.h"
-#include "products/convolution.h"
 
 namespace lns::ops {
 
@@ -24,7 +24,8 @@ inline Tensor new_output(const Tensor& like, const Ints& sizes, bool accumulator
 
 // Runs the products into `out`; the counters have 4 elements if they are asked for.
 template <typename Device>
-Result run(const Ints& datapath, const std::vector<Product>& products, bool accumulators, bool count, const Tensor& out) {
+Result run(const Ints& datapath, const std::vector<Product>& products, bool accumulators, bool count,
+           const Tensor& out) {
   Tensor counters = new_tensor(out, {count ? 4 : 0}, ScalarType::Long);
   Device::run(datapath, products, accumulators, out, counters);
   return {out, counters};
@@ -43,19 +44,19 @@ Result matmul(Tensor a, Tensor a_scale, Tensor b, Tensor b_scale, int64_t a_bits
   check_device(b_scale, a, "b_scale");
   const int64_t rank = a.dim(), outer = rank - 2;
   require(rank >= 2 && b.dim() == rank && a_scale.dim() == rank && b_scale.dim() == rank,
-                  "matmul takes operands and scales of one rank, 2 or more");
+          "matmul takes operands and scales of one rank, 2 or more");
   const int64_t m = a.size(outer), k = a.size(outer + 1), n = b.size(outer + 1);
   require(b.size(outer) == k && k > 0, "a's last dimension must be b's last but one, and not empty");
   require(a_scale.size(outer) == m && a_scale.size(outer + 1) == 1 && b_scale.size(outer) == 1 &&
-                      b_scale.size(outer + 1) == n,
-                  "a_scale must be (..., M, 1) and b_scale (..., 1, N)");
+              b_scale.size(outer + 1) == n,
+          "a_scale must be (..., M, 1) and b_scale (..., 1, N)");
   Ints sizes = sizes_of(a);
   sizes[outer + 1] = n;
   int64_t repeats = m * n;
   std::vector<int64_t> output_strides(outer);
   for (int64_t d = outer - 1; d >= 0; --d) {
     require(b.size(d) == sizes[d] && a_scale.size(d) == sizes[d] && b_scale.size(d) == sizes[d],
-                    "batch dimensions must be equal (expand them first)");
+            "batch dimensions must be equal (expand them first)");
     output_strides[d] = repeats;
     repeats *= sizes[d];
   }
@@ -69,7 +70,9 @@ Result matmul(Tensor a, Tensor a_scale, Tensor b, Tensor b_scale, int64_t a_bits
        a_scale.const_data_ptr<float>(), Axis::flat(m, a_scale.stride(outer))},
       {Operand::strided(bv, b.stride(outer + 1), Axis::flat(k, b.stride(outer))), n, Axis::flat(n, 1),
        b_scale.const_data_ptr<float>(), Axis::flat(n, b_scale.stride(outer + 1))},
-      k, out.mutable_data_ptr(), batch};
+      k,
+      out.mutable_data_ptr(),
+      batch};
   return run<Device>(datapath, {product}, accumulators, count, out);
 }
 
@@ -95,12 +98,24 @@ inline int64_t out_extent(int64_t in, int64_t kernel, int64_t stride, int64_t pa
 inline ConvShape conv_shape(const Ints& x, const Ints& w, const Ints& stride, const Ints& padding, const Ints& dilation,
                             int64_t groups) {
   require(x.size() == 4 && w.size() == 4 && stride.size() == 2 && padding.size() == 2 && dilation.size() == 2,
-                  "conv2d takes 4-d operands and 2 strides, paddings and dilations");
+          "conv2d takes 4-d operands and 2 strides, paddings and dilations");
   require(groups > 0 && x[1] == w[1] * groups && w[0] % groups == 0, "channels do not match groups");
-  return {x[0], x[1], x[2], x[3], w[0], w[2], w[3],
+  return {x[0],
+          x[1],
+          x[2],
+          x[3],
+          w[0],
+          w[2],
+          w[3],
           out_extent(x[2], w[2], stride[0], padding[0], dilation[0]),
           out_extent(x[3], w[3], stride[1], padding[1], dilation[1]),
-          stride[0], stride[1], padding[0], padding[1], dilation[0], dilation[1], groups};
+          stride[0],
+          stride[1],
+          padding[0],
+          padding[1],
+          dilation[0],
+          dilation[1],
+          groups};
 }
 
 template <typename Device>
@@ -111,7 +126,8 @@ Result conv2d(Tensor x, Tensor x_scale, Tensor w, Tensor w_scale, int64_t x_bits
   check_device(w, x, "w");
   const ConvShape s = conv_shape(sizes_of(x), sizes_of(w), stride, padding, dilation, groups);
   Tensor out = new_output(x, {s.batch, s.out_channels, s.out_h, s.out_w}, accumulators);
-  return run<Device>(datapath, {conv_forward(s, xa.operand, wa.operand, out.mutable_data_ptr())}, accumulators, count, out);
+  return run<Device>(datapath, {conv_forward(s, xa.operand, wa.operand, out.mutable_data_ptr())}, accumulators, count,
+                     out);
 }
 
 template <typename Device>
@@ -125,7 +141,8 @@ Result conv2d_input_gradient(Tensor dy, Tensor dy_scale, Tensor w, Tensor w_scal
   require(dy.size(1) == s.out_channels && dy.size(2) == s.out_h && dy.size(3) == s.out_w, "dy's shape is off");
   Tensor out = new_output(dy, input_size, accumulators);
   const int vector_size = decode_datapath(datapath).vector_size;
-  return run<Device>(datapath, conv_input_gradient(s, da.operand, wa.operand, out.mutable_data_ptr(), vector_size, count),
+  return run<Device>(datapath,
+                     conv_input_gradient(s, da.operand, wa.operand, out.mutable_data_ptr(), vector_size, count),
                      accumulators, count, out);
 }
 

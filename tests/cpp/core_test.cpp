@@ -13,7 +13,7 @@
 #include "cpu/kernels.h"
 #include "cpu/parallel.h"
 #include "cuda/product_table.h"
-#include "products/convolution.h"
+#include "gemm/convolution.h"
 
 namespace lns::cpu {
 void parallel_for(int64_t n, int64_t, const std::function<void(int64_t, int64_t)>& body) {
@@ -27,12 +27,12 @@ namespace {
 using namespace lns;
 using namespace lns::cpu;
 
-#define CHECK(condition)                                              \
-  do {                                                                \
-    if (!(condition)) {                                               \
-      std::printf("%s:%d: %s\n", __FILE__, __LINE__, #condition);     \
-      std::exit(1);                                                   \
-    }                                                                 \
+#define CHECK(condition)                                          \
+  do {                                                            \
+    if (!(condition)) {                                           \
+      std::printf("%s:%d: %s\n", __FILE__, __LINE__, #condition); \
+      std::exit(1);                                               \
+    }                                                             \
   } while (0)
 
 std::mt19937 generator(1);
@@ -57,7 +57,8 @@ struct Codes {
   int at(int64_t i) const { return format.bits > 8 ? wide[i] : narrow[i]; }
 };
 
-int32_t dot(const Datapath& d, const std::vector<int64_t>& table, const std::vector<int>& a, const std::vector<int>& b) {
+int32_t dot(const Datapath& d, const std::vector<int64_t>& table, const std::vector<int>& a,
+            const std::vector<int>& b) {
   const Accumulator<int64_t> accumulator(d);
   int64_t state = 0;
   for (size_t k = 0; k < a.size(); ++k) {
@@ -77,7 +78,10 @@ void test_products(const Datapath& d, int64_t m, int64_t n, int64_t k) {
   Counters counters;
   const Product product = {
       {Operand::strided(a.view(), k, Axis::flat(k, 1)), m, Axis::flat(m, n), &one, Axis::flat(m, 0)},
-      {Operand::strided(b.view(), 1, Axis::flat(k, n)), n, Axis::flat(n, 1), &one, Axis::flat(n, 0)}, k, out.data(), {}};
+      {Operand::strided(b.view(), 1, Axis::flat(k, n)), n, Axis::flat(n, 1), &one, Axis::flat(n, 0)},
+      k,
+      out.data(),
+      {}};
   Engine(d).run(product, true, &counters);
   for (int64_t i = 0; i < m; ++i)
     for (int64_t j = 0; j < n; ++j) {
@@ -127,7 +131,8 @@ void test_product_table(const Datapath& d) {
       CHECK(row < t.rows.size() && lane(a) <= UINT16_MAX);
       const int64_t entry = t.rows[row];
       const bool is_half = t.sums == cuda::Sums::float64;
-      CHECK((is_half ? static_cast<int64_t>(std::bit_cast<double>(static_cast<uint64_t>(entry) << 32)) : entry) == product);
+      CHECK((is_half ? static_cast<int64_t>(std::bit_cast<double>(static_cast<uint64_t>(entry) << 32)) : entry) ==
+            product);
     }
 }
 
@@ -160,8 +165,8 @@ void test_elementwise(const Format& f) {
       std::vector<float> wild = {1.0f, NAN};
       Codes codes(f, 2);
       float scale;
-      quantize(q, {1, 2, 3}, wild.data(), {1, 1, 2}, f.bits > 8 ? static_cast<void*>(codes.wide.data()) : codes.narrow.data(),
-               &scale);
+      quantize(q, {1, 2, 3}, wild.data(), {1, 1, 2},
+               f.bits > 8 ? static_cast<void*>(codes.wide.data()) : codes.narrow.data(), &scale);
       CHECK(std::isnan(scale));
     }
 }
@@ -191,7 +196,8 @@ int main() {
     for (const int acc_bits : {16, 24, 28, 32})
       for (const int more : {-10, -5, 0, 9, 20})
         for (const Format& f : {Format{8, 8}, Format{8, 1}, Format{8, 128}, Format{6, 4}, Format{10, 32}})
-          test_product_table({f, 32, f.gamma, 8, acc_bits, default_acc_lsb(f, acc_bits, 5) + more, Alignment::truncate, Overflow::saturate});
+          test_product_table({f, 32, f.gamma, 8, acc_bits, default_acc_lsb(f, acc_bits, 5) + more, Alignment::truncate,
+                              Overflow::saturate});
     test_products({{8, 8}, 7, 8, 8, 24, 14, Alignment::truncate, Overflow::saturate}, 50, 5, 40);
     test_elementwise({16, 2048});
   }

@@ -1,7 +1,8 @@
 // Drives lns_datapath with vectors from a file and writes what comes out, with pauses on both sides drawn from a seed.
 //
-// Input: int32 count, scale, pause (in 256ths), stride; then for each vector uint8 entry, first, last, 0 and the lanes of a and of b
-// in `stride` bytes each. Output: int32 entry, accumulator, code for each result, and int32 -1, clocks, 0.
+// Input: int32 count, scale, pause (in 256ths), stride; then for each vector uint8 entry, first, last, 0 and the lanes
+// of a and of b in `stride` bytes each. Output: int32 entry, accumulator, code for each result, and int32 -1, clocks,
+// 0.
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
@@ -12,7 +13,9 @@
 #include "verilated.h"
 
 template <class Port>
-void set(Port& port, const uint8_t* bytes) { std::memcpy(&port, bytes, sizeof(port)); }
+void set(Port& port, const uint8_t* bytes) {
+  std::memcpy(&port, bytes, sizeof(port));
+}
 
 int main(int argc, char** argv) {
   std::FILE* in = argc == 3 ? std::fopen(argv[1], "rb") : nullptr;
@@ -45,7 +48,8 @@ int main(int argc, char** argv) {
     top.out_ready = !pauses();
     top.eval();
     if (top.out_valid && top.out_ready) {
-      const int32_t acc = static_cast<int32_t>(static_cast<uint32_t>(top.out_acc) << (32 - ACC_BITS)) >> (32 - ACC_BITS);
+      const int32_t acc =
+          static_cast<int32_t>(static_cast<uint32_t>(top.out_acc) << (32 - ACC_BITS)) >> (32 - ACC_BITS);
       const int32_t result[3] = {top.out_entry, acc, static_cast<int32_t>(top.out_code)};
       std::fwrite(result, sizeof result, 1, out);
     }

@@ -1,6 +1,8 @@
-// Drives a comparison vector (int8_vector or fp8_vector, verilated as Vtop) without pauses; writes each accumulator as int32.
+// Drives a comparison vector (int8_vector or fp8_vector, verilated as Vtop) without pauses; writes each accumulator as
+// int32.
 //
-// Input: int32 count, stride; then for each vector uint8 entry, first, 0, 0 and the lanes of a and of b in `stride` bytes each.
+// Input: int32 count, stride; then for each vector uint8 entry, first, 0, 0 and the lanes of a and of b in `stride`
+// bytes each.
 #include <cstdint>
 #include <cstdio>
 #include <cstring>

@@ -10,10 +10,13 @@ namespace {
 RandomState random_state(const Rng& rng) {
   if (!rng) return {0, 0, 0};
   const int64_t* v = rng->const_data_ptr<int64_t>();
-  return {static_cast<uint64_t>(v[0]), static_cast<uint32_t>(v[1]), static_cast<uint32_t>(v[2]), static_cast<uint64_t>(v[3])};
+  return {static_cast<uint64_t>(v[0]), static_cast<uint32_t>(v[1]), static_cast<uint32_t>(v[2]),
+          static_cast<uint64_t>(v[3])};
 }
 
-Quantizer view(const QuantizerChoice& q) { return quantizer_tables(q.format.gamma, q.thresholds).view(q.format, q.rounding, q.underflow); }
+Quantizer view(const QuantizerChoice& q) {
+  return quantizer_tables(q.format.gamma, q.thresholds).view(q.format, q.rounding, q.underflow);
+}
 
 struct Cpu {
   static void quantize(const QuantizerChoice& q, const Rng& rng, const Tensor& x, const Slices& s, Tensor& codes,
@@ -25,22 +28,23 @@ struct Cpu {
     cpu::dequantize({codes.const_data_ptr(), f}, quantizer_tables(f.gamma), scale.const_data_ptr<float>(), s,
                     out.mutable_data_ptr<float>());
   }
-  static void rescale(const QuantizerChoice& q, const Rng& rng, const Tensor& codes, const Tensor& from, const Tensor& to,
-                      const Slices& s, Tensor& out) {
+  static void rescale(const QuantizerChoice& q, const Rng& rng, const Tensor& codes, const Tensor& from,
+                      const Tensor& to, const Slices& s, Tensor& out) {
     cpu::rescale(view(q), random_state(rng), codes.const_data_ptr(), from.const_data_ptr<float>(),
                  to.const_data_ptr<float>(), s, out.mutable_data_ptr());
   }
   static void uniform(const Tensor& rng, Tensor& out) {
     cpu::uniform(random_state(rng), out.numel(), out.mutable_data_ptr<float>());
   }
-  static void luq(const Tensor& x, const Tensor& top, int exponents, bool stochastic_below, bool stochastic_above, const Rng& rng, Tensor& out) {
-    cpu::luq(top.const_data_ptr<float>(), exponents, stochastic_below, stochastic_above, random_state(rng), x.const_data_ptr<float>(), x.numel(),
-             out.mutable_data_ptr<float>());
+  static void luq(const Tensor& x, const Tensor& top, int exponents, bool stochastic_below, bool stochastic_above,
+                  const Rng& rng, Tensor& out) {
+    cpu::luq(top.const_data_ptr<float>(), exponents, stochastic_below, stochastic_above, random_state(rng),
+             x.const_data_ptr<float>(), x.numel(), out.mutable_data_ptr<float>());
   }
   static void forward_codes(const Format& forward, const Format& update, const Tensor& codes, const Tensor& scale,
                             const Slices& s, Tensor& out, Tensor& out_scale) {
-    cpu::forward_codes(forward, {codes.const_data_ptr(), update}, scale.const_data_ptr<float>(), s, out.mutable_data_ptr(),
-                       out_scale.mutable_data_ptr<float>());
+    cpu::forward_codes(forward, {codes.const_data_ptr(), update}, scale.const_data_ptr<float>(), s,
+                       out.mutable_data_ptr(), out_scale.mutable_data_ptr<float>());
   }
   static void madam_step(const Format& f, bool stochastic, const Rng& rng, Tensor& codes, const Tensor& scale,
                          const Tensor& grad, Tensor& moment, const Tensor& cap, const Tensor& hyper, const Slices& s) {

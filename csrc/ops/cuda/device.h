@@ -51,7 +51,8 @@ class DeviceTables {
     auto found = tensors_.find(place);
     if (found == tensors_.end()) {
       const auto& host = make();
-      found = tensors_.emplace(place, copy(host.data(), static_cast<int64_t>(host.size() * sizeof(Element)), at, like)).first;
+      found = tensors_.emplace(place, copy(host.data(), static_cast<int64_t>(host.size() * sizeof(Element)), at, like))
+                  .first;
     }
     return reinterpret_cast<const Element*>(found->second.const_data_ptr());
   }
@@ -61,9 +62,10 @@ class DeviceTables {
     cudaStreamCaptureStatus capture;
     cuda::check(cudaStreamIsCapturing(at.stream, &capture), "stream capture");
     require(capture == cudaStreamCaptureStatusNone,
-                    "this format or datapath is new to the GPU: run it once before a CUDA graph is captured");
+            "this format or datapath is new to the GPU: run it once before a CUDA graph is captured");
     Tensor t = new_tensor(like, {bytes}, ScalarType::Byte);
-    cuda::check(cudaMemcpyAsync(t.mutable_data_ptr(), host, bytes, cudaMemcpyHostToDevice, at.stream), "copy of tables");
+    cuda::check(cudaMemcpyAsync(t.mutable_data_ptr(), host, bytes, cudaMemcpyHostToDevice, at.stream),
+                "copy of tables");
     cuda::check(cudaStreamSynchronize(at.stream), "copy of tables");
     return t;
   }

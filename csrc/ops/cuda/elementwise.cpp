@@ -18,7 +18,8 @@ Quantizer view(const QuantizerChoice& q, const cuda::Launch& at, const Tensor& l
 const int64_t* pointer(const Rng& rng) { return rng ? rng->const_data_ptr<int64_t>() : nullptr; }
 
 struct Cuda {
-  static void quantize(const QuantizerChoice& q, const Rng& rng, const Tensor& x, const Slices& s, Tensor& codes, Tensor& scale) {
+  static void quantize(const QuantizerChoice& q, const Rng& rng, const Tensor& x, const Slices& s, Tensor& codes,
+                       Tensor& scale) {
     const DeviceCall call(x);
     cuda::quantize(view(q, call.launch(), x), pointer(rng), x.const_data_ptr<float>(), s, codes.mutable_data_ptr(),
                    scale.mutable_data_ptr<float>(), call.launch());
@@ -28,8 +29,8 @@ struct Cuda {
     cuda::dequantize({codes.const_data_ptr(), f}, view({f, Rounding::nearest, Underflow::clamp}, call.launch(), codes),
                      scale.const_data_ptr<float>(), s, out.mutable_data_ptr<float>(), call.launch());
   }
-  static void rescale(const QuantizerChoice& q, const Rng& rng, const Tensor& codes, const Tensor& from, const Tensor& to,
-                      const Slices& s, Tensor& out) {
+  static void rescale(const QuantizerChoice& q, const Rng& rng, const Tensor& codes, const Tensor& from,
+                      const Tensor& to, const Slices& s, Tensor& out) {
     const DeviceCall call(codes);
     cuda::rescale(view(q, call.launch(), codes), pointer(rng), codes.const_data_ptr(), from.const_data_ptr<float>(),
                   to.const_data_ptr<float>(), s, out.mutable_data_ptr(), call.launch());
@@ -38,24 +39,25 @@ struct Cuda {
     const DeviceCall call(out);
     cuda::uniform(rng.const_data_ptr<int64_t>(), out.numel(), out.mutable_data_ptr<float>(), call.launch());
   }
-  static void luq(const Tensor& x, const Tensor& top, int exponents, bool stochastic_below, bool stochastic_above, const Rng& rng, Tensor& out) {
+  static void luq(const Tensor& x, const Tensor& top, int exponents, bool stochastic_below, bool stochastic_above,
+                  const Rng& rng, Tensor& out) {
     const DeviceCall call(x);
-    cuda::luq(top.const_data_ptr<float>(), exponents, stochastic_below, stochastic_above, pointer(rng), x.const_data_ptr<float>(), x.numel(),
-              out.mutable_data_ptr<float>(), call.launch());
+    cuda::luq(top.const_data_ptr<float>(), exponents, stochastic_below, stochastic_above, pointer(rng),
+              x.const_data_ptr<float>(), x.numel(), out.mutable_data_ptr<float>(), call.launch());
   }
   static void forward_codes(const Format& forward, const Format& update, const Tensor& codes, const Tensor& scale,
                             const Slices& s, Tensor& out, Tensor& out_scale) {
     const DeviceCall call(codes);
-    cuda::forward_codes(forward, {codes.const_data_ptr(), update}, scale.const_data_ptr<float>(), s, out.mutable_data_ptr(),
-                        out_scale.mutable_data_ptr<float>(), call.launch());
+    cuda::forward_codes(forward, {codes.const_data_ptr(), update}, scale.const_data_ptr<float>(), s,
+                        out.mutable_data_ptr(), out_scale.mutable_data_ptr<float>(), call.launch());
   }
   static void madam_step(const Format& f, bool stochastic, const Rng& rng, Tensor& codes, const Tensor& scale,
                          const Tensor& grad, Tensor& moment, const Tensor& cap, const Tensor& hyper, const Slices& s) {
     const DeviceCall call(codes);
-    cuda::madam_step(view({f, Rounding::nearest, Underflow::clamp}, call.launch(), codes), hyper.const_data_ptr<float>(),
-                     stochastic, pointer(rng), codes.mutable_data_ptr(), scale.const_data_ptr<float>(),
-                     grad.const_data_ptr<float>(), moment.mutable_data_ptr<float>(), cap.const_data_ptr<float>(), s,
-                     call.launch());
+    cuda::madam_step(view({f, Rounding::nearest, Underflow::clamp}, call.launch(), codes),
+                     hyper.const_data_ptr<float>(), stochastic, pointer(rng), codes.mutable_data_ptr(),
+                     scale.const_data_ptr<float>(), grad.const_data_ptr<float>(), moment.mutable_data_ptr<float>(),
+                     cap.const_data_ptr<float>(), s, call.launch());
   }
 };
 

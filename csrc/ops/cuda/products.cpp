@@ -16,7 +16,8 @@ struct Cuda {
     const cuda::Engine& engine =
         engines.get(datapath, [&] { return std::make_unique<const cuda::Engine>(decode_datapath(datapath)); });
     const DeviceCall call(out);
-    const int64_t* tables = devices.get(datapath, call.launch(), out, [&]() -> const std::vector<int64_t>& { return engine.tables(); });
+    const int64_t* tables =
+        devices.get(datapath, call.launch(), out, [&]() -> const std::vector<int64_t>& { return engine.tables(); });
     unsigned long long* counts = nullptr;
     if (counters.numel() > 0) {
       torch::stable::zero_(counters);

@@ -1,7 +1,7 @@
 // The three passes of a 2-D convolution as products over patches that are never stored.
 #pragma once
 
-#include "products/product.h"
+#include "gemm/product.h"
 
 namespace lns {
 
@@ -27,7 +27,8 @@ Product conv_forward(const ConvShape& s, const ConvOperand& x, const ConvOperand
 
 // dx from dy and w: K is (kh, kw, out channel), channel fastest; taps that no output used are zero codes.
 // Scales: dy per image, w per input channel (when groups is 1). One product per phase of the stride. Where all vectors
-// of `vector_size` lanes lie within a tap, those of unused taps change no sum and are left out, unless lanes are counted.
+// of `vector_size` lanes lie within a tap, those of unused taps change no sum and are left out, unless lanes are
+// counted.
 std::vector<Product> conv_input_gradient(const ConvShape& s, const ConvOperand& dy, const ConvOperand& w, void* dx,
                                          int vector_size, bool count);
 

@@ -56,9 +56,9 @@ struct Axis {
 
 // The geometry of patches in a batch of images: at tap (i, j) the grid position (y, x) sees the image at
 // (y*grow + i*tap_step + origin) / shrink, and zero outside the image or where the division leaves a rest.
-// A forward pass has grow = stride, tap_step = dilation, origin = -padding, shrink = 1. An input gradient sees the output
-// gradient from every stride-th position: grow = shrink = stride, tap_step = -dilation, origin = padding + phase; so
-// whether the division leaves a rest depends on the tap alone. grow is a multiple of shrink.
+// A forward pass has grow = stride, tap_step = dilation, origin = -padding, shrink = 1. An input gradient sees the
+// output gradient from every stride-th position: grow = shrink = stride, tap_step = -dilation, origin = padding +
+// phase; so whether the division leaves a rest depends on the tap alone. grow is a multiple of shrink.
 struct PatchAxis {
   int64_t grid, image, taps;  // extents
   int64_t grow, tap_step, origin, shrink;

@@ -1,5 +1,5 @@
 // Each pass names its two operands and where results go; groups are the batch.
-#include "products/convolution.h"
+#include "gemm/convolution.h"
 
 #include <numeric>
 
@@ -30,7 +30,10 @@ Batch groups(const ConvShape& s, const Offsets& stride) {
 Patches input_patches(const ConvShape& s, const Sizes& z) {
   return {{s.out_h, s.height, s.kernel_h, s.stride_h, s.dilation_h, -s.padding_h, 1, s.width},
           {s.out_w, s.width, s.kernel_w, s.stride_w, s.dilation_w, -s.padding_w, 1, 1},
-          s.batch, z.in_group, s.in_channels * z.image, z.image};
+          s.batch,
+          z.in_group,
+          s.in_channels * z.image,
+          z.image};
 }
 
 // What input positions (phase_y + i * stride_h, phase_x + j * stride_w) see of one group of dy. Positions of one phase
@@ -40,7 +43,10 @@ Patches gradient_patches(const ConvShape& s, const Sizes& z, int64_t phase_y, in
   const int64_t columns = (s.width - phase_x + s.stride_w - 1) / s.stride_w;
   return {{rows, s.out_h, s.kernel_h, s.stride_h, -s.dilation_h, s.padding_h + phase_y, s.stride_h, s.out_w},
           {columns, s.out_w, s.kernel_w, s.stride_w, -s.dilation_w, s.padding_w + phase_x, s.stride_w, 1},
-          s.batch, z.out_group, s.out_channels * z.grid, z.grid};
+          s.batch,
+          z.out_group,
+          s.out_channels * z.grid,
+          z.grid};
 }
 
 // Keeps an axis' seen taps, which are every `period`-th; returns the first one and the period.
@@ -65,11 +71,15 @@ Product conv_forward(const ConvShape& s, const ConvOperand& x, const ConvOperand
   const Sizes z(s);
   const Patches patches = input_patches(s, z);
   // The weights' K = tap * channels + channel is stored as channel * taps + tap.
-  return {{Operand::positions(x.codes, patches), patches.positions(), {z.grid, 1, s.out_channels * z.grid}, x.scale,
+  return {{Operand::positions(x.codes, patches),
+           patches.positions(),
+           {z.grid, 1, s.out_channels * z.grid},
+           x.scale,
            {z.grid, 0, x.scale_step}},
           {Operand::strided(w.codes, z.in_group * z.taps, {z.in_group, z.taps, 1}), z.out_group,
            Axis::flat(z.out_group, z.grid), w.scale, Axis::flat(z.out_group, w.scale_step)},
-          patches.taps(), y,
+          patches.taps(),
+          y,
           groups(s, {z.in_group * z.image, z.weight_group(), 0, z.out_group * w.scale_step, z.out_group * z.grid})};
 }
 
@@ -86,13 +96,18 @@ std::vector<Product> conv_input_gradient(const ConvShape& s, const ConvOperand& 
       const int64_t positions = patches.y.grid * patches.x.grid;
       const Axis output = {patches.x.grid, s.stride_w, s.in_channels * z.image, patches.y.grid, s.stride_h * s.width};
       // Rows of w are input channels; K = (tap y, tap x, out channel).
-      const Axis taps = {z.out_group, z.in_group * z.taps, y.period * s.kernel_w, std::max<int64_t>(patches.x.taps, 1), x.period};
-      phases.push_back(
-          {{Operand::positions(dy.codes, patches), patches.positions(), output, dy.scale, {positions, 0, dy.scale_step}},
-           {Operand::strided(w.codes.at(y.first * s.kernel_w + x.first), z.taps, taps), z.in_group,
-            Axis::flat(z.in_group, z.image), w.scale, Axis::flat(z.in_group, w.scale_step)},
-           patches.taps(), advance(dx, phase_y * s.width + phase_x),
-           groups(s, {z.out_group * z.grid, z.weight_group(), 0, 0, z.in_group * z.image})});
+      const Axis taps = {z.out_group, z.in_group * z.taps, y.period * s.kernel_w, std::max<int64_t>(patches.x.taps, 1),
+                         x.period};
+      phases.push_back({{Operand::positions(dy.codes, patches),
+                         patches.positions(),
+                         output,
+                         dy.scale,
+                         {positions, 0, dy.scale_step}},
+                        {Operand::strided(w.codes.at(y.first * s.kernel_w + x.first), z.taps, taps), z.in_group,
+                         Axis::flat(z.in_group, z.image), w.scale, Axis::flat(z.in_group, w.scale_step)},
+                        patches.taps(),
+                        advance(dx, phase_y * s.width + phase_x),
+                        groups(s, {z.out_group * z.grid, z.weight_group(), 0, 0, z.in_group * z.image})});
     }
   return phases;
 }
@@ -103,8 +118,13 @@ Product conv_weight_gradient(const ConvShape& s, const ConvOperand& dy, const Co
   // Rows of x are (tap, channel), which dw stores as channel * taps + tap.
   return {{Operand::strided(dy.codes, z.grid, {z.grid, 1, s.out_channels * z.grid}), z.out_group,
            Axis::flat(z.out_group, z.in_group * z.taps), dy.scale, Axis::flat(z.out_group, dy.scale_step)},
-          {Operand::taps(x.codes, patches), patches.taps(), {z.in_group, z.taps, 1}, x.scale, {z.in_group, x.scale_step, 0}},
-          patches.positions(), dw,
+          {Operand::taps(x.codes, patches),
+           patches.taps(),
+           {z.in_group, z.taps, 1},
+           x.scale,
+           {z.in_group, x.scale_step, 0}},
+          patches.positions(),
+          dw,
           groups(s, {z.out_group * z.grid, z.in_group * z.image, z.out_group * dy.scale_step, z.in_group * x.scale_step,
                      z.weight_group()})};
 }

@@ -4,7 +4,7 @@
 #include <stdexcept>
 #include <vector>
 
-#include "products/operand.h"
+#include "gemm/operand.h"
 
 namespace lns {
 
@@ -41,7 +41,8 @@ struct Batch {
         return;
       }
     }
-    if (dims == kDims) throw std::invalid_argument("too many batch dimensions of different strides; make operands contiguous");
+    if (dims == kDims)
+      throw std::invalid_argument("too many batch dimensions of different strides; make operands contiguous");
     sizes[dims] = size;
     strides[dims++] = stride;
   }
