@@ -12,7 +12,12 @@ from pathlib import Path
 import torch
 from pybind11 import get_include
 from setuptools import Extension, setup
-from torch.utils.cpp_extension import CUDA_HOME, BuildExtension, include_paths, library_paths
+from torch.utils.cpp_extension import (
+    CUDA_HOME,
+    BuildExtension,
+    include_paths,
+    library_paths,
+)
 
 ROOT = Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "lns_sim/version.py").read_text()).group(1)

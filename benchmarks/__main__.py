@@ -10,9 +10,18 @@ import json
 
 import torch
 
-from benchmarks import elementwise, gpu, memory, peers, products, roofline, scaling, steps
+from benchmarks import (
+    elementwise,
+    gpu,
+    memory,
+    peers,
+    products,
+    roofline,
+    scaling,
+    steps,
+)
 from benchmarks.harness import print_table
-from lns_sim.training.report import environment
+from lns_sim.environment import environment
 
 SECTIONS = {
     "sizes": products.sizes, "datapaths": products.datapaths, "convolutions": products.convolutions,

@@ -21,11 +21,12 @@ from torch import Tensor
 import lns_sim
 from benchmarks.area import PAPER_CONVERSION, Design, comparison_designs, pe
 from benchmarks.netlist import Netlist
-from lns_sim import Datapath, models, recipes
-from lns_sim.observing import Observer, observe
-from lns_sim.ops.operands import Operand
+from lns_sim import Datapath, recipes
+from lns_sim.ops.observer import Observer, observe
+from lns_sim.quantizers.operand import Operand
 from lns_sim.recipes import PASSES
-from lns_sim.training import data
+from lns_sim.studies import models
+from lns_sim.studies.training import data
 
 HELD = 16  # clocks that the stationary operand stays
 STREAMS, VECTORS = 1024, 9  # simulated side by side; of K

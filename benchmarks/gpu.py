@@ -11,10 +11,11 @@ import lns_sim
 from benchmarks.harness import Measurement, paired, seconds
 from benchmarks.products import FORMATS, LAYERS, VARIANTS, WIDE, conv_passes
 from benchmarks.steps import OTHER_SYSTEMS, eager_fake_quant, training_step
-from lns_sim import Datapath, LNSFormat, LNSTensor, models, recipes
+from lns_sim import Datapath, LNSFormat, LNSTensor, recipes
 from lns_sim.checks import check_device
-from lns_sim.comparators.luq import LUQ
 from lns_sim.optim import LNSMadam
+from lns_sim.quantizers.luq import LUQ
+from lns_sim.studies import models
 
 # ResNet-50's ImageNet convolutions at 224 x 224: inputs, outputs, input size, stride, kernel, how often.
 IMAGENET = [(3, 64, 224, 2, 7, 1), (64, 64, 56, 1, 1, 1), (64, 64, 56, 1, 3, 3), (64, 256, 56, 1, 1, 4), (256, 64, 56, 1, 1, 2),

@@ -14,14 +14,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import lns_sim
-from lns_sim.comparators.halp import HALP, Diverging, least_squares_in_integers
-from lns_sim.comparators.integer import Integer
-from lns_sim.comparators.luq import LUQ
-from lns_sim.comparators.quantizer import ValueQuantizer
-from lns_sim.comparators.shiftquant import ShiftQuant, optimal_grouping
-from lns_sim.policies import random_state
+from lns_sim.optim import Diverged
+from lns_sim.optim.halp import HALP, least_squares_in_integers
+from lns_sim.quantizers import Quantizer
+from lns_sim.quantizers.integer import Integer
+from lns_sim.quantizers.luq import LUQ
+from lns_sim.quantizers.shiftquant import ShiftQuant, optimal_grouping
+from lns_sim.random import random_state
 from lns_sim.recipes import Recipe
-from lns_sim.training import data
+from lns_sim.studies.training import data
 
 # ---- HALP: least squares
 
@@ -69,7 +70,7 @@ def halp() -> None:
     print(f"halp, all in integers of 8 bits: {least_squares_in_integers(x, y, 0.002, 30)[-1]:.2g}")
     try:
         gradient_norms("halp", mu=0.1)
-    except Diverging as error:
+    except Diverged as error:
         print(f"mu 0.1: {error}")
 
 
@@ -128,7 +129,7 @@ class SpreadMLP(nn.Module):
         return self.third(torch.relu(self.second(h * self.spread)))
 
 
-def spread_accuracy(error: ValueQuantizer | None, make: Callable[[], nn.Module], lr: float, seeds: range, epochs: int = 6) -> list[float]:
+def spread_accuracy(error: Quantizer | None, make: Callable[[], nn.Module], lr: float, seeds: range, epochs: int = 6) -> list[float]:
     """Percent of the digits' test set, by seed, with this quantizer for errors only and SGD with momentum."""
     digits = data.load("digits")
     recipe = Recipe("errors", None, None, error, None, forward=None, input_gradient=None, weight_gradient=None)

@@ -11,9 +11,10 @@ from torch import nn
 
 import lns_sim
 from benchmarks.harness import Measurement, paired
-from lns_sim import models, recipes
+from lns_sim import recipes
 from lns_sim.cli.bench import torch_quantize
 from lns_sim.optim import LNSMadam
+from lns_sim.studies import models
 
 # Whose steps are timed: one of each kind of quantizer.
 OTHER_SYSTEMS = ("fp8", "int8", "luq", "shiftquant")

@@ -1,20 +1,53 @@
 """lns_sim: bit-exact simulation of logarithmic-number-system training hardware, inside PyTorch."""
 
-from lns_sim.version import __version__
-from lns_sim import ops  # loads the extension and registers the operators
+from lns_sim import ops  # isort: skip  (loads the extension and registers the operators)
+from lns_sim import (
+    distributed,
+    nn,
+    optim,
+    quantizers,
+    recipes,
+    reference,
+    registry,
+    weights,
+)
+from lns_sim import systems as systems  # which registers them
 from lns_sim.datapath import Counters, Datapath
 from lns_sim.format import LNSFormat
 from lns_sim.functional import conv2d, matmul, quantize
-from lns_sim.tensor import LNSTensor
-from lns_sim import distributed, nn, optim, recipes, reference, weights
-from lns_sim.comparison import compare
-from lns_sim.counting import count
-from lns_sim.nn import LNSWeight, convert, simulate
 from lns_sim.golden import trace_dot
-from lns_sim.hardware import energy
-from lns_sim.summary import summary
+from lns_sim.nn import LNSWeight, convert, simulate
+from lns_sim.studies.compare import compare
+from lns_sim.studies.energy import energy
+from lns_sim.tensor import LNSTensor
+from lns_sim.version import __version__
+from lns_sim.watching.counting import count
+from lns_sim.watching.summary import summary
 
 __all__ = [
-    "Counters", "Datapath", "LNSFormat", "LNSTensor", "LNSWeight", "compare", "conv2d", "convert", "count", "distributed", "energy", "matmul", "nn", "ops",
-    "optim", "quantize", "recipes", "reference", "simulate", "summary", "trace_dot", "weights", "__version__",
-]  # fmt: skip
+    "Counters",
+    "Datapath",
+    "LNSFormat",
+    "LNSTensor",
+    "LNSWeight",
+    "__version__",
+    "compare",
+    "conv2d",
+    "convert",
+    "count",
+    "distributed",
+    "energy",
+    "matmul",
+    "nn",
+    "ops",
+    "optim",
+    "quantize",
+    "quantizers",
+    "recipes",
+    "reference",
+    "registry",
+    "simulate",
+    "summary",
+    "trace_dot",
+    "weights",
+]

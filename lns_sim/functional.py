@@ -10,8 +10,10 @@ from lns_sim._compile import constant_result
 from lns_sim.checks import check_choice, check_int
 from lns_sim.datapath import Counters, Datapath
 from lns_sim.format import LNSFormat
-from lns_sim.policies import ROUNDINGS, UNDERFLOWS, check_thresholds, random_state
+from lns_sim.policies import ROUNDINGS, UNDERFLOWS, check_thresholds
+from lns_sim.random import random_state
 from lns_sim.tensor import LNSTensor
+
 
 def quantize(
     x: torch.Tensor,

@@ -6,7 +6,8 @@ import torch
 
 from lns_sim.checks import check_choice, check_int
 from lns_sim.format import LNSFormat
-from lns_sim.policies import UNDERFLOWS, random_state
+from lns_sim.policies import UNDERFLOWS
+from lns_sim.random import random_state
 
 aten = torch.ops.aten
 

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
+from helpers import DEVICES, ISAS
 from hypothesis import HealthCheck, settings
 
 import lns_sim
-from helpers import DEVICES, ISAS
 
 settings.register_profile(
     "lns_sim", deadline=None, derandomize=True, max_examples=100,

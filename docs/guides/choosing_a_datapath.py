@@ -10,11 +10,12 @@ import torch
 import torch.nn.functional as F
 
 import lns_sim
-from lns_sim import Datapath, models, recipes
-from lns_sim.sweeping import report, space
-from lns_sim.sweeping.study import Sweep
-from lns_sim.training import data
-from lns_sim.training.trainer import Settings
+from lns_sim import Datapath, recipes
+from lns_sim.studies import models
+from lns_sim.studies.sweep import report, space
+from lns_sim.studies.sweep.study import Sweep
+from lns_sim.studies.training import data
+from lns_sim.studies.training.trainer import Settings
 
 digits = data.load("digits")
 torch.manual_seed(0)

@@ -11,11 +11,12 @@ import torch
 import torch.nn.functional as F
 
 import lns_sim
-from lns_sim import Datapath, models, recipes
-from lns_sim.comparison import page, picture
+from lns_sim import Datapath, recipes
+from lns_sim.environment import environment
 from lns_sim.recipes import ModelRecipe
-from lns_sim.training import data
-from lns_sim.training.report import environment
+from lns_sim.studies import models
+from lns_sim.studies.compare import page, picture
+from lns_sim.studies.training import data
 
 folder = Path(sys.argv[1] if len(sys.argv) > 1 else "runs/compare")
 folder.mkdir(parents=True, exist_ok=True)

@@ -17,9 +17,9 @@ from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 import lns_sim
-from lns_sim import models
 from lns_sim.distributed import global_batch, whole
-from lns_sim.training import data
+from lns_sim.studies import models
+from lns_sim.studies.training import data
 
 way = sys.argv[1] if len(sys.argv) > 1 else "ddp"
 folder = sys.argv[2] if len(sys.argv) > 2 else "runs/many_machines"

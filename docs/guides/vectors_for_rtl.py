@@ -11,10 +11,11 @@ import torch
 import torch.nn.functional as F
 
 import lns_sim
-from lns_sim import Datapath, models, recipes
+from lns_sim import Datapath, recipes
 from lns_sim.golden import check_results, make_vectors, read_vectors
-from lns_sim.observing import Observer, observe
-from lns_sim.training import data
+from lns_sim.ops.observer import Observer, observe
+from lns_sim.studies import models
+from lns_sim.studies.training import data
 
 folder = Path(sys.argv[1] if len(sys.argv) > 1 else "runs/vectors")
 folder.mkdir(parents=True, exist_ok=True)

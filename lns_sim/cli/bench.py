@@ -12,11 +12,13 @@ import typer
 from rich.table import Table
 from torch.utils.benchmark import Timer
 
-import lns_sim
-from lns_sim import LNSFormat, _extension
+from lns_sim import _extension
 from lns_sim.checks import check_device
 from lns_sim.cli.console import make_console
 from lns_sim.cli.errors import user_errors
+from lns_sim.datapath import Datapath
+from lns_sim.format import LNSFormat
+from lns_sim.functional import conv2d, matmul, quantize
 
 FORMAT = LNSFormat()
 
@@ -43,38 +45,38 @@ def torch_quantize(x: torch.Tensor) -> torch.Tensor:
 
 def _quantize(n: int) -> Case:
     x = torch.randn(n)
-    return Case(f"quantize {n:,} floats", n, "element", lambda: lns_sim.quantize(x), lambda: x.clone(),
+    return Case(f"quantize {n:,} floats", n, "element", lambda: quantize(x), lambda: x.clone(),
                 lambda: torch_quantize(x))  # fmt: skip
 
 
 def _matmul(m: int, k: int, n: int) -> Case:
     a, b = torch.randn(m, k), torch.randn(k, n)
-    qa, qb = lns_sim.quantize(a), lns_sim.quantize(b)
-    return Case(f"matmul {m} x {k} x {n}", m * k * n, "MAC", lambda: lns_sim.matmul(qa, qb), lambda: a @ b,
+    qa, qb = quantize(a), quantize(b)
+    return Case(f"matmul {m} x {k} x {n}", m * k * n, "MAC", lambda: matmul(qa, qb), lambda: a @ b,
                 lambda: torch_quantize(a) @ torch_quantize(b))  # fmt: skip
 
 
 def _convolutions(n: int, channels: int, size: int) -> list[Case]:
     x, w = torch.randn(n, channels, size, size), torch.randn(channels, channels, 3, 3)
     dy = torch.randn(n, channels, size, size)
-    qx, qw, qdy = (lns_sim.quantize(t) for t in (x, w, dy))
-    path = lns_sim.Datapath(FORMAT).encode()
+    qx, qw, qdy = (quantize(t) for t in (x, w, dy))
+    datapath = Datapath(FORMAT).encode()
     geometry = ([1, 1], [1, 1], [1, 1], 1)
     ops, grad, q = torch.ops.lns_sim, torch.nn.grad, torch_quantize
     bits = (FORMAT.bits, FORMAT.bits)
     macs = x.numel() * channels * 9
     shape = f"{n} x {channels} x {size} x {size}, 3 x 3"
     return [
-        Case(f"conv2d {shape}, forward", macs, "MAC", lambda: lns_sim.conv2d(qx, qw, padding=1),
+        Case(f"conv2d {shape}, forward", macs, "MAC", lambda: conv2d(qx, qw, padding=1),
              lambda: F.conv2d(x, w, padding=1), lambda: F.conv2d(q(x), q(w), padding=1)),
         Case("  input gradient", macs, "MAC",
              lambda: ops.conv2d_input_gradient(qdy.codes, qdy.scale, qw.codes, qw.scale, *bits, list(x.shape),
-                                               *geometry, path, False, False),
+                                               *geometry, datapath, False, False),
              lambda: grad.conv2d_input(x.shape, w, dy, padding=1),
              lambda: grad.conv2d_input(x.shape, q(w), q(dy), padding=1)),
         Case("  weight gradient", macs, "MAC",
              lambda: ops.conv2d_weight_gradient(qdy.codes, qdy.scale, qx.codes, qx.scale, *bits, [3, 3], *geometry,
-                                                path, False, False),
+                                                datapath, False, False),
              lambda: grad.conv2d_weight(x, w.shape, dy, padding=1),
              lambda: grad.conv2d_weight(q(x), w.shape, q(dy), padding=1)),
     ]  # fmt: skip

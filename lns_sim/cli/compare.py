@@ -12,23 +12,36 @@ import typer
 from rich.table import Table
 from torch import nn
 
-from lns_sim import models, weights
+from lns_sim import weights
 from lns_sim.checks import check_device, check_int
 from lns_sim.cli.console import make_console
 from lns_sim.cli.errors import user_errors
-from lns_sim.cli.options import (
-    RECIPE_HELP, AccBits, Bits, Context, Data, Device, Gamma, LutEntries, Tokens, UpdateBits, chosen_recipe,
+from lns_sim.cli.options import (  # fmt: skip
+    RECIPE_HELP,
+    AccBits,
+    Bits,
+    Context,
+    Data,
+    Device,
+    Gamma,
+    LutEntries,
+    Tokens,
+    UpdateBits,
+    chosen_recipe,
     made_by,
-)  # fmt: skip
-from lns_sim.comparison import Comparison
-from lns_sim.comparison import compare as run_comparison
-from lns_sim.comparison import page, picture
+)
+from lns_sim.datapath import Datapath
+from lns_sim.environment import environment
+from lns_sim.format import LNSFormat
 from lns_sim.nn import LNSWeight, convert, to_float
-from lns_sim.training import data as datasets
-from lns_sim.training.data import Data as DataSet
-from lns_sim.training.experiment import read_checkpoint
-from lns_sim.training.report import environment
-from lns_sim.training.trainer import check_fit
+from lns_sim.recipes import Recipe
+from lns_sim.studies import models
+from lns_sim.studies.compare import Comparison, page, picture
+from lns_sim.studies.compare import compare as run_comparison
+from lns_sim.studies.training import data as datasets
+from lns_sim.studies.training.data import Data as DataSet
+from lns_sim.studies.training.experiment import read_checkpoint
+from lns_sim.studies.training.trainer import check_fit
 
 _WIDE = ("MACs", "largest difference", "clipped", "zeros")  # columns that a narrow terminal has no room for
 
@@ -80,11 +93,11 @@ def compare(
     context: Context = 128,
     tokens: Tokens = "byte",
     seed: Annotated[int, typer.Option(help="of initial weights and the choice of samples", min=0)] = 0,
-    bits: Bits = 8,
-    gamma: Gamma = 8,
-    update_bits: UpdateBits = 16,
+    bits: Bits = LNSFormat.bits,
+    gamma: Gamma = LNSFormat.gamma,
+    update_bits: UpdateBits = Recipe.update.bits,
     lut_entries: LutEntries = None,
-    acc_bits: AccBits = 24,
+    acc_bits: AccBits = Datapath.acc_bits,
     device: Device = "cpu",
     out: Annotated[Path, typer.Option(help="directory for report.html, compare.png and compare.json")] = Path("runs/compare"),
 ) -> None:  # fmt: skip

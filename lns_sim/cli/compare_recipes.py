@@ -10,24 +10,40 @@ from typing import Annotated, Optional
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+)
 from rich.table import Table
 
-from lns_sim import recipes
 from lns_sim.checks import check_device
 from lns_sim.cli.console import make_console
 from lns_sim.cli.errors import user_errors
-from lns_sim.cli.options import Context, Data, Device, FloatLr, FloatOptimizer, Model, Tokens, chosen_settings
-from lns_sim.training import data as datasets
-from lns_sim.training import report
-from lns_sim.training.contest import Contest, Entry, bits_of
-from lns_sim.training.trainer import Result, Settings, check_fit
+from lns_sim.cli.options import (
+    Context,
+    Data,
+    Device,
+    FloatLr,
+    FloatOptimizer,
+    Model,
+    Tokens,
+    chosen_settings,
+)
+from lns_sim.environment import environment
+from lns_sim.registry import RECIPES
+from lns_sim.studies.contest import Contest, Entry, bits_of
+from lns_sim.studies.training import data as datasets
+from lns_sim.studies.training import report
+from lns_sim.studies.training.trainer import Result, Settings, check_fit
 
 DEFAULTS = Settings()
 
 
 def compare_recipes(
-    names: Annotated[Optional[list[str]], typer.Argument(help="recipes, or files.toml", show_default=" ".join(recipes.PRESETS))] = None,
+    names: Annotated[Optional[list[str]], typer.Argument(help="recipes, or files.toml", show_default=" ".join(RECIPES))] = None,
     data: Data = "digits",
     model: Model = None,
     epochs: Annotated[int, typer.Option(help="of every run")] = 10,
@@ -57,7 +73,7 @@ def compare_recipes(
         dataset = datasets.load(data, context, tokens)
         check_fit(settings.model, dataset)
         out.mkdir(parents=True, exist_ok=True)
-        chosen, all_seeds = names or list(recipes.PRESETS), list(range(seed, seed + seeds))
+        chosen, all_seeds = names or list(RECIPES), list(range(seed, seed + seeds))
         contest = Contest(dataset, chosen, settings, factors, all_seeds, out / "runs.json", device, held_out)
         try:
             entries = _run(contest, console)
@@ -96,7 +112,7 @@ def _show(contest: Contest, entries: list[Entry], out: Path, console: Console) -
                       "-" if joule is None else f"{joule:.3g}")  # fmt: skip
     console.print(table)
     (out / "recipes.json").write_text(json.dumps(
-        {"title": title, "entries": [asdict(e) for e in entries], "energies": energies, "environment": report.environment()}, indent=1))
+        {"title": title, "entries": [asdict(e) for e in entries], "energies": energies, "environment": environment()}, indent=1))
     if results:
         report.draw_curves(results, title, measure, out / "recipes.png")
     console.print(f"Wrote {out / 'recipes.json'} and {out / 'recipes.png'}.")

@@ -12,17 +12,26 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from lns_sim import models
 from lns_sim.checks import check_choice, check_int
 from lns_sim.cli.console import make_console
 from lns_sim.cli.errors import user_errors
-from lns_sim.cli.options import (
-    RECIPE_HELP, AccBits, Bits, Gamma, LutEntries, UpdateBits, chosen_recipe, made_by,
-)  # fmt: skip
-from lns_sim.hardware import Energy
-from lns_sim.hardware import energy as energy_of
-from lns_sim.hardware import paper, picture
-from lns_sim.hardware.components import constants
+from lns_sim.cli.options import (  # fmt: skip
+    RECIPE_HELP,
+    AccBits,
+    Bits,
+    Gamma,
+    LutEntries,
+    UpdateBits,
+    chosen_recipe,
+    made_by,
+)
+from lns_sim.datapath import Datapath
+from lns_sim.format import LNSFormat
+from lns_sim.recipes import Recipe
+from lns_sim.studies import models
+from lns_sim.studies.energy import Energy, paper, picture
+from lns_sim.studies.energy import energy as energy_of
+from lns_sim.studies.energy.components import constants
 
 # What models of ours take where nothing else is said: channels, height and width, or tokens.
 _INPUTS = {"cnn": (1, 8, 8), "mlp": (1, 8, 8), "resnet20": (3, 32, 32), "resnet18": (3, 32, 32), "resnet18-imagenet": (3, 224, 224),
@@ -108,11 +117,11 @@ def energy(
     context: Annotated[Optional[int], typer.Option(help="tokens of a sample", show_default="by model", min=1)] = None,
     batch_size: Annotated[int, typer.Option(help="samples of the iteration")] = 1,
     recipe: Annotated[str, typer.Option(help=RECIPE_HELP)] = "lns-madam",
-    bits: Bits = 8,
-    gamma: Gamma = 8,
-    update_bits: UpdateBits = 16,
+    bits: Bits = LNSFormat.bits,
+    gamma: Gamma = LNSFormat.gamma,
+    update_bits: UpdateBits = Recipe.update.bits,
     lut_entries: LutEntries = None,
-    acc_bits: AccBits = 24,
+    acc_bits: AccBits = Datapath.acc_bits,
     layers: Annotated[bool, typer.Option("--layers", help="a row for each layer and pass, too")] = False,
     out: Annotated[Path, typer.Option(help="directory for energy.png and energy.json")] = Path("runs/energy"),
 ) -> None:  # fmt: skip

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import torch
 import typer
 
-from lns_sim.training.trainer import Diverged
+from lns_sim.optim import Diverged
 
 MENDABLE = (ValueError, TypeError, OSError, ImportError, Diverged)
 

@@ -7,7 +7,7 @@ from rich.table import Table
 
 from lns_sim import _extension
 from lns_sim.cli.console import make_console
-from lns_sim.training.report import environment
+from lns_sim.environment import environment
 
 
 def info() -> None:

@@ -10,11 +10,12 @@ from typing import Annotated, Optional
 import typer
 from torch import nn
 
-from lns_sim import models, recipes
+from lns_sim import recipes
 from lns_sim.datapath import Datapath
 from lns_sim.format import LNSFormat
 from lns_sim.recipes import ModelRecipe, Recipe
-from lns_sim.training.trainer import Settings
+from lns_sim.studies import models
+from lns_sim.studies.training.trainer import Settings
 
 Data = Annotated[str, typer.Option(help="digits (bundled with scikit-learn), npz:PATH with arrays x_train, y_train, x_test, "
                                         "y_test, openml:NAME, text:PATH, or text (Python's standard library)")]  # fmt: skip
@@ -55,7 +56,7 @@ def chosen_settings(data: str, model: str | None, float_optimizer: str | None, f
     """Settings whose defaults follow the kind of data: for text a GPT and AdamW.
 
     Raises:
-        TypeError, ValueError: see :class:`lns_sim.training.trainer.Settings`.
+        TypeError, ValueError: see :class:`lns_sim.studies.training.trainer.Settings`.
     """
     text = data.partition(":")[0] == "text"
     return Settings(

@@ -7,18 +7,33 @@ from typing import Annotated, Optional
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+)
 from rich.table import Table
 
 from lns_sim import recipes
 from lns_sim.checks import check_device
 from lns_sim.cli.console import make_console
 from lns_sim.cli.errors import user_errors
-from lns_sim.cli.options import Context, Data, Device, FloatLr, FloatOptimizer, Model, Tokens, chosen_settings
-from lns_sim.sweeping import report, space
-from lns_sim.sweeping.study import Sweep
-from lns_sim.training import data as datasets
-from lns_sim.training.trainer import Settings, check_fit
+from lns_sim.cli.options import (
+    Context,
+    Data,
+    Device,
+    FloatLr,
+    FloatOptimizer,
+    Model,
+    Tokens,
+    chosen_settings,
+)
+from lns_sim.studies.sweep import report, space
+from lns_sim.studies.sweep.study import Sweep
+from lns_sim.studies.training import data as datasets
+from lns_sim.studies.training.trainer import Settings, check_fit
 
 DEFAULTS = Settings()
 

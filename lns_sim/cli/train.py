@@ -8,20 +8,43 @@ from typing import Annotated, Optional
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 from lns_sim.checks import check_device
 from lns_sim.cli.console import make_console
 from lns_sim.cli.errors import user_errors
-from lns_sim.cli.options import (
-    RECIPE_HELP, AccBits, Bits, Context, Data, Device, FloatLr, FloatOptimizer, Gamma, LutEntries, Model, Tokens, UpdateBits,
-    chosen_recipe, chosen_settings,
-)  # fmt: skip
-from lns_sim.training import data as datasets
-from lns_sim.training import report
-from lns_sim.training.experiment import Experiment
-from lns_sim.training.trainer import Settings, Trainer, check_fit
+from lns_sim.cli.options import (  # fmt: skip
+    RECIPE_HELP,
+    AccBits,
+    Bits,
+    Context,
+    Data,
+    Device,
+    FloatLr,
+    FloatOptimizer,
+    Gamma,
+    LutEntries,
+    Model,
+    Tokens,
+    UpdateBits,
+    chosen_recipe,
+    chosen_settings,
+)
+from lns_sim.datapath import Datapath
+from lns_sim.format import LNSFormat
+from lns_sim.recipes import Recipe
+from lns_sim.studies.training import data as datasets
+from lns_sim.studies.training import report
+from lns_sim.studies.training.experiment import Experiment
+from lns_sim.studies.training.trainer import Settings, Trainer, check_fit
 
 DEFAULTS = Settings()
 
@@ -39,18 +62,18 @@ def train(
                                                 "ones")] = DEFAULTS.p_scale,
     weight_decay: Annotated[float, typer.Option(help="of float parameters")] = DEFAULTS.weight_decay,
     warmup: Annotated[float, typer.Option(help="share of steps in which learning rates rise")] = DEFAULTS.warmup,
-    fine_tune: Annotated[int, typer.Option(help="so many of the last epochs in float32 (LUQ's fine-tuning; recipes with float32 "
+    fine_tune: Annotated[int, typer.Option(help="so many of the last epochs in float32 (recipes with float32 "
                                                 "weights)", min=0)] = DEFAULTS.fine_tune,
     augment: Annotated[str, typer.Option(help="none or crop-flip")] = DEFAULTS.augment,
     context: Context = 128,
     tokens: Tokens = "byte",
     seed: Annotated[int, typer.Option(help="first seed", min=0)] = 0,
     seeds: Annotated[int, typer.Option(help="how many seeds, counted from --seed", min=1)] = 3,
-    bits: Bits = 8,
-    gamma: Gamma = 8,
-    update_bits: UpdateBits = 16,
+    bits: Bits = LNSFormat.bits,
+    gamma: Gamma = LNSFormat.gamma,
+    update_bits: UpdateBits = Recipe.update.bits,
     lut_entries: LutEntries = None,
-    acc_bits: AccBits = 24,
+    acc_bits: AccBits = Datapath.acc_bits,
     counters: Annotated[bool, typer.Option(help="count saturations and vanished products")] = DEFAULTS.counters,
     held_out: Annotated[Optional[float], typer.Option(help="test on this share of the training set instead of the test "
                                                            "set: for tuning")] = None,

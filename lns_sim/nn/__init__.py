@@ -2,7 +2,7 @@
 
 from lns_sim.nn import attention  # noqa: F401  (registers its products)
 from lns_sim.nn.convert import convert, to_float
-from lns_sim.nn.simulation import simulate
+from lns_sim.nn.scope import simulate
 from lns_sim.nn.weight import LNSWeight
 
 __all__ = ["LNSWeight", "convert", "simulate", "to_float"]

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lns_sim.nn import products
+from lns_sim.nn import functions
 
 
 def _masked(scores: Tensor, mask: Tensor | None) -> Tensor:
@@ -22,7 +22,7 @@ def _probabilities(scores: Tensor) -> Tensor:
     return torch.softmax(scores, -1).masked_fill((scores == -math.inf).all(-1, keepdim=True), 0.0)
 
 
-@products.handles(F.scaled_dot_product_attention)
+@functions.handles(F.scaled_dot_product_attention)
 def _attention(simulation, query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False):
     """Masks, softmax and dropout in float32 between the two products."""
     if simulation is None or simulation.recipe is None:
@@ -47,7 +47,7 @@ def _float_mask(mask: Tensor | None) -> Tensor | None:
     return torch.zeros(mask.shape, device=mask.device).masked_fill(mask, -math.inf)
 
 
-@products.handles(F.multi_head_attention_forward)
+@functions.handles(F.multi_head_attention_forward)
 def _multi_head_attention(
     simulation, query, key, value, embed_dim_to_check, num_heads, in_proj_weight, in_proj_bias, bias_k, bias_v,
     add_zero_attn, dropout_p, out_proj_weight, out_proj_bias, training=True, key_padding_mask=None, need_weights=True,

@@ -9,10 +9,10 @@ import torch
 from torch import nn
 
 from lns_sim import recipes
-from lns_sim.comparators.l1norm import replace_norms
-from lns_sim.comparators.luq import HindsightMaximum
-from lns_sim.nn.simulation import Scope
+from lns_sim.nn.l1norm import replace_norms
+from lns_sim.nn.scope import Scope
 from lns_sim.nn.weight import LNSWeight
+from lns_sim.ops.memory import Memory
 from lns_sim.recipes import ModelRecipe, Recipe
 
 # Which parameters of which modules multiply.
@@ -172,17 +172,15 @@ def multiply_in_float32(model: nn.Module) -> None:
         scope.recipe = None
 
 
-def estimates(model: nn.Module) -> list[dict[int, torch.Tensor]]:
-    """What quantizers estimate from earlier steps (LUQ's maximum in hindsight), for a checkpoint."""
-    return [{key: m.estimate for key, m in scope.maxima.items()} for scope in _scopes(model)]
+def memories(model: nn.Module) -> list[dict[int, Memory]]:
+    """What quantizers keep from earlier steps, by module and product, for a checkpoint."""
+    return [{key: dict(kept) for key, kept in scope.memories.items()} for scope in _scopes(model)]
 
 
-def load_estimates(model: nn.Module, found: list[dict[int, torch.Tensor]]) -> None:
-    """Takes up what :func:`estimates` gave for the same model and recipe."""
-    for scope, values in zip(_scopes(model), found, strict=True):
-        for key, value in values.items():
-            scope.maxima[key] = HindsightMaximum(scope.recipe.error.momentum)
-            scope.maxima[key].estimate = value
+def load_memories(model: nn.Module, found: list[dict[int, Memory]]) -> None:
+    """Takes up what :func:`memories` gave for the same model and recipe."""
+    for scope, kept in zip(_scopes(model), found, strict=True):
+        scope.memories = {key: dict(memory) for key, memory in kept.items()}
 
 
 def _scopes(model: nn.Module) -> list[Scope]:

@@ -6,10 +6,10 @@ import torch
 import torch.nn.functional as F
 
 from lns_sim.functional import quantize
-from lns_sim.nn import products
+from lns_sim.nn import functions
 from lns_sim.ops import convolution, embedding, linear
-from lns_sim.ops.operands import STREAMS, weight_operand
-from lns_sim.policies import random_state
+from lns_sim.ops.quantize import weight_operand
+from lns_sim.random import STREAMS, random_state
 from lns_sim.recipes import Recipe
 from lns_sim.tensor import LNSTensor, implements
 
@@ -53,7 +53,8 @@ class LNSWeight(LNSTensor):
 
     def forward_codes(self) -> LNSTensor:
         """The codes that the products see, in ``recipe.weight``'s format (Q_W)."""
-        return LNSTensor(*weight_operand(self, self.recipe))
+        operand = weight_operand(self, self.recipe)
+        return LNSTensor(operand.codes, operand.scale, operand.format)
 
     def with_inner(self, codes, scale):
         return LNSWeight(codes, scale, self.recipe, self.rng)
@@ -89,7 +90,7 @@ class LNSWeight(LNSTensor):
 
     @classmethod
     def __torch_function__(cls, func, types, args=(), kwargs=None):
-        out = products.simulate(None, func, args, kwargs or {})
+        out = functions.simulated(None, func, args, kwargs or {})
         if out is not NotImplemented:
             return out
         with torch._C.DisableTorchFunctionSubclass():

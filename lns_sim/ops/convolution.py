@@ -14,10 +14,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lns_sim import observing
+from lns_sim.ops import observer
 from lns_sim.ops.fake import conv_out_size
-from lns_sim.ops.linear import save_operands, saved_operands
-from lns_sim.ops.operands import Operand, error_operands, fake_operand, integer_product, multiply, quantize_batch, round_gradient, weight_operand
+from lns_sim.ops.gemm import multiply
+from lns_sim.ops.integer_gemm import integer_product
+from lns_sim.ops.quantize import (
+    error_operands,
+    fake_operand,
+    quantize_batch,
+    round_gradient,
+    weight_operand,
+)
+from lns_sim.ops.saved import save_operands, saved_operands
+from lns_sim.quantizers import Operand
 from lns_sim.recipes import Recipe
 
 _ops = torch.ops.lns_sim
@@ -43,18 +52,18 @@ def _float32_convolutions():
     return cudnn.flags(cudnn.enabled, cudnn.benchmark, cudnn.benchmark_limit, cudnn.deterministic, allow_tf32=False)
 
 
-def _values(pass_name: str, r: Recipe, op, a: Operand, b: Operand, depth: int, along: tuple[int, int] | None = None) -> Tensor:
+def _values(op, a: Operand, b: Operand, depth: int, along: tuple[int, int] | None = None) -> Tensor:
     """``op`` on both operands' values; on integers of other systems exactly, with dot products of up to ``depth``."""
     with _float32_convolutions():
-        if a.is_integer and b.is_integer:
-            return integer_product(pass_name, r, a, b, depth, op, along)
+        if a.largest and b.largest:
+            return integer_product(a, b, depth, op, along)
         return op(a.value, b.value)
 
 
 def _run(op, a: Operand, b: Operand, *rest) -> tuple[Tensor, Tensor]:
     """One of the compiled operators; ``rest`` ends with the datapath, and whether to count."""
-    *geometry, path, count = rest
-    return op(a.codes, a.scale, b.codes, b.scale, a.format.bits, b.format.bits, *geometry, path, False, count)
+    *geometry, datapath, count = rest
+    return op(a.codes, a.scale, b.codes, b.scale, a.format.bits, b.format.bits, *geometry, datapath, False, count)
 
 
 def forward(pass_name: str, r: Recipe, x: Operand, w: Operand, g: Geometry) -> Tensor:
@@ -62,14 +71,14 @@ def forward(pass_name: str, r: Recipe, x: Operand, w: Operand, g: Geometry) -> T
     out = conv_out_size(x.codes.shape[2:], w.codes.shape[2:], *g[:3])
 
     def in_float32():
-        return _values(pass_name, r, lambda a, b: torch.ops.aten.convolution(a, b, None, *g[:3], False, [0] * len(g.stride), g.groups),
+        return _values(lambda a, b: torch.ops.aten.convolution(a, b, None, *g[:3], False, [0] * len(g.stride), g.groups),
                        x, w, w.codes[0].numel())  # fmt: skip
 
-    def on_datapath(path, count):
+    def on_datapath(datapath, count):
         if len(out) == 2:
-            return _run(_ops.conv2d, x, w, *g.plane, path, count)
+            return _run(_ops.conv2d, x, w, *g.plane, datapath, count)
         windows = _depth_windows(x, _seen(w.codes.shape[2], out[0], g), g)
-        y, counts = _run(_ops.conv2d, windows, _weight_plane(w), *g.plane, path, count)
+        y, counts = _run(_ops.conv2d, windows, _weight_plane(w), *g.plane, datapath, count)
         return _with_depth(y, out[0]), counts
 
     macs = x.codes.shape[0] * math.prod(out) * w.codes.numel()
@@ -86,11 +95,11 @@ def input_gradient(pass_name: str, r: Recipe, dy: Operand, w: Operand, size: lis
                 e, x, weight, None, *g[:3], False, [0] * len(g.stride), g.groups, [True, False, False]
             )[0]
 
-        return _values(pass_name, r, back, dy, w, w.codes.numel() // w.codes.shape[1])
+        return _values(back, dy, w, w.codes.numel() // w.codes.shape[1])
 
-    def on_datapath(path, count):
+    def on_datapath(datapath, count):
         if len(size) == 4:
-            return _run(_ops.conv2d_input_gradient, dy, w, list(size), *g.plane, path, count)
+            return _run(_ops.conv2d_input_gradient, dy, w, list(size), *g.plane, datapath, count)
         n, c, depth, *plane = size
         seen = _seen_from(w.codes.shape[2], depth, dy.codes.shape[2], g)
         o, in_group, kd, *kernel = w.codes.shape
@@ -98,7 +107,7 @@ def input_gradient(pass_name: str, r: Recipe, dy: Operand, w: Operand, size: lis
         weights = w.codes.reshape(g.groups, o // g.groups, in_group, kd, *kernel).permute(0, 3, 1, 2, 4, 5)
         weights = w.with_codes(weights.reshape(o * kd, in_group, *kernel))
         planes = [n * depth, c, *plane]
-        dx, counts = _run(_ops.conv2d_input_gradient, _depth_windows(dy, seen, g), weights, planes, *g.plane, path, count)
+        dx, counts = _run(_ops.conv2d_input_gradient, _depth_windows(dy, seen, g), weights, planes, *g.plane, datapath, count)
         return _with_depth(dx, depth), counts
 
     macs = math.prod(size) * (w.codes.shape[0] // g.groups) * w.codes.shape[2:].numel()
@@ -116,14 +125,14 @@ def weight_gradient(pass_name: str, r: Recipe, dy: Operand, x: Operand, kernel: 
                 e, a, w, None, *g[:3], False, [0] * len(g.stride), g.groups, [False, True, False]
             )[1]
 
-        return _values(pass_name, r, back, dy, x, dy.codes[:, 0].numel(), (0, 0))
+        return _values(back, dy, x, dy.codes[:, 0].numel(), (0, 0))
 
-    def on_datapath(path, count):
+    def on_datapath(datapath, count):
         if len(kernel) == 2:
-            return _run(_ops.conv2d_weight_gradient, dy, x, list(kernel), *g.plane, path, count)
+            return _run(_ops.conv2d_weight_gradient, dy, x, list(kernel), *g.plane, datapath, count)
         windows = _depth_windows(x, _seen(kernel[0], dy.codes.shape[2], g), g)
         planes = dy.with_codes(dy.codes.transpose(1, 2).flatten(0, 1).contiguous())
-        dw, counts = _run(_ops.conv2d_weight_gradient, planes, windows, list(kernel[1:]), *g.plane, path, count)
+        dw, counts = _run(_ops.conv2d_weight_gradient, planes, windows, list(kernel[1:]), *g.plane, datapath, count)
         return dw.reshape(shape[0], kernel[0], shape[1], *kernel[1:]).permute(0, 2, 1, 3, 4).contiguous(), counts
 
     macs = math.prod(shape) * dy.codes[:, 0].numel()
@@ -194,7 +203,7 @@ def convolution(
 
 def convolution_forward(x, weight, rng, stride, padding, dilation, transposed, output_padding, groups, recipe):
     """The operator, on an LNSWeight too."""
-    observing.enter()
+    observer.enter()
     r, g = Recipe.decode(recipe), Geometry(stride, padding, dilation, groups)
     xq, w = quantize_batch(x, r.activation, rng, "activation"), weight_operand(weight, r)
     if transposed:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lns_sim import observing
-from lns_sim.ops.operands import round_gradient, weight_operand
+from lns_sim.ops import observer
+from lns_sim.ops.quantize import round_gradient, weight_operand
 from lns_sim.recipes import Recipe
 
 
@@ -23,7 +23,7 @@ def embedding(
 
 def embedding_forward(weight: Tensor, indices: Tensor, recipe: str) -> Tensor:
     """The operator, on an LNSWeight too."""
-    observing.enter()
+    observer.enter()
     w = weight_operand(weight, Recipe.decode(recipe))
     return w.with_codes(w.codes[indices]).value
 
@@ -35,12 +35,12 @@ def _(weight, indices, rng, padding_idx, scale_grad_by_freq, recipe):
 
 def _save(ctx, inputs, output):
     weight, indices, rng, ctx.padding_idx, ctx.scale_grad_by_freq, ctx.recipe = inputs
-    ctx.rows, ctx.site = weight.shape[0], observing.site()
+    ctx.rows, ctx.site = weight.shape[0], observer.site()
     ctx.save_for_backward(indices, rng)
 
 
 def _backward(ctx, dy):
-    observing.go_on(ctx.site)
+    observer.go_on(ctx.site)
     indices, rng = ctx.saved_tensors
     dw = torch.ops.aten.embedding_dense_backward(dy, indices, ctx.rows, ctx.padding_idx, ctx.scale_grad_by_freq)
     return round_gradient(dw, Recipe.decode(ctx.recipe), rng), *[None] * 5

@@ -1,5 +1,7 @@
-"""Optimizers that update weights which exist only as codes."""
+"""Optimizers: LNS-Madam on weights that exist only as codes, and those of the systems that it is compared with."""
 
-from lns_sim.optim.madam import LNSMadam
+from lns_sim.optim.closure import ClosureOptimizer, Diverged
+from lns_sim.optim.lns_madam import LNSMadam
+from lns_sim.optim.split import FLOAT_OPTIMIZERS
 
-__all__ = ["LNSMadam"]
+__all__ = ["FLOAT_OPTIMIZERS", "ClosureOptimizer", "Diverged", "LNSMadam"]

@@ -1,123 +1,134 @@
-"""LNS-Madam: multiplicative updates as integer steps on weight codes."""
+"""Madam (arXiv 2006.14560) in float32, its integer form, and LNS-Madam's optimizer as its authors published it.
+
+Multiplicative updates move weights (parameters of two dimensions or more); the others, which start at zero or one and could not
+cross it, go to an ordinary optimizer.
+"""
 
 from __future__ import annotations
 
-import math
-
 import torch
 
-from lns_sim.checks import check_choice, check_number
-from lns_sim.nn.weight import LNSWeight
-from lns_sim.ops.operands import STREAMS, stream_of
-from lns_sim.distributed import first_element, local, sum_over_shards
+from lns_sim.checks import check_int, check_number
+from lns_sim.optim.lns_madam import check_madam
 from lns_sim.optim.split import SplitOptimizer
 
-
-def check_madam(lr: float, beta: float, g_bound: float, p_scale: float) -> None:
-    """Of Madam in all its forms. Raises ValueError for a number that is not finite or out of range."""
-    check_number("lr", lr, 0.0)
-    check_number("beta", beta, 0.0, math.nextafter(1.0, 0.0))
-    check_number("g_bound", g_bound, 0.0, low_open=True)
-    check_number("p_scale", p_scale, 0.0, low_open=True)
+LEVEL = 0.001  # e-folds of one of integer Madam's levels
 
 
-class LNSMadam(SplitOptimizer):
-    """LNS-Madam (spec section 5; LNS-Madam, algorithm 1) on LNSWeights, an ordinary optimizer on float parameters.
-
-    A weight's exponent moves by ``round(lr * gamma_update * ghat)`` codes, against its gradient's sign; signs never
-    flip and zeros stay zero. Biases and normalization parameters, which multiplicative updates could not move through
-    zero, go to the named torch optimizer. Both kinds are groups of this one object: schedulers and ``state_dict`` see
-    them alike.
-
-    Args:
-        params: parameters or parameter groups, e.g. ``model.parameters()``. A group holds weights of both kinds freely.
-        lr: octaves per unit of normalized gradient.
-        beta: decay of the second moment, in [0, 1).
-        g_bound: clamp of the normalized gradient.
-        p_scale: weights are kept below ``p_scale`` times the root mean square of their initial values, and below the largest
-            number of their format at the scale that their initial values gave them.
-        rounding: "nearest" (half to even) or "stochastic" steps.
-        seed: of the stochastic steps, where a weight's recipe draws no random bits itself.
-        float_optimizer: "sgd", "adam" or "adamw", for all parameters that are not LNSWeights.
-        float_lr: its learning rate.
-        float_kwargs: its other arguments, e.g. ``{"momentum": 0.9}``.
-
-    Raises:
-        ValueError: a non-finite or out-of-range argument, or an unknown optimizer name.
-    """
-
-    def __init__(
-        self,
-        params,
-        lr: float = 1 / 128,
-        beta: float = 0.999,
-        g_bound: float = 10.0,
-        p_scale: float = 3.0,
-        rounding: str = "nearest",
-        seed: int = 0,
-        float_optimizer: str = "sgd",
-        float_lr: float = 0.1,
-        float_kwargs: dict | None = None,
-    ):
-        check_madam(lr, beta, g_bound, p_scale)
-        check_choice("rounding", rounding, ("nearest", "stochastic"))
-        defaults = dict(lr=lr, beta=beta, g_bound=g_bound, p_scale=p_scale, rounding=rounding, seed=seed, step=0)
-        super().__init__(params, defaults, float_optimizer, float_lr, float_kwargs)
+class _Normalized(SplitOptimizer):
+    """What the three share: ``v = beta v + (1 - beta) g^2``, ``ghat = clamp(g / sqrt(v / (1 - beta^t)), +-g_bound)``, 0/0 being 0."""
 
     def takes(self, p: torch.Tensor) -> bool:
-        return isinstance(local(p), LNSWeight)
+        return p.dim() >= 2
 
     def _step_own(self, group: dict, index: int) -> None:
         check_number("lr", float(group["lr"]), 0.0)
         group["step"] += 1
-        hyper = {}  # per device
-        for position, p in enumerate(group["params"]):
+        correction = 1 - group["beta"] ** group["step"]
+        for p in group["params"]:
             if p.grad is None:
                 continue
             state = self.state[p]
             if not state:
                 state["moment"] = torch.zeros_like(p)
-                state["cap"] = weight_cap(p, group["p_scale"])
-            w = local(p)
-            if w.device not in hyper:
-                hyper[w.device] = self._hyper(group, w).to(w.device, non_blocking=True)
-            stochastic = group["rounding"] == "stochastic"
-            rng = self._random(group, p, index, position) if stochastic else None
-            torch.ops.lns_sim.madam_step(
-                w.codes, local(state["moment"]), local(p.grad), w.scale, state["cap"], hyper[w.device], w.format.bits,
-                w.format.gamma, stochastic, rng,
-            )  # fmt: skip
-            if w.rng is not None:
-                w.rng[1] += 1
+                state["cap"] = group["p_scale"] * p.square().mean().sqrt()
+                self._begin(p, state, group)
+            v = state["moment"].mul_(group["beta"]).addcmul_(p.grad, p.grad, value=1 - group["beta"])
+            ghat = (p.grad / (v / correction).sqrt()).nan_to_num_(nan=0.0).clamp_(-group["g_bound"], group["g_bound"])
+            self._move(p, ghat, state, group)
 
-    @staticmethod
-    def _hyper(group: dict, p: LNSWeight) -> torch.Tensor:
-        beta = group["beta"]
-        values = [beta, 1 - beta, 1 - beta ** group["step"], group["g_bound"], float(group["lr"]) * p.format.gamma]
-        return torch.tensor(values, dtype=torch.float64).to(torch.float32)
+    def _begin(self, p: torch.Tensor, state: dict, group: dict) -> None:
+        """Before a weight's first step."""
 
-    @staticmethod
-    def _random(group: dict, p: torch.Tensor, index: int, position: int) -> torch.Tensor:
-        first, own = first_element(p), local(p).rng
-        if own is not None:
-            rng = stream_of(own, "update")
-            rng[3].fill_(first)
-            return rng
-        tensor_id = len(STREAMS) * ((index << 20) + position) + STREAMS["update"]
-        state = torch.tensor([group["seed"], group["step"], tensor_id, first], dtype=torch.int64)
-        return state.to(p.device, non_blocking=True)
+    def _move(self, p: torch.Tensor, ghat: torch.Tensor, state: dict, group: dict) -> None:
+        raise NotImplementedError
 
 
-def weight_cap(weight: torch.Tensor, p_scale: float) -> torch.Tensor:
-    """``p_scale`` times the root mean square of an LNSTensor's values, float32 shaped like its scale; of a sharded one's all.
+class Madam(_Normalized):
+    """Madam: ``w *= exp(-lr ghat sign(w))``, then clamped to ``+-p_scale rms(w_init)`` (arXiv 2006.14560, algorithm 1).
 
-    Exponents are counted and their squares summed exactly, so every device and any number of ranks find the same number.
+    Signs never flip, zeros stay zero; the first step is exactly ``+-lr`` in the logarithm.
+
+    Args:
+        params: parameters or groups.
+        lr: e-folds per unit of normalized gradient.
+        beta: decay of the second moment, in [0, 1).
+        g_bound: clamp of the normalized gradient.
+        p_scale: weights are kept below so many root mean squares of their initial values.
+        float_optimizer, float_lr, float_kwargs: of the parameters of fewer than two dimensions, as in
+            :class:`lns_sim.optim.LNSMadam`.
+
+    Raises:
+        ValueError: a non-finite or out-of-range argument, or an unknown optimizer name.
     """
-    shard = local(weight)
-    format = shard.format
-    exponents = (shard.codes.to(torch.int64) & format.e_max).reshape(-1)
-    counts = torch.bincount(exponents.cpu(), minlength=format.e_max + 1)  # there it is deterministic
-    counts = sum_over_shards(counts.to(shard.device), weight).tolist()
-    squares = math.fsum(n * 4.0 ** (e / format.gamma) for e, n in enumerate(counts) if e and n)
-    root = p_scale * math.sqrt(squares / max(weight.numel(), 1))
-    return torch.full_like(shard.scale, root) * shard.scale
+
+    def __init__(self, params, lr: float = 0.01, beta: float = 0.999, g_bound: float = 10.0, p_scale: float = 3.0, **float_options):
+        check_madam(lr, beta, g_bound, p_scale)
+        super().__init__(params, dict(lr=lr, beta=beta, g_bound=g_bound, p_scale=p_scale, step=0), **float_options)
+
+    def _move(self, p, ghat, state, group) -> None:
+        p.mul_(self._factor(ghat, p.sign(), group["lr"]))
+        torch.minimum(torch.maximum(p, -state["cap"], out=p), state["cap"], out=p)
+
+    @staticmethod
+    def _factor(ghat, sign, lr) -> torch.Tensor:
+        return torch.exp(ghat.mul_(-lr).mul_(sign))
+
+
+class PublishedLNSMadam(Madam):
+    """LNS-Madam's optimizer as its authors published it: Madam in base 2 with ``ghat`` rounded to integers (half to even).
+
+    ``w *= 2^(-lr round(ghat) sign(w))``. With lr = 1 / gamma_U that is whole codes of an update format:
+    :class:`lns_sim.optim.LNSMadam` at gamma_U = 128 takes the same steps. Arguments as of :class:`Madam`.
+    """
+
+    def __init__(self, params, lr: float = 1 / 128, beta: float = 0.999, g_bound: float = 10.0, p_scale: float = 3.0, **float_options):
+        super().__init__(params, lr, beta, g_bound, p_scale, **float_options)
+
+    @staticmethod
+    def _factor(ghat, sign, lr) -> torch.Tensor:
+        return torch.exp2(ghat.round_().mul_(-lr).mul_(sign))
+
+
+class IntegerMadam(_Normalized):
+    """Integer Madam: ``|w| = max exp(-base_lr I)``; ``I += round(lr ghat) sign(w)``, kept in ``[0, levels - 1]`` (arXiv 2006.14560).
+
+    ``max`` is ``p_scale rms(w_init)``. A weight is its sign and I; the float32 parameter is only their value.
+
+    Args:
+        lr: levels per unit of normalized gradient.
+        levels: how many there are.
+        base_lr: e-folds of a level.
+        randomize: I of initial weights drawn uniformly, as in the published code; False: the level nearest to each weight.
+        others: as of :class:`Madam`.
+
+    Raises:
+        ValueError: a non-finite or out-of-range argument, or an unknown optimizer name.
+    """
+
+    def __init__(self, params, lr: float = 10.0, beta: float = 0.999, g_bound: float = 10.0, p_scale: float = 3.0, levels: int = 4096,
+                 base_lr: float = LEVEL, randomize: bool = False, **float_options):  # fmt: skip
+        check_madam(lr, beta, g_bound, p_scale)
+        check_int("levels", levels, 2, 1 << 15)
+        check_number("base_lr", base_lr, 0.0, low_open=True)
+        super().__init__(params, dict(lr=lr, beta=beta, g_bound=g_bound, p_scale=p_scale, levels=levels, base_lr=base_lr,
+                                      randomize=randomize, step=0), **float_options)  # fmt: skip
+
+    def _begin(self, p, state, group) -> None:
+        top = group["levels"] - 1
+        if group["randomize"]:
+            level = torch.randint(top + 1, p.shape).to(p.device)
+        else:
+            level = (torch.log(state["cap"] / p.abs()) / group["base_lr"]).round_().clamp_(0, top)
+        state["level"] = level.to(torch.int16)
+        state["sign"] = p.sign().to(torch.int8)
+        self._show(p, state, group)
+
+    def _move(self, p, ghat, state, group) -> None:
+        steps = ghat.mul_(group["lr"]).round_().mul_(state["sign"])
+        state["level"] = (state["level"] + steps).clamp_(0, group["levels"] - 1).to(torch.int16)
+        self._show(p, state, group)
+
+    @staticmethod
+    def _show(p, state, group) -> None:
+        p.copy_(state["sign"] * state["cap"] * torch.exp(-group["base_lr"] * state["level"]))

@@ -1,5 +1,0 @@
-"""The same batch in float32, fake-quant and bit-exact, layer by layer and pass by pass."""
-
-from lns_sim.comparison.measure import Comparison, compare
-
-__all__ = ["Comparison", "compare"]

@@ -1,0 +1,35 @@
+"""Where numbers were made: versions, processor, GPUs and how the extension was built."""
+
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+
+import torch
+
+from lns_sim import _extension
+from lns_sim.version import __version__
+
+
+def cpu_name() -> str:
+    """The processor as it names itself, where the system tells."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def environment() -> dict:
+    """What a reader needs to know to compare numbers."""
+    core = _extension.load()
+    return {
+        "lns_sim": __version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "cpu": cpu_name(),
+        "isa": core.isa(),
+        "threads": torch.get_num_threads(),
+        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+        "build": core.build_info(),
+    }

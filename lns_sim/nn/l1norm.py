@@ -1,0 +1,139 @@
+"""L1 normalization (arXiv 2411.10948): batch and layer norm by the mean magnitude, quantized throughout, with its exact gradient.
+
+``s = c mean|x - mu| + eps`` with ``c = sqrt(pi / 2)``, which is the standard deviation of a Gaussian; ``xh = (x - mu) / s``.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from lns_sim.checks import check_int, check_number
+from lns_sim.quantizers import Integer
+
+C = math.sqrt(math.pi / 2)
+
+
+def _rounded(x: Tensor, bits: int | None) -> Tensor:
+    """To integers of so many bits and back; None leaves it."""
+    if bits is None:
+        return x
+    codes, scale = Integer(bits).rounded(x.float(), None)
+    return codes.mul_(scale).to(x.dtype)
+
+
+class _Normalize(torch.autograd.Function):
+    """xh and s over the dimensions ``dims``; input, output and gradients rounded to ``bits``."""
+
+    @staticmethod
+    def forward(ctx, x, dims, eps, bits):
+        x = _rounded(x, bits)
+        centered = x - x.mean(dims, keepdim=True)
+        s = C * centered.abs().mean(dims, keepdim=True) + eps
+        xh = centered / s
+        ctx.save_for_backward(xh, centered.sign(), s)
+        ctx.dims, ctx.bits = dims, bits
+        ctx.mark_non_differentiable(s)
+        return _rounded(xh, bits), s
+
+    @staticmethod
+    def backward(ctx, dxh, _):
+        xh, sign, s = ctx.saved_tensors
+        dxh = _rounded(dxh, ctx.bits)
+        d = (dxh - C * sign * (dxh * xh).mean(ctx.dims, keepdim=True)) / s
+        return _rounded(d - d.mean(ctx.dims, keepdim=True), ctx.bits), None, None, None
+
+
+class _L1Norm(nn.Module):
+    def __init__(self, shape: tuple[int, ...], eps: float, bits: int | None):
+        super().__init__()
+        check_number("eps", eps, 0.0, low_open=True)
+        if bits is not None:
+            check_int("bits", bits, 2, 8)
+        self.eps, self.bits = eps, bits
+        self.weight, self.bias = nn.Parameter(torch.ones(shape)), nn.Parameter(torch.zeros(shape))
+
+
+class L1BatchNorm(_L1Norm):
+    """Batch norm by mean magnitudes, of (N, C) or (N, C, *size); running mean and s for evaluation.
+
+    Args:
+        features: C.
+        eps: added to s.
+        momentum: of the running values.
+        bits: of integers to which input, output and their gradients are rounded; None: not at all.
+
+    Raises:
+        ValueError: an argument out of range, or another number of channels.
+    """
+
+    def __init__(self, features: int, eps: float = 1e-5, momentum: float = 0.1, bits: int | None = 8):
+        super().__init__((features,), eps, bits)
+        check_number("momentum", momentum, 0.0, 1.0)
+        self.momentum = momentum
+        self.register_buffer("running_mean", torch.zeros(features))
+        self.register_buffer("running_s", torch.ones(features))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.dim() < 2 or x.shape[1] != len(self.weight):
+            raise ValueError(f"the input must have {len(self.weight)} channels in dimension 1, got shape {tuple(x.shape)}")
+        shape = (1, -1, *[1] * (x.dim() - 2))
+        if self.training:
+            dims = [d for d in range(x.dim()) if d != 1]
+            xh, s = _Normalize.apply(x, dims, self.eps, self.bits)
+            with torch.no_grad():
+                self.running_mean.lerp_(x.mean(dims), self.momentum)
+                self.running_s.lerp_(s.flatten(), self.momentum)
+        else:
+            xh = _rounded((_rounded(x, self.bits) - self.running_mean.view(shape)) / self.running_s.view(shape), self.bits)
+        return xh * self.weight.view(shape) + self.bias.view(shape)
+
+
+class L1LayerNorm(_L1Norm):
+    """Layer norm by mean magnitudes over the last dimensions.
+
+    Args:
+        shape: of the last dimensions, an integer or several.
+        eps, bits: as of :class:`L1BatchNorm`.
+    """
+
+    def __init__(self, shape: int | tuple[int, ...], eps: float = 1e-5, bits: int | None = 8):
+        super().__init__((shape,) if isinstance(shape, int) else tuple(shape), eps, bits)
+
+    def forward(self, x: Tensor) -> Tensor:
+        xh, _ = _Normalize.apply(x, list(range(-self.weight.dim(), 0)), self.eps, self.bits)
+        return xh * self.weight + self.bias
+
+
+def replace_norms(model: nn.Module, bits: int | None = 8) -> nn.Module:
+    """Every batch and layer norm inside a model replaced by its :func:`l1_form`, in place; the model itself. Shared ones stay shared."""
+    made: dict[nn.Module, _L1Norm] = {}
+    for module in list(model.modules()):
+        for name, child in list(module._modules.items()):  # named_children leaves out a second place
+            if isinstance(child, (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.LayerNorm)):
+                if child not in made:
+                    made[child] = l1_form(child, bits)
+                setattr(module, name, made[child])
+    return model
+
+
+def l1_form(norm: nn.Module, bits: int | None = 8) -> _L1Norm:
+    """The L1 form of a batch or layer norm, with its weight, bias, device and mode.
+
+    Running means are taken over, running standard deviations as the running s, which they are of Gaussians. What a norm does not
+    learn, its L1 form does not either.
+    """
+    if isinstance(norm, nn.LayerNorm):
+        new = L1LayerNorm(tuple(norm.normalized_shape), norm.eps, bits)
+    else:
+        new = L1BatchNorm(norm.num_features, norm.eps, 0.1 if norm.momentum is None else norm.momentum, bits)
+    known = {key: value.detach() for key, value in norm.state_dict().items() if key != "num_batches_tracked"}
+    if "running_var" in known:
+        known["running_s"] = known.pop("running_var").sqrt() + norm.eps
+    new.to(next((value.device for value in known.values()), None)).load_state_dict(known, strict=False)
+    for key, parameter in new.named_parameters():
+        learned = getattr(norm, key)
+        parameter.requires_grad_(learned is not None and learned.requires_grad)
+    return new.train(norm.training)

@@ -1,0 +1,27 @@
+"""What every differentiable product keeps for its backward pass: the codes of both operands, which that multiplies."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from lns_sim.ops import memory, observer
+from lns_sim.quantizers import Operand
+from lns_sim.recipes import Recipe
+
+# Of a product: its result, then codes and scale of both operands.
+Outputs = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+
+
+def save_operands(ctx, inputs, output):
+    """For backward: both operands' codes and scales, the random state, the recipe."""
+    ctx.recipe, ctx.site, ctx.place = inputs[-1], observer.site(), memory.take(Recipe.decode(inputs[-1]))
+    ctx.save_for_backward(*output[1:], inputs[2])
+    ctx.mark_non_differentiable(*output[1:])
+
+
+def saved_operands(ctx) -> tuple[Operand, Operand, Tensor | None, Recipe]:
+    """What :func:`save_operands` saved."""
+    observer.go_on(ctx.site)
+    a, a_scale, b, b_scale, rng = ctx.saved_tensors
+    r = Recipe.decode(ctx.recipe)
+    return Operand(a, a_scale, r.quantizer("activation")), Operand(b, b_scale, r.quantizer("weight")), rng, r

@@ -1,0 +1,58 @@
+"""LNS codes: logarithms with a sign, at a power-of-two scale (spec sections 1 and 2)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lns_sim.checks import check_choice
+from lns_sim.format import LNSFormat
+from lns_sim.policies import ROUNDINGS, UNDERFLOWS, check_thresholds
+from lns_sim.quantizers.quantizer import Quantizer
+
+
+@dataclass(frozen=True)
+class LNS(Quantizer):
+    """Codes that datapaths multiply: see :func:`lns_sim.quantize` for the meaning of the fields.
+
+    Raises:
+        TypeError, ValueError: a field is of the wrong type or not among the allowed values.
+    """
+
+    format: LNSFormat = LNSFormat()
+    rounding: str = "nearest"
+    underflow: str = "clamp"
+    thresholds: tuple[int, ...] | None = None
+    hardware = "LNS"
+
+    def __post_init__(self):
+        if not isinstance(self.format, LNSFormat):
+            raise TypeError(f"format must be an LNSFormat, got {self.format!r}")
+        object.__setattr__(self, "thresholds", check_thresholds(self.thresholds, self.format, self.rounding))
+        check_choice("rounding", self.rounding, ROUNDINGS)
+        check_choice("underflow", self.underflow, UNDERFLOWS)
+
+    @property
+    def bits(self) -> int:
+        return self.format.bits
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.format.dtype
+
+    @property
+    def stochastic(self) -> bool:
+        return "stochastic" in (self.rounding, self.underflow)
+
+    @property
+    def label(self) -> str:
+        return f"{self.bits}-bit gamma {self.format.gamma}"
+
+    def quantize(self, x: Tensor, rng: Tensor | None, dim: int) -> tuple[Tensor, Tensor]:
+        f, policies = self.format, (ROUNDINGS.index(self.rounding), UNDERFLOWS.index(self.underflow))
+        return torch.ops.lns_sim.quantize(x, f.bits, f.gamma, None, *policies, rng, self.thresholds or ())
+
+    def value(self, codes: Tensor, scale: Tensor) -> Tensor:
+        return torch.ops.lns_sim.dequantize(codes, scale, self.format.bits, self.format.gamma)

@@ -1,0 +1,41 @@
+"""The random state that stochastic quantizers and updates draw from, and its streams (spec section 6)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lns_sim.checks import check_int
+
+# Random streams of a tensor's quantizers: added to its id.
+STREAMS = {"activation": 0, "error": 1, "gradient": 2, "update": 3}
+
+
+def random_state(seed: int | None, step: int = 0, tensor_id: int = 0, device=None) -> Tensor:
+    """The operators' random state [seed, step, tensor id, first element] (spec section 6); no seed: one from torch's generator.
+
+    The first element is 0; of a shard of a tensor it is the index in the whole tensor.
+
+    Raises:
+        ValueError: seed is not in [0, 2^64), or step or tensor_id not in [0, 2^32).
+    """
+    check_int("step", step, 0, (1 << 32) - 1)
+    check_int("tensor_id", tensor_id, 0, (1 << 32) - 1)
+    if seed is None:  # as a tensor, which a compiler can follow
+        drawn = torch.randint(1 << 62, (1,), device="cpu")
+        return torch.cat([drawn, torch.tensor([step, tensor_id, 0], device="cpu")]).to(device)
+    check_int("seed", seed, 0, (1 << 64) - 1)
+    signed = seed - (1 << 64) if seed >> 63 else seed
+    return torch.tensor([signed, step, tensor_id, 0], dtype=torch.int64, device=device)
+
+
+def stream_of(rng: Tensor, stream: str) -> Tensor:
+    """The random state of one of a tensor's streams, made where the tensor is."""
+    rng = rng.clone()
+    rng[2] += STREAMS[stream]
+    return rng
+
+
+def draw(x: Tensor, rng: Tensor) -> Tensor:
+    """A float32 number in [0, 1) for each element of x: the same on every device (spec section 6)."""
+    return torch.ops.lns_sim.uniform(x, rng)

@@ -1,0 +1,21 @@
+"""Recipes by name, or from a file."""
+
+from __future__ import annotations
+
+from lns_sim.recipes import files
+from lns_sim.recipes.recipe import ModelRecipe, Recipe
+from lns_sim.registry import RECIPES
+
+
+def get(name: str, **kwargs) -> Recipe | ModelRecipe | None:
+    """A recipe by name: "fp32" (None: nothing is converted), "lns-madam", "lns-madam-fake-quant" or another system's; or a file.
+
+    Args:
+        name: the recipe's name, or the path of a file that ends in .toml (see :func:`lns_sim.recipes.files.load`).
+        kwargs: of LNS-Madam's recipes; a file and other systems take no notice of them.
+
+    Raises:
+        ValueError: unknown name (the message gives the nearest one), or a mistake in the file (it names the key).
+        FileNotFoundError: no such file.
+    """
+    return files.load(name) if name.endswith(".toml") else RECIPES[name](**kwargs)

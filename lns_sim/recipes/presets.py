@@ -1,0 +1,48 @@
+"""LNS-Madam's own recipes, and that of no recipe; other systems' are in lns_sim/systems.py."""
+
+from __future__ import annotations
+
+from lns_sim.checks import check_int
+from lns_sim.datapath import Datapath
+from lns_sim.format import LNSFormat
+from lns_sim.quantizers import LNS
+from lns_sim.recipes.recipe import Recipe, fake_quant
+from lns_sim.registry import RECIPES
+
+
+def lns_madam(
+    bits: int = LNSFormat.bits,
+    gamma: int = LNSFormat.gamma,
+    update_bits: int = Recipe.update.bits,
+    datapath: Datapath | None = None,
+    stochastic_gradients: bool = False,
+    seed: int = 0,
+) -> Recipe:
+    """Bit-exact LNS-Madam: one format for all operands, one datapath for all three passes.
+
+    Args:
+        bits, gamma: format of activations, weights, errors and weight gradients.
+        update_bits: width of the update format; its octaves are the operands', its steps finer by the extra bits.
+        datapath: None for the default datapath of the format.
+        stochastic_gradients: stochastic rounding of errors and weight gradients.
+        seed: of the random bits.
+
+    Raises:
+        TypeError, ValueError: a format or the datapath does not fit.
+    """
+    fmt = LNSFormat(bits, gamma)
+    check_int("update_bits", update_bits, bits, 16)
+    update = LNSFormat(update_bits, gamma << (update_bits - bits))
+    pe = Datapath(fmt) if datapath is None else datapath
+    error = LNS(fmt, rounding="stochastic" if stochastic_gradients else "nearest")
+    return Recipe("lns-madam", LNS(fmt), fmt, error, error, update, pe, pe, pe, seed=seed)
+
+
+def lns_madam_fake_quant(**kwargs) -> Recipe:
+    """The codes of :func:`lns_madam` with every product in float32: what differs is the datapath alone."""
+    return fake_quant(lns_madam(**kwargs))
+
+
+RECIPES.register("fp32", lambda **_: None)
+RECIPES.register("lns-madam", lns_madam)
+RECIPES.register("lns-madam-fake-quant", lns_madam_fake_quant)

@@ -1,0 +1,208 @@
+"""Recipes: which quantizer and which datapath each tensor and each pass of training uses."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+
+from lns_sim._compile import constant_result
+from lns_sim.checks import check_bool, check_choice, check_int
+from lns_sim.datapath import Datapath
+from lns_sim.format import LNSFormat
+from lns_sim.quantizers import LNS, Quantizer
+from lns_sim.registry import OPTIMIZERS, QUANTIZERS
+
+# The passes of training, and what each multiplies.
+PASSES = {
+    "forward": ("activation", "weight"),
+    "input_gradient": ("error", "weight"),
+    "weight_gradient": ("error", "activation"),
+}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The arithmetic of a layer's training (spec sections 4 and 5; LNS-Madam, table of quantizers).
+
+    Attributes:
+        name: how tables call it.
+        activation: Q_A, the layer's input, in forward and weight gradient; None leaves it float32.
+        weight: Q_W, the format of forward codes, derived from the update codes; a quantizer of float32 weights; None leaves
+            them as they are.
+        error: Q_E, the gradient of the layer's output, in both gradients; None leaves it float32.
+        gradient: Q_G, the weight gradient after its product; None leaves it float32.
+        update: Q_U, the format in which weights exist; its gamma is a multiple of ``weight``'s.
+        forward, input_gradient, weight_gradient: the datapath of each pass; None multiplies the same codes'
+            values in float32 (fake-quant), as it must be where an operand has no LNS codes.
+        seed: of the random bits, where a quantizer is stochastic.
+        optimizer: of float32 weights, by name (``lns_sim.registry.OPTIMIZERS``); None: an ordinary one.
+        l1_norms: batch and layer norms are replaced by quantized L1 norms (:mod:`lns_sim.nn.l1norm`).
+
+    Raises:
+        ValueError: an unknown optimizer, or formats that do not fit together; the message names the pass.
+    """
+
+    name: str = "lns-madam"
+    activation: Quantizer | None = LNS()
+    weight: LNSFormat | Quantizer | None = LNSFormat()
+    error: Quantizer | None = LNS()
+    gradient: Quantizer | None = LNS()
+    update: LNSFormat = LNSFormat(16, 2048)
+    forward: Datapath | None = Datapath()
+    input_gradient: Datapath | None = Datapath()
+    weight_gradient: Datapath | None = Datapath()
+    seed: int = 0
+    optimizer: str | None = None
+    l1_norms: bool = False
+
+    def __post_init__(self):
+        check_int("seed", self.seed, 0, (1 << 64) - 1)
+        check_bool("l1_norms", self.l1_norms)
+        if self.optimizer is not None:
+            check_choice("optimizer", self.optimizer, OPTIMIZERS)
+        if self.coded_weights:
+            self._check_coded_weights()
+        for name in PASSES:
+            self._check_pass(name)
+        # Made here, once: a compiler reads it as a constant.
+        plain = {f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self)}
+        object.__setattr__(self, "_text", json.dumps(plain, sort_keys=True))
+
+    def _check_coded_weights(self) -> None:
+        if self.update.gamma % self.weight.gamma:
+            raise ValueError(f"update must have a gamma of at least the weight's: {self.update.gamma} < {self.weight.gamma}")
+        if self.optimizer is not None:
+            raise ValueError(f"optimizer {self.optimizer!r} updates float32 weights, but weights are to exist as LNS codes")
+        if self.error is not None and self.error.keeps is not None:
+            raise ValueError(f"{type(self.error).__name__}'s {self.error.keeps} needs float32 weights, but weights are to exist "
+                             "as LNS codes")
+
+    def _check_pass(self, name: str) -> None:
+        datapath = getattr(self, name)
+        for kind in PASSES[name] if datapath is not None else ():
+            q = self.quantizer(kind)
+            if q is None or q.format is None:
+                what = "is left in float32" if q is None else f"is quantized by {q!r}"
+                raise ValueError(f"the {name} datapath takes codes, but the {kind} {what}")
+            if q.format.gamma != datapath.format.gamma or q.format.bits > datapath.format.bits:
+                raise ValueError(f"the {name} datapath takes {datapath.format!r}, but an operand has {q.format!r}")
+
+    @property
+    def coded_weights(self) -> bool:
+        """Do weights exist as codes of ``update`` only?"""
+        return isinstance(self.weight, LNSFormat)
+
+    def quantizer(self, kind: str) -> Quantizer | None:
+        """Of a tensor kind's codes, "activation", "weight", "error" or "gradient"; None: float32."""
+        return LNS(self.weight) if kind == "weight" and self.coded_weights else getattr(self, kind)
+
+    @property
+    def stochastic(self) -> bool:
+        """Does any quantizer draw random bits?"""
+        return any(q is not None and q.stochastic for q in (self.activation, self.error, self.gradient))
+
+    def encode(self) -> str:
+        """A canonical JSON text, by which the operators know a recipe."""
+        return self._text
+
+    @staticmethod
+    @constant_result
+    def decode(text: str) -> Recipe:
+        """The recipe of :meth:`encode`."""
+        return _decode(text)
+
+
+@dataclass(frozen=True)
+class ModelRecipe:
+    """A recipe for a whole model, with others for some of its modules.
+
+    Attributes:
+        default: for all modules that no override names; None: float32.
+        overrides: pairs of a name pattern (as in ``fnmatch``) and the recipe, None for float32, of the modules it matches
+            and all inside them; a deeper match wins over an outer one, a later pattern over an earlier one.
+    """
+
+    default: Recipe | None
+    overrides: tuple[tuple[str, Recipe | None], ...] = ()
+
+    def __post_init__(self):
+        for recipe in (self.default, *(r for _, r in self.overrides)):
+            if recipe is not None and not isinstance(recipe, Recipe):
+                raise TypeError(f"a ModelRecipe holds Recipes, got {recipe!r}")
+
+    @property
+    def name(self) -> str:
+        """How tables call it."""
+        return "fp32" if self.default is None else self.default.name
+
+    @property
+    def optimizer(self) -> str | None:
+        """The default's."""
+        return self.default and self.default.optimizer
+
+    @property
+    def l1_norms(self) -> bool:
+        """The default's."""
+        return self.default is not None and self.default.l1_norms
+
+    def encode(self) -> str:
+        """A canonical JSON text."""
+        parts = [["", self.default], *self.overrides]
+        return json.dumps([[pattern, r and json.loads(r.encode())] for pattern, r in parts])
+
+
+@lru_cache(maxsize=None)
+def _decode(text: str) -> Recipe:
+    fields = json.loads(text)
+
+    def quantizer(d):
+        if d is None:
+            return None
+        return QUANTIZERS[d["kind"]](**d["fields"]) if "kind" in d else LNS(**{**d, "format": LNSFormat(**d["format"])})
+
+    def datapath(d):
+        return d and Datapath(**{**d, "format": LNSFormat(**d["format"])})
+
+    for name in ("activation", "error", "gradient"):
+        fields[name] = quantizer(fields[name])
+    weight = fields["weight"]
+    fields["weight"] = LNSFormat(**weight) if weight and "gamma" in weight else quantizer(weight)
+    fields["update"] = LNSFormat(**fields["update"])
+    for name in PASSES:
+        fields[name] = datapath(fields[name])
+    return Recipe(**fields)
+
+
+def _plain(value):
+    """A field as JSON has it; a quantizer that makes no LNS codes by its kind."""
+    if isinstance(value, Quantizer) and not isinstance(value, LNS):
+        return {"kind": type(value).__name__, "fields": dataclasses.asdict(value)}
+    return dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value
+
+
+def fake_quant(recipe: Recipe | ModelRecipe) -> Recipe | ModelRecipe:
+    """The same recipe with every datapath replaced by a float32 product."""
+    passes = dict.fromkeys(PASSES)
+    return map_recipes(recipe, lambda r: dataclasses.replace(r, name=f"{r.name}-fake-quant", **passes))
+
+
+def float32(recipe: Recipe | ModelRecipe) -> Recipe | ModelRecipe:
+    """The same products without quantizers or datapaths: what a recipe is compared with, observed in the same places."""
+    nothing = dict.fromkeys(("activation", "weight", "error", "gradient", *PASSES))
+    return map_recipes(recipe, lambda r: dataclasses.replace(r, name="float32", **nothing))
+
+
+def map_recipes(recipe: Recipe | ModelRecipe, change: Callable[[Recipe], Recipe]) -> Recipe | ModelRecipe:
+    """A recipe changed, or all of a model's."""
+    if isinstance(recipe, Recipe):
+        return change(recipe)
+    overrides = tuple((pattern, r and change(r)) for pattern, r in recipe.overrides)
+    return ModelRecipe(recipe.default and change(recipe.default), overrides)
+
+
+torch.serialization.add_safe_globals([Recipe, Datapath])

@@ -1,0 +1,114 @@
+"""What recipes call by name: quantizers, optimizers and whole recipes, registered here or by other packages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from importlib.metadata import entry_points
+from typing import Generic, TypeVar
+
+import torch
+
+from lns_sim.checks import check_choice
+
+ENTRY_POINTS = "lns_sim.systems"
+
+Entry = TypeVar("Entry")
+
+
+class Registry(Generic[Entry]):
+    """Entries by name, those of installed packages included.
+
+    Another package registers its own when the modules are imported that it lists as entry points of the group
+    ``lns_sim.systems``; that happens the first time anything is looked up.
+
+    Args:
+        kind: what an entry is, as error messages call it.
+    """
+
+    def __init__(self, kind: str):
+        self.kind = kind
+        self._entries: dict[str, Entry] = {}
+
+    def register(self, name: str, entry: Entry) -> Entry:
+        """Adds an entry and returns it.
+
+        Raises:
+            ValueError: the name is taken.
+        """
+        if name in self._entries:
+            raise ValueError(f"there is a {self.kind} {name!r} already")
+        self._entries[name] = entry
+        return entry
+
+    def __getitem__(self, name: str) -> Entry:
+        """The entry of that name.
+
+        Raises:
+            ValueError: there is none; the message gives the nearest name.
+            ImportError: an installed package's systems cannot be imported.
+        """
+        if name not in self._entries:
+            check_choice(self.kind, name, self)
+        return self._entries[name]
+
+    def __iter__(self) -> Iterator[str]:
+        load_packages()
+        return iter(self._entries)
+
+
+@dataclass(frozen=True)
+class OptimizerSettings:
+    """What a training run tells an optimizer that it makes by name.
+
+    Attributes:
+        lr: of multiplicative updates, per unit of normalized gradient: octaves, for Madam e-folds.
+        float_lr: of additive updates, and of parameters that are no weights.
+        p_scale: how far weights may grow by multiplicative updates, in root mean squares of the initial ones.
+        float_optimizer, float_kwargs: name and arguments of the ordinary optimizer of the other parameters.
+    """
+
+    lr: float = 1 / 128
+    float_lr: float = 0.1
+    p_scale: float = 3.0
+    float_optimizer: str = "sgd"
+    float_kwargs: dict = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class OptimizerChoice:
+    """An optimizer that recipes can name.
+
+    Attributes:
+        make: from parameters and settings to the optimizer.
+        learns_by: the setting that its weights learn by, "lr" or "float_lr".
+        weight_bits: bits of a weight as the optimizer stores it, where they are fewer than float32's.
+    """
+
+    make: Callable[[Iterable[torch.nn.Parameter], OptimizerSettings], torch.optim.Optimizer]
+    learns_by: str = "float_lr"
+    weight_bits: int | None = None
+
+
+QUANTIZERS: Registry[type] = Registry("quantizer")
+OPTIMIZERS: Registry[OptimizerChoice] = Registry("optimizer")
+RECIPES: Registry[Callable] = Registry("recipe")
+
+_loaded = False
+
+
+def load_packages() -> None:
+    """Imports the systems of installed packages, once.
+
+    Raises:
+        ImportError: one of them cannot be imported; the message names it.
+    """
+    global _loaded
+    if _loaded:
+        return
+    _loaded = True
+    for point in entry_points(group=ENTRY_POINTS):
+        try:
+            point.load()
+        except Exception as error:
+            raise ImportError(f"the systems {point.name!r} ({point.value}) of an installed package cannot be imported: {error}") from error

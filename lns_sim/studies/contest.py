@@ -1,0 +1,171 @@
+"""Several recipes on the same data: each one's learning rate tuned by the same small search, then trained with every seed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+
+from lns_sim import recipes
+from lns_sim.files import write_atomically
+from lns_sim.optim import Diverged
+from lns_sim.recipes import ModelRecipe, Recipe
+from lns_sim.registry import OPTIMIZERS
+from lns_sim.studies import models
+from lns_sim.studies.energy import energy
+from lns_sim.studies.training.data import Data
+from lns_sim.studies.training.experiment import ForeignCheckpoint
+from lns_sim.studies.training.trainer import Result, Settings, Trainer
+
+Any = Recipe | ModelRecipe | None
+
+
+def _default(recipe: Any) -> Recipe | None:
+    return recipe.default if isinstance(recipe, ModelRecipe) else recipe
+
+
+def learns_by(recipe: Any) -> str:
+    """The setting that its weights learn by: "lr" or "float_lr"."""
+    r = _default(recipe)
+    if r is None or not (r.coded_weights or r.optimizer):
+        return "float_lr"
+    return "lr" if r.coded_weights else OPTIMIZERS[r.optimizer].learns_by
+
+
+def bits_of(recipe: Any) -> dict[str, str]:
+    """Of each tensor kind: "8", "32", of weights that are codes also the update format's, "8 (16)"."""
+    r = _default(recipe)
+    if r is None:
+        return dict.fromkeys(("activation", "weight", "error", "gradient"), "32")
+
+    found = {kind: r.quantizer(kind) for kind in ("activation", "weight", "error", "gradient")}
+    bits = {kind: "32" if q is None else str(q.bits) for kind, q in found.items()}
+    if r.coded_weights:
+        bits["weight"] += f" ({r.update.bits})"
+    elif r.optimizer is not None and OPTIMIZERS[r.optimizer].weight_bits is not None:
+        bits["weight"] = str(OPTIMIZERS[r.optimizer].weight_bits)
+    return bits
+
+
+def format_of(recipe: Any) -> str | None:
+    """The energy model's format of its products; None where it has none."""
+    r = _default(recipe)
+    found = [r and r.quantizer(kind) for kind in ("activation", "weight", "error")]
+    names = {"FP32" if q is None else q.hardware for q in found}
+    return names.pop() if len(names) == 1 else None
+
+
+@dataclass
+class Entry:
+    """One recipe's part.
+
+    Attributes:
+        name: of the recipe.
+        tuned: result on held-out samples by learning rate; None where training diverged.
+        lr: the best of them.
+        results: by seed, on the test set; None where training diverged.
+    """
+
+    name: str
+    tuned: dict[float, float | None]
+    lr: float | None
+    results: dict[int, dict | None]
+
+
+class Contest:
+    """Tunes and trains; every finished run is kept, and the same contest goes on from there.
+
+    Args:
+        data: the data set.
+        names: of recipes, presets or TOML files.
+        settings: shared by all, except for the learning rate.
+        factors: the learning rates tried are the settings' times these.
+        seeds: of the final runs; tuning takes the first.
+        path: JSON file of what is finished.
+        device: where to train.
+        held_out: share of the training set that tuning is judged on.
+
+    Raises:
+        ForeignCheckpoint: the file is of another contest.
+    """
+
+    def __init__(self, data: Data, names: list[str], settings: Settings, factors: list[float], seeds: list[int], path: Path,
+                 device: str = "cpu", held_out: float = 0.2):  # fmt: skip
+        self.data, self.settings, self.factors, self.seeds, self.path, self.device = data, settings, factors, seeds, path, device
+        self.recipes = {name: recipes.get(name) for name in names}
+        self.held_out = data.held_out(held_out)
+        self.best = max if "%" in data.measure else min
+        self._about = {"data": data.name, "settings": asdict(settings), "factors": factors, "seeds": seeds, "held out": held_out}
+        self._runs: dict[str, dict | None] = {}
+        if path.exists():
+            state = json.loads(path.read_text())
+            if state["about"] != self._about:
+                raise ForeignCheckpoint(f"{path} was made with other settings; use another --out, or the same")
+            self._runs = state["runs"]
+
+    @property
+    def runs(self) -> int:
+        """How many there are."""
+        return len(self.recipes) * (len(self.factors) * (len(self.factors) > 1) + len(self.seeds))
+
+    @property
+    def finished(self) -> int:
+        """How many are kept."""
+        return sum(key.rsplit("|", 3)[0] in self.recipes for key in self._runs)
+
+    def run(self, on_step: Callable[[str, Trainer], None] | None = None, on_run: Callable[[], None] | None = None) -> list[Entry]:
+        """Runs what is left.
+
+        Args:
+            on_step: called with the recipe's name and the trainer after each step.
+            on_run: called after each run.
+        """
+        entries = []
+        for name, recipe in self.recipes.items():
+            base = getattr(self.settings, learns_by(recipe))
+            rates = [base * factor for factor in self.factors]
+            tuned = {}
+            if len(rates) > 1:
+                for lr in rates:
+                    result = self._one(name, lr, self.seeds[0], True, on_step, on_run)
+                    tuned[lr] = result and result["test"][-1]
+            known = [lr for lr, value in tuned.items() if value is not None]
+            lr = self.best(known, key=tuned.get) if known else None if tuned else base
+            results = {seed: lr and self._one(name, lr, seed, False, on_step, on_run) for seed in self.seeds}
+            entries.append(Entry(name, tuned, lr, results))
+        return entries
+
+    def _one(self, name: str, lr: float, seed: int, tuning: bool, on_step, on_run) -> dict | None:
+        key = f"{name}|{lr!r}|{seed}|{'held out' if tuning else 'test'}"
+        if key not in self._runs:
+            settings = replace(self.settings, **{learns_by(self.recipes[name]): lr})
+            trainer = Trainer(self.held_out if tuning else self.data, self.recipes[name], seed, settings, self.device)
+            result: Result | None = trainer.result
+            try:
+                while trainer.epoch < settings.epochs:
+                    trainer.run_epoch((lambda: on_step(name, trainer)) if on_step else None)
+            except Diverged:
+                result = None
+            self._runs[key] = result and asdict(result)
+            state = json.dumps({"about": self._about, "runs": self._runs})
+            write_atomically(lambda file: file.write(state.encode()), self.path)
+            if on_run:
+                on_run()
+        return self._runs[key]
+
+    def energies(self) -> dict[str, float | None]:
+        """Microjoule of training on one sample, by recipe; None where the energy model has no such format."""
+        batch = self.data.x_train[: self.settings.batch_size].to("meta")
+        with torch.device("meta"):
+            model = models.build(self.settings.model, self.data.input_shape, self.data.classes).eval()
+        of_formats = lru_cache(lambda simulated: energy(model, batch, recipe=simulated))  # all formats at once
+        found: dict[str, float | None] = {}
+        for name, recipe in self.recipes.items():
+            kind = format_of(recipe)
+            simulated = recipe if kind == "LNS" and _default(recipe).forward is not None else recipes.lns_madam()
+            found[name] = kind and 1000 * of_formats(simulated).total(kind) / len(batch)
+        return found

@@ -1,0 +1,240 @@
+"""A sweep as an Optuna study: any number of workers take trials from one storage; a killed one loses only its own."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import socket
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+
+from lns_sim.checks import check_choice
+from lns_sim.optim import Diverged
+from lns_sim.recipes import ModelRecipe, Recipe, map_recipes
+from lns_sim.studies import models
+from lns_sim.studies.energy import energy
+from lns_sim.studies.sweep.space import Point, Space, points, recipe_of, size
+from lns_sim.studies.training.data import Data
+from lns_sim.studies.training.trainer import Settings, Trainer
+
+SAMPLERS = ("grid", "random", "nsga2")
+
+
+def _optuna():
+    try:
+        import optuna
+    except ImportError:
+        raise ImportError("sweeps need the library optuna: pip install 'lns-sim[sweep]'") from None
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return optuna
+
+
+class OtherSweep(ValueError):
+    """The storage holds a study of that name with other settings."""
+
+
+class Sweep:
+    """Trains a model at points of a space of datapaths and formats.
+
+    Args:
+        data, settings, base: what to train, how, and the recipe that points change.
+        space: see :func:`lns_sim.studies.sweep.space.parse`.
+        seeds: each point is trained with all of them.
+        sampler: "grid" tries every point, "random" and "nsga2" as many as ``trials`` says.
+        trials: of all workers together; None: as many as there are points.
+        storage: a file (an Optuna journal, made if there is none, also on a network file system), or a database URL.
+        name: of the study in it.
+        device: where to train.
+        grace: seconds without a sign of life after which another machine's trial counts as lost.
+
+    Raises:
+        ImportError: Optuna is not installed.
+        OtherSweep: the study in the storage has other settings.
+        ValueError, OSError: an unknown sampler, or a storage that cannot be opened.
+    """
+
+    def __init__(self, data: Data, settings: Settings, base: Recipe | ModelRecipe, space: Space, seeds: list[int],
+                 sampler: str, trials: int | None, storage: str, name: str, device: str = "cpu", grace: float = 600.0):  # fmt: skip
+        check_choice("sampler", sampler, SAMPLERS)
+        self.data, self.settings, self.base, self.space = data, settings, base, space
+        self.seeds, self.sampler, self.device, self.grace = seeds, sampler, device, grace
+        self.trials = size(space) if sampler == "grid" or trials is None else trials
+        self.maximize = data.tokenizer is None
+        self.study = self._open(storage, name)
+        self._random = random.Random()  # of this worker alone
+
+    # ---- The storage.
+
+    def describe(self) -> str:
+        """What makes this sweep what it is."""
+        parts = {"data": self.data.name, "settings": asdict(self.settings), "base": self.base.encode(), "space": self.space,
+                 "seeds": self.seeds, "sampler": self.sampler}  # fmt: skip
+        return json.dumps(parts, sort_keys=True)
+
+    def _open(self, storage: str, name: str):
+        optuna = _optuna()
+        if "://" in storage:
+            opened = storage
+        else:
+            Path(storage).parent.mkdir(parents=True, exist_ok=True)
+            opened = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(storage))
+        directions = ["maximize" if self.maximize else "minimize", "minimize"]
+        study = optuna.create_study(study_name=name, storage=opened, directions=directions, load_if_exists=True)
+        known = study.user_attrs.get("sweep")
+        if known is None:
+            study.set_user_attr("sweep", self.describe())
+        elif known != self.describe():
+            raise OtherSweep(f"the study {name!r} in {storage} has other settings; use another --study, or the same settings")
+        # Workers that draw must not draw alike: only a study's first one, begun anew, can be repeated.
+        seed = self.seeds[0] if not study.get_trials(deepcopy=False) else None
+        make = {"grid": lambda: optuna.samplers.RandomSampler(), "random": lambda: optuna.samplers.RandomSampler(seed),
+                "nsga2": lambda: optuna.samplers.NSGAIISampler(population_size=min(20, size(self.space)), seed=seed)}  # fmt: skip
+        study.sampler = make[self.sampler]()
+        return study
+
+    def _all(self, *states: str) -> list:
+        return [t for t in self.study.get_trials(deepcopy=False) if t.state.name in states]
+
+    @property
+    def finished(self) -> int:
+        """Trials that have ended, also those without a result."""
+        return len(self._all("COMPLETE", "PRUNED"))
+
+    def _reclaim(self) -> None:
+        """Gives up trials whose worker is gone: on this machine by its process, on others by its last sign of life."""
+        state = _optuna().trial.TrialState
+        for trial in self._all("RUNNING"):
+            worker = trial.user_attrs.get("worker")
+            silent = time.time() - trial.user_attrs.get("seen", trial.datetime_start.timestamp())
+            if worker is None:  # just asked for, or killed right then
+                gone = silent > 10
+            elif worker[0] == _machine():
+                gone = not _alive(worker[1], worker[2])
+            else:
+                gone = silent > self.grace
+            if gone:
+                try:
+                    self.study.tell(trial.number, state=state.FAIL)
+                except ValueError:  # another worker did
+                    pass
+
+    # ---- Trials.
+
+    def _next(self):
+        """A trial to run, or None when there are enough."""
+        self._reclaim()
+        if self.sampler == "grid":
+            begun = [tuple(t.params.get(k) for k in self.space) for t in self._all("COMPLETE", "PRUNED", "RUNNING")]
+            missing = [p for p in points(self.space) if tuple(p.values()) not in set(begun)]
+            if not missing:
+                return None
+            self.study.enqueue_trial(self._random.choice(missing))
+        elif len(self._all("COMPLETE", "PRUNED", "RUNNING")) >= self.trials:
+            return None
+        trial = self.study.ask()
+        trial.set_user_attr("worker", [_machine(), os.getpid(), _started(os.getpid())])
+        for key, values in self.space.items():
+            trial.suggest_categorical(key, values)
+        return trial
+
+    def run(self, on_step: Callable[[Point, Trainer], None] | None = None, on_trial: Callable[[object], None] | None = None) -> None:
+        """Takes trials until there are enough.
+
+        Args:
+            on_step: called after each training step with the point and the trainer.
+            on_trial: called with each finished trial (an Optuna FrozenTrial).
+        """
+        optuna = _optuna()
+        state = optuna.trial.TrialState
+        while (trial := self._next()) is not None:
+            try:
+                values = self._values(trial, on_step)
+            except optuna.exceptions.UpdateFinishedTrialError:
+                continue  # another machine took this worker for lost, and the trial is run again
+            except BaseException:  # Ctrl-C, too
+                self.study.tell(trial, state=state.FAIL, skip_if_finished=True)
+                raise
+            self.study.tell(trial, values, state.PRUNED if values is None else None, skip_if_finished=True)
+            if on_trial:
+                on_trial(self.study.get_trials(deepcopy=False)[trial.number])
+
+    def _values(self, trial, on_step) -> list[float] | None:
+        """Accuracy (or loss) and cost at the trial's point; None, with a note why, where there is no such thing."""
+        point = dict(trial.params)
+        for other in self._all("COMPLETE", "PRUNED"):
+            if other.params == point:  # the same bits again
+                for key, value in other.user_attrs.items():
+                    if key not in ("worker", "seen"):
+                        trial.set_user_attr(key, value)
+                return other.values
+        try:
+            recipe = map_recipes(self.base, lambda r: recipe_of(point, r))
+        except (TypeError, ValueError) as error:
+            trial.set_user_attr("none", f"no such datapath: {error}")
+            return None
+        batch = self.data.x_train[: self.settings.batch_size].to("meta")
+        with torch.device("meta"):
+            model = models.build(self.settings.model, self.data.input_shape, self.data.classes)
+        cost = 1000 * energy(model.eval(), batch, recipe=recipe).total() / len(batch)
+        results, start, seen = [], time.perf_counter(), time.time()
+
+        def stepped() -> None:
+            nonlocal seen
+            if time.time() - seen > self.grace / 20:
+                seen = time.time()
+                trial.set_user_attr("seen", seen)
+            if on_step:
+                on_step(point, trainer)
+
+        for seed in self.seeds:
+            trainer = Trainer(self.data, recipe, seed, self.settings, self.device)
+            while trainer.epoch < self.settings.epochs:
+                try:
+                    trainer.run_epoch(stepped)
+                except Diverged as error:
+                    trial.set_user_attr("none", f"diverged: {error}")
+                    return None
+            results.append(trainer.result)
+        saturations, vanished, vectors, macs = (sum(r.total(n) for r in results) for n in ("saturations", "vanished", "vectors", "macs"))
+        trial.set_user_attr("tests", [r.test[-1] for r in results])
+        trial.set_user_attr("seconds", round(time.perf_counter() - start, 3))
+        trial.set_user_attr("saturated", saturations / max(vectors, 1))
+        trial.set_user_attr("vanished", vanished / max(macs, 1))
+        return [statistics.mean(r.test[-1] for r in results), cost]
+
+
+@lru_cache
+def _machine() -> str:
+    """This machine, since it was started, and the space of process numbers in it."""
+    parts = [socket.gethostname()]
+    for read in (lambda: Path("/proc/sys/kernel/random/boot_id").read_text().strip(), lambda: os.readlink("/proc/self/ns/pid")):
+        with contextlib.suppress(OSError):
+            parts.append(read())
+    return " ".join(parts)
+
+
+def _started(process: int) -> float:
+    """When a process of this machine began, in clock ticks since boot; 0 where the system does not tell."""
+    try:
+        return float(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[19])
+    except (OSError, IndexError, ValueError):
+        return 0.0
+
+
+def _alive(process: int, started: float) -> bool:
+    """Is it that very process, not a later one of the same number?"""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return _started(process) == started

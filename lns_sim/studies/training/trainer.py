@@ -1,0 +1,290 @@
+"""One training run: a model, a recipe, a seed. Deterministic, and resumable between epochs to the same bits."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+import time
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+
+from lns_sim.checks import check_choice, check_int, check_number
+from lns_sim.datapath import Counters
+from lns_sim.nn import LNSWeight, convert
+from lns_sim.nn.convert import load_memories, memories, multiply_in_float32
+from lns_sim.optim import FLOAT_OPTIMIZERS, ClosureOptimizer, Diverged, LNSMadam
+from lns_sim.recipes import ModelRecipe, Recipe
+from lns_sim.registry import OPTIMIZERS, OptimizerSettings
+from lns_sim.studies import models
+from lns_sim.studies.training.data import Data
+from lns_sim.watching.counting import count
+from lns_sim.watching.nonfinite import first_nonfinite
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What does not depend on the recipe.
+
+    Attributes:
+        model: a name of ``lns_sim.studies.models``.
+        epochs, batch_size: as usual.
+        lr: of multiplicative updates, in the optimizer's own unit per unit of normalized gradient: LNS-Madam's are octaves.
+        p_scale: of multiplicative updates: how far weights may grow, in root mean squares of the initial ones.
+        float_optimizer: "sgd" or "adamw", for float32 weights without an optimizer of their own and for parameters that are no weights.
+        float_lr, weight_decay: of that optimizer, and float_lr of others that learn by additive updates; momentum: of SGD.
+        warmup: fraction of all steps in which learning rates rise linearly, before they fall along a cosine.
+        fine_tune: so many of the last epochs run in float32, for recipes with float32 weights.
+        augment: "none", or "crop-flip" (random crops of the image padded by an eighth, horizontal flips).
+        counters: count what happens in the datapath (on a GPU this takes some time).
+    """
+
+    model: str = "cnn"
+    epochs: int = 20
+    batch_size: int = 64
+    lr: float = 1 / 16
+    p_scale: float = 3.0
+    float_optimizer: str = "sgd"
+    float_lr: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    warmup: float = 0.15
+    fine_tune: int = 0
+    augment: str = "none"
+    counters: bool = True
+
+    def __post_init__(self):
+        check_int("epochs", self.epochs, 1, None)
+        check_int("batch_size", self.batch_size, 1, None)
+        check_number("lr", self.lr, 0.0, low_open=True)
+        check_number("p_scale", self.p_scale, 0.0, low_open=True)
+        check_number("float_lr", self.float_lr, 0.0, low_open=True)
+        check_number("momentum", self.momentum, 0.0, 1.0)
+        check_number("weight_decay", self.weight_decay, 0.0)
+        check_number("warmup", self.warmup, 0.0, 1.0)
+        check_int("fine_tune", self.fine_tune, 0, self.epochs)
+        check_choice("augment", self.augment, ("none", "crop-flip"))
+        check_choice("float_optimizer", self.float_optimizer, ("sgd", "adamw"))
+
+
+@dataclass
+class Result:
+    """What a run reports; one entry per epoch in the lists."""
+
+    recipe: str
+    seed: int
+    loss: list[float] = field(default_factory=list)
+    test: list[float] = field(default_factory=list)  # accuracy in percent, or of text the validation loss
+    sample: str = ""  # of text, by the trained model
+    seconds: float = 0.0
+    weight_bytes: int = 0
+    peak_bytes: int = 0  # of GPU memory
+    counters: dict[str, dict[str, int]] = field(default_factory=dict)  # by pass
+
+    def total(self, name: str) -> int:
+        """A counter summed over the passes."""
+        return sum(c[name] for c in self.counters.values())
+
+
+def draw_crops(n: int, height: int, width: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    """What :func:`crop_flip` takes: shifts by up to an eighth of the size, mirrored with probability 1/2."""
+    pads = [max(size // 8, 1) for size in (height, width)]
+    top, left = (torch.randint(2 * pad + 1, (n,), generator=generator) for pad in pads)
+    columns = left[:, None] + torch.arange(width)
+    mirrored = torch.rand(n, generator=generator) < 0.5
+    return top[:, None] + torch.arange(height), torch.where(mirrored[:, None], columns.flip(1), columns)
+
+
+def crop_flip(x: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
+    """Images (N, C, H, W), padded by an eighth of their size, at the given rows (N, H) and columns (N, W)."""
+    n, _, h, w = x.shape
+    pad_h, pad_w = max(h // 8, 1), max(w // 8, 1)
+    padded = F.pad(x, (pad_w, pad_w, pad_h, pad_h))
+    picked = padded[torch.arange(n, device=x.device)[:, None, None], :, rows[:, :, None], columns[:, None, :]]
+    return picked.permute(0, 3, 1, 2).contiguous()
+
+
+def _float32():
+    """Float32 convolutions in float32, by whichever algorithm is fastest: cuDNN would multiply in TF32."""
+    cudnn = torch.backends.cudnn
+    return cudnn.flags(cudnn.enabled, True, cudnn.benchmark_limit, cudnn.deterministic, allow_tf32=False)
+
+
+def check_fit(model: str, data: Data) -> None:
+    """Raises ValueError unless the named model takes such data."""
+    if model.startswith("gpt") != (data.tokenizer is not None):
+        raise ValueError(f"model {model!r} does not fit the data {data.name!r}: gpt and gpt256 read text, and text needs one of them")
+
+
+class Trainer:
+    """Trains one model by one recipe.
+
+    Args:
+        data: the data set.
+        recipe: None for float32.
+        seed: of the initial weights and the order of the data (the same for every recipe).
+        settings: everything else.
+        device: where to train; the training set is moved there.
+    """
+
+    def __init__(self, data: Data, recipe: Recipe | ModelRecipe | None, seed: int, settings: Settings, device: str = "cpu"):
+        self.data, self.settings, self.seed, self.device = data, settings, seed, torch.device(device)
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+        self.x_train, self.y_train = data.x_train.to(self.device), data.y_train.to(self.device)
+        torch.manual_seed(seed)
+        self.model = convert(models.build(settings.model, data.input_shape, data.classes), recipe)
+        self.model.to(self.device)
+        if settings.fine_tune and any(isinstance(p, LNSWeight) for p in self.model.parameters()):
+            raise ValueError(f"fine_tune is for recipes with float32 weights; those of {recipe.name} exist only as codes")
+        self.optimizer = self._make_optimizer(None if recipe is None else recipe.optimizer)
+        self.steps_per_epoch = math.ceil(len(self.x_train) / settings.batch_size)
+        self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self._lr_factor)
+        self.result = Result("fp32" if recipe is None else recipe.name, seed)
+        self.result.weight_bytes = sum(
+            p.codes.numel() * p.codes.element_size() if isinstance(p, LNSWeight) else p.numel() * p.element_size()
+            for p in self.model.parameters()
+        )
+
+    def _make_optimizer(self, name: str | None) -> torch.optim.Optimizer:
+        s = self.settings
+        options = {"weight_decay": s.weight_decay, **({"momentum": s.momentum} if s.float_optimizer == "sgd" else {})}
+        if any(isinstance(p, LNSWeight) for p in self.model.parameters()):
+            return LNSMadam(
+                self.model.parameters(), lr=s.lr, p_scale=s.p_scale, float_optimizer=s.float_optimizer, float_lr=s.float_lr,
+                float_kwargs=options,
+            )  # fmt: skip
+        if name is not None:
+            settings = OptimizerSettings(s.lr, s.float_lr, s.p_scale, s.float_optimizer, options)
+            return OPTIMIZERS[name].make(self.model.parameters(), settings)
+        return FLOAT_OPTIMIZERS[s.float_optimizer](self.model.parameters(), lr=s.float_lr, **options)
+
+    def _lr_factor(self, step: int) -> float:
+        total = self.settings.epochs * self.steps_per_epoch
+        warm = max(int(self.settings.warmup * total), 1)
+        if step < warm:
+            return (step + 1) / warm
+        return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(total - warm, 1)))
+
+    @property
+    def epoch(self) -> int:
+        """Epochs done."""
+        return len(self.result.test)
+
+    def run_epoch(self, on_step=None) -> None:
+        """One epoch of training and a test; ``on_step()`` is called after each step.
+
+        Raises:
+            Diverged: NaN or Inf; the message names layer and pass. Nothing of the epoch is recorded.
+        """
+        start = time.perf_counter()
+        generator = torch.Generator().manual_seed((self.seed << 20) + self.epoch)
+        order = torch.randperm(len(self.x_train), generator=generator)
+        draws = [order]
+        if self.settings.augment == "crop-flip":
+            draws += draw_crops(len(order), *self.x_train.shape[2:], generator)
+        batches = zip(*(d.to(self.device).split(self.settings.batch_size) for d in draws))
+        if self.epoch >= self.settings.epochs - self.settings.fine_tune:
+            multiply_in_float32(self.model)
+        self.model.train()
+        torch.manual_seed((self.seed << 20) + self.epoch)  # what layers draw does not depend on the epochs before
+        if isinstance(self.optimizer, ClosureOptimizer):
+            self.optimizer.begin_epoch(self._full_gradient)
+        losses = []
+        counting = count() if self.settings.counters else contextlib.nullcontext({})
+        with _float32(), counting as totals:
+            for step, batch in enumerate(batches, start=1):
+                losses.append(self._step(batch, check=step % self._check_every == 0 or step == self.steps_per_epoch))
+                if on_step:
+                    on_step()
+        loss = torch.stack(losses).mean().item()
+        self.result.loss.append(loss)
+        self.result.test.append(self.test())
+        for name, counters in totals.items():
+            known = Counters(**self.result.counters.get(name, {}))
+            self.result.counters[name] = dataclasses.asdict(known + counters)
+        self.result.seconds += time.perf_counter() - start
+        if self.device.type == "cuda":
+            self.result.peak_bytes = torch.cuda.max_memory_allocated(self.device)
+
+    @property
+    def _check_every(self) -> int:
+        """Steps between two looks for NaN and Inf: on a GPU each one waits for it."""
+        return 1 if self.device.type == "cpu" else 50
+
+    def _step(self, batch: tuple[torch.Tensor, ...], check: bool) -> torch.Tensor:
+        index, *crops = batch
+        x, y = self.x_train[index], self.y_train[index]
+        if crops:
+            x = crop_flip(x, *crops)
+
+        def loss() -> torch.Tensor:
+            return F.cross_entropy(self.model(x).flatten(0, -2), y.flatten())
+
+        def closure() -> torch.Tensor:
+            value = loss()
+            value.backward()
+            return value
+
+        self.optimizer.zero_grad()
+        own = isinstance(self.optimizer, ClosureOptimizer)
+        value = self.optimizer.step(closure) if own else closure()
+        if check:
+            gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+            if not torch.stack([t.isfinite().all() for t in (value, *gradients)]).all():
+                what = first_nonfinite(self.model, loss) or "a loss or gradient of the last steps"
+                raise Diverged(
+                    f"{self.result.recipe}, seed {self.seed}: NaN or Inf in epoch {self.epoch + 1}, first in {what}; "
+                    "lower the learning rate"
+                )
+        if not own:
+            self.optimizer.step()
+        self.scheduler.step()
+        return value.detach()
+
+    def _full_gradient(self) -> None:
+        """Adds the gradient of the mean loss over the training set."""
+        for x, y in zip(self.x_train.split(500), self.y_train.split(500)):
+            (F.cross_entropy(self.model(x).flatten(0, -2), y.flatten()) * (len(x) / len(self.x_train))).backward()
+
+    @torch.no_grad()
+    def test(self) -> float:
+        """Accuracy on the test set, in percent, or of text the mean loss on its validation part, in nats a token."""
+        self.model.eval()
+        text = self.data.tokenizer is not None
+        total = torch.zeros((), dtype=torch.float64 if text else torch.int64, device=self.device)
+        with _float32():
+            for x, y in zip(self.data.x_test.split(500), self.data.y_test.split(500)):
+                logits, y = self.model(x.to(self.device)).flatten(0, -2), y.to(self.device).flatten()
+                total += F.cross_entropy(logits, y, reduction="sum") if text else (logits.argmax(1) == y).sum()
+        return float(total) / self.data.y_test.numel() * (1 if text else 100)
+
+    @torch.no_grad()
+    def sample(self, length: int = 300, temperature: float = 0.8) -> str:
+        """Text by the model, a token at a time from the validation part's first eight on; the same for the same model."""
+        self.model.eval()
+        generator = torch.Generator().manual_seed(self.seed)
+        tokens = self.data.x_test[0, :8].tolist()
+        for _ in range(length):
+            seen = torch.tensor([tokens[-self.data.input_shape[0] :]], device=self.device)
+            odds = torch.softmax(self.model(seen)[0, -1].double().cpu() / temperature, 0)
+            tokens.append(int(torch.multinomial(odds, 1, generator=generator)))
+        return self.data.tokenizer.decode(tokens)
+
+    def state_dict(self) -> dict:
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
+            "memories": memories(self.model),
+            "result": dataclasses.asdict(self.result),
+        }
+
+    def load_state_dict(self, state: dict) -> None:
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scheduler.load_state_dict(state["scheduler"])
+        load_memories(self.model, state["memories"])
+        self.result = Result(**state["result"])

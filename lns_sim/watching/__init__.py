@@ -1,0 +1,1 @@
+"""Watching a model compute: counters, the list of its products, and where a NaN comes from."""

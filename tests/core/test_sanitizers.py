@@ -1,0 +1,28 @@
+"""The torch-free C++ under address and undefined-behaviour sanitizers."""
+
+import os
+import shutil
+import subprocess
+
+import pytest
+from helpers import ROOT
+
+COMPILER = os.environ.get("CXX", "g++")
+
+
+@pytest.mark.skipif(shutil.which(COMPILER) is None, reason=f"no C++ compiler ({COMPILER}): installed from a binary")
+def test_core_and_kernels_under_sanitizers(tmp_path):
+    sources = [ROOT / "tests/core/cpp/core_test.cpp", *sorted(f for part in ("gemm", "cpu") for f in (ROOT / "csrc" / part).glob("*.cpp"))]
+    objects, compiles = [], []
+    for source in sources:
+        objects.append(tmp_path / f"{source.stem}.o")
+        command = [COMPILER, "-std=c++20", "-O1", "-g1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all",
+                   "-ffp-contract=off", "-Wno-psabi", f"-I{ROOT / 'csrc'}", "-c", source, "-o", objects[-1]]  # fmt: skip
+        compiles.append(subprocess.Popen(command))
+        if len(compiles) % 2 == 0:
+            assert all(p.wait() == 0 for p in compiles)
+    assert all(p.wait() == 0 for p in compiles)
+    program = tmp_path / "core_test"
+    subprocess.run([COMPILER, "-fsanitize=address,undefined", *objects, "-o", program], check=True)
+    run = subprocess.run([program], capture_output=True, text=True, timeout=300)
+    assert run.returncode == 0 and run.stdout.strip() == "ok", run.stdout + run.stderr

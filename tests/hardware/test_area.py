@@ -1,0 +1,74 @@
+"""The vectors that the PE's area is compared with compute what they should, and Yosys measures them all."""
+
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+import torch
+from helpers import ROOT
+
+from benchmarks import area
+from lns_sim import Datapath, LNSFormat
+
+RTL = ROOT / "tests/rtl"
+
+
+def accumulate(values, entries, first, bits):
+    """Saturating accumulators, one a clock."""
+    held, out = [0] * 16, []
+    limit = 1 << (bits - 1)
+    for value, entry, clear in zip(values, entries, first):
+        held[entry] = max(-limit, min(limit - 1, (0 if clear else held[entry]) + int(value)))
+        out.append(held[entry])
+    return out
+
+
+@pytest.mark.skipif(shutil.which("verilator") is None, reason="Verilator is not installed; it simulates the RTL")
+@pytest.mark.parametrize("top", ["int8_vector", "fp8_vector"])
+def test_comparison_vectors(top, tmp_path):
+    lanes, bits, drop, count = 8, 16, 14, 20_000
+    rng = np.random.default_rng(0)
+    a, b = rng.integers(0, 256, (2, count, lanes))
+    if top == "int8_vector":
+        sums = (a.astype(np.int8).astype(np.int64) * b.astype(np.int8)).sum(1)
+    else:
+        a, b = (np.where(x & 127 == 127, 0, x) for x in (a, b))  # NaN
+        x, y = (torch.from_numpy(v.astype(np.uint8)).view(torch.float8_e4m3fn).double().numpy() for v in (a, b))
+        products = x * y * 2.0**18  # integers
+        sums = (np.sign(products) * (np.abs(products).astype(np.int64) >> drop)).sum(1).astype(np.int64)
+    entries, first = rng.integers(0, 16, count), rng.integers(0, 4, count) == 0
+    first[:200] = True
+    records = np.zeros((count, 4 + 2 * lanes), np.uint8)
+    records[:, 0], records[:, 1], records[:, 4 : 4 + lanes], records[:, 4 + lanes :] = entries, first, a, b
+    (tmp_path / "in").write_bytes(np.array([count, lanes], np.int32).tobytes() + records.tobytes())
+    sources = [str(area.RTL / name) for name in (*area.OTHERS, f"{top}.sv")]
+    given = [f"-GLANES={lanes}", f"-GACC_BITS={bits}", *([f"-GDROP={drop}"] if top == "fp8_vector" else [])]
+    lint = subprocess.run(["verilator", "--lint-only", "-Wall", "--top-module", top, *given, *sources], capture_output=True, text=True)
+    assert lint.stderr == ""
+    command = ["verilator", "--cc", "--exe", "--build", "--Mdir", str(tmp_path / "v"), "--top-module", top, *given, "-CFLAGS",
+               f"-DACC_BITS={bits}", "--prefix", "Vtop", *sources, str(RTL / "vector_bench.cpp")]  # fmt: skip
+    build = subprocess.run(command, capture_output=True, text=True)
+    assert build.returncode == 0, build.stderr[-2000:]
+    subprocess.run([tmp_path / "v/Vtop", tmp_path / "in", tmp_path / "out"], check=True)
+    found = np.fromfile(tmp_path / "out", np.int32).tolist()
+    expected = accumulate(sums, entries, first, bits)
+    assert found == expected and max(found) == 2 ** (bits - 1) - 1 and min(found) == -(2 ** (bits - 1))
+
+
+@pytest.mark.skipif(shutil.which("yosys") is None, reason="Yosys is not installed; it measures areas")
+def test_areas():
+    small = [Datapath(LNSFormat(5, 2), vector_size=4, lut_entries=n) for n in (1, 2)]
+    one, two = (area.synthesize(area.pe("small", d)) for d in small)
+    assert two.transistors > one.transistors > area.FLIP_FLOP * one.flip_flops and two.cells > one.cells > one.flip_flops > 16 * 24
+    wide = area.synthesize(area.pe("wide", Datapath(LNSFormat(5, 2), vector_size=4, lut_entries=1, acc_bits=32)))
+    assert wide.flip_flops > one.flip_flops + 16 * 8 - 1
+    assert 5 < one.depth < 200
+    names = [d.name for d in area.designs()]
+    assert len(set(names)) == len(names) == 10
+
+
+def test_without_yosys_the_command_says_what_is_missing(monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    with pytest.raises(RuntimeError, match="apt-get install yosys"):
+        area.synthesize(area.designs()[0])

@@ -1,0 +1,147 @@
+"""Traces and golden vectors: what is written can be read by other means, and a wrong result is found and explained."""
+
+import json
+import random
+
+import numpy as np
+import pytest
+import torch
+from command import lns_sim as command
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import datapaths
+
+import lns_sim
+from lns_sim import Datapath, LNSFormat, reference
+from lns_sim.golden import check_results, make_vectors, read_vectors, trace_dot
+
+CONFIGURATIONS = [
+    Datapath(), Datapath(lut_entries=1), Datapath(lut_entries=4, rounding="nearest"), Datapath(acc_bits=16, overflow="wrap"),
+    Datapath(LNSFormat(5, 4), vector_size=7, acc_bits=13), Datapath(LNSFormat(12, 128), vector_size=16), Datapath(acc_bits=32),
+]  # fmt: skip
+
+
+def decode_hex(path, bits, size, k):
+    """The codes of a .hex file, read digit by digit: an independent reading of the format's description."""
+    rows, row = [], []
+    for line in path.read_text().splitlines():
+        binary = "".join(f"{int(digit, 16):04b}" for digit in line)[::-1]
+        row += [int(binary[i * bits : (i + 1) * bits][::-1], 2) for i in range(size)]
+        if len(row) >= k:
+            assert not any(row[k:])
+            rows.append(row[:k])
+            row = []
+    return rows
+
+
+@pytest.mark.parametrize("datapath", CONFIGURATIONS, ids=repr)
+@pytest.mark.parametrize("source", ["random", "corner"])
+def test_files_say_what_the_reference_computes(tmp_path, datapath, source):
+    made = make_vectors(datapath, source, count=20, k=45)
+    made.write(tmp_path)
+    d = json.loads((tmp_path / "vectors.json").read_text())
+    f = datapath.format
+    a, b = (decode_hex(tmp_path / f"{name}.hex", f.bits, d["datapath"]["vector_size"], d["k"]) for name in "ab")
+    accumulators = [int(line, 16) for line in (tmp_path / "acc.hex").read_text().split()]
+    assert len(a) == len(b) == len(accumulators) == d["dot_products"]
+    for x, y, acc, listed in zip(a, b, accumulators, d["accumulators"]):
+        expected = reference.dot(x, y, datapath)
+        assert listed == expected and acc == expected % (1 << datapath.acc_bits)
+    assert d["datapath"]["acc_lsb"] == reference.acc_lsb(datapath) and d["constants"] == datapath.constants
+    again = read_vectors(tmp_path)
+    assert again.datapath.encode() == datapath.encode() and again.names == made.names
+    assert np.array_equal(again.a, made.a) and np.array_equal(again.b, made.b)
+    assert check_results(again, tmp_path / "acc.hex") is None
+
+
+def test_corner_cases_reach_the_corners():
+    made = make_vectors(Datapath(headroom_bits=0), "corner", k=100)
+    result = dict(zip(made.names, made.accumulators))
+    high = (1 << 23) - 1
+    assert result["largest times largest: to the upper limit"] == high
+    assert result["largest times minus largest: to the lower limit"] == -high - 1
+    assert result["all zero"] == result["negative zeros times the largest"] == result["signs in turn: cancels"] == 0
+    edge = [acc for name, acc in result.items() if "edge of vanishing" in name]
+    assert 0 in edge and any(edge)
+    assert {int(name.split()[-1]) for name in made.names if "remainder" in name} == set(range(8))
+
+
+@given(datapath=datapaths(), k=st.integers(1, 70), seed=st.integers(0, 99))
+def test_traces_obey_the_equations(datapath, k, seed):
+    rng = np.random.default_rng(seed)
+    a, b = (rng.integers(0, 1 << datapath.format.bits, k) for _ in range(2))
+    t = trace_dot(a, b, datapath)
+    assert t.accumulator == reference.dot(a.tolist(), b.tolist(), datapath)
+    g, acc = datapath.format.gamma, 0
+    for v in t.vectors:
+        assert v.p == [q * g + r for q, r in zip(v.q, v.r)]
+        assert sum(v.bins) == sum(v.lanes)
+        assert v.Y == sum(p * c for p, c in zip(v.bins, datapath.constants))
+        inside = abs(acc + v.Z) < 1 << (datapath.acc_bits - 1)
+        assert (v.acc == acc + v.Z and not v.overflowed) or not inside
+        acc = v.acc
+
+
+def test_trace_of_tensors_and_its_errors():
+    generator = random.Random(0)
+    a, b = ([generator.randrange(256) for _ in range(70)] for _ in range(2))
+    assert trace_dot(a, b).accumulator == -27911  # the specification's check value
+    x, y = lns_sim.quantize(torch.randn(40)), lns_sim.quantize(torch.randn(40))
+    expected = lns_sim.matmul(x.unsqueeze(0), y.unsqueeze(1), return_accumulator=True).item()
+    t = lns_sim.trace_dot(x, y)
+    assert t.accumulator == expected and f"acc {expected}" in str(t) and str(t).startswith("vector 0\n  p    ")
+    wide = Datapath(LNSFormat(12, 128))
+    z = lns_sim.quantize(-torch.rand(5) - 1, LNSFormat(12, 128))  # int16 codes with the sign bit set
+    assert trace_dot(z, z, wide).accumulator > 0
+    for arguments, message in [
+        (([1, 2], [1]), "one length"), (([[1]], [[1]]), "one-dimensional"), (([256], [1]), "from 0 to 255"),
+        ((x, y, Datapath(LNSFormat(8, 16))), "has format"),
+    ]:  # fmt: skip
+        with pytest.raises(ValueError, match=message):
+            trace_dot(*arguments)
+    with pytest.raises(TypeError, match="integer codes"):
+        trace_dot([1.5], [1.5])
+
+
+def test_codes_of_ones_own(tmp_path):
+    np.savez(tmp_path / "layer.npz", a=np.full((3, 10), 127), b=np.full((3, 10), 255))
+    made = make_vectors(Datapath(), f"npz:{tmp_path / 'layer.npz'}")
+    assert (made.accumulators == reference.dot([127] * 10, [255] * 10, Datapath())).all()
+    for arrays, message in [
+        (dict(a=np.zeros((2, 3), int)), "must hold the arrays"), (dict(a=np.zeros(3, int), b=np.zeros(3, int)), "shape"),
+        (dict(a=np.full((1, 2), 256), b=np.zeros((1, 2), int)), "outside 0 .. 255"),
+        (dict(a=np.zeros((1, 2), int), b=np.zeros((2, 2), int)), "one shape"),
+    ]:  # fmt: skip
+        np.savez(tmp_path / "bad.npz", **arrays)
+        with pytest.raises(ValueError, match=message):
+            make_vectors(Datapath(), f"npz:{tmp_path / 'bad.npz'}")
+    with pytest.raises(ValueError, match="source must be"):
+        make_vectors(Datapath(), "layer")
+
+
+def test_commands_find_the_first_wrong_result(tmp_path):
+    folder = tmp_path / "golden"
+    made = command("vectors", str(folder), "--source", "corner", "--k", "70", "--lut-entries", "2", "--acc-bits", "22")
+    assert made.returncode == 0 and "dot products of 70 codes" in made.stdout, made.stderr
+    lines = (folder / "acc.hex").read_text().split()
+    results = tmp_path / "results.hex"
+    # As $writememh writes it, one word sign-extended to whole digits.
+    signed = next(i for i, line in enumerate(lines) if int(line, 16) >> 21)
+    lines[signed] = f"{int(lines[signed], 16) | 0xc00000:06x}"
+    results.write_text("// results\n@0\n" + "\n".join(lines) + "\n")
+    good = command("check-vectors", str(folder), str(results))
+    assert good.returncode == 0 and f"All {len(lines)} accumulators are equal." in good.stdout, good.stdout + good.stderr
+
+    lines[4] = f"{int(lines[4], 16) ^ 1:06x}"
+    results.write_text("\n".join(lines))
+    bad = command("check-vectors", str(folder), str(results))
+    assert bad.returncode == 1 and bad.stdout.startswith("dot product 4 (minus times minus): got ")
+    assert all(f"  {name} " in bad.stdout for name in ("p", "q", "r", "lane", "bins", "Y")) and "vector 2" in bad.stdout
+
+    for text, message in [("xxxxxx\n", "no hex number"), ("ffffffff\n", "does not fit 22 bits"), ("0\n", "1 results for")]:
+        results.write_text(text)
+        refused = command("check-vectors", str(folder), str(results))
+        assert refused.returncode == 1 and message in refused.stderr
+    (folder / "b.hex").write_text("0\n")
+    damaged = command("check-vectors", str(folder), str(results))
+    assert damaged.returncode == 1 and "is no set of vectors" in damaged.stderr

@@ -1,0 +1,33 @@
+"""The CUDA sources compile where nvcc is, with or without a GPU: for Ampere, for Hopper, and as PTX."""
+
+import shutil
+import subprocess
+
+import pytest
+from helpers import ROOT
+from torch.utils.cpp_extension import include_paths
+
+CSRC = ROOT / "csrc"
+NVCC = shutil.which("nvcc") or shutil.which("nvcc", path="/usr/local/cuda/bin")
+needs_nvcc = pytest.mark.skipif(NVCC is None, reason="no nvcc: CUDA kernels cannot be built on this machine")
+TARGETS = ["arch=compute_80,code=sm_80", "arch=compute_90,code=sm_90", "arch=compute_90,code=compute_90"]
+
+
+@needs_nvcc
+@pytest.mark.parametrize("source", sorted((CSRC / "cuda").glob("*.cu")), ids=lambda p: p.name)
+def test_kernels_compile_for_every_target(source, tmp_path):
+    command = [NVCC, "-std=c++20", "-O3", "--fmad=false", "--threads=0", f"-I{CSRC}", "-Xptxas=-v", "-c", source, "-o",
+               tmp_path / "kernels.o"]  # fmt: skip
+    run = subprocess.run(command + [f"-gencode={t}" for t in TARGETS], capture_output=True, text=True)
+    assert run.returncode == 0 and "warning" not in run.stderr, run.stderr
+    assert "sm_80" in run.stderr and "sm_90" in run.stderr
+
+
+@needs_nvcc
+@pytest.mark.parametrize("source", sorted((CSRC / "ops/cuda").glob("*.cpp")), ids=lambda p: p.name)
+def test_the_operators_behind_them_compile(source, tmp_path):
+    flags = "-fvisibility=hidden,-Wall,-Wextra,-Werror,-Wno-unused-parameter"
+    command = [NVCC, "-std=c++20", f"-Xcompiler={flags}", f"-I{CSRC}", *(f"-isystem={p}" for p in include_paths()),
+               "-DTORCH_TARGET_VERSION=0x020a000000000000", "-c", source, "-o", tmp_path / "operators.o"]  # fmt: skip
+    run = subprocess.run(command, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr

@@ -1,0 +1,188 @@
+"""Processing elements that differ from the paper's: given constants, bounded products and bins, converters of their own."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from agreement import agree, every_isa_agrees
+from helpers import HAVE_CUDA, everywhere, random_codes, to_reference, unsigned
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from strategies import datapaths
+from typer.testing import CliRunner
+
+import lns_sim
+from lns_sim import Datapath, LNSFormat, recipes, reference, trace_dot
+from lns_sim.cli.app import app
+from lns_sim.golden import make_vectors, read_vectors
+from lns_sim.quantizers import LNS
+from lns_sim.recipes import files as recipe_files
+from lns_sim.studies import models
+
+PE = Datapath(lut_entries=4, lut_constants=[128, 150, 180, 214], product_range=(90, 230), bin_bits=18)
+
+
+def one_device(datapath):
+    """Where it can run: bins of bounded width on the CPU only."""
+    return datapath if datapath.bin_bits is None or not HAVE_CUDA else replace(datapath, bin_bits=None)
+
+
+@given(datapath=datapaths(foreign=True), m=st.integers(1, 40), n=st.integers(1, 20), k=st.integers(1, 70), seed=st.integers(0, 999))
+@settings(max_examples=60)
+def test_every_kernel_agrees_with_the_reference(datapath, m, n, k, seed):
+    every_isa_agrees(min(m, 5), k, min(n, 5), one_device(datapath), seed)
+    rng = np.random.default_rng(seed)
+    a, b = random_codes((m, k), datapath.format, rng), random_codes((k, n), datapath.format, rng)
+    out, counters = lns_sim.matmul(a, b, datapath, return_accumulator=True, counters=True)
+    traces = [[trace_dot(x, y, datapath) for y in unsigned(b.codes, b.format).T] for x in unsigned(a.codes, a.format)[:3]]
+    assert out[:3].tolist() == [[t.accumulator for t in row] for row in traces]
+    e_a, e_b = (reference.decode(x.codes, x.format)[1] for x in (a, b))
+    nonzero = (e_a[:, :, None] > 0) & (e_b[None] > 0)
+    p = e_a[:, :, None] + e_b[None]
+    low, high = datapath.product_range or (0, 2 * datapath.format.e_max)
+    flushed = (p < low) & (datapath.product_underflow == "flush")
+    hidden = flushed | (np.clip(p, low, high) < datapath.format.gamma * datapath.lsb)
+    assert counters.vanished == (nonzero & hidden).sum() and counters.zero_lanes == (~nonzero).sum()
+
+
+@given(datapath=datapaths(foreign=True), k=st.integers(1, 70), seed=st.integers(0, 99))
+def test_traces_obey_the_equations(datapath, k, seed):
+    rng = np.random.default_rng(seed)
+    a, b = (rng.integers(0, 1 << datapath.format.bits, k) for _ in range(2))
+    low, high = datapath.product_range or (0, 2 * datapath.format.e_max)
+    for v in trace_dot(a, b, datapath).vectors:
+        assert all(low <= p <= high for p in v.p)
+        assert v.Y == sum(p * c for p, c in zip(v.bins, datapath.constants))
+        if datapath.bin_bits is None:
+            assert sum(v.bins) == sum(v.lanes)
+        else:
+            assert all(-(1 << datapath.bin_bits - 1) <= p < 1 << datapath.bin_bits - 1 for p in v.bins)
+
+
+def test_arguments_without_effect_change_nothing(rng):
+    """The general path and tables of given constants, against the fast kernels of the paper's PE."""
+    d = Datapath()
+    a, b = random_codes((70, 200), d.format, rng), random_codes((200, 30), d.format, rng)
+    expected, counters = lns_sim.matmul(a, b, d, counters=True)
+    for options in (dict(lut_constants=d.constants), dict(product_range=(0, 254)), dict(product_range=(2, 254), product_underflow="saturate"),
+                    dict(bin_bits=40), dict(bin_bits=62, bin_overflow="wrap")):  # fmt: skip
+        other = Datapath(**options)
+        assert torch.equal(lns_sim.matmul(a, b, other), expected)
+        assert lns_sim.matmul(a, b, other, counters=True)[1] == counters
+    assert Datapath(bin_bits=40).path(300, 300) == "bins" and "bin_bits=40" in repr(Datapath(bin_bits=40))
+    assert Datapath(lut_constants=[128, 181]).lut_entries == 2
+
+
+def test_saturations_count_bins(rng):
+    """Narrow bins, an accumulator that never overflows: each bin that does is counted."""
+    d = Datapath(bin_bits=8, acc_bits=32, acc_lsb=14)
+    a, b = random_codes((6, 64), d.format, rng), random_codes((64, 4), d.format, rng)
+    _, counters = lns_sim.matmul(a, b, d, counters=True)
+    exact = replace(d, bin_bits=None)
+    sums = [v.bins for x in unsigned(a.codes, d.format) for y in unsigned(b.codes, d.format).T for v in trace_dot(x, y, exact).vectors]
+    assert counters.saturations == sum(not -128 <= p < 128 for bins in sums for p in bins) > 0
+
+
+def test_convolutions_and_training():
+    """All three passes of a convolution, and a step of a network whose recipe has such a PE and converter."""
+    rng = np.random.default_rng(0)
+    d = one_device(PE)
+    x, w = random_codes((2, 3, 6, 5), d.format, rng), random_codes((4, 3, 3, 3), d.format, rng)
+    y = everywhere(lns_sim.conv2d, x, w, padding=1, stride=2, datapath=d)
+    expected = reference.conv2d(to_reference(x), to_reference(w), 2, 1, 1, 1, d)
+    assert (y.numpy() == expected).all()
+    mitchell = [int(2**23 * (1 + (2 * j + 1) / 16)) for j in range(8)]
+    own = LNS(thresholds=mitchell)
+    recipe = replace(recipes.lns_madam(datapath=PE), activation=own, error=own, gradient=own)
+    torch.manual_seed(0)
+    model = lns_sim.convert(models.build("cnn", (1, 8, 8), 10), recipe)
+    with lns_sim.count() as totals:
+        model(torch.rand(4, 1, 8, 8)).square().mean().backward()
+    assert all(totals[name].macs for name in recipes.PASSES)
+    assert recipes.Recipe.decode(recipe.encode()) == recipe
+    text = recipe_files.dump(recipe)
+    assert recipe_files.parse(text).default == recipe
+    undone = recipes.ModelRecipe(recipe, (("*", recipes.lns_madam()),))
+    assert recipe_files.parse(recipe_files.dump(undone)) == undone
+
+
+CONVERTERS = {
+    "linear": lambda j, g: int((1 + (j + 0.5) / g) * 2**23),
+    "truncating": lambda j, g: min(2**24, reference.floor_pow2(j + 1, g, 23) + 1) - 1,
+    "the format's own": lambda j, g: int(reference.thresholds(g)[j]),
+}
+
+
+@pytest.mark.parametrize("name", CONVERTERS)
+@pytest.mark.parametrize("bits, gamma", [(8, 8), (6, 4), (12, 64), (5, 1)])
+def test_converters(name, bits, gamma):
+    f = LNSFormat(bits, gamma)
+    thresholds = [CONVERTERS[name](j, gamma) for j in range(gamma)]
+    rng = np.random.default_rng(0)
+    x = (rng.standard_normal(4000) * np.exp(3 * rng.standard_normal(4000))).astype(np.float32)
+    for i, t in enumerate(thresholds):  # beside each threshold
+        x[2 * i], x[2 * i + 1] = t / 2**23, min(t + 1, 2**24 - 1) / 2**23
+    x = x.reshape(40, 100)
+    for underflow in ("clamp", "flush", "stochastic"):
+        for dim in (None, 0):
+            q = everywhere(lns_sim.quantize, torch.from_numpy(x), f, dim=dim, underflow=underflow, thresholds=thresholds, seed=3)
+            codes, k = reference.quantize(x, f, dim, underflow=underflow, thresholds=thresholds, seed=3)
+            assert (unsigned(q.codes, f) == codes).all() and (q.k.numpy() == k).all()
+            own = lns_sim.quantize(torch.from_numpy(x), f, dim=dim, underflow=underflow, seed=3)
+            assert torch.equal(q.codes, own.codes) == (name == "the format's own")
+    if name == "truncating":
+        powers = lns_sim.quantize(torch.tensor([1.0, 2.0**-1, 1.999999]), f, thresholds=thresholds)
+        assert unsigned(powers.codes, f)[2] - unsigned(powers.codes, f)[0] == gamma - 1  # just below 2: the last code below it
+
+
+def test_vectors_for_such_a_design(tmp_path):
+    options = ["--lut-constants", "128,150,180,214", "--lut-entries", "4", "--product-range", "90:230", "--bin-bits", "18"]
+    result = CliRunner().invoke(app, ["vectors", str(tmp_path), "--source", "corner", "--k", "64", *options])
+    assert result.exit_code == 0, result.stderr
+    found = read_vectors(tmp_path)
+    assert found.datapath == replace(PE, acc_lsb=PE.lsb)
+    assert json.loads((tmp_path / "vectors.json").read_text())["constants"] == [128, 150, 180, 214]
+    for a, b, acc in zip(found.a, found.b, found.accumulators):
+        assert reference.dot(a.tolist(), b.tolist(), PE) == acc
+    assert any("upper limit" in name for name in found.names) and "up in one bin, down in the next" in found.names
+    papers = make_vectors(Datapath(lut_entries=4), "random", 100, 64).accumulators
+    assert (make_vectors(PE, "random", 100, 64).accumulators != papers).all()
+    for option, message in [("--product-range=1:x", "takes integers"), ("--lut-constants=1,2,3", "power of two")]:
+        result = CliRunner().invoke(app, ["vectors", str(tmp_path), option])
+        assert result.exit_code == 1 and message in result.stderr
+
+
+def test_errors():
+    for options, error, message in [
+        (dict(lut_constants=[1, 2, 3]), ValueError, "power of two"),
+        (dict(lut_entries=8, lut_constants=[1, 2]), ValueError, "must hold lut_entries = 8 integers, got 2"),
+        (dict(lut_constants=[128, 256]), ValueError, "between 1 and 2\\^lut_bits - 1 = 255, got 256"),
+        (dict(lut_constants=[0, 2]), ValueError, "between 1 and"),
+        (dict(lut_constants="12"), TypeError, "sequence of integers"),
+        (dict(format=LNSFormat(12, 128), lut_constants=[1] * 128), ValueError, "up to 64 LUT constants"),
+        (dict(product_range=(5, 4)), ValueError, "the lower first"),
+        (dict(product_range=(0, 255)), ValueError, "from 0 to 254"),
+        (dict(product_range=(1, 2, 3)), ValueError, "two exponents"),
+        (dict(product_underflow="clamp"), ValueError, "one of 'flush', 'saturate'"),
+        (dict(bin_bits=1), ValueError, "bin_bits must be between 2 and 62"),
+        (dict(bin_overflow="trap"), ValueError, "one of 'saturate', 'wrap'"),
+    ]:  # fmt: skip
+        with pytest.raises(error, match=message):
+            Datapath(**options)
+    for thresholds, message in [
+        ([1, 2], "gamma = 8 mantissas, got 2"), ([2**23] * 8, "ascend by at least"), ([2**24 + j * 2**20 for j in range(8)], "mantissas from"),
+    ]:  # fmt: skip
+        with pytest.raises(ValueError, match=message):
+            lns_sim.quantize(torch.ones(2), thresholds=thresholds)
+    with pytest.raises(ValueError, match="rounding to nearest"):
+        LNS(rounding="stochastic", thresholds=[2**23 + j * 2**20 for j in range(8)])
+
+
+@pytest.mark.skipif(not HAVE_CUDA, reason="there is no GPU")
+def test_bounded_bins_are_refused_on_a_gpu(rng):
+    a, b = (random_codes((4, 4), PE.format, rng).to("cuda") for _ in range(2))
+    with pytest.raises((ValueError, RuntimeError), match="run on the CPU only"):
+        lns_sim.matmul(a, b, PE)
+    agree(a.cpu(), b.cpu(), PE)

@@ -1,0 +1,40 @@
+"""The measurements' own claims: verdicts, files, and that no convolution builds its patch matrix."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from helpers import ROOT
+
+import lns_sim
+from benchmarks.harness import Measurement
+from benchmarks.memory import MEASURABLE, extra_bytes
+
+
+@pytest.mark.parametrize("ratio, target, at_most, verdict", [
+    (0.5, 0.5, False, "ok"), (0.49, 0.5, False, "short"), (2.0, 2.0, True, "ok"), (2.1, 2.0, True, "short"),
+    (1.0, None, False, "-"),
+])  # fmt: skip
+def test_verdict(ratio, target, at_most, verdict):
+    assert Measurement("section", "work", ratio, target, at_most).verdict == verdict
+
+
+@pytest.mark.skipif(not MEASURABLE, reason="only Linux tells a process its own peak memory (/proc/self/clear_refs)")
+def test_a_convolution_takes_less_than_an_eighth_of_its_patch_matrix():
+    x, w = lns_sim.quantize(torch.randn(16, 64, 32, 32)), lns_sim.quantize(torch.randn(64, 64, 3, 3))
+    codes = 9 * x.numel()  # of the patch matrix, a byte each
+    assert extra_bytes(lambda: lns_sim.conv2d(x, w, 1, 1)) < codes / 8
+    assert extra_bytes(lambda: torch.zeros(1, codes)[:, :1].clone()) >= codes  # the meter does see such a matrix
+
+
+def test_the_command_writes_what_it_measured(tmp_path):
+    out = tmp_path / "measured.json"
+    command = [sys.executable, "-m", "benchmarks", "--only", "memory", "--json", str(out)]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 0 and "targets met" in run.stdout, run.stdout + run.stderr
+    rows = json.loads(out.read_text())["rows"]
+    assert all(row["verdict"] in ("ok", "short") for row in rows)
+    refused = subprocess.run([*command[:5], "--plot", "x.png"], cwd=ROOT, capture_output=True, text=True)
+    assert refused.returncode == 2 and "--plot draws products" in refused.stderr

@@ -1,0 +1,199 @@
+"""Sweeps: the space, and workers that share a study, are killed, and go on."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import pytest
+from command import lns_sim as command
+
+import lns_sim
+from lns_sim import Datapath, LNSFormat, recipes
+from lns_sim.studies import models
+from lns_sim.studies.sweep import report, space
+from lns_sim.studies.training import data
+from lns_sim.studies.training.trainer import Settings
+
+optuna = pytest.importorskip("optuna", reason="optuna is not installed (the extra 'sweep' has it)")
+from lns_sim.studies.sweep.study import OtherSweep, Sweep  # noqa: E402
+
+FAST = ("--model", "mlp", "--epochs", "1", "--batch-size", "256")
+
+
+def test_what_a_space_says():
+    found = space.parse(["acc_bits=16:24:4", "forward.lut_entries=1,2,8", "rounding=nearest,truncate", "bits=6:8", "gamma=8,8"])
+    assert found == {"acc_bits": [16, 20, 24], "forward.lut_entries": [1, 2, 8], "rounding": ["nearest", "truncate"],
+                     "bits": [6, 7, 8], "gamma": [8]}  # fmt: skip
+    assert space.size(found) == len(space.points(found)) == 54
+    for text, message in [
+        ("acc_bit=3", "did you mean 'acc_bits'"), ("acc_bits", "NAME=VALUES"), ("acc_bits=a", "takes integers, got 'a'"),
+        ("acc_bits=9:3", "from:to"), ("acc_bits=1:9:0", "from:to"), ("rounding=up", "rounding must be one of"),
+    ]:  # fmt: skip
+        with pytest.raises(ValueError, match=message):
+            space.parse([text])
+    with pytest.raises(ValueError, match="given twice"):
+        space.parse(["bits=6", "bits=7"])
+
+
+def test_the_recipe_of_a_point():
+    base = recipes.lns_madam()
+    assert space.recipe_of({"bits": 6, "gamma": 4, "update_bits": 12}, base) == recipes.lns_madam(6, 4, 12)
+    assert space.recipe_of({"gamma": 16}, base) == recipes.lns_madam(gamma=16)
+    one = space.recipe_of({"acc_bits": 20, "forward.acc_bits": 16, "weight_gradient.lut_entries": 2}, base)
+    assert one == replace(base, forward=Datapath(acc_bits=16), input_gradient=Datapath(acc_bits=20),
+                          weight_gradient=Datapath(acc_bits=20, lut_entries=2))  # fmt: skip
+    mixed = space.recipe_of({"error.bits": 6, "weight.bits": 5}, base)
+    assert mixed.error.format == LNSFormat(6, 8) and mixed.weight == LNSFormat(5, 8) and mixed.activation == base.activation
+    assert mixed.update == LNSFormat(16, 16384)  # the weight's octaves
+    assert (mixed.forward.format.bits, mixed.input_gradient.format.bits) == (8, 6)
+    with pytest.raises(ValueError, match="lut_entries must be between 1 and 4"):
+        space.recipe_of({"gamma": 4, "lut_entries": 8}, base)
+
+
+def read(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_grid_resumes_refuses_other_settings_and_reports(tmp_path):
+    out = str(tmp_path / "out")
+    run = command("sweep", "acc_bits=12,24", "lut_entries=1,16", *FAST, "--out", out)
+    assert run.returncode == 0, run.stderr
+    assert "best compromises" in run.stdout and run.stdout.count("no such datapath: lut_entries must be between 1 and 8") == 2
+    rows = read(tmp_path / "out/sweep.csv")
+    assert sorted((r["acc_bits"], r["lut_entries"]) for r in rows) == [("12", "1"), ("12", "16"), ("24", "1"), ("24", "16")]
+    done = [r for r in rows if not r["note"]]
+    assert len(done) == 2 and all(float(r["test accuracy %"]) > 40 for r in done)
+    assert any(r["best compromise"] == "1" for r in done) and (tmp_path / "out/pareto.png").stat().st_size > 10_000
+    again = command("sweep", "acc_bits=12,24", "lut_entries=1,16", *FAST, "--out", out)
+    assert again.returncode == 0 and "trial 0" not in again.stdout and read(tmp_path / "out/sweep.csv") == rows
+    other = command("sweep", "acc_bits=12,24", "lut_entries=1", *FAST, "--out", out)
+    assert other.returncode == 1 and "other settings" in other.stderr and other.stderr.count("\n") == 1
+    wrong = command("sweep", "acc_bits=12", "--recipe", "fp32", "--out", out)
+    assert wrong.returncode == 1 and "got fp32" in wrong.stderr
+
+
+def make(path, sampler, trials=None, dimensions=("acc_bits=10:24:2",), **kwargs):
+    settings = Settings(model="mlp", epochs=1, batch_size=512)
+    return Sweep(data.load("digits"), settings, recipes.lns_madam(), space.parse(list(dimensions)), [0], sampler, trials,
+                 str(path), "s", **kwargs)  # fmt: skip
+
+
+@pytest.mark.parametrize("sampler", ["random", "nsga2"])
+def test_samplers_draw_as_many_trials_and_known_points_cost_nothing(sampler, tmp_path):
+    steps = []
+    sweep = make(tmp_path / "j", sampler, 6, ["acc_bits=12,16,20"])
+    sweep.run(lambda point, trainer: steps.append(tuple(point.items())))
+    trials = sweep.study.trials
+    assert sweep.finished == len(trials) == 6
+    distinct = {tuple(t.params.items()) for t in trials}
+    assert len(distinct) <= 3 and len(steps) == 3 * len(distinct)  # three steps an epoch, each point trained once
+    by_point = {}
+    for t in trials:
+        assert by_point.setdefault(t.params["acc_bits"], t.values) == t.values
+    best = report.front(sweep)
+    assert [t.values[1] for t in best] == sorted(t.values[1] for t in best)
+    recipe, x = recipes.lns_madam(datapath=Datapath(acc_bits=best[0].params["acc_bits"])), sweep.data.x_train[:512]
+    energy = lns_sim.energy(models.build("mlp", (1, 8, 8), 10), x, recipe=recipe)
+    assert best[0].values[1] == pytest.approx(1000 * energy.total() / 512)
+    repeated = make(tmp_path / "k", sampler, 6, ["acc_bits=12,16,20"])
+    repeated.run()
+    assert [t.values for t in repeated.study.trials] == [t.values for t in trials]
+
+
+def test_two_workers_share_a_sweep_and_a_killed_one_loses_only_its_trial(tmp_path):
+    args = ["acc_bits=11:17", "--model", "cnn", "--epochs", "3", "--storage", str(tmp_path / "journal"), "--out"]
+    start = [sys.executable, "-c", "from lns_sim.cli import main; main()", "sweep", *args]
+    alone = {**os.environ, "COLUMNS": "140", "OMP_NUM_THREADS": "1"}
+    victim = subprocess.Popen([*start, str(tmp_path / "a")], stdout=subprocess.PIPE, text=True, env=alone)
+    deadline = time.time() + 120
+    while time.time() < deadline:  # until it has finished one trial and is well inside another
+        states = [t.state.name for t in _trials(tmp_path / "journal")]
+        if "COMPLETE" in states and states[-1] == "RUNNING":
+            break
+        time.sleep(0.1)
+    time.sleep(0.3)
+    victim.send_signal(signal.SIGKILL)
+    victim.wait()
+    kept = [t.number for t in _trials(tmp_path / "journal") if t.state.name == "COMPLETE"]
+    assert kept
+    workers = [subprocess.Popen([*start, str(tmp_path / name)], stdout=subprocess.PIPE, text=True, env=alone) for name in "bc"]
+    shown = [w.communicate(timeout=300)[0] for w in workers]
+    assert all(w.returncode == 0 for w in workers)
+    trials = _trials(tmp_path / "journal")
+    done = [t for t in trials if t.state.name == "COMPLETE"]
+    assert {t.params["acc_bits"] for t in done} == set(range(11, 18)) and [t.number for t in done][: len(kept)] == kept
+    assert sum(t.state.name == "FAIL" for t in trials) <= 1 and not any(t.state.name == "RUNNING" for t in trials)
+    assert all("trial " in text for text in shown), "one worker did everything"
+    assert len({t.user_attrs["worker"][1] for t in done if t.number not in kept}) == 2
+
+
+def _trials(journal):
+    if not journal.exists():
+        return []
+    storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(journal)))
+    studies = optuna.get_all_study_names(storage)
+    return optuna.load_study(study_name="sweep", storage=storage).get_trials(deepcopy=False) if "sweep" in studies else []
+
+
+def test_another_machines_trial_is_lost_after_its_silence(tmp_path):
+    sweep = make(tmp_path / "j", "grid", dimensions=["acc_bits=12,24"], grace=600.0)
+    sweep.study.enqueue_trial({"acc_bits": 12})
+    lost = sweep.study.ask()
+    lost.suggest_categorical("acc_bits", [12, 24])
+    lost.set_user_attr("worker", ["elsewhere", 1, 0.0])
+    lost.set_user_attr("seen", time.time() - 10)
+    sweep.run()
+    assert [t.state.name for t in sweep.study.trials] == ["RUNNING", "COMPLETE"]  # it may still come back
+    lost.set_user_attr("seen", time.time() - 601)
+    sweep.run()
+    assert [t.state.name for t in sweep.study.trials] == ["FAIL", "COMPLETE", "COMPLETE"]
+    assert {t.params["acc_bits"] for t in sweep.study.trials[1:]} == {12, 24}
+
+
+def test_a_study_of_other_settings_is_refused(tmp_path):
+    make(tmp_path / "j", "grid")
+    with pytest.raises(OtherSweep, match="other settings"):
+        make(tmp_path / "j", "random", 3)
+
+
+def test_mendable_errors_are_one_sentence(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "optuna", None)
+        with pytest.raises(ImportError, match=r"need the library optuna: pip install 'lns-sim\[sweep\]'"):
+            make(tmp_path / "j", "grid")
+    for args, message in [
+        (["acc_bit=3"], "did you mean 'acc_bits'"), (["acc_bits=12", "--sampler", "tpe"], "sampler must be one of"),
+        (["acc_bits=12", "--out", "/proc/x"], "/proc/x"), (["acc_bits=12", "--storage", "/proc/journal"], "/proc/journal"),
+    ]:  # fmt: skip
+        run = command("sweep", *args, *FAST, cwd=tmp_path)
+        assert run.returncode == 1 and message in run.stderr and run.stderr.count("\n") == 1, (args, run.stderr)
+
+
+def test_a_worker_that_was_taken_for_lost_spoils_nothing(tmp_path):
+    """Its trial was given up and run again elsewhere; what it brings later is left aside."""
+    sweep = make(tmp_path / "j", "grid", dimensions=["acc_bits=12"])
+
+    def give_up(point, trainer):
+        first = sweep.study.trials[0]
+        if first.state.name == "RUNNING":
+            sweep.study.tell(0, state=optuna.trial.TrialState.FAIL)
+
+    sweep.run(give_up)
+    assert [t.state.name for t in sweep.study.trials] == ["FAIL", "COMPLETE"]
+
+
+def test_a_trial_that_fails_is_given_back(tmp_path):
+    def fail(point, trainer):
+        raise KeyboardInterrupt
+
+    sweep = make(tmp_path / "j", "grid", dimensions=["acc_bits=12"])
+    with pytest.raises(KeyboardInterrupt):
+        sweep.run(fail)
+    assert [t.state.name for t in sweep.study.trials] == ["FAIL"]
+    sweep.run()
+    assert [t.state.name for t in sweep.study.trials] == ["FAIL", "COMPLETE"]

@@ -1,0 +1,247 @@
+"""The trainer: learns, resumes to the same bits, refuses foreign checkpoints, reads what users have."""
+
+import dataclasses
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+
+from lns_sim import LNSWeight, recipes
+from lns_sim.optim import Diverged
+from lns_sim.studies.training import data, report
+from lns_sim.studies.training.experiment import (
+    Experiment,
+    ForeignCheckpoint,
+    read_checkpoint,
+)
+from lns_sim.studies.training.trainer import Settings, Trainer, crop_flip, draw_crops
+
+SMALL = Settings(model="mlp", epochs=2, batch_size=128)
+RECIPES = [None, recipes.lns_madam_fake_quant(), recipes.lns_madam()]
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return data.load("digits")
+
+
+def codes_of(trainer):
+    return [p.codes if isinstance(p, LNSWeight) else p.data for p in trainer.model.parameters()]
+
+
+def test_a_network_learns_bit_exactly(digits):
+    trainer = Trainer(digits, recipes.lns_madam(), 0, dataclasses.replace(SMALL, lr=1 / 16, epochs=4))
+    for _ in range(4):
+        trainer.run_epoch()
+    result = trainer.result
+    assert result.test[-1] > 90
+    layers = [(64, 256), (256, 256), (256, 10)]
+    macs = {"forward": sum(a * b for a, b in layers), "weight_gradient": sum(a * b for a, b in layers)}
+    assert result.counters["weight_gradient"]["macs"] == 4 * len(digits.x_train) * macs["weight_gradient"]
+    assert result.counters["forward"]["macs"] == 4 * len(digits.x_train) * macs["forward"]
+    assert result.weight_bytes == 2 * sum(a * b for a, b in layers) + 4 * (256 + 256 + 10)
+
+
+class Interrupt(Exception):
+    pass
+
+
+@pytest.mark.parametrize("stop_at", [5, 11, 15, 27, 40])
+def test_an_interrupted_experiment_resumes_to_the_same_bits(digits, tmp_path, stop_at):
+    def experiment(name):
+        return Experiment(digits, RECIPES, [3], SMALL, tmp_path / name)
+
+    whole = experiment("whole.pt")
+    whole.run()
+
+    steps = 0
+
+    def on_step(trainer):
+        nonlocal steps
+        steps += 1
+        if steps == stop_at:
+            raise Interrupt
+
+    broken = experiment("broken.pt")
+    with pytest.raises(Interrupt):
+        broken.run(on_step)
+    again = experiment("broken.pt")
+    if stop_at > 11:  # something was saved after the first epoch
+        again.resume()
+        assert again.steps_done == stop_at // 11 * 11
+    results = again.run()
+    for a, b in zip(results, whole.results):
+        assert (a.loss, a.test, a.counters) == (b.loss, b.test, b.counters)
+    assert all(torch.equal(a, b) for a, b in zip(codes_of(again.trainer), codes_of(whole.trainer)))
+
+
+def test_a_finished_experiment_resumes_to_its_results(digits, tmp_path):
+    first = Experiment(digits, RECIPES[:1], [0], SMALL, tmp_path / "x.pt")
+    results = first.run()
+    second = Experiment(digits, RECIPES[:1], [0], SMALL, tmp_path / "x.pt")
+    second.resume()
+    assert second.run() == results
+
+
+def test_a_gpus_checkpoint_opens_where_there_is_none(digits, tmp_path):
+    """Its tensors say "cuda:0"; here by editing the names in a file whose tensors lay on the CPU."""
+    trainer = Trainer(digits, RECIPES[-1], 0, dataclasses.replace(SMALL, epochs=1))
+    trainer.run_epoch()
+    torch.save({"experiment": {}, "results": [], "trainer": trainer.state_dict()}, tmp_path / "cpu.pt")
+    with zipfile.ZipFile(tmp_path / "cpu.pt") as source, zipfile.ZipFile(tmp_path / "gpu.pt", "w") as out:
+        for name in source.namelist():
+            content = source.read(name)
+            if name.endswith("data.pkl"):
+                assert content.count(b"X\x03\0\0\0cpu") > 1
+                content = content.replace(b"X\x03\0\0\0cpu", b"X\x06\0\0\0cuda:0")
+            out.writestr(name, content)
+    again = Trainer(digits, RECIPES[-1], 0, trainer.settings)
+    again.load_state_dict(read_checkpoint(tmp_path / "gpu.pt")["trainer"])
+    assert all(torch.equal(a, b) for a, b in zip(codes_of(again), codes_of(trainer), strict=True))
+
+
+def test_foreign_and_damaged_checkpoints_are_refused(digits, tmp_path):
+    path = tmp_path / "x.pt"
+    Experiment(digits, RECIPES[:1], [0], dataclasses.replace(SMALL, epochs=1), path).run()
+    with pytest.raises(ForeignCheckpoint, match="other settings"):
+        Experiment(digits, RECIPES[:1], [1], SMALL, path).resume()
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(ForeignCheckpoint, match="damaged"):
+        Experiment(digits, RECIPES[:1], [0], SMALL, path).resume()
+
+
+def test_divergence_is_named(digits):
+    trainer = Trainer(digits, None, 0, dataclasses.replace(SMALL, float_lr=1e30))
+    with pytest.raises(Diverged, match="fp32, seed 0: NaN or Inf in epoch 1, first in the forward pass of"):
+        trainer.run_epoch()
+
+
+def test_npz(tmp_path):
+    arrays = dict(x_train=np.random.randint(0, 255, (20, 8, 8, 3), dtype=np.uint8), y_train=np.arange(20) % 4,
+                  x_test=np.random.randint(0, 255, (5, 8, 8, 3), dtype=np.uint8), y_test=np.arange(5) % 4)  # fmt: skip
+    np.savez(tmp_path / "d.npz", **arrays)
+    d = data.load(f"npz:{tmp_path / 'd.npz'}")
+    assert d.input_shape == (3, 8, 8) and d.classes == 4 and d.y_train.dtype == torch.int64
+    assert torch.allclose(d.x_train.mean((0, 2, 3)), torch.zeros(3), atol=1e-5)
+    del arrays["y_test"]
+    np.savez(tmp_path / "e.npz", **arrays)
+    with pytest.raises(ValueError, match="lacks y_test"):
+        data.load(f"npz:{tmp_path / 'e.npz'}")
+
+
+def test_openml_goes_through_scikit_learn(monkeypatch):
+    class Bunch:
+        data, target = np.random.rand(40, 16), np.array(["b", "a"] * 20)
+
+    def fetch(name, **_):
+        assert name == "tiny"
+        return Bunch
+
+    monkeypatch.setattr("sklearn.datasets.fetch_openml", fetch)
+    d = data.load("openml:tiny")
+    assert d.input_shape == (1, 4, 4) and d.classes == 2 and len(d.x_train) == 30
+
+
+@pytest.mark.parametrize("source, message", [("digit", "did you mean 'digits'"), ("npz:", "needs a path"), ("openml:", "needs a name")])
+def test_bad_sources(source, message):
+    with pytest.raises(ValueError, match=message):
+        data.load(source)
+
+
+def test_crops_and_flips_show_pieces_of_the_image():
+    x = torch.arange(2 * 1 * 8 * 8, dtype=torch.float32).reshape(2, 1, 8, 8) + 1
+    out = crop_flip(x, *draw_crops(len(x), *x.shape[2:], torch.Generator().manual_seed(0)))
+    assert out.shape == x.shape
+    for before, after in zip(x, out):
+        inside = after[after > 0]
+        assert set(inside.tolist()) <= set(before.flatten().tolist()) and len(inside) >= 49
+
+
+def test_the_table_and_the_curves(digits, tmp_path):
+    experiment = Experiment(digits, RECIPES, [0, 1], SMALL, tmp_path / "x.pt")
+    results = experiment.run()
+    rows = report.rows(results, digits.measure)
+    assert [r[0] for r in rows] == ["fp32", "lns-madam-fake-quant", "lns-madam"]
+    assert "±" in rows[0][1] and rows[0][3] == "-" and rows[2][3] != "-"
+    report.draw_curves(results, "test", digits.measure, tmp_path / "c.png")
+    assert (tmp_path / "c.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_held_out_part_stands_in_for_the_test_set(digits):
+    tuning = digits.held_out(0.25)
+    assert len(tuning.x_test) == round(0.25 * len(digits.x_train)) and tuning.name != digits.name
+    together = torch.cat([tuning.x_train, tuning.x_test]).flatten(1)
+    assert torch.equal(together.sum(1).sort().values, digits.x_train.flatten(1).sum(1).sort().values)  # and nothing else
+    assert torch.equal(digits.held_out(0.25).y_test, tuning.y_test)  # the same for everyone
+    for share in (0.0, 1.0, -1, float("nan"), 1e-9):
+        with pytest.raises(ValueError, match="held_out"):
+            digits.held_out(share)
+
+
+class Poison(torch.autograd.Function):
+    """Passes its input on, and makes NaN in the pass it is told."""
+
+    @staticmethod
+    def forward(ctx, x, where):
+        ctx.where = where
+        return x * float("nan") if where == "forward" else x.clone()
+
+    @staticmethod
+    def backward(ctx, dy):
+        return dy * float("inf") if ctx.where == "backward" else dy, None
+
+
+class Poisoned(torch.nn.Module):
+    where = ""
+
+    def forward(self, x):
+        return Poison.apply(x, self.where)
+
+
+@pytest.mark.parametrize("recipe", [None, recipes.lns_madam()], ids=["fp32", "lns-madam"])
+@pytest.mark.parametrize("where, message", [
+    ("forward", "the forward pass of 2"), ("backward", "the input gradient of 2"), ("parameter", "the parameter 1.bias"),
+])  # fmt: skip
+def test_nan_is_traced_to_its_layer_and_pass(digits, tmp_path, recipe, where, message):
+    experiment = Experiment(digits, [recipe], [0], SMALL, tmp_path / "x.pt")
+
+    def on_step(trainer):
+        """A whole epoch, then something breaks."""
+        if trainer.epoch == 1:
+            if where == "parameter":
+                trainer.model[1].bias.data[0] = float("nan")
+            else:
+                trainer.model[2].where = where
+
+    trainer = experiment.trainer = experiment._new_trainer()
+    trainer.model[2] = Poisoned()
+    with pytest.raises(Diverged, match=message):
+        experiment.run(on_step)
+    before = torch.load(tmp_path / "x.pt", weights_only=True)
+    assert len(before["trainer"]["result"]["test"]) == 1  # the epoch before is intact
+
+
+def test_a_full_disk_keeps_the_checkpoint_before(digits, tmp_path, monkeypatch):
+    experiment = Experiment(digits, RECIPES[:1], [0], SMALL, tmp_path / "x.pt")
+    experiment.run()
+    before = (tmp_path / "x.pt").read_bytes()
+
+    def full(state, file):
+        file.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OSError, match="No space left on device; .*x.pt still holds"):
+        experiment.save()
+    assert (tmp_path / "x.pt").read_bytes() == before and list(tmp_path.iterdir()) == [tmp_path / "x.pt"]
+
+
+@pytest.mark.parametrize("contents", [b"", b"garbage", b"half"])
+def test_a_damaged_checkpoint_is_an_error(digits, tmp_path, contents):
+    experiment = Experiment(digits, RECIPES[:1], [0], SMALL, tmp_path / "x.pt")
+    experiment.run()
+    data_ = (tmp_path / "x.pt").read_bytes()
+    (tmp_path / "x.pt").write_bytes(data_[: len(data_) // 2] if contents == b"half" else contents)
+    with pytest.raises(ForeignCheckpoint, match="damaged"):
+        Experiment(digits, RECIPES[:1], [0], SMALL, tmp_path / "x.pt").resume()
