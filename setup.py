@@ -1,6 +1,7 @@
 """Builds lns_sim._C: the torch-free core with its Python bindings, and the operators on torch's stable ABI.
 
-CUDA kernels are built where nvcc and a CUDA build of torch are found, for the GPUs that TORCH_CUDA_ARCH_LIST names (e.g.
+CUDA kernels are built where nvcc and a CUDA build of torch are found, for the GPUs that TORCH_CUDA_ARCH_LIST names
+(e.g.
 "8.0;9.0+PTX", the default: Ampere, Hopper, and whatever comes later)."""
 
 import os
@@ -12,12 +13,7 @@ from pathlib import Path
 import torch
 from pybind11 import get_include
 from setuptools import Extension, setup
-from torch.utils.cpp_extension import (
-    CUDA_HOME,
-    BuildExtension,
-    include_paths,
-    library_paths,
-)
+from torch.utils.cpp_extension import CUDA_HOME, BuildExtension, include_paths, library_paths
 
 ROOT = Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "lns_sim/version.py").read_text()).group(1)
@@ -55,8 +51,18 @@ extension = Extension(
     define_macros=MACROS,
     extra_compile_args={
         # Float arithmetic must round once per written operation: no contraction, no fast-math.
-        "cxx": ["-std=c++20", "-O3", "-fvisibility=hidden", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math",
-                "-Wall", "-Wextra", "-Wno-unused-parameter", "-Wno-psabi"],
+        "cxx": [
+            "-std=c++20",
+            "-O3",
+            "-fvisibility=hidden",
+            "-ffp-contract=off",
+            "-fno-math-errno",
+            "-fno-trapping-math",
+            "-Wall",
+            "-Wextra",
+            "-Wno-unused-parameter",
+            "-Wno-psabi",
+        ],
         "nvcc": ["-std=c++20", "-O3", "--fmad=false", "-Xcompiler=-fvisibility=hidden"],
     },
     language="c++",

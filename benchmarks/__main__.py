@@ -10,30 +10,33 @@ import json
 
 import torch
 
-from benchmarks import (
-    elementwise,
-    gpu,
-    memory,
-    peers,
-    products,
-    roofline,
-    scaling,
-    steps,
-)
+from benchmarks import elementwise, gpu, memory, peers, products, roofline, scaling, steps
 from benchmarks.harness import print_table
 from lns_sim.environment import environment
 
 SECTIONS = {
-    "sizes": products.sizes, "datapaths": products.datapaths, "convolutions": products.convolutions,
-    "elementwise": elementwise.elementwise, "steps": steps.steps, "scaling": scaling.scaling, "memory": memory.memory,
-    "peers": peers.peers, "gpu": gpu.gpu,
-}  # fmt: skip
+    "sizes": products.sizes,
+    "datapaths": products.datapaths,
+    "convolutions": products.convolutions,
+    "elementwise": elementwise.elementwise,
+    "steps": steps.steps,
+    "scaling": scaling.scaling,
+    "memory": memory.memory,
+    "peers": peers.peers,
+    "gpu": gpu.gpu,
+}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.splitlines()[0])
-    parser.add_argument("--only", nargs="+", choices=SECTIONS, default=[s for s in SECTIONS if s != "gpu"], metavar="SECTION",
-                        help=f"some of: {', '.join(SECTIONS)}; all but gpu by default")  # fmt: skip
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        choices=SECTIONS,
+        default=[s for s in SECTIONS if s != "gpu"],
+        metavar="SECTION",
+        help=f"some of: {', '.join(SECTIONS)}; all but gpu by default",
+    )
     parser.add_argument("--json", metavar="FILE", help="write the measurements")
     parser.add_argument("--plot", metavar="FILE", help="draw the roofline picture (PNG, PDF, SVG)")
     args = parser.parse_args()
@@ -44,7 +47,9 @@ def main() -> None:
         print(f"{name} ...", flush=True)
         rows += SECTIONS[name]()
     where = environment()
-    print_table(rows, f"{where['cpu']}, {where['isa']}, {torch.get_num_threads()} threads, torch {where['torch']}; medians")
+    print_table(
+        rows, f"{where['cpu']}, {where['isa']}, {torch.get_num_threads()} threads, torch {where['torch']}; medians"
+    )
     short = [r for r in rows if r.verdict == "short"]
     print(f"{sum(r.verdict == 'ok' for r in rows)} targets met, {len(short)} not met")
     roofs, bytes_per_second = {}, 0.0
@@ -53,10 +58,17 @@ def main() -> None:
         for path, limit in roofs.items():
             best = max((r.macs / r.seconds for r in rows if r.path == path and r.intensity), default=0.0)
             if best:
-                print(f"{path}: best {best / 1e9:.1f} of {limit / 1e9:.1f} G products/s, {best / limit:.0%} of its limit")
+                print(
+                    f"{path}: best {best / 1e9:.1f} of {limit / 1e9:.1f} G products/s, {best / limit:.0%} of its limit"
+                )
         roofline.draw(rows, roofs, bytes_per_second, args.plot)
     if args.json:
-        result = {"environment": where, "limits": roofs, "bandwidth": bytes_per_second, "rows": [r.record() for r in rows]}
+        result = {
+            "environment": where,
+            "limits": roofs,
+            "bandwidth": bytes_per_second,
+            "rows": [r.record() for r in rows],
+        }
         with open(args.json, "w") as file:
             json.dump(result, file, indent=1)
 

@@ -1,8 +1,12 @@
-"""Switching activity of the PE, gate by gate, on tensors of a network in training and on random ones, beside INT8 and FP8 vectors.
+"""Switching activity of the PE, gate by gate, on tensors of a network in training and on random ones, beside INT8 and
+FP8 vectors.
 
-Run it: python -m benchmarks.activity (`make activity`; needs Yosys). The designs of `make area` are simulated at gate level with zero
-delay, the left operand held for 16 clocks and the collector's entries in turn (the paper's local-A-stationary dataflow). The unit is one
-switched gate input: a net that changes counts once for each gate input that it drives; a flip-flop's clock input changes twice a clock.
+Run it: python -m benchmarks.activity (`make activity`; needs Yosys). The designs of `make area` are simulated at gate
+level with zero
+delay, the left operand held for 16 clocks and the collector's entries in turn (the paper's local-A-stationary
+dataflow). The unit is one
+switched gate input: a net that changes counts once for each gate input that it drives; a flip-flop's clock input
+changes twice a clock.
 """
 
 from __future__ import annotations
@@ -32,9 +36,22 @@ HELD = 16  # clocks that the stationary operand stays
 STREAMS, VECTORS = 1024, 9  # simulated side by side; of K
 SOURCES = ("random", *PASSES)
 # What a design's instances are called in tables, in the order of the data.
-BLOCKS = {"registers": "operands and registers", "": "constants, alignment", "sum": "constants, alignment", "lane": "lanes", "bin": "bins",
-          "collector": "collector", "clock": "clock"}  # fmt: skip
-VECTOR_BLOCKS = {"registers": BLOCKS["registers"], "": "multipliers", "sum": "adder tree", "collector": "collector", "clock": "clock"}
+BLOCKS = {
+    "registers": "operands and registers",
+    "": "constants, alignment",
+    "sum": "constants, alignment",
+    "lane": "lanes",
+    "bin": "bins",
+    "collector": "collector",
+    "clock": "clock",
+}
+VECTOR_BLOCKS = {
+    "registers": BLOCKS["registers"],
+    "": "multipliers",
+    "sum": "adder tree",
+    "collector": "collector",
+    "clock": "clock",
+}
 
 
 class _Products(Observer):
@@ -48,7 +65,9 @@ class _Products(Observer):
 
 
 def trained_operands(layer: str, steps: int = 20) -> dict[str, tuple[Operand, Operand]]:
-    """Both operands of each pass of a "convolution" (3 x 3, padding 1) or the "linear" layer of a CNN on digits, after some steps."""
+    """Both operands of each pass of a "convolution" (3 x 3, padding 1) or the "linear" layer of a CNN on digits, after
+    some steps.
+    """
     digits = data.load("digits")
     torch.manual_seed(0)
     model = lns_sim.convert(models.build("cnn", digits.input_shape, digits.classes), recipes.lns_madam())
@@ -63,7 +82,9 @@ def trained_operands(layer: str, steps: int = 20) -> dict[str, tuple[Operand, Op
 
 
 def rows(name: str, layer: str, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """Both operands of a pass of :func:`trained_operands` as rows along K; a convolution's patches have the channel fastest."""
+    """Both operands of a pass of :func:`trained_operands` as rows along K; a convolution's patches have the channel
+    fastest.
+    """
     if layer == "linear":
         return a, b.mT
 
@@ -187,16 +208,24 @@ def main(out: Path) -> None:
     chosen, trained = designs(), trained_operands("convolution")
     with ThreadPoolExecutor(2) as pool, Console().status("synthesizing and simulating"):
         found = dict(zip((design.name for design, _ in chosen), pool.map(lambda pair: measure(*pair, trained), chosen)))
-    table = Table(title="Switched gate inputs for each product", caption="conversion: lanes, bins, constants and alignment, mean of the "
-                  "three passes, to LUT 1; paper: its energy of conversion (LNS-Madam, IEEE TC 2022), to LUT 1")  # fmt: skip
+    table = Table(
+        title="Switched gate inputs for each product",
+        caption="conversion: lanes, bins, constants and alignment, mean of the "
+        "three passes, to LUT 1; paper: its energy of conversion (LNS-Madam, IEEE TC 2022), to LUT 1",
+    )
     for name in ("design", *(s.replace("_", " ") for s in SOURCES), "trained / random", "conversion", "paper"):
         table.add_column(name, justify="left" if name == "design" else "right")
     paper = {f"LNS, LUT {n}": f"{fj / PAPER_CONVERSION[1]:.2f}" for n, fj in PAPER_CONVERSION.items()}
     first = conversion(found["LNS, LUT 1"])
     for name, sources in found.items():
         totals = [sum(sources[source].values()) for source in SOURCES]
-        table.add_row(name, *(f"{t:.0f}" for t in totals), f"{np.mean(totals[1:]) / totals[0]:.2f}",
-                      f"{conversion(sources) / first:.2f}" if name in paper else "", paper.get(name, ""))  # fmt: skip
+        table.add_row(
+            name,
+            *(f"{t:.0f}" for t in totals),
+            f"{np.mean(totals[1:]) / totals[0]:.2f}",
+            f"{conversion(sources) / first:.2f}" if name in paper else "",
+            paper.get(name, ""),
+        )
     console = Console()
     (console if console.is_terminal else Console(width=120)).print(table)
     out.mkdir(parents=True, exist_ok=True)

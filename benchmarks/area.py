@@ -1,6 +1,7 @@
 """Area of the PE by Yosys, against integer and floating-point vectors with the same lanes and accumulators.
 
-Run it: python -m benchmarks.area (`make area`; needs Yosys, Debian's package `yosys`). Cells of a generic library (inverters, two-input
+Run it: python -m benchmarks.area (`make area`; needs Yosys, Debian's package `yosys`). Cells of a generic library
+(inverters, two-input
 gates, multiplexers, flip-flops); transistors as Yosys estimates them for static CMOS; depth in gates between registers.
 """
 
@@ -50,9 +51,16 @@ class Area:
 def pe(name: str, d: Datapath) -> Design:
     """The PE of a datapath."""
     parameters = {
-        "BITS": d.format.bits, "GAMMA": d.format.gamma, "LANES": d.vector_size, "LUT_ENTRIES": d.lut_entries, "LUT_BITS": d.lut_bits,
-        "ACC_BITS": d.acc_bits, "ACC_LSB": d.lsb, "NEAREST": int(d.rounding == "nearest"), "WRAP": int(d.overflow == "wrap"),
-    }  # fmt: skip
+        "BITS": d.format.bits,
+        "GAMMA": d.format.gamma,
+        "LANES": d.vector_size,
+        "LUT_ENTRIES": d.lut_entries,
+        "LUT_BITS": d.lut_bits,
+        "ACC_BITS": d.acc_bits,
+        "ACC_LSB": d.lsb,
+        "NEAREST": int(d.rounding == "nearest"),
+        "WRAP": int(d.overflow == "wrap"),
+    }
     return Design(name, "lns_pe", PE, tuple(parameters.items()))
 
 
@@ -83,7 +91,9 @@ def run_yosys(design: Design, options: str, then: str) -> None:
     if yosys is None:
         raise RuntimeError("this needs Yosys: on Debian, apt-get install yosys")
     sources = " ".join(str(RTL / name) for name in design.sources)
-    given = " ".join(f"-set {name} 32'b{value % (1 << 32):032b}" for name, value in design.parameters)  # Yosys reads no minus
+    given = " ".join(
+        f"-set {name} 32'b{value % (1 << 32):032b}" for name, value in design.parameters
+    )  # Yosys reads no minus
     with tempfile.TemporaryDirectory() as folder:
         script = Path(folder) / "script.ys"
         script.write_text(f"""
@@ -113,8 +123,13 @@ def synthesize(design: Design) -> Area:
             raise RuntimeError(f"Yosys printed no {pattern!r} for {design.name}")
         return int(found[1])
 
-    return Area(design.name, number(r"Number of cells: +(\d+)"), number(r"number of transistors: +(\d+)"), number(r"\$_DFF_P_ +(\d+)"),
-                number(r"\(length=(\d+)\)"))  # fmt: skip
+    return Area(
+        design.name,
+        number(r"Number of cells: +(\d+)"),
+        number(r"number of transistors: +(\d+)"),
+        number(r"\$_DFF_P_ +(\d+)"),
+        number(r"\(length=(\d+)\)"),
+    )
 
 
 def draw(areas: list[Area], path: Path) -> None:
@@ -148,14 +163,23 @@ def main(out: Path) -> None:
         areas = list(pool.map(synthesize, rows))
     known = {a.name: a for a in areas}
     first = known["LNS, LUT 1"].transistors
-    table = Table(title="32 lanes, 16 accumulators", caption="to LUT 1: transistors; paper's energy: of converting one product "
-                  "(LNS-Madam, IEEE TC 2022), to LUT 1")  # fmt: skip
+    table = Table(
+        title="32 lanes, 16 accumulators",
+        caption="to LUT 1: transistors; paper's energy: of converting one product (LNS-Madam, IEEE TC 2022), to LUT 1",
+    )
     for name in ("design", "cells", "transistors", "flip-flops", "depth", "to LUT 1", "paper's energy"):
         table.add_column(name, justify="left" if name == "design" else "right")
     paper = {f"LNS, LUT {n}": f"{fj / PAPER_CONVERSION[1]:.2f}" for n, fj in PAPER_CONVERSION.items()}
     for a in areas:
-        table.add_row(a.name, f"{a.cells:,}", f"{a.transistors:,}", f"{a.flip_flops:,}", str(a.depth), f"{a.transistors / first:.2f}",
-                      paper.get(a.name, ""))  # fmt: skip
+        table.add_row(
+            a.name,
+            f"{a.cells:,}",
+            f"{a.transistors:,}",
+            f"{a.flip_flops:,}",
+            str(a.depth),
+            f"{a.transistors / first:.2f}",
+            paper.get(a.name, ""),
+        )
     console = Console()
     (console if console.is_terminal else Console(width=120)).print(table)
     out.mkdir(parents=True, exist_ok=True)

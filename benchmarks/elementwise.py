@@ -19,8 +19,17 @@ def elementwise() -> Iterator[Measurement]:
     section, ops = "elementwise, 16 M elements", torch.ops.lns_sim
     x = torch.randn(N)
     ratio, ours, theirs = paired(lambda: lns_sim.quantize(x), lambda: torch_quantize(x), rounds=3)
-    yield Measurement(section, "quantize, nearest, scale included", ratio, 8.0, unit="x torch ops", seconds=ours,
-                      peer_seconds=theirs, macs=N, bound_by="memory: x is read twice")  # fmt: skip
+    yield Measurement(
+        section,
+        "quantize, nearest, scale included",
+        ratio,
+        8.0,
+        unit="x torch ops",
+        seconds=ours,
+        peer_seconds=theirs,
+        macs=N,
+        bound_by="memory: x is read twice",
+    )
 
     q, w = lns_sim.quantize(x), lns_sim.quantize(x, LNSFormat(16, 2048))
     moment, grad, cap, rng = torch.zeros(N), torch.randn(N), torch.tensor(10.0), torch.tensor([1, 2, 3, 0])
@@ -35,7 +44,12 @@ def elementwise() -> Iterator[Measurement]:
         ("quantize, nearest", 9, lambda: lns_sim.quantize(x), "memory: x is read twice"),
         ("quantize, stochastic", 9, lambda: lns_sim.quantize(x, rounding="stochastic", seed=1), philox),
         ("dequantize", 5, lambda: q.dequantize(), "loads: one table entry an element"),
-        ("re-scale", 2, lambda: ops.rescale(q.codes, q.scale, q.scale * 2, 8, 8, 0, None), "vector ports and page faults"),
+        (
+            "re-scale",
+            2,
+            lambda: ops.rescale(q.codes, q.scale, q.scale * 2, 8, 8, 0, None),
+            "vector ports and page faults",
+        ),
         ("forward codes of a weight", 3, lambda: ops.forward_codes(w.codes, w.scale, 16, 2048, 8, 8), "vector ports"),
         ("LNS-Madam step", 16, lambda: madam(False), "memory"),
         ("LNS-Madam step, stochastic", 16, lambda: madam(True), philox),
@@ -43,5 +57,15 @@ def elementwise() -> Iterator[Measurement]:
     for work, size, f, bound in cases:
         source = torch.ones(N * size // 8)
         ratio, ours, theirs = paired(f, source.clone, rounds=5)
-        yield Measurement(section, work, 1 / ratio, 2.0, at_most=True, unit="copies", seconds=ours, peer_seconds=theirs,
-                          macs=N, bound_by=bound)  # fmt: skip
+        yield Measurement(
+            section,
+            work,
+            1 / ratio,
+            2.0,
+            at_most=True,
+            unit="copies",
+            seconds=ours,
+            peer_seconds=theirs,
+            macs=N,
+            bound_by=bound,
+        )

@@ -1,4 +1,6 @@
-"""One GPU against its targets: products in TMAC/s and against float32 (TF32 off), elementwise against a copy, the step."""
+"""One GPU against its targets: products in TMAC/s and against float32 (TF32 off), elementwise against a copy,
+the step.
+"""
 
 from __future__ import annotations
 
@@ -18,11 +20,31 @@ from lns_sim.quantizers.luq import LUQ
 from lns_sim.studies import models
 
 # ResNet-50's ImageNet convolutions at 224 x 224: inputs, outputs, input size, stride, kernel, how often.
-IMAGENET = [(3, 64, 224, 2, 7, 1), (64, 64, 56, 1, 1, 1), (64, 64, 56, 1, 3, 3), (64, 256, 56, 1, 1, 4), (256, 64, 56, 1, 1, 2),
-            (256, 128, 56, 1, 1, 1), (128, 128, 56, 2, 3, 1), (128, 512, 28, 1, 1, 4), (256, 512, 56, 2, 1, 1), (512, 128, 28, 1, 1, 3),
-            (128, 128, 28, 1, 3, 3), (512, 256, 28, 1, 1, 1), (256, 256, 28, 2, 3, 1), (256, 1024, 14, 1, 1, 6),
-            (512, 1024, 28, 2, 1, 1), (1024, 256, 14, 1, 1, 5), (256, 256, 14, 1, 3, 5), (1024, 512, 14, 1, 1, 1),
-            (512, 512, 14, 2, 3, 1), (512, 2048, 7, 1, 1, 3), (1024, 2048, 14, 2, 1, 1), (2048, 512, 7, 1, 1, 2), (512, 512, 7, 1, 3, 2)]  # fmt: skip
+IMAGENET = [
+    (3, 64, 224, 2, 7, 1),
+    (64, 64, 56, 1, 1, 1),
+    (64, 64, 56, 1, 3, 3),
+    (64, 256, 56, 1, 1, 4),
+    (256, 64, 56, 1, 1, 2),
+    (256, 128, 56, 1, 1, 1),
+    (128, 128, 56, 2, 3, 1),
+    (128, 512, 28, 1, 1, 4),
+    (256, 512, 56, 2, 1, 1),
+    (512, 128, 28, 1, 1, 3),
+    (128, 128, 28, 1, 3, 3),
+    (512, 256, 28, 1, 1, 1),
+    (256, 256, 28, 2, 3, 1),
+    (256, 1024, 14, 1, 1, 6),
+    (512, 1024, 28, 2, 1, 1),
+    (1024, 256, 14, 1, 1, 5),
+    (256, 256, 14, 1, 3, 5),
+    (1024, 512, 14, 1, 1, 1),
+    (512, 512, 14, 2, 3, 1),
+    (512, 2048, 7, 1, 1, 3),
+    (1024, 2048, 14, 2, 1, 1),
+    (2048, 512, 7, 1, 1, 2),
+    (512, 512, 7, 1, 3, 2),
+]
 CIFAR_COUNT = {(64, 64, 32, 1): 4, (128, 128, 16, 1): 3, (256, 256, 8, 1): 3, (512, 512, 4, 1): 3}
 
 
@@ -64,7 +86,9 @@ def datapaths() -> Iterator[Measurement]:
         x, y = codes((n, n), d.format), codes((n, n), d.format)
         ratio, t, peer = paired(lambda: lns_sim.matmul(x, y, d), lambda: lns_sim.matmul(a, b, default), rounds=3)
         target = None if d.format.bits > 8 else 0.7
-        yield Measurement("GPU, other datapaths", name, ratio, target, unit="x default", seconds=t, peer_seconds=peer, macs=n**3)
+        yield Measurement(
+            "GPU, other datapaths", name, ratio, target, unit="x default", seconds=t, peer_seconds=peer, macs=n**3
+        )
 
 
 def layers(section: str, batch: int, shapes) -> Iterator[Measurement]:
@@ -82,8 +106,15 @@ def layers(section: str, batch: int, shapes) -> Iterator[Measurement]:
             total_macs += count * macs
             total_seconds += count * m.seconds
             yield m
-    yield Measurement(section, "sum of all layers and passes", total_macs / total_seconds / 1e12, 4.0, unit="TMAC/s",
-                      seconds=total_seconds, macs=total_macs)  # fmt: skip
+    yield Measurement(
+        section,
+        "sum of all layers and passes",
+        total_macs / total_seconds / 1e12,
+        4.0,
+        unit="TMAC/s",
+        seconds=total_seconds,
+        macs=total_macs,
+    )
 
 
 def convolutions() -> Iterator[Measurement]:
@@ -101,7 +132,11 @@ def elementwise() -> Iterator[Measurement]:
     copy_bytes = 8 * n / sorted(seconds(lambda: y.copy_(x), 0.05) for _ in range(5))[2]
     q16 = lns_sim.quantize(x, LNSFormat(16, 2048))
     q = lns_sim.quantize(x)
-    moment, hyper, one = x.abs(), torch.tensor([0.9, 0.1, 0.5, 10.0, 16.0], device="cuda"), torch.ones((), device="cuda")
+    moment, hyper, one = (
+        x.abs(),
+        torch.tensor([0.9, 0.1, 0.5, 10.0, 16.0], device="cuda"),
+        torch.ones((), device="cuda"),
+    )
     rng = torch.tensor([1, 2, 3, 0], device="cuda")
     ops = torch.ops.lns_sim
     works = {  # bytes read and written of an element, twice read where the scale comes first
@@ -110,18 +145,34 @@ def elementwise() -> Iterator[Measurement]:
         "LUQ's gradients, maximum included": (12, None, lambda: LUQ().quantize(x, rng, -1)),
         "dequantize": (5, None, q.dequantize),
         "forward codes": (3, None, lambda: ops.forward_codes(q16.codes, q16.scale, 16, 2048, 8, 8)),
-        "LNS-Madam step": (16, 0.6, lambda: ops.madam_step(q16.codes, moment, x, q16.scale, one, hyper, 16, 2048, False, None)),
-        "LNS-Madam step, stochastic": (16, None, lambda: ops.madam_step(q16.codes, moment, x, q16.scale, one, hyper, 16, 2048, True, rng)),
-    }  # fmt: skip
+        "LNS-Madam step": (
+            16,
+            0.6,
+            lambda: ops.madam_step(q16.codes, moment, x, q16.scale, one, hyper, 16, 2048, False, None),
+        ),
+        "LNS-Madam step, stochastic": (
+            16,
+            None,
+            lambda: ops.madam_step(q16.codes, moment, x, q16.scale, one, hyper, 16, 2048, True, rng),
+        ),
+    }
     for name, (size, target, work) in works.items():
         work()
         t = sorted(seconds(work, 0.05) for _ in range(5))[2]
-        yield Measurement("GPU, elementwise, 268 M elements", name, size * n / t / copy_bytes, target,
-                          unit=f"of a copy's {copy_bytes / 1e12:.2f} TB/s", seconds=t)  # fmt: skip
+        yield Measurement(
+            "GPU, elementwise, 268 M elements",
+            name,
+            size * n / t / copy_bytes,
+            target,
+            unit=f"of a copy's {copy_bytes / 1e12:.2f} TB/s",
+            seconds=t,
+        )
 
 
 def steps() -> Iterator[Measurement]:
-    """A training step of ResNet-18 on CIFAR shapes, batch 256: bit-exact against its peers, other systems against float32."""
+    """A training step of ResNet-18 on CIFAR shapes, batch 256: bit-exact against its peers, other systems against
+    float32.
+    """
     torch.manual_seed(0)
     shape = (256, 3, 32, 32)
     plain = models.build("resnet18", shape[1:], 10).cuda()
@@ -136,14 +187,29 @@ def steps() -> Iterator[Measurement]:
     }
     for peer, (step, target) in peers.items():
         ratio, t, theirs = paired(ours, step, rounds=5)
-        yield Measurement("GPU, training step", f"ResNet-18, batch 256, time against {peer}", 1 / ratio, target, at_most=True,
-                          unit=f"of {peer}", seconds=t, peer_seconds=theirs)  # fmt: skip
+        yield Measurement(
+            "GPU, training step",
+            f"ResNet-18, batch 256, time against {peer}",
+            1 / ratio,
+            target,
+            at_most=True,
+            unit=f"of {peer}",
+            seconds=t,
+            peer_seconds=theirs,
+        )
     for name in OTHER_SYSTEMS:
         other = lns_sim.convert(copy.deepcopy(plain), name)
         step = training_step(other, torch.optim.SGD(other.parameters(), **sgd), shape, 10, "cuda")
         ratio, t, theirs = paired(step, peers["float32"][0], rounds=5)
-        yield Measurement("GPU, training step", f"ResNet-18, batch 256, {name}, time against float32", 1 / ratio, at_most=True,
-                          unit="of float32", seconds=t, peer_seconds=theirs)  # fmt: skip
+        yield Measurement(
+            "GPU, training step",
+            f"ResNet-18, batch 256, {name}, time against float32",
+            1 / ratio,
+            at_most=True,
+            unit="of float32",
+            seconds=t,
+            peer_seconds=theirs,
+        )
 
 
 def gpu() -> Iterator[Measurement]:

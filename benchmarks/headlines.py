@@ -1,4 +1,5 @@
-"""What each of the other systems' papers shows first, on synthetic data or digits: python -m benchmarks.headlines [NAME ...].
+"""What each of the other systems' papers shows first, on synthetic data or digits: python -m benchmarks.headlines [NAME
+...].
 
 Functions return the numbers; the tests hold them, the command prints them.
 """
@@ -36,7 +37,9 @@ def least_squares(n: int = 1000, d: int = 100) -> tuple[Tensor, Tensor]:
 
 
 def gradient_norms(method: str, epochs: int = 30, lr: float = 0.002, **options) -> list[float]:
-    """Norms of the full gradient of ``mean (x_i w - y_i)^2 / 2``, before the first and after every epoch of n steps on one sample."""
+    """Norms of the full gradient of ``mean (x_i w - y_i)^2 / 2``, before the first and after every epoch of n steps on
+    one sample.
+    """
     x, y = least_squares()
     w = nn.Parameter(torch.zeros(x.shape[1], dtype=x.dtype))
     optimizer = HALP([w], lr, method, **options)
@@ -65,7 +68,10 @@ def halp() -> None:
     """Norms by method; HALP goes on where quantized weights stop."""
     for method in ("halp", "svrg", "lp-svrg", "lp-sgd", "sgd"):
         norms = gradient_norms(method)
-        print(f"{method:8} 8 bits: gradient norm {norms[0]:.2g}, after 10 epochs {norms[10]:.2g}, after 30 {norms[-1]:.2g}")
+        print(
+            f"{method:8} 8 bits: gradient norm {norms[0]:.2g}, after 10 epochs {norms[10]:.2g}, after 30 "
+            f"{norms[-1]:.2g}"
+        )
     x, y = least_squares()
     print(f"halp, all in integers of 8 bits: {least_squares_in_integers(x, y, 0.002, 30)[-1]:.2g}")
     try:
@@ -78,7 +84,8 @@ def halp() -> None:
 
 
 def z_scores(q: LUQ, draws: int = 4000, elements: int = 2000) -> Tensor:
-    """Of the mean over draws of every quantized element against the element, in units of what LUQ's own variance gives: standard normal
+    """Of the mean over draws of every quantized element against the element, in units of what LUQ's own variance gives:
+    standard normal
     without bias."""
     x = torch.randn(elements, generator=torch.Generator().manual_seed(0)) * torch.exp(torch.linspace(-6, 1, elements))
     x[0] = x.abs().max()
@@ -92,7 +99,10 @@ def z_scores(q: LUQ, draws: int = 4000, elements: int = 2000) -> Tensor:
 def gradient_errors(samples: list[int]) -> dict[int, float]:
     """Relative error of a weight gradient by the number of LUQ's samples; 0: one, rounded to nearest and flushed."""
     g = torch.Generator().manual_seed(0)
-    dy, x = torch.randn(256, 64, generator=g) * torch.exp(torch.randn(256, 64, generator=g)), torch.randn(256, 64, generator=g)
+    dy, x = (
+        torch.randn(256, 64, generator=g) * torch.exp(torch.randn(256, 64, generator=g)),
+        torch.randn(256, 64, generator=g),
+    )
     exact = dy.T @ x
     found = {}
     for n in [0, *samples]:
@@ -103,12 +113,14 @@ def gradient_errors(samples: list[int]) -> dict[int, float]:
 
 
 class SpreadMLP(nn.Module):
-    """A digits MLP whose second hidden layer's channels have gradients of very different sizes: its inputs or outputs are scaled by
+    """A digits MLP whose second hidden layer's channels have gradients of very different sizes: its inputs or outputs
+    are scaled by
     powers of two down to 2^-octaves.
 
     Args:
         octaves: the largest power.
-        compensated: the scaled layer's weights are divided by the same, so that the function at first is the unscaled network's;
+        compensated: the scaled layer's weights are divided by the same, so that the function at first is the
+            unscaled network's;
             otherwise the first hidden layer is scaled.
     """
 
@@ -116,7 +128,9 @@ class SpreadMLP(nn.Module):
         super().__init__()
         self.first, self.second, self.third = nn.Linear(64, width), nn.Linear(width, width), nn.Linear(width, 10)
         self.compensated = compensated
-        self.register_buffer("spread", torch.exp2(-octaves * torch.rand(width, generator=torch.Generator().manual_seed(7))))
+        self.register_buffer(
+            "spread", torch.exp2(-octaves * torch.rand(width, generator=torch.Generator().manual_seed(7)))
+        )
         if compensated:
             with torch.no_grad():
                 self.second.weight /= self.spread[:, None]
@@ -129,7 +143,9 @@ class SpreadMLP(nn.Module):
         return self.third(torch.relu(self.second(h * self.spread)))
 
 
-def spread_accuracy(error: Quantizer | None, make: Callable[[], nn.Module], lr: float, seeds: range, epochs: int = 6) -> list[float]:
+def spread_accuracy(
+    error: Quantizer | None, make: Callable[[], nn.Module], lr: float, seeds: range, epochs: int = 6
+) -> list[float]:
     """Percent of the digits' test set, by seed, with this quantizer for errors only and SGD with momentum."""
     digits = data.load("digits")
     recipe = Recipe("errors", None, None, error, None, forward=None, input_gradient=None, weight_gradient=None)
@@ -151,14 +167,22 @@ def spread_accuracy(error: Quantizer | None, make: Callable[[], nn.Module], lr: 
 
 def luq_ablation(seeds: range) -> dict[str, list[float]]:
     """Three bits (zero and three powers): which of the two roundings must be unbiased."""
-    variants = {"full": LUQ(2), "stochastic pruning only": LUQ(2, above="nearest"), "stochastic rounding only": LUQ(2, below="flush"),
-                "naive": LUQ(2, below="flush", above="nearest")}  # fmt: skip
+    variants = {
+        "full": LUQ(2),
+        "stochastic pruning only": LUQ(2, above="nearest"),
+        "stochastic rounding only": LUQ(2, below="flush"),
+        "naive": LUQ(2, below="flush", above="nearest"),
+    }
     return {name: spread_accuracy(q, lambda: SpreadMLP(4, False), 0.03, seeds) for name, q in variants.items()}
 
 
 def luq() -> None:
     """Bias, error by samples, ablation."""
-    for name, q in (("LUQ", LUQ()), ("nearest above alpha", LUQ(above="nearest")), ("flushed below alpha", LUQ(below="flush"))):
+    for name, q in (
+        ("LUQ", LUQ()),
+        ("nearest above alpha", LUQ(above="nearest")),
+        ("flushed below alpha", LUQ(below="flush")),
+    ):
         print(f"root mean square z-score over 4,000 draws, {name}: {z_scores(q).square().mean().sqrt():.3f}")
     for n, error in gradient_errors([1, 2, 4, 8, 16, 32]).items():
         print(f"relative error of a weight gradient, {f'{n} samples' if n else 'nearest and flushed'}: {error:.3f}")
@@ -176,7 +200,8 @@ def shiftquant_accuracies(seeds: range) -> dict[str, list[float]]:
 
 
 def shiftquant_variances(groups: list[int], bits: int = 4) -> dict[int, tuple[float, float, float]]:
-    """By the number of groups: measured variance of the quantized channels, its bound, and the bound of the best grouping into any
+    """By the number of groups: measured variance of the quantized channels, its bound, and the bound of the best
+    grouping into any
     scales; means over elements, in units of the per-tensor bound."""
     g = torch.Generator().manual_seed(0)
     x = torch.randn(512, 32, generator=g) * torch.exp2(-6 * torch.rand(32, generator=g))
@@ -189,8 +214,11 @@ def shiftquant_variances(groups: list[int], bits: int = 4) -> dict[int, tuple[fl
         drawn = torch.stack([q.quantize(x, random_state(i), -1)[0] * scale for i in range(200)])
         steps = scale * 2.0 ** (n - 1) * torch.exp2(-q.shifts(q.ranges(x, -1)).float())
         best = optimal_grouping(ranges, n, bits)
-        found[n] = (drawn.var(0).mean().item() / whole, steps.square().mean().item() / 4 / whole,
-                    statistics.mean(s * s for s in best) / 4 / whole)  # fmt: skip
+        found[n] = (
+            drawn.var(0).mean().item() / whole,
+            steps.square().mean().item() / 4 / whole,
+            statistics.mean(s * s for s in best) / 4 / whole,
+        )
     return found
 
 
@@ -199,7 +227,10 @@ def shiftquant() -> None:
     for name, found in shiftquant_accuracies(range(8)).items():
         print(f"digits, 3-bit gradients, channels spread over 10 octaves, {name}: {_spread(found)} %")
     for n, (measured, bound, best) in shiftquant_variances([1, 2, 4, 8]).items():
-        print(f"variance to the per-tensor bound, {n} groups: {measured:.4f}, bound {bound:.4f}; best grouping of any scales {best:.4f}")
+        print(
+            f"variance to the per-tensor bound, {n} groups: {measured:.4f}, bound {bound:.4f}; best grouping "
+            f"of any scales {best:.4f}"
+        )
 
 
 def _spread(values: list[float]) -> str:

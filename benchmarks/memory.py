@@ -25,7 +25,9 @@ def _status(key: str) -> int:
 
 
 def extra_bytes(f) -> int:
-    """Peak resident bytes during f() above those before, less the result of f; the least of three, as other threads add to it."""
+    """Peak resident bytes during f() above those before, less the result of f; the least of three, as other threads add
+    to it.
+    """
     f()
     found = []
     for _ in range(3):
@@ -51,6 +53,12 @@ def memory() -> Iterator[Measurement]:
         float32_matrix = 4 * 9 * c * dy.numel() // o
         extra = {name: extra_bytes(f) for name, f in passes.items()}
         name = max(extra, key=extra.get)
-        yield Measurement("peak extra memory, conv2d, batch 32", f"{c} -> {o}, {size} x {size} / {stride}: {extra[name] / 1e6:.2f} MB ({name})",
-                          extra[name] / float32_matrix, 1 / 8, at_most=True, unit="of float32 im2col",
-                          bound_by="a fixed scratch for each thread")  # fmt: skip
+        yield Measurement(
+            "peak extra memory, conv2d, batch 32",
+            f"{c} -> {o}, {size} x {size} / {stride}: {extra[name] / 1e6:.2f} MB ({name})",
+            extra[name] / float32_matrix,
+            1 / 8,
+            at_most=True,
+            unit="of float32 im2col",
+            bound_by="a fixed scratch for each thread",
+        )

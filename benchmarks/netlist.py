@@ -48,7 +48,9 @@ class Netlist:
             module = json.loads(path.read_text())["modules"][design.top]
         self.ports = {name: port["bits"] for name, port in module["ports"].items()}
         cells = [(cell["type"], cell["connections"], _block(name)) for name, cell in module["cells"].items()]
-        bits = {b for port in self.ports.values() for b in port} | {b for _, c, _ in cells for pins in c.values() for b in pins}
+        bits = {b for port in self.ports.values() for b in port} | {
+            b for _, c, _ in cells for pins in c.values() for b in pins
+        }
         self._net = {"0": _ZERO, "1": _ONE, "x": _ZERO}
         for bit in sorted(b for b in bits if isinstance(b, int)):
             self._net[bit] = len(self._net) - 1  # "x" shares a net
@@ -96,25 +98,32 @@ class Netlist:
                     ready.append(j)
         if settled != len(gates):
             raise RuntimeError("the design has a combinational loop")
-        return [(kind, np.array([i for i, _ in found]).T, np.array([out for _, out in found])) for (_, kind), found in sorted(groups.items())]
+        return [
+            (kind, np.array([i for i, _ in found]).T, np.array([out for _, out in found]))
+            for (_, kind), found in sorted(groups.items())
+        ]
 
     def net(self, port: str, bit: int) -> int:
         """The net of a port's bit."""
         return self._net[self.ports[port][bit]]
 
     def by_block(self, of_nets: np.ndarray) -> dict[str, int]:
-        """Sums over the nets that each block drives: by the instance at the top ("lane", "collector"...), "" for the top's own
+        """Sums over the nets that each block drives: by the instance at the top ("lane", "collector"...), "" for the
+        top's own
         gates, "registers" for its flip-flops and the ports."""
         sums: dict[str, int] = defaultdict(int)
         for block, value in zip(self._block_of, of_nets.tolist()):
             sums[block] += value
         return dict(sums)
 
-    def run(self, inputs: dict[str, np.ndarray], watched: str | None = None, skip: int = 0) -> tuple[np.ndarray, np.ndarray | None]:
+    def run(
+        self, inputs: dict[str, np.ndarray], watched: str | None = None, skip: int = 0
+    ) -> tuple[np.ndarray, np.ndarray | None]:
         """Simulates streams side by side, all registers 0 at first.
 
         Args:
-            inputs: by port the bits of every clock, bool of shape (clocks, streams, bits), streams a multiple of 64; a port
+            inputs: by port the bits of every clock, bool of shape (clocks, streams, bits), streams a multiple of
+                64; a port
                 that is missing is 0.
             watched: an output port whose bits are wanted.
             skip: clocks at the start that are not counted.
@@ -123,7 +132,10 @@ class Netlist:
             how often each net switched, int64 of shape (nets,), and the watched port's bits before each clock's edge.
         """
         clocks, streams = next(iter(inputs.values())).shape[:2]
-        words = {name: np.packbits(x, axis=1, bitorder="little").transpose(0, 2, 1).copy().view(np.uint64) for name, x in inputs.items()}
+        words = {
+            name: np.packbits(x, axis=1, bitorder="little").transpose(0, 2, 1).copy().view(np.uint64)
+            for name, x in inputs.items()
+        }
         value = np.zeros((self.nets, streams // 64), np.uint64)
         value[_ONE] = ~np.uint64(0)
         at = {name: [self.net(name, bit) for bit in range(len(bits))] for name, bits in self.ports.items()}
@@ -147,7 +159,9 @@ class Netlist:
 
 
 def _block(cell: str) -> str:
-    """The instance that a cell is counted with: "g_lane[3].u_lane.$abc$1" is in "lane"; a collector stands for itself."""
+    """The instance that a cell is counted with: "g_lane[3].u_lane.$abc$1" is in "lane"; a collector stands for
+    itself.
+    """
     path = cell.replace("$flatten", "").replace("\\", "").split(".")
     instances = [part[2:] for part in path if part.startswith("u_")]
     return "collector" if "collector" in instances else instances[0] if instances else ""

@@ -14,9 +14,19 @@ def _qtorch() -> Iterator[Measurement]:
     from qtorch.quant import float_quantize
 
     x = torch.randn(1 << 22)
-    ratio, ours, theirs = paired(lambda: lns_sim.quantize(x), lambda: float_quantize(x, exp=4, man=3, rounding="nearest"))
-    yield Measurement("peers", "quantize 4 M floats against qtorch float_quantize (FP8)", ratio, None, unit="x qtorch",
-                      seconds=ours, peer_seconds=theirs, macs=x.numel())  # fmt: skip
+    ratio, ours, theirs = paired(
+        lambda: lns_sim.quantize(x), lambda: float_quantize(x, exp=4, man=3, rounding="nearest")
+    )
+    yield Measurement(
+        "peers",
+        "quantize 4 M floats against qtorch float_quantize (FP8)",
+        ratio,
+        None,
+        unit="x qtorch",
+        seconds=ours,
+        peer_seconds=theirs,
+        macs=x.numel(),
+    )
 
 
 def _xlnstorch() -> Iterator[Measurement]:
@@ -27,8 +37,16 @@ def _xlnstorch() -> Iterator[Measurement]:
     a, b = lns_sim.quantize(x), lns_sim.quantize(y)
     p, q = xlnstorch.lnstensor(x), xlnstorch.lnstensor(y)
     ratio, ours, theirs = paired(lambda: lns_sim.matmul(a, b), lambda: p @ q, rounds=3)
-    yield Measurement("peers", f"matmul {m}^3 against xlnstorch", ratio, None, unit="x xlnstorch", seconds=ours,
-                      peer_seconds=theirs, macs=m**3)  # fmt: skip
+    yield Measurement(
+        "peers",
+        f"matmul {m}^3 against xlnstorch",
+        ratio,
+        None,
+        unit="x xlnstorch",
+        seconds=ours,
+        peer_seconds=theirs,
+        macs=m**3,
+    )
 
 
 PEERS = {"qtorch": _qtorch, "xlnstorch": _xlnstorch}

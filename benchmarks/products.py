@@ -12,8 +12,16 @@ from benchmarks.harness import Measurement, paired
 from lns_sim import Datapath, LNSFormat
 
 # (channels in, out, image size, stride) of ResNet-18's 3 x 3 layers on CIFAR, batch 32.
-LAYERS = [(3, 64, 32, 1), (64, 64, 32, 1), (64, 128, 32, 2), (128, 128, 16, 1), (128, 256, 16, 2), (256, 256, 8, 1),
-          (256, 512, 8, 2), (512, 512, 4, 1)]  # fmt: skip
+LAYERS = [
+    (3, 64, 32, 1),
+    (64, 64, 32, 1),
+    (64, 128, 32, 2),
+    (128, 128, 16, 1),
+    (128, 256, 16, 2),
+    (256, 256, 8, 1),
+    (256, 512, 8, 2),
+    (512, 512, 4, 1),
+]
 BOUND = {
     "permute8": "vector ports: byte permutes and dot products",
     "permute16": "vector ports: word permutes and dot products",
@@ -41,8 +49,18 @@ def matmul(work, m, k, n, target, datapath=Datapath(), batch=0, zeros=0.0, secti
     size = a.codes.element_size()
     bytes_moved = count * (size * (m * k + k * n) + 4 * m * n)
     macs = count * m * k * n
-    return Measurement(section, work, ratio, target, seconds=ours, peer_seconds=theirs, macs=macs, path=path,
-                       intensity=macs / bytes_moved, bound_by=BOUND[path])  # fmt: skip
+    return Measurement(
+        section,
+        work,
+        ratio,
+        target,
+        seconds=ours,
+        peer_seconds=theirs,
+        macs=macs,
+        path=path,
+        intensity=macs / bytes_moved,
+        bound_by=BOUND[path],
+    )
 
 
 def sizes() -> Iterator[Measurement]:
@@ -55,11 +73,19 @@ def sizes() -> Iterator[Measurement]:
 
 
 VARIANTS = {
-    "lut_entries 1": dict(lut_entries=1), "lut_entries 2": dict(lut_entries=2), "lut_entries 4": dict(lut_entries=4),
-    "acc_bits 16": dict(acc_bits=16), "acc_bits 20": dict(acc_bits=20), "acc_bits 28": dict(acc_bits=28),
-    "acc_bits 32": dict(acc_bits=32), "vector_size 16": dict(vector_size=16), "vector_size 64": dict(vector_size=64),
-    "nearest": dict(rounding="nearest"), "wrap": dict(overflow="wrap"), "lut_bits 10": dict(lut_bits=10),
-}  # fmt: skip
+    "lut_entries 1": dict(lut_entries=1),
+    "lut_entries 2": dict(lut_entries=2),
+    "lut_entries 4": dict(lut_entries=4),
+    "acc_bits 16": dict(acc_bits=16),
+    "acc_bits 20": dict(acc_bits=20),
+    "acc_bits 28": dict(acc_bits=28),
+    "acc_bits 32": dict(acc_bits=32),
+    "vector_size 16": dict(vector_size=16),
+    "vector_size 64": dict(vector_size=64),
+    "nearest": dict(rounding="nearest"),
+    "wrap": dict(overflow="wrap"),
+    "lut_bits 10": dict(lut_bits=10),
+}
 FORMATS = [(4, 2), (5, 4), (6, 4), (6, 8), (7, 8), (8, 1), (8, 4), (8, 16), (8, 32), (8, 128)]
 WIDE = [(9, 16), (10, 32), (11, 64), (12, 128)]
 
@@ -74,8 +100,18 @@ def datapaths() -> Iterator[Measurement]:
         x, y = random_codes((n, n), d.format), random_codes((n, n), d.format)
         ratio, ours, theirs = paired(lambda: lns_sim.matmul(x, y, d), lambda: lns_sim.matmul(a, b, default))
         path = d.path(n, n)
-        yield Measurement("other datapaths, 768^3", name, ratio, 0.7, unit="x default", seconds=ours, peer_seconds=theirs,
-                          macs=n**3, path=path, bound_by=BOUND[path])  # fmt: skip
+        yield Measurement(
+            "other datapaths, 768^3",
+            name,
+            ratio,
+            0.7,
+            unit="x default",
+            seconds=ours,
+            peer_seconds=theirs,
+            macs=n**3,
+            path=path,
+            bound_by=BOUND[path],
+        )
     section = "wider formats, 768^3"
     for bits, gamma in WIDE:
         yield matmul(f"{bits} bits, gamma {gamma}", n, n, n, 0.08, Datapath(LNSFormat(bits, gamma)), section=section)
@@ -90,10 +126,12 @@ def conv_passes(x, w, dy, stride: int) -> dict:
     return {
         "forward": lambda: lns_sim.conv2d(x, w, stride, kernel // 2),
         "input gradient": lambda: ops.conv2d_input_gradient(
-            dy.codes, dy.scale, w.codes, w.scale, 8, 8, list(x.shape), *tail),
+            dy.codes, dy.scale, w.codes, w.scale, 8, 8, list(x.shape), *tail
+        ),
         "weight gradient": lambda: ops.conv2d_weight_gradient(
-            dy.codes, dy.scale, x.codes, x.scale, 8, 8, [kernel, kernel], *tail),
-    }  # fmt: skip
+            dy.codes, dy.scale, x.codes, x.scale, 8, 8, [kernel, kernel], *tail
+        ),
+    }
 
 
 def convolution(c: int, o: int, size: int, stride: int, batch: int = 32) -> Iterator[Measurement]:
@@ -114,9 +152,18 @@ def convolution(c: int, o: int, size: int, stride: int, batch: int = 32) -> Iter
         ratio, t, peer = paired(ours, theirs, rounds=5)
         path = Datapath().path(*gemm)
         bytes_moved = x.numel() + w.numel() + dy.numel() + 3 * outputs  # two operands of a byte, a result of four
-        yield Measurement("conv2d, ResNet-18 on CIFAR, batch 32", f"{c} -> {o}, {size} x {size} / {stride}, {name}", ratio,
-                          0.35, seconds=t, peer_seconds=peer, macs=macs, path=path, intensity=macs / bytes_moved,
-                          bound_by=BOUND[path])  # fmt: skip
+        yield Measurement(
+            "conv2d, ResNet-18 on CIFAR, batch 32",
+            f"{c} -> {o}, {size} x {size} / {stride}, {name}",
+            ratio,
+            0.35,
+            seconds=t,
+            peer_seconds=peer,
+            macs=macs,
+            path=path,
+            intensity=macs / bytes_moved,
+            bound_by=BOUND[path],
+        )
 
 
 def convolutions() -> Iterator[Measurement]:

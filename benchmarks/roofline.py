@@ -27,7 +27,13 @@ import matplotlib.pyplot as plt  # noqa: E402
 
 PER_CYCLE = {"permute8": 64 / 5.5, "permute16": 32 / 4.5, "rows": 8.0, "lookup32": 2.0, "lookup64": 2.0}
 # A palette that survives colour blindness, one hue a path.
-COLORS = {"permute8": "#2a78d6", "permute16": "#eda100", "rows": "#1baf7a", "lookup32": "#e34948", "lookup64": "#e34948"}
+COLORS = {
+    "permute8": "#2a78d6",
+    "permute16": "#eda100",
+    "rows": "#1baf7a",
+    "lookup32": "#e34948",
+    "lookup64": "#e34948",
+}
 CHAIN = """
 extern "C" void chain(long n) {
   long x = 0;
@@ -72,23 +78,54 @@ def draw(rows: list[Measurement], roofs: dict[str, float], bytes_per_second: flo
         if name not in roofs:
             continue
         edge = roofs[name] / bytes_per_second
-        axes.plot([low, edge, high], [low * bytes_per_second / 1e9, roofs[name] / 1e9, roofs[name] / 1e9], lw=1.5,
-                  color=COLORS[name], zorder=1)  # fmt: skip
-        axes.annotate(f"{name}: {roofs[name] / 1e9:.0f} G products/s", (high, roofs[name] / 1e9), ha="right", va="bottom",
-                      color="#333333", fontsize=9)  # fmt: skip
+        axes.plot(
+            [low, edge, high],
+            [low * bytes_per_second / 1e9, roofs[name] / 1e9, roofs[name] / 1e9],
+            lw=1.5,
+            color=COLORS[name],
+            zorder=1,
+        )
+        axes.annotate(
+            f"{name}: {roofs[name] / 1e9:.0f} G products/s",
+            (high, roofs[name] / 1e9),
+            ha="right",
+            va="bottom",
+            color="#333333",
+            fontsize=9,
+        )
         mine = [r for r in points if r.path == name]
-        for marker, chosen, kind in (("o", [r for r in mine if "conv" not in r.section], "GEMM"),
-                                     ("^", [r for r in mine if "conv" in r.section], "convolution")):  # fmt: skip
+        for marker, chosen, kind in (
+            ("o", [r for r in mine if "conv" not in r.section], "GEMM"),
+            ("^", [r for r in mine if "conv" in r.section], "convolution"),
+        ):
             if chosen:
-                axes.scatter([r.intensity for r in chosen], [r.macs / r.seconds / 1e9 for r in chosen], s=34, marker=marker,
-                             color=COLORS[name], edgecolors="white", linewidths=0.8, label=f"{kind}, {name}", zorder=2)  # fmt: skip
-    axes.set(xscale="log", yscale="log", xlim=(low, high), xlabel="products per byte of operands and result",
-             ylabel="G products a second")  # fmt: skip
+                axes.scatter(
+                    [r.intensity for r in chosen],
+                    [r.macs / r.seconds / 1e9 for r in chosen],
+                    s=34,
+                    marker=marker,
+                    color=COLORS[name],
+                    edgecolors="white",
+                    linewidths=0.8,
+                    label=f"{kind}, {name}",
+                    zorder=2,
+                )
+    axes.set(
+        xscale="log",
+        yscale="log",
+        xlim=(low, high),
+        xlabel="products per byte of operands and result",
+        ylabel="G products a second",
+    )
     speeds = [s for s in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000) if axes.get_ylim()[0] <= s <= axes.get_ylim()[1]]
     axes.set_yticks(speeds, [str(s) for s in speeds])
     axes.yaxis.minorticks_off()
-    axes.set_title(f"CPU kernels under their limits, {torch.get_num_threads()} threads "
-                   f"(copy bandwidth {bytes_per_second / 1e9:.0f} GB/s)", loc="left", fontsize=11)  # fmt: skip
+    axes.set_title(
+        f"CPU kernels under their limits, {torch.get_num_threads()} threads "
+        f"(copy bandwidth {bytes_per_second / 1e9:.0f} GB/s)",
+        loc="left",
+        fontsize=11,
+    )
     axes.grid(which="major", color="#e6e6e6", lw=0.6)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, loc="lower right")

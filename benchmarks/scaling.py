@@ -35,13 +35,23 @@ def scaling(n: int = 768) -> Iterator[Measurement]:
         path = default.path(n, n)
         core.set_isa(best)
         ratio, t, peer = paired(forced(isa), ours, rounds=5)
-        yield Measurement(section, f"{isa} against {best}", ratio, targets.get(isa), unit=f"x {best}", seconds=t,
-                          peer_seconds=peer, macs=n**3, path=path)  # fmt: skip
+        yield Measurement(
+            section,
+            f"{isa} against {best}",
+            ratio,
+            targets.get(isa),
+            unit=f"x {best}",
+            seconds=t,
+            peer_seconds=peer,
+            macs=n**3,
+            path=path,
+        )
     ratio, t, peer = paired(forced("scalar"), lambda: x @ y, rounds=5)
     yield Measurement(section, "scalar against float32", ratio, 0.05, seconds=t, peer_seconds=peer, macs=n**3)
 
     threads = torch.get_num_threads()
     if threads > 1:
+
         def on(count):
             torch.set_num_threads(count)
             t = seconds(ours, 0.1)
@@ -50,5 +60,13 @@ def scaling(n: int = 768) -> Iterator[Measurement]:
 
         pairs = sorted((on(1), on(threads)) for _ in range(7))
         speedups = sorted(one / many for one, many in pairs)
-        yield Measurement(section, f"{threads} threads against 1", speedups[3], 0.9 * threads, unit="x 1 thread",
-                          seconds=pairs[3][1], peer_seconds=pairs[3][0], macs=n**3)  # fmt: skip
+        yield Measurement(
+            section,
+            f"{threads} threads against 1",
+            speedups[3],
+            0.9 * threads,
+            unit="x 1 thread",
+            seconds=pairs[3][1],
+            peer_seconds=pairs[3][0],
+            macs=n**3,
+        )

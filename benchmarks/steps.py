@@ -1,4 +1,6 @@
-"""Training steps: bit-exact against float32 and against fake quantization in torch operations; other systems against float32."""
+"""Training steps: bit-exact against float32 and against fake quantization in torch operations; other systems against
+float32.
+"""
 
 from __future__ import annotations
 
@@ -77,7 +79,10 @@ def training_step(model: nn.Module, optimizer: torch.optim.Optimizer, shape, cla
 
 def steps() -> Iterator[Measurement]:
     """Forward, backward and optimizer of the digits CNN (batch 64) and ResNet-20 on CIFAR shapes (batch 64)."""
-    for work, name, shape in [("digits CNN, batch 64", "cnn", (64, 1, 8, 8)), ("ResNet-20, batch 64", "resnet20", (64, 3, 32, 32))]:
+    for work, name, shape in [
+        ("digits CNN, batch 64", "cnn", (64, 1, 8, 8)),
+        ("ResNet-20, batch 64", "resnet20", (64, 3, 32, 32)),
+    ]:
         torch.manual_seed(0)
         plain = models.build(name, shape[1:], 10)
         exact, fake = lns_sim.convert(copy.deepcopy(plain), recipes.lns_madam()), eager_fake_quant(plain)
@@ -89,11 +94,26 @@ def steps() -> Iterator[Measurement]:
         }
         for peer, (step, target) in peers.items():
             ratio, t, theirs = paired(ours, step)
-            yield Measurement("training step", f"{work}, time against {peer}", 1 / ratio, target, at_most=True,
-                              unit=f"of {peer}", seconds=t, peer_seconds=theirs)  # fmt: skip
+            yield Measurement(
+                "training step",
+                f"{work}, time against {peer}",
+                1 / ratio,
+                target,
+                at_most=True,
+                unit=f"of {peer}",
+                seconds=t,
+                peer_seconds=theirs,
+            )
     for name in OTHER_SYSTEMS:  # on ResNet-20, the last
         other = lns_sim.convert(copy.deepcopy(plain), name)
         ours = training_step(other, torch.optim.SGD(other.parameters(), **sgd), shape, 10)
         ratio, t, theirs = paired(ours, peers["float32"][0])
-        yield Measurement("training step", f"{work}, {name}, time against float32", 1 / ratio, unit="of float32", at_most=True,
-                          seconds=t, peer_seconds=theirs)  # fmt: skip
+        yield Measurement(
+            "training step",
+            f"{work}, {name}, time against float32",
+            1 / ratio,
+            unit="of float32",
+            at_most=True,
+            seconds=t,
+            peer_seconds=theirs,
+        )

@@ -1,16 +1,7 @@
 """lns_sim: bit-exact simulation of logarithmic-number-system training hardware, inside PyTorch."""
 
 from lns_sim import ops  # isort: skip  (loads the extension and registers the operators)
-from lns_sim import (
-    distributed,
-    nn,
-    optim,
-    quantizers,
-    recipes,
-    reference,
-    registry,
-    weights,
-)
+from lns_sim import distributed, nn, optim, quantizers, recipes, reference, registry, weights
 from lns_sim import systems as systems  # which registers them
 from lns_sim.datapath import Counters, Datapath
 from lns_sim.format import LNSFormat

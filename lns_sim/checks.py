@@ -77,4 +77,6 @@ def check_device(name: str) -> None:
     if device.index is not None and device.index >= torch.cuda.device_count():
         raise ValueError(f"device is {name}, but torch finds {torch.cuda.device_count()} GPUs")
     if torch.cuda.get_device_capability(device) < (8, 0):
-        raise ValueError(f"{torch.cuda.get_device_name(device)} is older than compute capability 8.0, which lns_sim needs")
+        raise ValueError(
+            f"{torch.cuda.get_device_name(device)} is older than compute capability 8.0, which lns_sim needs"
+        )

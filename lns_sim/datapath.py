@@ -23,12 +23,14 @@ class Datapath:
 
     A product of two codes is an integer add of exponents; its quotient by gamma shifts a one, its remainder chooses
     one of ``lut_entries`` bins; each bin's sum over a vector is multiplied by one constant; the total is aligned and
-    added to an accumulator once per vector. The last five arguments describe processing elements that differ from the paper's.
+    added to an accumulator once per vector. The last five arguments describe processing elements that differ from the
+    paper's.
 
     Args:
         format: format of the operands. Operands of fewer bits and the same gamma fit, too.
         vector_size: lanes per accumulation, 1 to 4096.
-        lut_entries: bins and constants, a power of two from 1 (Mitchell's approximation) to gamma (exact); None: gamma, or as
+        lut_entries: bins and constants, a power of two from 1 (Mitchell's approximation) to gamma (exact); None:
+            gamma, or as
             many as there are ``lut_constants``.
         lut_bits: bits of a constant, 2 to 24.
         acc_bits: bits of the accumulator, 4 to 32.
@@ -37,8 +39,10 @@ class Datapath:
         headroom_bits: see ``acc_lsb``; at least 0.
         rounding: "truncate" or "nearest", when a vector's sum is aligned to the accumulator's unit.
         overflow: "saturate" or "wrap".
-        lut_constants: the bins' constants, ``lut_entries`` integers from 1 to 2^lut_bits - 1, up to 64 of them; None: the spec's.
-        product_range: lowest and highest exponent that a lane's adder can give, of 0 to 2 * e_max; a larger product becomes the
+        lut_constants: the bins' constants, ``lut_entries`` integers from 1 to 2^lut_bits - 1, up to 64 of them;
+            None: the spec's.
+        product_range: lowest and highest exponent that a lane's adder can give, of 0 to 2 * e_max; a larger product
+            becomes the
             highest. None: all of them.
         product_underflow: what becomes of a product below the lowest: "flush" (to zero) or "saturate" (to the lowest).
         bin_bits: bits of a bin's sum over a vector, 2 to 62; None: as many as it needs. On the CPU only.
@@ -69,7 +73,9 @@ class Datapath:
         for name in ("lut_constants", "product_range"):
             object.__setattr__(self, name, integers(name, getattr(self, name)))
         if self.lut_entries is None:
-            object.__setattr__(self, "lut_entries", len(self.lut_constants) if self.lut_constants else self.format.gamma)
+            object.__setattr__(
+                self, "lut_entries", len(self.lut_constants) if self.lut_constants else self.format.gamma
+            )
         check_int("vector_size", self.vector_size, 1, 4096)
         check_int("lut_entries", self.lut_entries, 1, self.format.gamma)
         check_int("lut_bits", self.lut_bits, 2, 24)
@@ -82,8 +88,10 @@ class Datapath:
         if self.product_range is not None:
             low, high = (*self.product_range, None, None)[:2]
             if len(self.product_range) != 2 or not 0 <= low <= high <= 2 * self.format.e_max:
-                raise ValueError(f"product_range must be two exponents from 0 to {2 * self.format.e_max}, the lower first, got "
-                                 f"{self.product_range}")  # fmt: skip
+                raise ValueError(
+                    f"product_range must be two exponents from 0 to {2 * self.format.e_max}, the lower first, got "
+                    f"{self.product_range}"
+                )
         check_choice("product_underflow", self.product_underflow, PRODUCT_UNDERFLOWS)
         if self.bin_bits is not None:
             check_int("bin_bits", self.bin_bits, 2, 62)
@@ -107,19 +115,35 @@ class Datapath:
     def encode(self) -> list[int]:
         """The integers by which the operators know a datapath (see csrc/ops/library.cpp)."""
         f = self.format
-        return [f.bits, f.gamma, self.vector_size, self.lut_entries, self.lut_bits, self.acc_bits, self.lsb,
-                ALIGNMENTS.index(self.rounding), OVERFLOWS.index(self.overflow), *(self.product_range or (0, 2 * f.e_max)),
-                PRODUCT_UNDERFLOWS.index(self.product_underflow), self.bin_bits or 0, OVERFLOWS.index(self.bin_overflow),
-                *(self.lut_constants or ())]  # fmt: skip
+        return [
+            f.bits,
+            f.gamma,
+            self.vector_size,
+            self.lut_entries,
+            self.lut_bits,
+            self.acc_bits,
+            self.lsb,
+            ALIGNMENTS.index(self.rounding),
+            OVERFLOWS.index(self.overflow),
+            *(self.product_range or (0, 2 * f.e_max)),
+            PRODUCT_UNDERFLOWS.index(self.product_underflow),
+            self.bin_bits or 0,
+            OVERFLOWS.index(self.bin_overflow),
+            *(self.lut_constants or ()),
+        ]
 
     @property
     def departures(self) -> dict[str, object]:
-        """What differs from the paper's processing element: the last five arguments, where they are not their defaults."""
+        """What differs from the paper's processing element: the last five arguments, where they are not their
+        defaults.
+        """
         last = fields(self)[-5:]
         return {f.name: getattr(self, f.name) for f in last if getattr(self, f.name) != f.default}
 
     def path(self, m: int, n: int) -> str:
-        """Which CPU kernels an M x N product takes: "permute8", "permute16", "rows", "row_planes", "lookup32", "lookup64", "bins"."""
+        """Which CPU kernels an M x N product takes: "permute8", "permute16", "rows", "row_planes", "lookup32",
+        "lookup64", "bins".
+        """
         return _core(self.encode()).path(m, n)
 
     def __repr__(self) -> str:
@@ -145,7 +169,8 @@ class Counters:
     Attributes:
         macs: products, M * N * K.
         vectors: accumulations, one per vector of lanes.
-        saturations: accumulations whose result left ``acc_bits`` (and was saturated or wrapped), and bins that left ``bin_bits``.
+        saturations: accumulations whose result left ``acc_bits`` (and was saturated or wrapped), and bins that left
+            ``bin_bits``.
         zero_lanes: products with a zero operand (padding of the last vector not counted).
         vanished: products of non-zero operands that lie under the accumulator's LSB, or are flushed.
     """

@@ -54,13 +54,18 @@ _group = None  # of the open block; backward passes run in threads of their own,
 
 @contextmanager
 def global_batch(group: dist.ProcessGroup | None = None):
-    """``with lns_sim.distributed.global_batch(): ...`` quantizes the batches of all ranks as the one batch that they make.
+    """``with lns_sim.distributed.global_batch(): ...`` quantizes the batches of all ranks as the one batch that they
+    make.
 
     Scales of activations and errors become those of the global batch, random bits go by an element's place in it, and
-    weight gradients are averaged over the ranks before Q_G instead of after. Training by DDP or FSDP2 then takes the codes
-    of one process with the global batch wherever sums are exact: no accumulator saturates or outgrows float32's 24 bits,
-    and each rank's share of a weight gradient's dot products is a multiple of the datapath's vector size. Ranks must hold
-    equal shares, in order, along the first dimension. It costs a small reduction a quantizer and a second one of the weight gradients.
+    weight gradients are averaged over the ranks before Q_G instead of after. Training by DDP or FSDP2 then takes the
+    codes
+    of one process with the global batch wherever sums are exact: no accumulator saturates or outgrows float32's 24
+    bits,
+    and each rank's share of a weight gradient's dot products is a multiple of the datapath's vector size. Ranks must
+    hold
+    equal shares, in order, along the first dimension. It costs a small reduction a quantizer and a second one of the
+    weight gradients.
 
     Args:
         group: of the ranks; None: all.

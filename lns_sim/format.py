@@ -66,5 +66,3 @@ class LNSFormat:
             f"LNSFormat(bits={self.bits}, gamma={self.gamma}: base 2^(1/{self.gamma}), step {100 * self.step:.3g} %, "
             f"{self.dynamic_range:.4g} octaves)"
         )
-
-

@@ -37,8 +37,10 @@ def quantize(
             |x| / (value of code 1) ("stochastic").
         seed, step, tensor_id: the random stream, read by the stochastic policies; without a seed one is drawn from
             torch's generator, so ``torch.manual_seed`` governs it.
-        thresholds: of a converter that differs from the spec's (section 2), gamma integers t_j from 2^23 to 2^24 - 1, at least
-            2^22 / gamma apart: a 24-bit mantissa rounds up past step j if it is larger than t_j. For rounding to nearest.
+        thresholds: of a converter that differs from the spec's (section 2), gamma integers t_j from 2^23 to 2^24 -
+            1, at least
+            2^22 / gamma apart: a 24-bit mantissa rounds up past step j if it is larger than t_j. For rounding to
+            nearest.
 
     Returns:
         LNSTensor of x's shape. If x holds NaN or Inf its scale (or the slice's) is NaN, and so is all made of it.
@@ -89,7 +91,9 @@ def _check_operands(datapath: Datapath | None, **operands: LNSTensor) -> list[in
     bits, gamma = path[:2]
     for name, t in operands.items():
         if t.gamma != gamma or t.bits > bits:
-            raise ValueError(f"{name} has format {t.format!r}, but the datapath takes gamma {gamma} and up to {bits} bits")
+            raise ValueError(
+                f"{name} has format {t.format!r}, but the datapath takes gamma {gamma} and up to {bits} bits"
+            )
     if a.device != b.device:
         raise ValueError(f"{name_a} is on {a.device}, but {name_b} is on {b.device}")
     return path
@@ -189,7 +193,9 @@ def conv_geometry(x_shape, w_shape, stride, padding, dilation, groups):
         raise ValueError(f"K is empty: the weight's shape is {tuple(w_shape)}")
     for size, kernel, p, d in zip(x_shape[2:], w_shape[2:], padding, dilation):
         if size + 2 * p < d * (kernel - 1) + 1:
-            raise ValueError(f"the kernel (size {kernel}, dilation {d}) is larger than the padded input ({size + 2 * p})")
+            raise ValueError(
+                f"the kernel (size {kernel}, dilation {d}) is larger than the padded input ({size + 2 * p})"
+            )
     return stride, padding, dilation
 
 
@@ -249,7 +255,18 @@ def conv2d(
         if any(n > 1 for n in t.scale.shape[1:]):
             raise ValueError(f"the scale of {name} varies along K; quantize with dim=None or dim=0")
     out, counts = torch.ops.lns_sim.conv2d(
-        x.codes, x.scale, w.codes, w.scale, x.bits, w.bits, stride, padding, dilation, groups,
-        path, return_accumulator, counters,
-    )  # fmt: skip
+        x.codes,
+        x.scale,
+        w.codes,
+        w.scale,
+        x.bits,
+        w.bits,
+        stride,
+        padding,
+        dilation,
+        groups,
+        path,
+        return_accumulator,
+        counters,
+    )
     return _results(out, out.numel() * w.shape[1:].numel(), counts, counters)

@@ -14,7 +14,8 @@ def check_thresholds(thresholds, format: LNSFormat, rounding: str) -> tuple[int,
     """Thresholds of a converter (see :func:`lns_sim.quantize`) as a tuple; None stays.
 
     Raises:
-        TypeError, ValueError: they are no integers, not gamma of them, out of range or too near each other, or rounding is
+        TypeError, ValueError: they are no integers, not gamma of them, out of range or too near each other, or
+            rounding is
             stochastic.
     """
     found = integers("thresholds", thresholds)

@@ -12,7 +12,8 @@ STREAMS = {"activation": 0, "error": 1, "gradient": 2, "update": 3}
 
 
 def random_state(seed: int | None, step: int = 0, tensor_id: int = 0, device=None) -> Tensor:
-    """The operators' random state [seed, step, tensor id, first element] (spec section 6); no seed: one from torch's generator.
+    """The operators' random state [seed, step, tensor id, first element] (spec section 6); no seed: one from torch's
+    generator.
 
     The first element is 0; of a shard of a tensor it is the index in the whole tensor.
 

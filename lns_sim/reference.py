@@ -1,7 +1,9 @@
-"""The arithmetic a second time: plain Python integers and NumPy, written from docs/arithmetic.md, to be read and believed.
+"""The arithmetic a second time: plain Python integers and NumPy, written from docs/arithmetic.md, to be read and
+believed.
 
 Slow on purpose, and independent: nothing of the extension, of torch or of the rest of lns_sim is imported. ``format``
-is anything with ``bits`` and ``gamma``, ``datapath`` anything with the fields of ``lns_sim.Datapath``. Codes are integer
+is anything with ``bits`` and ``gamma``, ``datapath`` anything with the fields of ``lns_sim.Datapath``. Codes are
+integer
 arrays (sign bit over exponent), scale exponents are integers ``k``; a tensor is the pair ``(codes, k)``.
 """
 
@@ -104,7 +106,9 @@ def split(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def log_code(x: np.ndarray, gamma: int, given=None) -> np.ndarray:
     """L(x): the integer nearest to gamma * log2|x|, or by a converter's own thresholds."""
     M, exponent = split(x)
-    return gamma * exponent + np.searchsorted(thresholds(gamma) if given is None else given, M, side="left")  # counts t_j < M
+    return gamma * exponent + np.searchsorted(
+        thresholds(gamma) if given is None else given, M, side="left"
+    )  # counts t_j < M
 
 
 def log_code_stochastic(x: np.ndarray, gamma: int, u24: np.ndarray) -> np.ndarray:
@@ -137,7 +141,9 @@ def apply_underflow(e, ratio, format, underflow: str, u24):
     return np.where(e < 1, low, np.minimum(e, e_max(format)))
 
 
-def quantize(x, format, dim=None, rounding="nearest", underflow="clamp", seed=None, step=0, tensor_id=0, thresholds=None):
+def quantize(
+    x, format, dim=None, rounding="nearest", underflow="clamp", seed=None, step=0, tensor_id=0, thresholds=None
+):
     """Codes and scale exponents of a float32 array.
 
     Returns:
@@ -379,9 +385,21 @@ def weight_cap(codes, k, format, p_scale: float) -> np.float32:
 
 
 def madam_step(
-    codes, k, v, grad, t, format, lr=1 / 128, beta=0.999, g_bound=10.0, cap=np.inf,
-    rounding="nearest", seed=None, step=0, tensor_id=0,
-):  # fmt: skip
+    codes,
+    k,
+    v,
+    grad,
+    t,
+    format,
+    lr=1 / 128,
+    beta=0.999,
+    g_bound=10.0,
+    cap=np.inf,
+    rounding="nearest",
+    seed=None,
+    step=0,
+    tensor_id=0,
+):
     """One LNS-Madam step: (new codes, new v). ``t`` counts from 1; ``cap`` is the largest magnitude allowed."""
     f32 = np.float32
     v, g = np.asarray(v, dtype=f32), np.asarray(grad, dtype=f32)

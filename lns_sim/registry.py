@@ -111,4 +111,6 @@ def load_packages() -> None:
         try:
             point.load()
         except Exception as error:
-            raise ImportError(f"the systems {point.name!r} ({point.value}) of an installed package cannot be imported: {error}") from error
+            raise ImportError(
+                f"the systems {point.name!r} ({point.value}) of an installed package cannot be imported: {error}"
+            ) from error

@@ -22,7 +22,9 @@ def _recipe(
     error: Quantizer | None = None,
     **others,
 ) -> None:
-    """A recipe of float32 weights whose quantizers' values are multiplied without a datapath; LNS-Madam's options are not its own."""
+    """A recipe of float32 weights whose quantizers' values are multiplied without a datapath; LNS-Madam's options are
+    not its own.
+    """
     RECIPES.register(name, lambda **_: Recipe(name, activation, weight, error, None, **dict.fromkeys(PASSES), **others))
 
 

@@ -232,9 +232,12 @@ def _copy(func, args, kwargs):
 
 # What makes a parameter's gradients and optimizer states: plain float32 tensors of its shape.
 @implements(
-    aten.zeros_like.default, aten.empty_like.default, aten.ones_like.default, aten.new_empty.default,
+    aten.zeros_like.default,
+    aten.empty_like.default,
+    aten.ones_like.default,
+    aten.new_empty.default,
     aten.new_empty_strided.default,
-)  # fmt: skip
+)
 def _like(func, args, kwargs):
     x = args[0]
     return func(torch.empty(x.shape, dtype=torch.float32, device=x.device), *args[1:], **kwargs)
@@ -246,7 +249,10 @@ def _split(func, args, kwargs):
     x, _, dim = args[0], args[1], args[2] if len(args) > 2 else kwargs.get("dim", 0)
     codes = func(x.codes, *args[1:], **kwargs)
     varies = x.scale.dim() > 0 and x.scale.shape[dim] > 1
-    return [x.with_inner(c, s) for c, s in zip(codes, func(x.scale, *args[1:], **kwargs) if varies else [x.scale] * len(codes))]
+    return [
+        x.with_inner(c, s)
+        for c, s in zip(codes, func(x.scale, *args[1:], **kwargs) if varies else [x.scale] * len(codes))
+    ]
 
 
 @implements(aten.new_zeros.default)

@@ -1,4 +1,6 @@
-"""A model's weights as a safetensors file that other tools can read: codes, scales, and their formats (docs/weights.md)."""
+"""A model's weights as a safetensors file that other tools can read: codes, scales, and their formats
+(docs/weights.md).
+"""
 
 from __future__ import annotations
 
@@ -59,7 +61,8 @@ def save(model: nn.Module, path: str | Path) -> None:
 
 @torch.no_grad()
 def load(model: nn.Module, path: str | Path) -> None:
-    """Reads what :func:`save` wrote into a model of the same shape, converted alike; nothing is changed unless all fits.
+    """Reads what :func:`save` wrote into a model of the same shape, converted alike; nothing is changed unless all
+    fits.
 
     Raises:
         ImportError: safetensors is not installed.

@@ -8,9 +8,12 @@ from hypothesis import HealthCheck, settings
 import lns_sim
 
 settings.register_profile(
-    "lns_sim", deadline=None, derandomize=True, max_examples=100,
+    "lns_sim",
+    deadline=None,
+    derandomize=True,
+    max_examples=100,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
-)  # fmt: skip
+)
 settings.load_profile("lns_sim")
 
 

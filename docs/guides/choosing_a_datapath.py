@@ -28,7 +28,10 @@ for options in (dict(), dict(acc_bits=16), dict(acc_bits=12), dict(lut_entries=1
     pe = Datapath(**options)
     worst = lns_sim.compare(model, lambda m: F.cross_entropy(m(x), y), recipes.lns_madam(datapath=pe)).closest
     price = lns_sim.energy(model, x, recipe=recipes.lns_madam(datapath=pe))  # docs/energy.md
-    print(f"  {str(options):40} {worst.margin:6.1f}   {worst.name} of layer {worst.layer}; {1e12 * price.total() / price.products:.0f} fJ a product")
+    print(
+        f"  {str(options):40} {worst.margin:6.1f}   {worst.name} of layer {worst.layer}; "
+        f"{1e12 * price.total() / price.products:.0f} fJ a product"
+    )
 
 # 2. Training. A gradient's noise adds up over steps, and weights move: only training tells what accuracy is left. Every
 #    combination is a trial; the storage keeps them, so that the same script goes on, and other machines may help.
@@ -47,9 +50,14 @@ with tempfile.TemporaryDirectory() as folder:
     sweep.run()
     print("training: the best compromises of accuracy and energy")
     for trial in report.front(sweep):
-        print(f"  {report.describe(trial.params, sweep.space):28} {trial.values[0]:5.1f} % for {trial.values[1]:.3g} {report.COST}")
+        print(
+            f"  {report.describe(trial.params, sweep.space):28} {trial.values[0]:5.1f} % for "
+            f"{trial.values[1]:.3g} {report.COST}"
+        )
     report.write_csv(sweep, Path(folder) / "sweep.csv")
-    report.draw(sweep, "mlp on digits", Path(folder) / "pareto.png")  # look at it: runs/sweep/pareto.png of `lns-sim sweep`
+    report.draw(
+        sweep, "mlp on digits", Path(folder) / "pareto.png"
+    )  # look at it: runs/sweep/pareto.png of `lns-sim sweep`
     print(f"{sweep.finished} trials")
 
 # The same from the shell: lns-sim sweep acc_bits=10,12,16 lut_entries=1,8 --model mlp --epochs 4 --held-out 0.25

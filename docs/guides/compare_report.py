@@ -1,6 +1,7 @@
 """Reading the compare report: a network whose datapath is too small in one place, and how the report says so.
 
-Run it: python docs/guides/compare_report.py [FOLDER] (writes report.html, compare.png to FOLDER, runs/compare by default)
+Run it: python docs/guides/compare_report.py [FOLDER] (writes report.html, compare.png to FOLDER, runs/compare by
+default)
 """
 
 import sys
@@ -25,7 +26,8 @@ torch.manual_seed(0)
 model = models.build("cnn", digits.input_shape, digits.classes)
 x, y = digits.x_train[:64], digits.y_train[:64]
 
-# Everywhere the paper's datapath, but layer 5.0 (the third convolution) accumulates its weight gradient in 12 bits, and the
+# Everywhere the paper's datapath, but layer 5.0 (the third convolution) accumulates its weight gradient in 12 bits, and
+# the
 # unit of the accumulator of layer 2.0's forward pass is so small that it overflows.
 base = recipes.lns_madam()
 narrow = replace(base, name="narrow", weight_gradient=Datapath(acc_bits=12))
@@ -33,25 +35,34 @@ overflowing = replace(base, name="overflowing", forward=Datapath(acc_lsb=8))
 recipe = ModelRecipe(base, (("5.0", narrow), ("2.0", overflowing)))
 found = lns_sim.compare(model, lambda m: F.cross_entropy(m(x), y), recipe)
 
-# 1. The verdict names the first pass in which the datapath adds more noise than quantization has, and the first overflow.
+# 1. The verdict names the first pass in which the datapath adds more noise than quantization has, and the first
+# overflow.
 print(found.verdict())
 
-# 2. A row a pass. fake-quant and bit-exact are signal-to-noise ratios against the float32 run, with all that happened before;
+# 2. A row a pass. fake-quant and bit-exact are signal-to-noise ratios against the float32 run, with all that happened
+# before;
 #    datapath is of this pass alone, its result against the float32 product of the very same codes. What to look for:
 #    - datapath far above fake-quant (a margin of 20 dB and more): bits to spare in this pass.
-#    - datapath below fake-quant: this is where bits are missing. `vanished` tells too coarse a unit, `saturated` too small a range.
+# - datapath below fake-quant: this is where bits are missing. `vanished` tells too coarse a unit, `saturated` too small
+# a range.
 #    - bit-exact below fake-quant, but a good margin: the noise came from a pass before; look further up.
 for number, row in enumerate(found.rows, start=1):
     mark = "  <- matters" if row.margin < 0 else ""
-    print(f"{row.layer:4} {row.name:16} fake-quant {row.fake_quant:5.1f} dB, bit-exact {row.bit_exact:5.1f} dB, datapath "
-          f"{row.datapath:5.1f} dB, saturated {page.percent(row.saturated)}, vanished {page.percent(row.vanished)}{mark}")  # fmt: skip
+    print(
+        f"{row.layer:4} {row.name:16} fake-quant {row.fake_quant:5.1f} dB, bit-exact {row.bit_exact:5.1f} dB, datapath "
+        f"{row.datapath:5.1f} dB, saturated {page.percent(row.saturated)}, vanished {page.percent(row.vanished)}{mark}"
+    )
 
-# 3. What became of each tensor. `underflowed` errors call for another format or stochastic underflow; `clipped` weights stand at
+# 3. What became of each tensor. `underflowed` errors call for another format or stochastic underflow; `clipped` weights
+# stand at
 #    the top of their format.
 for layer, codes in found.codes.items():
     for c in codes:
         if c.tensor == "error":
-            print(f"{layer:4} error: {page.percent(c.underflowed)} underflowed, {page.percent(c.zeros)} zero, {c.octaves:.0f} octaves")
+            print(
+                f"{layer:4} error: {page.percent(c.underflowed)} underflowed, {page.percent(c.zeros)} zero, "
+                f"{c.octaves:.0f} octaves"
+            )
 
 # 4. The same as a page (sort by the margin, filter by pass) and a picture.
 known = {name: str(environment()[name]) for name in ("lns_sim", "torch", "cpu")}

@@ -20,7 +20,10 @@ print(f"{q.format}: {q.codes.dtype} codes, scale 2^{int(q.k)}, relative error {e
 y, counters = lns_sim.matmul(q, lns_sim.quantize(w), counters=True)
 fake = q.dequantize() @ lns_sim.quantize(w).dequantize()
 print(f"datapath against the same codes in float32: {(y - fake).norm() / fake.norm():.4f}")
-print(f"{counters.macs:,} products, {counters.vanished / counters.macs:.1%} below the accumulator's LSB, {counters.saturations} saturations")
+print(
+    f"{counters.macs:,} products, {counters.vanished / counters.macs:.1%} below the accumulator's LSB, "
+    f"{counters.saturations} saturations"
+)
 
 # 3. A smaller datapath: what does a bit of the accumulator, or an entry of the LUT, cost?
 for options in (dict(acc_bits=20), dict(acc_bits=16), dict(lut_entries=4), dict(lut_entries=1)):

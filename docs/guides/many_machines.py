@@ -1,8 +1,10 @@
 """Running on many machines: DDP or FSDP2 by torch's own means, the same codes on every rank, and those of one process.
 
 Run it: torchrun --nproc-per-node 2 docs/guides/many_machines.py [ddp|fsdp] [FOLDER]
-On several machines add what torchrun needs to find them (--nnodes, --rdzv-backend c10d, --rdzv-endpoint HOST:PORT); GPUs are used
-where each rank has one. A sweep needs none of this: start `lns-sim sweep ... --storage FILE_OR_DATABASE` on every machine.
+On several machines add what torchrun needs to find them (--nnodes, --rdzv-backend c10d, --rdzv-endpoint HOST:PORT);
+GPUs are used
+where each rank has one. A sweep needs none of this: start `lns-sim sweep ... --storage FILE_OR_DATABASE` on every
+machine.
 """
 
 import os
@@ -44,8 +46,9 @@ else:
     parallel = DistributedDataParallel(model)
 optimizer = lns_sim.optim.LNSMadam(parallel.parameters(), lr=1 / 16)
 
-# 3. Train. Each rank takes its share of the batch. Left alone, a rank quantizes its share with scales of its own, as a chip
-#    would; in global_batch() scales, random bits and Q_G are those of the whole batch, so that the number of ranks changes
+# 3. Train. Each rank takes its share of the batch. Left alone, a rank quantizes its share with scales of its own, as a
+# chip
+# would; in global_batch() scales, random bits and Q_G are those of the whole batch, so that the number of ranks changes
 #    nothing but the rounding of float32 sums (of biases and norms).
 for step in range(21):
     batch = slice(step * 64 + rank * (64 // ranks), step * 64 + (rank + 1) * (64 // ranks))
@@ -63,7 +66,10 @@ with torch.no_grad():
 sums = [torch.zeros_like(total) for _ in range(ranks)]
 dist.all_gather(sums, total)
 if rank == 0:
-    print(f"{way}, {ranks} ranks: loss {loss.item():.3f}, sum of codes {total.item()}, the same on all ranks: {len(set(map(int, sums))) == 1}")
+    print(
+        f"{way}, {ranks} ranks: loss {loss.item():.3f}, sum of codes {total.item()}, the same on all ranks: "
+        f"{len(set(map(int, sums))) == 1}"
+    )
 
 # 5. A checkpoint: each rank writes its part; another number of ranks can read it.
 weights, moments = get_state_dict(model, optimizer)

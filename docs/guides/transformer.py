@@ -12,8 +12,17 @@ import lns_sim
 from lns_sim import Datapath, recipes
 
 torch.manual_seed(0)
-config = BertConfig(vocab_size=16, hidden_size=48, num_hidden_layers=2, num_attention_heads=4, intermediate_size=96,
-                    max_position_embeddings=12, num_labels=2, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)  # fmt: skip
+config = BertConfig(
+    vocab_size=16,
+    hidden_size=48,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    intermediate_size=96,
+    max_position_embeddings=12,
+    num_labels=2,
+    hidden_dropout_prob=0.0,
+    attention_probs_dropout_prob=0.0,
+)
 model = BertForSequenceClassification(config)
 
 # 1. One recipe for everything, a wider accumulator in attention, the classifier in float32.
@@ -26,7 +35,10 @@ lns_sim.convert(model, recipes.ModelRecipe(base, (("*.attention", attention), ("
 ids = torch.randint(2, 16, (32, 12))
 report = lns_sim.summary(model, input_ids=ids)
 for p in [p for p in report.passes if p.kind == "linear"][:3] + [p for p in report.passes if p.kind == "product"][:3]:
-    print(f"{p.layer or '(model)'}: {p.kind}, {p.name}, {p.macs:,} MACs on {p.datapath.acc_bits if p.datapath else 'no'} accumulator bits")
+    print(
+        f"{p.layer or '(model)'}: {p.kind}, {p.name}, {p.macs:,} MACs on "
+        f"{p.datapath.acc_bits if p.datapath else 'no'} accumulator bits"
+    )
 print(f"left in float32: {report.float_products}")
 
 # 3. A task: does token 2 stand before token 3? LNS-Madam on codes, AdamW on norms, biases and the classifier.

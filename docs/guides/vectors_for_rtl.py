@@ -1,4 +1,5 @@
-"""Exporting vectors for RTL: a trained layer's own codes, the accumulators that a design must give, and a mismatch explained.
+"""Exporting vectors for RTL: a trained layer's own codes, the accumulators that a design must give, and a mismatch
+explained.
 
 Run it: python docs/guides/vectors_for_rtl.py [FOLDER] (writes the vectors to FOLDER, runs/vectors by default)
 """
@@ -34,14 +35,19 @@ class Codes(Observer):
 
 with observe(Codes()) as seen:
     F.cross_entropy(model(digits.x_train[:96]), digits.y_train[:96]).backward()
-error, x = seen.operands  # (out, batch) and (batch, in): a weight's gradient is a row of one along a column of the other
+error, x = (
+    seen.operands
+)  # (out, batch) and (batch, in): a weight's gradient is a row of one along a column of the other
 a, b = error.codes[:40].repeat_interleave(5, 0), x.codes.mT[20:25].repeat(40, 1)
 np.savez(folder / "layer.npz", a=a.numpy(), b=b.numpy())
 
 # 2. Vectors: hex for $readmemh, and JSON that says how to read it. Corner cases and random codes are other sources.
 vectors = make_vectors(pe, f"npz:{folder / 'layer.npz'}", count=len(a), k=a.shape[1], seed=0)
 vectors.write(folder)
-print(f"{len(vectors.a)} dot products of {vectors.a.shape[1]} codes; the first accumulators: {vectors.accumulators[:4].tolist()}")
+print(
+    f"{len(vectors.a)} dot products of {vectors.a.shape[1]} codes; the first accumulators: "
+    f"{vectors.accumulators[:4].tolist()}"
+)
 print((folder / "a.hex").read_text().splitlines()[0][:16], "... the first vector of a")
 
 # 3. A design's results: here the golden ones with one carry lost, as a test bench would write them.

@@ -45,15 +45,22 @@ def torch_quantize(x: torch.Tensor) -> torch.Tensor:
 
 def _quantize(n: int) -> Case:
     x = torch.randn(n)
-    return Case(f"quantize {n:,} floats", n, "element", lambda: quantize(x), lambda: x.clone(),
-                lambda: torch_quantize(x))  # fmt: skip
+    return Case(
+        f"quantize {n:,} floats", n, "element", lambda: quantize(x), lambda: x.clone(), lambda: torch_quantize(x)
+    )
 
 
 def _matmul(m: int, k: int, n: int) -> Case:
     a, b = torch.randn(m, k), torch.randn(k, n)
     qa, qb = quantize(a), quantize(b)
-    return Case(f"matmul {m} x {k} x {n}", m * k * n, "MAC", lambda: matmul(qa, qb), lambda: a @ b,
-                lambda: torch_quantize(a) @ torch_quantize(b))  # fmt: skip
+    return Case(
+        f"matmul {m} x {k} x {n}",
+        m * k * n,
+        "MAC",
+        lambda: matmul(qa, qb),
+        lambda: a @ b,
+        lambda: torch_quantize(a) @ torch_quantize(b),
+    )
 
 
 def _convolutions(n: int, channels: int, size: int) -> list[Case]:
@@ -67,31 +74,54 @@ def _convolutions(n: int, channels: int, size: int) -> list[Case]:
     macs = x.numel() * channels * 9
     shape = f"{n} x {channels} x {size} x {size}, 3 x 3"
     return [
-        Case(f"conv2d {shape}, forward", macs, "MAC", lambda: conv2d(qx, qw, padding=1),
-             lambda: F.conv2d(x, w, padding=1), lambda: F.conv2d(q(x), q(w), padding=1)),
-        Case("  input gradient", macs, "MAC",
-             lambda: ops.conv2d_input_gradient(qdy.codes, qdy.scale, qw.codes, qw.scale, *bits, list(x.shape),
-                                               *geometry, datapath, False, False),
-             lambda: grad.conv2d_input(x.shape, w, dy, padding=1),
-             lambda: grad.conv2d_input(x.shape, q(w), q(dy), padding=1)),
-        Case("  weight gradient", macs, "MAC",
-             lambda: ops.conv2d_weight_gradient(qdy.codes, qdy.scale, qx.codes, qx.scale, *bits, [3, 3], *geometry,
-                                                datapath, False, False),
-             lambda: grad.conv2d_weight(x, w.shape, dy, padding=1),
-             lambda: grad.conv2d_weight(q(x), w.shape, q(dy), padding=1)),
-    ]  # fmt: skip
+        Case(
+            f"conv2d {shape}, forward",
+            macs,
+            "MAC",
+            lambda: conv2d(qx, qw, padding=1),
+            lambda: F.conv2d(x, w, padding=1),
+            lambda: F.conv2d(q(x), q(w), padding=1),
+        ),
+        Case(
+            "  input gradient",
+            macs,
+            "MAC",
+            lambda: ops.conv2d_input_gradient(
+                qdy.codes, qdy.scale, qw.codes, qw.scale, *bits, list(x.shape), *geometry, datapath, False, False
+            ),
+            lambda: grad.conv2d_input(x.shape, w, dy, padding=1),
+            lambda: grad.conv2d_input(x.shape, q(w), q(dy), padding=1),
+        ),
+        Case(
+            "  weight gradient",
+            macs,
+            "MAC",
+            lambda: ops.conv2d_weight_gradient(
+                qdy.codes, qdy.scale, qx.codes, qx.scale, *bits, [3, 3], *geometry, datapath, False, False
+            ),
+            lambda: grad.conv2d_weight(x, w.shape, dy, padding=1),
+            lambda: grad.conv2d_weight(q(x), w.shape, q(dy), padding=1),
+        ),
+    ]
 
 
 def cases() -> list[Case]:
     """The rows of the table."""
-    return [_quantize(1 << 20), _matmul(1024, 1024, 1024), _matmul(256, 256, 256), _matmul(64, 512, 512),
-            *_convolutions(32, 64, 32)]  # fmt: skip
+    return [
+        _quantize(1 << 20),
+        _matmul(1024, 1024, 1024),
+        _matmul(256, 256, 256),
+        _matmul(64, 512, 512),
+        *_convolutions(32, 64, 32),
+    ]
 
 
 def seconds(f: Callable) -> float:
     """Median time of one call."""
     f()
-    return Timer("f()", globals={"f": f}, num_threads=torch.get_num_threads()).blocked_autorange(min_run_time=0.3).median
+    return (
+        Timer("f()", globals={"f": f}, num_threads=torch.get_num_threads()).blocked_autorange(min_run_time=0.3).median
+    )
 
 
 def bench(device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N")] = "cpu") -> None:

@@ -16,7 +16,7 @@ from lns_sim import weights
 from lns_sim.checks import check_device, check_int
 from lns_sim.cli.console import make_console
 from lns_sim.cli.errors import user_errors
-from lns_sim.cli.options import (  # fmt: skip
+from lns_sim.cli.options import (
     RECIPE_HELP,
     AccBits,
     Bits,
@@ -73,8 +73,11 @@ def _print_table(found: Comparison, title: str) -> None:
     """All columns where they fit; a narrow terminal leaves some to the page."""
     console = make_console(width=190)
     shown = [i for i, name in enumerate(page.HEADER) if console.width >= 170 or name not in _WIDE]
-    table = Table(title=title, caption="signal-to-noise against float32, and of the datapath alone against float32 products of the "
-                  "same codes; shares of accumulations, products and both operands' codes")  # fmt: skip
+    table = Table(
+        title=title,
+        caption="signal-to-noise against float32, and of the datapath alone against float32 products of the "
+        "same codes; shares of accumulations, products and both operands' codes",
+    )
     for i in shown:
         table.add_column(page.HEADER[i], justify="left" if i in (1, 2) else "right", no_wrap=i in (1, 2))
     for number, row in enumerate(found.rows, start=1):
@@ -87,8 +90,10 @@ def compare(
     model: Annotated[str, typer.Argument(help=f"{', '.join(models.NAMES)}, or module:function, which returns a model")],
     data: Data = "digits",
     recipe: Annotated[str, typer.Option(help=RECIPE_HELP)] = "lns-madam",
-    checkpoint: Annotated[Optional[Path], typer.Option(help="of lns-sim train, or a weight file (.safetensors)",
-                                                    show_default="initial weights")] = None,
+    checkpoint: Annotated[
+        Optional[Path],
+        typer.Option(help="of lns-sim train, or a weight file (.safetensors)", show_default="initial weights"),
+    ] = None,
     batch_size: Annotated[int, typer.Option(help="samples of the training set")] = 64,
     context: Context = 128,
     tokens: Tokens = "byte",
@@ -99,8 +104,10 @@ def compare(
     lut_entries: LutEntries = None,
     acc_bits: AccBits = Datapath.acc_bits,
     device: Device = "cpu",
-    out: Annotated[Path, typer.Option(help="directory for report.html, compare.png and compare.json")] = Path("runs/compare"),
-) -> None:  # fmt: skip
+    out: Annotated[Path, typer.Option(help="directory for report.html, compare.png and compare.json")] = Path(
+        "runs/compare"
+    ),
+) -> None:
     """Show what quantization and the datapath do to one batch, layer by layer and pass by pass.
 
     The batch runs through the model, forward and backward, in float32, by the recipe's codes with float32 products
@@ -132,8 +139,12 @@ def compare(
         losses = ", ".join(f"{run} {value:.6g}" for run, value in found.losses.items())
         console.print(f"{found.verdict()}\nLoss: {losses}.")
         known = environment()
-        shown = {k: str(known[k]) for k in ("lns_sim", "torch", "python", "cpu", "isa")} | {"gpus": ", ".join(known["gpus"]) or "none"}
-        (out / "compare.json").write_text(json.dumps({"title": title, **found.to_dict(), "environment": known}, indent=1))
+        shown = {k: str(known[k]) for k in ("lns_sim", "torch", "python", "cpu", "isa")} | {
+            "gpus": ", ".join(known["gpus"]) or "none"
+        }
+        (out / "compare.json").write_text(
+            json.dumps({"title": title, **found.to_dict(), "environment": known}, indent=1)
+        )
         picture.draw(found, out / "compare.png")
         (out / "report.html").write_text(page.html(found, title, shown), encoding="utf-8")
         console.print(f"Wrote {out / 'report.html'}, {out / 'compare.png'} and {out / 'compare.json'}.")

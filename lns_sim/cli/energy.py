@@ -15,16 +15,7 @@ from torch import Tensor, nn
 from lns_sim.checks import check_choice, check_int
 from lns_sim.cli.console import make_console
 from lns_sim.cli.errors import user_errors
-from lns_sim.cli.options import (  # fmt: skip
-    RECIPE_HELP,
-    AccBits,
-    Bits,
-    Gamma,
-    LutEntries,
-    UpdateBits,
-    chosen_recipe,
-    made_by,
-)
+from lns_sim.cli.options import RECIPE_HELP, AccBits, Bits, Gamma, LutEntries, UpdateBits, chosen_recipe, made_by
 from lns_sim.datapath import Datapath
 from lns_sim.format import LNSFormat
 from lns_sim.recipes import Recipe
@@ -34,8 +25,16 @@ from lns_sim.studies.energy import energy as energy_of
 from lns_sim.studies.energy.components import constants
 
 # What models of ours take where nothing else is said: channels, height and width, or tokens.
-_INPUTS = {"cnn": (1, 8, 8), "mlp": (1, 8, 8), "resnet20": (3, 32, 32), "resnet18": (3, 32, 32), "resnet18-imagenet": (3, 224, 224),
-           "resnet50": (3, 224, 224), "gpt": (128,), "gpt256": (128,)}  # fmt: skip
+_INPUTS = {
+    "cnn": (1, 8, 8),
+    "mlp": (1, 8, 8),
+    "resnet20": (3, 32, 32),
+    "resnet18": (3, 32, 32),
+    "resnet18-imagenet": (3, 224, 224),
+    "resnet50": (3, 224, 224),
+    "gpt": (128,),
+    "gpt256": (128,),
+}
 _TOKENS = ("gpt", "gpt256", "bert-base", "bert-large")  # models of these
 
 
@@ -78,8 +77,14 @@ def _print(found: Energy, title: str, console: Console, layers: bool) -> None:
         table.add_column(name, justify="left" if name == "pass" else "right")
     for name in dict.fromkeys(row.name for row in found.rows):
         products = sum(row.products for row in found.rows if row.name == name)
-        table.add_row(name.replace("_", " "), f"{products:,}", *(f"{scale * sum(found.components(f, name).values()):.4g}" for f in found.formats))
-    table.add_row("total", f"{found.products:,}", *(f"{scale * found.total(f):.4g}" for f in found.formats), style="bold")
+        table.add_row(
+            name.replace("_", " "),
+            f"{products:,}",
+            *(f"{scale * sum(found.components(f, name).values()):.4g}" for f in found.formats),
+        )
+    table.add_row(
+        "total", f"{found.products:,}", *(f"{scale * found.total(f):.4g}" for f in found.formats), style="bold"
+    )
     table.add_row("fJ a product", "", *(f"{1e12 * found.total(f) / found.products:.1f}" for f in found.formats))
     console.print(table)
     parts = ", ".join(f"{name} {share / found.total():.0%}" for name, share in found.components().items())
@@ -89,8 +94,13 @@ def _print(found: Energy, title: str, console: Console, layers: bool) -> None:
         for name in ("layer", "pass", "products", "lanes used", unit):
             table.add_column(name, justify="left" if name in ("layer", "pass") else "right")
         for row in found.rows:
-            table.add_row(row.layer or "(model)", row.name.replace("_", " "), f"{row.products:,}", f"{row.utilization:.0%}",
-                          f"{scale * sum(row.energy['LNS'].values()) * 1e-12:.4g}")  # fmt: skip
+            table.add_row(
+                row.layer or "(model)",
+                row.name.replace("_", " "),
+                f"{row.products:,}",
+                f"{row.utilization:.0%}",
+                f"{scale * sum(row.energy['LNS'].values()) * 1e-12:.4g}",
+            )
         console.print(table)
     console.print(f"Calibrated: {found.calibrated}.")
     for note in found.extrapolated:
@@ -105,15 +115,28 @@ def _print_paper(found: dict[str, Energy], console: Console) -> None:
     for name in paper.TABLE["bert-base"]:
         table.add_column(name, justify="right")
     for model, row in paper.TABLE.items():
-        table.add_row(model, *(f"{found[model].total(f):.2f} / {mj:.2f} ({found[model].total(f) / mj - 1:+.1%})" for f, mj in row.items()))
+        table.add_row(
+            model,
+            *(
+                f"{found[model].total(f):.2f} / {mj:.2f} ({found[model].total(f) / mj - 1:+.1%})"
+                for f, mj in row.items()
+            ),
+        )
     console.print(table)
 
 
 def energy(
-    model: Annotated[str, typer.Argument(help=f"{', '.join(models.NAMES)}, bert-base, "
-                                              "bert-large, or module:function, which returns a model; or paper: the table of "
-                                              "LNS-Madam's paper beside this model's")],
-    input: Annotated[Optional[str], typer.Option(help="shape of a sample, e.g. 3x224x224", show_default="by model")] = None,
+    model: Annotated[
+        str,
+        typer.Argument(
+            help=f"{', '.join(models.NAMES)}, bert-base, "
+            "bert-large, or module:function, which returns a model; or paper: the table of "
+            "LNS-Madam's paper beside this model's"
+        ),
+    ],
+    input: Annotated[
+        Optional[str], typer.Option(help="shape of a sample, e.g. 3x224x224", show_default="by model")
+    ] = None,
     context: Annotated[Optional[int], typer.Option(help="tokens of a sample", show_default="by model", min=1)] = None,
     batch_size: Annotated[int, typer.Option(help="samples of the iteration")] = 1,
     recipe: Annotated[str, typer.Option(help=RECIPE_HELP)] = "lns-madam",
@@ -124,10 +147,11 @@ def energy(
     acc_bits: AccBits = Datapath.acc_bits,
     layers: Annotated[bool, typer.Option("--layers", help="a row for each layer and pass, too")] = False,
     out: Annotated[Path, typer.Option(help="directory for energy.png and energy.json")] = Path("runs/energy"),
-) -> None:  # fmt: skip
+) -> None:
     """Estimate the energy of a training iteration, beside FP8, FP16, FP32 and INT8 on the like hardware.
 
-    Every product of the model's three passes is mapped to the paper's processing element; nothing is computed. What the numbers rest
+    Every product of the model's three passes is mapped to the paper's processing element; nothing is computed. What the
+    numbers rest
     on is in docs/energy.md.
     """
     console = make_console()

@@ -24,7 +24,10 @@ def user_errors():
         yield
     except Exception as error:
         if _out_of_memory(error):
-            text = f"out of memory; use a smaller batch or model ({str(error).splitlines()[0] if str(error) else 'MemoryError'})"
+            text = (
+                "out of memory; use a smaller batch or model "
+                f"({str(error).splitlines()[0] if str(error) else 'MemoryError'})"
+            )
         elif isinstance(error, MENDABLE):
             text = str(error)
         else:

@@ -19,8 +19,12 @@ def info() -> None:
     table.add_row("torch", f"{env['torch']} (extension: stable ABI of torch >= {build['torch_abi']})")
     table.add_row("python", env["python"])
     table.add_row("compiler", build["compiler"])
-    table.add_row("CUDA kernels", build["cuda"] or "not built (needs nvcc and a CUDA build of torch when lns_sim is installed)")
+    table.add_row(
+        "CUDA kernels", build["cuda"] or "not built (needs nvcc and a CUDA build of torch when lns_sim is installed)"
+    )
     table.add_row("GPUs", ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())) or "none")
-    table.add_row("instruction set", f"{core.isa()} (available: {', '.join(core.available_isas())}; force: LNS_SIM_ISA)")
+    table.add_row(
+        "instruction set", f"{core.isa()} (available: {', '.join(core.available_isas())}; force: LNS_SIM_ISA)"
+    )
     table.add_row("threads", str(env["threads"]))
     make_console().print(table)

@@ -17,13 +17,22 @@ from lns_sim.recipes import ModelRecipe, Recipe
 from lns_sim.studies import models
 from lns_sim.studies.training.trainer import Settings
 
-Data = Annotated[str, typer.Option(help="digits (bundled with scikit-learn), npz:PATH with arrays x_train, y_train, x_test, "
-                                        "y_test, openml:NAME, text:PATH, or text (Python's standard library)")]  # fmt: skip
+Data = Annotated[
+    str,
+    typer.Option(
+        help="digits (bundled with scikit-learn), npz:PATH with arrays x_train, y_train, x_test, "
+        "y_test, openml:NAME, text:PATH, or text (Python's standard library)"
+    ),
+]
 Context = Annotated[int, typer.Option(help="text: tokens that the model sees")]
 Tokens = Annotated[str, typer.Option(help="text: byte, or bpe:N for N byte-pair tokens")]
-Model = Annotated[Optional[str], typer.Option(help=f"one of {', '.join(models.NAMES)}", show_default="cnn, for text gpt")]
-FloatOptimizer = Annotated[Optional[str], typer.Option(help="sgd or adamw, for float32 training and float parameters",
-                                                       show_default="sgd, for text adamw")]  # fmt: skip
+Model = Annotated[
+    Optional[str], typer.Option(help=f"one of {', '.join(models.NAMES)}", show_default="cnn, for text gpt")
+]
+FloatOptimizer = Annotated[
+    Optional[str],
+    typer.Option(help="sgd or adamw, for float32 training and float parameters", show_default="sgd, for text adamw"),
+]
 FloatLr = Annotated[Optional[float], typer.Option(help="its learning rate", show_default="0.1, for text 0.003")]
 Bits = Annotated[int, typer.Option(help="bits of a code")]
 Gamma = Annotated[int, typer.Option(help="base factor: codes per octave")]
@@ -32,7 +41,9 @@ LutEntries = Annotated[Optional[int], typer.Option(help="constants of the datapa
 AccBits = Annotated[int, typer.Option(help="bits of the accumulator")]
 Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N")]
 
-RECIPE_HELP = "fp32, lns-madam-fake-quant, lns-madam, another system (docs/comparators.md) or a file.toml (docs/recipes.md)"
+RECIPE_HELP = (
+    "fp32, lns-madam-fake-quant, lns-madam, another system (docs/comparators.md) or a file.toml (docs/recipes.md)"
+)
 
 
 def made_by(name: str) -> nn.Module:
@@ -52,7 +63,9 @@ def made_by(name: str) -> nn.Module:
     return model
 
 
-def chosen_settings(data: str, model: str | None, float_optimizer: str | None, float_lr: float | None, **others) -> Settings:
+def chosen_settings(
+    data: str, model: str | None, float_optimizer: str | None, float_lr: float | None, **others
+) -> Settings:
     """Settings whose defaults follow the kind of data: for text a GPT and AdamW.
 
     Raises:
@@ -62,8 +75,9 @@ def chosen_settings(data: str, model: str | None, float_optimizer: str | None, f
     return Settings(
         model=model or ("gpt" if text else Settings.model),
         float_optimizer=float_optimizer or ("adamw" if text else Settings.float_optimizer),
-        float_lr=float_lr or (0.003 if text else Settings.float_lr), **others,
-    )  # fmt: skip
+        float_lr=float_lr or (0.003 if text else Settings.float_lr),
+        **others,
+    )
 
 
 def chosen_recipe(

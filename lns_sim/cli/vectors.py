@@ -22,8 +22,9 @@ def _integers(option: str, text: str | None, separator: str) -> tuple[int, ...] 
 
 def vectors(
     out: Annotated[Path, typer.Argument(help="folder for a.hex, b.hex, acc.hex and vectors.json")],
-    source: Annotated[str, typer.Option(help="random, corner, or npz:PATH with integer codes a and b of shape "
-                                             "(dot products, K)")] = "random",
+    source: Annotated[
+        str, typer.Option(help="random, corner, or npz:PATH with integer codes a and b of shape (dot products, K)")
+    ] = "random",
     count: Annotated[int, typer.Option(help="dot products (random)")] = 1000,
     k: Annotated[int, typer.Option(help="length of a dot product (random, corner)")] = 128,
     seed: Annotated[int, typer.Option(help="of the random codes")] = 0,
@@ -33,28 +34,52 @@ def vectors(
     lut_entries: Annotated[Optional[int], typer.Option(help="constants", show_default="gamma")] = None,
     lut_bits: Annotated[int, typer.Option(help="bits of a constant")] = Datapath.lut_bits,
     acc_bits: Annotated[int, typer.Option(help="bits of the accumulator")] = Datapath.acc_bits,
-    acc_lsb: Annotated[Optional[int], typer.Option(help="log2 of the accumulator's unit", show_default="from --headroom-bits")] = None,
-    headroom_bits: Annotated[int, typer.Option(help="of the accumulator above the largest product")] = Datapath.headroom_bits,
+    acc_lsb: Annotated[
+        Optional[int], typer.Option(help="log2 of the accumulator's unit", show_default="from --headroom-bits")
+    ] = None,
+    headroom_bits: Annotated[
+        int, typer.Option(help="of the accumulator above the largest product")
+    ] = Datapath.headroom_bits,
     rounding: Annotated[str, typer.Option(help="truncate or nearest")] = Datapath.rounding,
     overflow: Annotated[str, typer.Option(help="saturate or wrap")] = Datapath.overflow,
-    lut_constants: Annotated[Optional[str], typer.Option(help="the constants themselves, e.g. 128,152,181,215", show_default="the paper's")] = None,
-    product_range: Annotated[Optional[str], typer.Option(help="lowest:highest exponent of a product, e.g. 0:200", show_default="all")] = None,
-    product_underflow: Annotated[str, typer.Option(help="of products below the lowest: flush or saturate")] = Datapath.product_underflow,
-    bin_bits: Annotated[Optional[int], typer.Option(help="bits of a bin's sum", show_default="as many as it needs")] = None,
+    lut_constants: Annotated[
+        Optional[str], typer.Option(help="the constants themselves, e.g. 128,152,181,215", show_default="the paper's")
+    ] = None,
+    product_range: Annotated[
+        Optional[str], typer.Option(help="lowest:highest exponent of a product, e.g. 0:200", show_default="all")
+    ] = None,
+    product_underflow: Annotated[
+        str, typer.Option(help="of products below the lowest: flush or saturate")
+    ] = Datapath.product_underflow,
+    bin_bits: Annotated[
+        Optional[int], typer.Option(help="bits of a bin's sum", show_default="as many as it needs")
+    ] = None,
     bin_overflow: Annotated[str, typer.Option(help="of bins: saturate or wrap")] = Datapath.bin_overflow,
-) -> None:  # fmt: skip
+) -> None:
     """Write operands and accumulators for a hardware design: hex for $readmemh, JSON that says how to read it."""
     with user_errors():
         datapath = Datapath(
-            LNSFormat(bits, gamma), vector_size=vector_size, lut_entries=lut_entries, lut_bits=lut_bits, acc_bits=acc_bits,
-            acc_lsb=acc_lsb, headroom_bits=headroom_bits, rounding=rounding, overflow=overflow,
+            LNSFormat(bits, gamma),
+            vector_size=vector_size,
+            lut_entries=lut_entries,
+            lut_bits=lut_bits,
+            acc_bits=acc_bits,
+            acc_lsb=acc_lsb,
+            headroom_bits=headroom_bits,
+            rounding=rounding,
+            overflow=overflow,
             lut_constants=_integers("--lut-constants", lut_constants, ","),
-            product_range=_integers("--product-range", product_range, ":"), product_underflow=product_underflow,
-            bin_bits=bin_bits, bin_overflow=bin_overflow,
+            product_range=_integers("--product-range", product_range, ":"),
+            product_underflow=product_underflow,
+            bin_bits=bin_bits,
+            bin_overflow=bin_overflow,
         )
         made = make_vectors(datapath, source, count, k, seed)
         path = made.write(out)
-        typer.echo(f"Wrote {len(made.a):,} dot products of {made.a.shape[1]} codes to {path.parent}: a.hex, b.hex, acc.hex, {path.name}.")
+        typer.echo(
+            f"Wrote {len(made.a):,} dot products of {made.a.shape[1]} codes to {path.parent}: a.hex, b.hex, "
+            f"acc.hex, {path.name}."
+        )
 
 
 def check_vectors(

@@ -1,6 +1,7 @@
 """Golden vectors: operands and accumulators for a hardware design, as hex for ``$readmemh`` and JSON to interpret it.
 
-A folder holds ``a.hex`` and ``b.hex``, one word of ``vector_size`` codes a line (lane 0 in the lowest bits, lanes past K
+A folder holds ``a.hex`` and ``b.hex``, one word of ``vector_size`` codes a line (lane 0 in the lowest bits, lanes past
+K
 zero), the vectors of a dot product one after the other; ``acc.hex``, the accumulator after each dot product in two's
 complement; and ``vectors.json``.
 """
@@ -64,9 +65,11 @@ class VectorSet:
             "datapath": {**dataclasses.asdict(d), "acc_lsb": d.lsb},
             "constants": d.constants,
             "words": {
-                "a.hex, b.hex": f"a line is {d.vector_size} codes of {d.format.bits} bits, lane 0 in the lowest bits; a code "
+                "a.hex, b.hex": f"a line is {d.vector_size} codes of {d.format.bits} bits, lane 0 in the "
+                "lowest bits; a code "
                 "is a sign bit over an exponent, exponent 0 is zero; lanes past k are 0",
-                "acc.hex": f"a line is the accumulator after a dot product, {d.acc_bits} bits two's complement, in units of "
+                "acc.hex": f"a line is the accumulator after a dot product, {d.acc_bits} bits two's "
+                "complement, in units of "
                 "2^acc_lsb",
             },
             "names": self.names,
@@ -95,7 +98,9 @@ def unpack(words, k: int, datapath: Datapath) -> list[int]:
     return [values[i // size] >> bits * (i % size) & ((1 << bits) - 1) for i in range(k)]
 
 
-def make_vectors(datapath: Datapath, source: str = "random", count: int = 1000, k: int = 128, seed: int = 0) -> VectorSet:
+def make_vectors(
+    datapath: Datapath, source: str = "random", count: int = 1000, k: int = 128, seed: int = 0
+) -> VectorSet:
     """Operands from a source, with the accumulators that the kernels compute for them.
 
     Args:
@@ -128,7 +133,10 @@ def make_vectors(datapath: Datapath, source: str = "random", count: int = 1000, 
 def _accumulate(a: np.ndarray, b: np.ndarray, datapath: Datapath) -> np.ndarray:
     f = datapath.format
     one = torch.ones(())
-    x, y = (LNSTensor(torch.from_numpy(v.astype(np.uint16 if f.bits > 8 else np.uint8)).view(f.dtype), one, f) for v in (a, b))
+    x, y = (
+        LNSTensor(torch.from_numpy(v.astype(np.uint16 if f.bits > 8 else np.uint8)).view(f.dtype), one, f)
+        for v in (a, b)
+    )
     out = matmul(x.unsqueeze(1), y.unsqueeze(2), datapath, return_accumulator=True)
     return out.reshape(-1).numpy().astype(np.int64)
 
@@ -141,7 +149,9 @@ def _load(path: Path, datapath: Datapath) -> tuple[np.ndarray, np.ndarray]:
         a, b = file["a"], file["b"]
     for name, codes in (("a", a), ("b", b)):
         if codes.ndim != 2 or codes.size == 0 or codes.dtype.kind not in "iu":
-            raise ValueError(f"{name} in {path} must be integer codes of shape (dot products, K), got {codes.dtype} {codes.shape}")
+            raise ValueError(
+                f"{name} in {path} must be integer codes of shape (dot products, K), got {codes.dtype} {codes.shape}"
+            )
         if codes.min() < 0 or codes.max() >= 1 << datapath.format.bits:
             raise ValueError(f"{name} in {path} holds codes outside 0 .. {(1 << datapath.format.bits) - 1}")
     if a.shape != b.shape:

@@ -1,4 +1,6 @@
-"""Attention with both products on the datapath: scaled_dot_product_attention and torch.nn.MultiheadAttention's function."""
+"""Attention with both products on the datapath: scaled_dot_product_attention and torch.nn.MultiheadAttention's
+function.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ def _probabilities(scores: Tensor) -> Tensor:
 
 
 @functions.handles(F.scaled_dot_product_attention)
-def _attention(simulation, query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False):
+def _attention(
+    simulation, query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False
+):
     """Masks, softmax and dropout in float32 between the two products."""
     if simulation is None or simulation.recipe is None:
         return NotImplemented
@@ -49,11 +53,33 @@ def _float_mask(mask: Tensor | None) -> Tensor | None:
 
 @functions.handles(F.multi_head_attention_forward)
 def _multi_head_attention(
-    simulation, query, key, value, embed_dim_to_check, num_heads, in_proj_weight, in_proj_bias, bias_k, bias_v,
-    add_zero_attn, dropout_p, out_proj_weight, out_proj_bias, training=True, key_padding_mask=None, need_weights=True,
-    attn_mask=None, use_separate_proj_weight=False, q_proj_weight=None, k_proj_weight=None, v_proj_weight=None,
-    static_k=None, static_v=None, average_attn_weights=True, is_causal=False,
-):  # fmt: skip
+    simulation,
+    query,
+    key,
+    value,
+    embed_dim_to_check,
+    num_heads,
+    in_proj_weight,
+    in_proj_bias,
+    bias_k,
+    bias_v,
+    add_zero_attn,
+    dropout_p,
+    out_proj_weight,
+    out_proj_bias,
+    training=True,
+    key_padding_mask=None,
+    need_weights=True,
+    attn_mask=None,
+    use_separate_proj_weight=False,
+    q_proj_weight=None,
+    k_proj_weight=None,
+    v_proj_weight=None,
+    static_k=None,
+    static_v=None,
+    average_attn_weights=True,
+    is_causal=False,
+):
     """(L, N, E) queries and (S, N, *) keys and values, or without N; the weights (N, L, S) where asked for."""
     if simulation is None:
         raise TypeError("a converted MultiheadAttention runs inside its module or lns_sim.simulate")

@@ -69,12 +69,14 @@ def convert(model: nn.Module, recipe: Recipe | ModelRecipe | str | None, skip=No
 
     Layers are Linear, Conv1d/2d/3d, ConvTranspose1d/2d/3d, Embedding and MultiheadAttention, and transformers' Conv1D.
     Products of computed tensors (matmul, einsum, attention) run on the datapath while a converted model's forward runs
-    (see :class:`lns_sim.simulate`). Modules, their forward methods, biases and other parameters stay as they are; initial
+    (see :class:`lns_sim.simulate`). Modules, their forward methods, biases and other parameters stay as they are;
+    initial
     weights are kept, quantized to the recipe's update format. A weight shared by several modules stays shared.
 
     Args:
         model: any module; its weights are float32.
-        recipe: a :class:`lns_sim.recipes.Recipe`, a :class:`lns_sim.recipes.ModelRecipe`, a preset's name or the path of
+        recipe: a :class:`lns_sim.recipes.Recipe`, a :class:`lns_sim.recipes.ModelRecipe`, a preset's name or the
+            path of
             a TOML file (docs/recipes.md); "fp32" or None changes nothing.
         skip: name pattern or patterns (as in ``fnmatch``) of modules to leave in float32 with all that is inside, e.g.
             "head" or "blocks.*.fc".
@@ -85,7 +87,8 @@ def convert(model: nn.Module, recipe: Recipe | ModelRecipe | str | None, skip=No
 
     Raises:
         TypeError: recipe or patterns of the wrong type, or a weight that is not float32.
-        ValueError: an unknown recipe name, a pattern that matches no module, a weight with NaN or Inf, a recurrent layer,
+        ValueError: an unknown recipe name, a pattern that matches no module, a weight with NaN or Inf, a recurrent
+            layer,
             a weight shared by modules of different recipes.
     """
     if isinstance(recipe, str):
@@ -110,7 +113,9 @@ def _check(modules: dict[str, nn.Module], chosen: dict[str, Recipe | None]) -> N
     users: dict[int, tuple[str, Recipe | None]] = {}
     for name, module in modules.items():
         if isinstance(module, (nn.RNNBase, nn.RNNCellBase)) and chosen[name] is not None:
-            raise ValueError(f"{name} is recurrent and runs in one fused kernel of torch; skip it to leave it in float32")
+            raise ValueError(
+                f"{name} is recurrent and runs in one fused kernel of torch; skip it to leave it in float32"
+            )
         for p, weight in weights_of(module).items():
             if isinstance(weight, LNSWeight):
                 continue
@@ -161,7 +166,8 @@ def _attach_scopes(modules, chosen) -> None:
 
 
 def multiply_in_float32(model: nn.Module) -> None:
-    """Ends the simulation of a converted model whose weights are float32, in place: products and operands are float32 from here on.
+    """Ends the simulation of a converted model whose weights are float32, in place: products and operands are float32
+    from here on.
 
     Raises:
         ValueError: a weight exists only as codes.
@@ -184,7 +190,9 @@ def load_memories(model: nn.Module, found: list[dict[int, Memory]]) -> None:
 
 
 def _scopes(model: nn.Module) -> list[Scope]:
-    return [hook.__self__ for module in model.modules() for hook in module._forward_pre_hooks.values() if _is_scope(hook)]
+    return [
+        hook.__self__ for module in model.modules() for hook in module._forward_pre_hooks.values() if _is_scope(hook)
+    ]
 
 
 def to_float(model: nn.Module) -> nn.Module:

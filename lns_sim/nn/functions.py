@@ -53,7 +53,9 @@ def _arithmetic(simulation, weight=None) -> tuple[Recipe | None, Tensor | None]:
     """The recipe of a product and its random state: an LNSWeight's own, else the simulation's."""
     if _is_weight(weight):
         return weight.recipe, weight.rng
-    return (None, None) if simulation is None or simulation.recipe is None else (simulation.recipe, simulation.next_rng())
+    return (
+        (None, None) if simulation is None or simulation.recipe is None else (simulation.recipe, simulation.next_rng())
+    )
 
 
 def _autocasts(x: Tensor) -> bool:
@@ -97,8 +99,9 @@ def _linear(simulation, input, weight, bias=None):
 
 
 @handles(F.embedding)
-def _embedding(simulation, input, weight, padding_idx=None, max_norm=None, norm_type=2.0, scale_grad_by_freq=False,
-               sparse=False):  # fmt: skip
+def _embedding(
+    simulation, input, weight, padding_idx=None, max_norm=None, norm_type=2.0, scale_grad_by_freq=False, sparse=False
+):
     if not _is_weight(weight):
         return NotImplemented
     if max_norm is not None or sparse:
@@ -120,7 +123,9 @@ def product(a: Tensor, b: Tensor, recipe: Recipe, rng: Tensor | None) -> Tensor:
     if a.dtype != torch.float32 or b.dtype != torch.float32:  # no TypeError: Python's @ would hide it
         raise ValueError(f"both operands of a simulated product must be float32, got {a.dtype} and {b.dtype}")
     if a.shape[-1] != b.shape[-2]:
-        raise ValueError(f"a's last dimension must be b's last but one, got shapes {tuple(a.shape)} and {tuple(b.shape)}")
+        raise ValueError(
+            f"a's last dimension must be b's last but one, got shapes {tuple(a.shape)} and {tuple(b.shape)}"
+        )
     out = [*torch.broadcast_shapes(a.shape[:-2], b.shape[:-2]), a.shape[-2], b.shape[-1]]
     if b.shape[:-2].numel() == 1:  # b is shared: one product of all rows
         a, b = a.reshape(-1, a.shape[-1]), b.reshape(b.shape[-2:])
@@ -130,9 +135,17 @@ def product(a: Tensor, b: Tensor, recipe: Recipe, rng: Tensor | None) -> Tensor:
 
 
 @handles(
-    torch.matmul, torch.linalg.matmul, Tensor.matmul, Tensor.__matmul__, torch.mm, Tensor.mm, torch.bmm, Tensor.bmm, torch.mv,
+    torch.matmul,
+    torch.linalg.matmul,
+    Tensor.matmul,
+    Tensor.__matmul__,
+    torch.mm,
+    Tensor.mm,
+    torch.bmm,
+    Tensor.bmm,
+    torch.mv,
     Tensor.mv,
-)  # fmt: skip
+)
 def _matmul(simulation, a, b, *, out=None):
     if out is not None:
         raise ValueError("a simulated product takes no out")
@@ -203,10 +216,26 @@ def _refused(name, simulation, *args, **kwargs):
 
 
 for _function in (
-    F.bilinear, torch.chain_matmul, torch.linalg.multi_dot, torch.addbmm, Tensor.addbmm, torch.inner, Tensor.inner, torch.dot,
-    Tensor.dot, torch.vdot, Tensor.vdot, torch.linalg.vecdot, Tensor.addmm_, Tensor.baddbmm_, Tensor.addbmm_, Tensor.addmv_,
-    torch._int_mm, torch._scaled_mm, *filter(None, [getattr(torch, "_grouped_mm", None), getattr(F, "grouped_mm", None)]),
-):  # fmt: skip
+    F.bilinear,
+    torch.chain_matmul,
+    torch.linalg.multi_dot,
+    torch.addbmm,
+    Tensor.addbmm,
+    torch.inner,
+    Tensor.inner,
+    torch.dot,
+    Tensor.dot,
+    torch.vdot,
+    Tensor.vdot,
+    torch.linalg.vecdot,
+    Tensor.addmm_,
+    Tensor.baddbmm_,
+    Tensor.addbmm_,
+    Tensor.addmv_,
+    torch._int_mm,
+    torch._scaled_mm,
+    *filter(None, [getattr(torch, "_grouped_mm", None), getattr(F, "grouped_mm", None)]),
+):
     handles(_function)(partial(_refused, _function.__name__))
 
 
@@ -248,7 +277,16 @@ def _convolution(simulation, n, input, weight, bias, stride, padding, dilation, 
         output_padding = [0, *output_padding] if transposed else None
     with torch._C.DisableTorchFunctionSubclass():
         y = torch.ops.lns_sim.convolution(
-            x, weight, rng, stride, padding, dilation, transposed, output_padding or [0] * len(stride), groups, recipe.encode()
+            x,
+            weight,
+            rng,
+            stride,
+            padding,
+            dilation,
+            transposed,
+            output_padding or [0] * len(stride),
+            groups,
+            recipe.encode(),
         )[0]
     y = y.squeeze(-2) if n == 1 else y
     y = y if bias is None else y + bias.view(-1, *[1] * n)
@@ -265,8 +303,9 @@ def _register_convolutions():
         def conv(simulation, input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, n=n):
             return _convolution(simulation, n, input, weight, bias, stride, padding, dilation, groups)
 
-        def conv_transpose(simulation, input, weight, bias=None, stride=1, padding=0, output_padding=0, groups=1,
-                           dilation=1, n=n):  # fmt: skip
+        def conv_transpose(
+            simulation, input, weight, bias=None, stride=1, padding=0, output_padding=0, groups=1, dilation=1, n=n
+        ):
             return _convolution(simulation, n, input, weight, bias, stride, padding, dilation, groups, output_padding)
 
         handles(*plain)(conv)

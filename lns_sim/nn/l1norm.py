@@ -1,6 +1,8 @@
-"""L1 normalization (arXiv 2411.10948): batch and layer norm by the mean magnitude, quantized throughout, with its exact gradient.
+"""L1 normalization (arXiv 2411.10948): batch and layer norm by the mean magnitude, quantized throughout, with its exact
+gradient.
 
-``s = c mean|x - mu| + eps`` with ``c = sqrt(pi / 2)``, which is the standard deviation of a Gaussian; ``xh = (x - mu) / s``.
+``s = c mean|x - mu| + eps`` with ``c = sqrt(pi / 2)``, which is the standard deviation of a Gaussian; ``xh = (x - mu) /
+s``.
 """
 
 from __future__ import annotations
@@ -78,7 +80,9 @@ class L1BatchNorm(_L1Norm):
 
     def forward(self, x: Tensor) -> Tensor:
         if x.dim() < 2 or x.shape[1] != len(self.weight):
-            raise ValueError(f"the input must have {len(self.weight)} channels in dimension 1, got shape {tuple(x.shape)}")
+            raise ValueError(
+                f"the input must have {len(self.weight)} channels in dimension 1, got shape {tuple(x.shape)}"
+            )
         shape = (1, -1, *[1] * (x.dim() - 2))
         if self.training:
             dims = [d for d in range(x.dim()) if d != 1]
@@ -87,7 +91,9 @@ class L1BatchNorm(_L1Norm):
                 self.running_mean.lerp_(x.mean(dims), self.momentum)
                 self.running_s.lerp_(s.flatten(), self.momentum)
         else:
-            xh = _rounded((_rounded(x, self.bits) - self.running_mean.view(shape)) / self.running_s.view(shape), self.bits)
+            xh = _rounded(
+                (_rounded(x, self.bits) - self.running_mean.view(shape)) / self.running_s.view(shape), self.bits
+            )
         return xh * self.weight.view(shape) + self.bias.view(shape)
 
 
@@ -108,7 +114,9 @@ class L1LayerNorm(_L1Norm):
 
 
 def replace_norms(model: nn.Module, bits: int | None = 8) -> nn.Module:
-    """Every batch and layer norm inside a model replaced by its :func:`l1_form`, in place; the model itself. Shared ones stay shared."""
+    """Every batch and layer norm inside a model replaced by its :func:`l1_form`, in place; the model itself. Shared
+    ones stay shared.
+    """
     made: dict[nn.Module, _L1Norm] = {}
     for module in list(model.modules()):
         for name, child in list(module._modules.items()):  # named_children leaves out a second place
@@ -122,7 +130,8 @@ def replace_norms(model: nn.Module, bits: int | None = 8) -> nn.Module:
 def l1_form(norm: nn.Module, bits: int | None = 8) -> _L1Norm:
     """The L1 form of a batch or layer norm, with its weight, bias, device and mode.
 
-    Running means are taken over, running standard deviations as the running s, which they are of Gaussians. What a norm does not
+    Running means are taken over, running standard deviations as the running s, which they are of Gaussians. What a norm
+    does not
     learn, its L1 form does not either.
     """
     if isinstance(norm, nn.LayerNorm):

@@ -27,7 +27,8 @@ class simulate(TorchFunctionMode):
     recipe. Sums of products only: elementwise and outer products stay in float32.
 
     Args:
-        recipe: a Recipe or a preset's name (compiled code takes a Recipe made outside); None leaves products of computed
+        recipe: a Recipe or a preset's name (compiled code takes a Recipe made outside); None leaves products of
+            computed
             tensors in float32.
         rng: int64 [seed, step, tensor id, first element], for recipes with stochastic quantizers
             (:func:`lns_sim.random.random_state`); products count ids from it on.
@@ -64,7 +65,8 @@ class Scope(simulate):
 
     Args:
         recipe: of the module's own products; None: float32.
-        weight: name, within the module, of an LNSWeight whose random state the products share, if there is one; else torch's
+        weight: name, within the module, of an LNSWeight whose random state the products share, if there is one;
+            else torch's
             generator gives one for each forward.
         index: of the module in its model: keeps its products' streams apart from others'.
     """

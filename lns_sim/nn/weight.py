@@ -74,16 +74,21 @@ class LNSWeight(LNSTensor):
     def _stable_hash_for_caching(self) -> str:
         return f"{self.recipe.encode()} {self.rng is not None}"
 
-    # ---- Sharded training (FSDP2): a rank holds some rows of codes; scale, recipe and random state are the same everywhere.
+    # ---- Sharded training (FSDP2): a rank holds some rows of codes; scale, recipe and random state are the same
+    # everywhere.
 
     def fsdp_pre_all_gather(self, mesh, outer_size, outer_stride, module, mp_policy):
-        """What FSDP2 gathers: this shard's codes, padded to the first one's rows, as a type that every backend moves."""
+        """What FSDP2 gathers: this shard's codes, padded to the first one's rows, as a type that every backend
+        moves.
+        """
         rows = -(-outer_size[0] // mesh.size())
         codes = F.pad(self.codes, (*[0, 0] * (self.dim() - 1), 0, rows - self.codes.shape[0]))
         return (codes if codes.dtype == torch.uint8 else codes.view(torch.bfloat16),), None
 
     def fsdp_post_all_gather(self, gathered, metadata, param_dtype, *, out=None):
-        """The whole weight of gathered codes; they come back in the same memory each time, so ``out`` has them already."""
+        """The whole weight of gathered codes; they come back in the same memory each time, so ``out`` has them
+        already.
+        """
         if out is not None:
             return None
         return LNSWeight(gathered[0].view(self.format.dtype), self.scale, self.recipe, self.rng), ()

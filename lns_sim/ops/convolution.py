@@ -1,7 +1,8 @@
 """Convolutions of two and three dimensions, and transposed ones, as one differentiable operator.
 
 All of them are the three passes of a convolution, each in its own role: a transposed one's forward pass is a
-convolution's input gradient. Three dimensions are two, with the taps along depth beside the channels; a dot product then
+convolution's input gradient. Three dimensions are two, with the taps along depth beside the channels; a dot product
+then
 runs over (kh, kw, kd, channel), channel fastest.
 """
 
@@ -18,13 +19,7 @@ from lns_sim.ops import observer
 from lns_sim.ops.fake import conv_out_size
 from lns_sim.ops.gemm import multiply
 from lns_sim.ops.integer_gemm import integer_product
-from lns_sim.ops.quantize import (
-    error_operands,
-    fake_operand,
-    quantize_batch,
-    round_gradient,
-    weight_operand,
-)
+from lns_sim.ops.quantize import error_operands, fake_operand, quantize_batch, round_gradient, weight_operand
 from lns_sim.ops.saved import save_operands, saved_operands
 from lns_sim.quantizers import Operand
 from lns_sim.recipes import Recipe
@@ -71,8 +66,12 @@ def forward(pass_name: str, r: Recipe, x: Operand, w: Operand, g: Geometry) -> T
     out = conv_out_size(x.codes.shape[2:], w.codes.shape[2:], *g[:3])
 
     def in_float32():
-        return _values(lambda a, b: torch.ops.aten.convolution(a, b, None, *g[:3], False, [0] * len(g.stride), g.groups),
-                       x, w, w.codes[0].numel())  # fmt: skip
+        return _values(
+            lambda a, b: torch.ops.aten.convolution(a, b, None, *g[:3], False, [0] * len(g.stride), g.groups),
+            x,
+            w,
+            w.codes[0].numel(),
+        )
 
     def on_datapath(datapath, count):
         if len(out) == 2:
@@ -107,7 +106,9 @@ def input_gradient(pass_name: str, r: Recipe, dy: Operand, w: Operand, size: lis
         weights = w.codes.reshape(g.groups, o // g.groups, in_group, kd, *kernel).permute(0, 3, 1, 2, 4, 5)
         weights = w.with_codes(weights.reshape(o * kd, in_group, *kernel))
         planes = [n * depth, c, *plane]
-        dx, counts = _run(_ops.conv2d_input_gradient, _depth_windows(dy, seen, g), weights, planes, *g.plane, datapath, count)
+        dx, counts = _run(
+            _ops.conv2d_input_gradient, _depth_windows(dy, seen, g), weights, planes, *g.plane, datapath, count
+        )
         return _with_depth(dx, depth), counts
 
     macs = math.prod(size) * (w.codes.shape[0] // g.groups) * w.codes.shape[2:].numel()
@@ -184,16 +185,26 @@ def _output_shape(x, weight, stride, padding, dilation, transposed, output_paddi
     size, kernel = x.shape[2:], weight.shape[2:]
     if not transposed:
         return [x.shape[0], weight.shape[0], *conv_out_size(size, kernel, stride, padding, dilation)]
-    out = [(n - 1) * s - 2 * p + d * (k - 1) + e + 1
-           for n, k, s, p, d, e in zip(size, kernel, stride, padding, dilation, output_padding)]  # fmt: skip
+    out = [
+        (n - 1) * s - 2 * p + d * (k - 1) + e + 1
+        for n, k, s, p, d, e in zip(size, kernel, stride, padding, dilation, output_padding)
+    ]
     return [x.shape[0], weight.shape[1] * groups, *out]
 
 
 @torch.library.custom_op("lns_sim::convolution", mutates_args=())
 def convolution(
-    x: Tensor, weight: Tensor, rng: Tensor | None, stride: list[int], padding: list[int], dilation: list[int],
-    transposed: bool, output_padding: list[int], groups: int, recipe: str,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    x: Tensor,
+    weight: Tensor,
+    rng: Tensor | None,
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+    transposed: bool,
+    output_padding: list[int],
+    groups: int,
+    recipe: str,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """A convolution by the recipe; also the operands' codes and scales.
 
     x is float32 (N, C, H, W) or (N, C, D, H, W); weight (O, C / groups, *kernel), transposed (C, O / groups, *kernel).

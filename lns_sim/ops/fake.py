@@ -19,9 +19,7 @@ def _product(like: torch.Tensor, shape, accumulators: bool, count: bool):
 
 def conv_out_size(size, kernel, stride, padding, dilation) -> list[int]:
     """Output extents of a convolution over the given input extents."""
-    return [
-        (n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in zip(size, kernel, stride, padding, dilation)
-    ]
+    return [(n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in zip(size, kernel, stride, padding, dilation)]
 
 
 @torch.library.register_fake("lns_sim::quantize")
@@ -67,14 +65,42 @@ def _(x, x_scale, w, w_scale, x_bits, w_bits, stride, padding, dilation, groups,
 
 
 @torch.library.register_fake("lns_sim::conv2d_input_gradient")
-def _(dy, dy_scale, w, w_scale, dy_bits, w_bits, input_size, stride, padding, dilation, groups, datapath,
-      accumulators, count):  # fmt: skip
+def _(
+    dy,
+    dy_scale,
+    w,
+    w_scale,
+    dy_bits,
+    w_bits,
+    input_size,
+    stride,
+    padding,
+    dilation,
+    groups,
+    datapath,
+    accumulators,
+    count,
+):
     return _product(dy, input_size, accumulators, count)
 
 
 @torch.library.register_fake("lns_sim::conv2d_weight_gradient")
-def _(dy, dy_scale, x, x_scale, dy_bits, x_bits, kernel_size, stride, padding, dilation, groups, datapath,
-      accumulators, count):  # fmt: skip
+def _(
+    dy,
+    dy_scale,
+    x,
+    x_scale,
+    dy_bits,
+    x_bits,
+    kernel_size,
+    stride,
+    padding,
+    dilation,
+    groups,
+    datapath,
+    accumulators,
+    count,
+):
     return _product(dy, [dy.shape[1], x.shape[1] // groups, *kernel_size], accumulators, count)
 
 

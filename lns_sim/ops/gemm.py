@@ -28,7 +28,9 @@ def matmul(pass_name: str, recipe: Recipe, a: Operand, b: Operand) -> Tensor:
     return multiply(pass_name, recipe, (a, b), lambda out: out.numel() * a.codes.shape[-1], on_datapath, in_float32)
 
 
-def multiply(pass_name: str, recipe: Recipe, operands: tuple[Operand, Operand], macs, on_datapath, in_float32) -> Tensor:
+def multiply(
+    pass_name: str, recipe: Recipe, operands: tuple[Operand, Operand], macs, on_datapath, in_float32
+) -> Tensor:
     """One pass' product where the recipe says, reported to observers.
 
     Args:

@@ -7,13 +7,7 @@ from torch import Tensor
 
 from lns_sim.ops import observer
 from lns_sim.ops.gemm import matmul
-from lns_sim.ops.quantize import (
-    error_operands,
-    fake_operand,
-    quantize_batch,
-    round_gradient,
-    weight_operand,
-)
+from lns_sim.ops.quantize import error_operands, fake_operand, quantize_batch, round_gradient, weight_operand
 from lns_sim.ops.saved import Outputs, save_operands, saved_operands
 from lns_sim.recipes import Recipe
 
@@ -37,7 +31,11 @@ def linear_forward(x: Tensor, weight: Tensor, rng: Tensor | None, recipe: str) -
 @linear.register_fake
 def _(x, weight, rng, recipe):
     r = Recipe.decode(recipe)
-    return x.new_empty(*x.shape[:-1], weight.shape[0]), *fake_operand(x, r, "activation"), *fake_operand(weight, r, "weight")
+    return (
+        x.new_empty(*x.shape[:-1], weight.shape[0]),
+        *fake_operand(x, r, "activation"),
+        *fake_operand(weight, r, "weight"),
+    )
 
 
 def _linear_backward(ctx, dy, *_):

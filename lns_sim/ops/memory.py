@@ -46,7 +46,9 @@ def announce(place: Place | None, q: Quantizer) -> None:
         RuntimeError: a compiler is tracing, which would keep the first step's memory for good.
     """
     if torch.compiler.is_compiling():
-        raise RuntimeError(f"{type(q).__name__}'s {q.keeps} changes from step to step; run the model without torch.compile")
+        raise RuntimeError(
+            f"{type(q).__name__}'s {q.keeps} changes from step to step; run the model without torch.compile"
+        )
     _next.place = place
 
 
@@ -61,5 +63,7 @@ def take(recipe: Recipe) -> Place | None:
         return None
     place, _next.place = getattr(_next, "place", None), None
     if place is None:
-        raise RuntimeError(f"{type(q).__name__}'s {q.keeps} is kept by a converted model's modules; this product runs outside of them")
+        raise RuntimeError(
+            f"{type(q).__name__}'s {q.keeps} is kept by a converted model's modules; this product runs outside of them"
+        )
     return place

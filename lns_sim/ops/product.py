@@ -7,12 +7,7 @@ from torch import Tensor
 
 from lns_sim.ops import observer
 from lns_sim.ops.gemm import matmul
-from lns_sim.ops.quantize import (
-    error_operands,
-    fake_operand,
-    quantize_batch,
-    weight_operand,
-)
+from lns_sim.ops.quantize import error_operands, fake_operand, quantize_batch, weight_operand
 from lns_sim.ops.saved import save_operands, saved_operands
 from lns_sim.recipes import Recipe
 

@@ -15,7 +15,9 @@ from lns_sim.tensor import LNSTensor
 
 
 def quantize(x: Tensor, q: Quantizer | None, rng: Tensor | None, stream: str, dim: int = -1) -> Operand:
-    """x, its channels along ``dim``, by one of a recipe's quantizers, if any; ``rng`` is read where that is stochastic."""
+    """x, its channels along ``dim``, by one of a recipe's quantizers, if any; ``rng`` is read where that is
+    stochastic.
+    """
     if q is None:
         operand = Operand(x.clone(), x.new_ones(()), None)  # operators return no input
     else:
@@ -37,7 +39,9 @@ def quantize_batch(x: Tensor, q: Quantizer | None, rng: Tensor | None, stream: s
     return observer.report_codes(stream, x, Operand(codes[:-1].reshape(x.shape), scale, q))
 
 
-def error_operands(dy: Tensor, recipe: Recipe, rng: Tensor | None, dim: int, place: Place | None) -> tuple[Operand, Operand]:
+def error_operands(
+    dy: Tensor, recipe: Recipe, rng: Tensor | None, dim: int, place: Place | None
+) -> tuple[Operand, Operand]:
     """Q_E, channels along ``dim``: what the input gradient multiplies, and what the weight gradient does.
 
     ``place`` keeps what the quantizer keeps between steps.

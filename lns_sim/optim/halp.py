@@ -1,7 +1,10 @@
-"""HALP (arXiv 1803.03383): variance reduction with an offset in few bits on a grid that shrinks with the gradient, and its rivals.
+"""HALP (arXiv 1803.03383): variance reduction with an offset in few bits on a grid that shrinks with the gradient, and
+its rivals.
 
-One optimizer class has SGD, LP-SGD, SVRG, LP-SVRG and HALP. All but the SGDs alternate: `outer` takes the full gradient at the current
-weights, then `step` runs on single batches. `least_squares_in_integers` is HALP for linear models with the products in integers.
+One optimizer class has SGD, LP-SGD, SVRG, LP-SVRG and HALP. All but the SGDs alternate: `outer` takes the full gradient
+at the current
+weights, then `step` runs on single batches. `least_squares_in_integers` is HALP for linear models with the products in
+integers.
 """
 
 from __future__ import annotations
@@ -17,11 +20,16 @@ from lns_sim.optim.closure import ClosureOptimizer, Diverged
 from lns_sim.random import draw, random_state
 
 METHODS = ("sgd", "lp-sgd", "svrg", "lp-svrg", "halp")
-GROWTH, PATIENCE = 5.0, 3  # of the full gradient over the first one, and for how many in a row, until a run counts as diverging
+GROWTH, PATIENCE = (
+    5.0,
+    3,
+)  # of the full gradient over the first one, and for how many in a row, until a run counts as diverging
 
 
 def on_grid(x: Tensor, delta: float, bits: int, u: Tensor) -> Tensor:
-    """Integers n of ``delta n``, the unbiased rounding of x to ``{-2^(bits-1) .. 2^(bits-1) - 1}``, saturating; u in [0, 1)."""
+    """Integers n of ``delta n``, the unbiased rounding of x to ``{-2^(bits-1) .. 2^(bits-1) - 1}``, saturating; u in
+    [0, 1).
+    """
     low = -(1 << (bits - 1))
     return torch.floor(x / delta + u).clamp_(low, -low - 1)
 
@@ -35,15 +43,18 @@ class HALP(ClosureOptimizer):
     """SVRG whose offset z is quantized, and re-centered at each full gradient (arXiv 1803.03383, algorithm 2).
 
     ``outer``: ``w += z``, ``g`` the full gradient, ``delta = ||g|| / (mu (2^(bits-1) - 1))``, ``z = 0``. ``step``:
-    ``z = Q(z - lr (grad f_i(w + z) - grad f_i(w) + g))``, Q stochastic on the grid. The parameters always hold ``w + z``.
+    ``z = Q(z - lr (grad f_i(w + z) - grad f_i(w) + g))``, Q stochastic on the grid. The parameters always hold ``w +
+    z``.
 
     Args:
         params: parameters or groups.
         lr: step size.
-        method: "halp"; "svrg" (z in full precision); "lp-svrg" and "lp-sgd" (the weights themselves quantized on a fixed grid);
+        method: "halp"; "svrg" (z in full precision); "lp-svrg" and "lp-sgd" (the weights themselves quantized on a
+            fixed grid);
             "sgd".
         bits: of z, or of the weights, 2 to 24.
-        mu: HALP's bound of the strong convexity: the grid reaches ``||g|| / mu``. Too large, and z stands at the grid's end
+        mu: HALP's bound of the strong convexity: the grid reaches ``||g|| / mu``. Too large, and z stands at the
+            grid's end
             (:attr:`saturated`); too small, and the grid is too coarse to get anywhere.
         delta: spacing of the fixed grid of "lp-svrg" and "lp-sgd".
         seed: of the stochastic rounding.
@@ -52,7 +63,16 @@ class HALP(ClosureOptimizer):
         ValueError: an argument is out of range.
     """
 
-    def __init__(self, params, lr: float, method: str = "halp", bits: int = 8, mu: float = 3.0, delta: float = 1 / 64, seed: int = 0):
+    def __init__(
+        self,
+        params,
+        lr: float,
+        method: str = "halp",
+        bits: int = 8,
+        mu: float = 3.0,
+        delta: float = 1 / 64,
+        seed: int = 0,
+    ):
         check_number("lr", lr, 0.0, low_open=True)
         check_choice("method", method, METHODS)
         check_int("bits", bits, 2, 24)
@@ -94,8 +114,11 @@ class HALP(ClosureOptimizer):
                 group["first"] = norm
             group["grown"] = 0 if norm <= GROWTH * group["first"] else group["grown"] + 1
             if not math.isfinite(norm) or group["grown"] == PATIENCE:
-                raise Diverged(f"the full gradient has grown from {group['first']:.3g} to {norm:.3g}: mu = {self.mu:g} is too small "
-                                "(the grid is too coarse), or the learning rate too large")  # fmt: skip
+                raise Diverged(
+                    f"the full gradient has grown from {group['first']:.3g} to {norm:.3g}: mu = {self.mu:g} "
+                    "is too small "
+                    "(the grid is too coarse), or the learning rate too large"
+                )
             if self.method == "halp":
                 group["delta"] = grid(norm, self.mu, self.bits)
         return norm
@@ -104,7 +127,8 @@ class HALP(ClosureOptimizer):
         self.outer(full_gradient)
 
     def step(self, closure: Callable[[], Tensor]) -> Tensor:
-        """One step; ``closure`` computes a batch's loss and gradients, and is called again at w where the method needs that.
+        """One step; ``closure`` computes a batch's loss and gradients, and is called again at w where the method needs
+        that.
 
         Raises:
             RuntimeError: the method needs `outer` first.
@@ -156,10 +180,14 @@ class HALP(ClosureOptimizer):
         self.saturated = at_end / count if count else 0.0
 
 
-def least_squares_in_integers(x: Tensor, y: Tensor, lr: float, epochs: int, bits: int = 8, mu: float = 3.0, seed: int = 0) -> list[float]:
-    """HALP on ``mean (x_i w - y_i)^2 / 2`` with data and offset in integers of so many bits, and their product on an integer grid.
+def least_squares_in_integers(
+    x: Tensor, y: Tensor, lr: float, epochs: int, bits: int = 8, mu: float = 3.0, seed: int = 0
+) -> list[float]:
+    """HALP on ``mean (x_i w - y_i)^2 / 2`` with data and offset in integers of so many bits, and their product on an
+    integer grid.
 
-    The data are ``s X`` with X integers, z is ``delta Z``. A step needs ``x_i (x_i z)``, which is ``s^2 delta X_i (X_i Z)``: integers of
+    The data are ``s X`` with X integers, z is ``delta Z``. A step needs ``x_i (x_i z)``, which is ``s^2 delta X_i (X_i
+    Z)``: integers of
     at most ``4 bits + log2 d`` bits, exactly. Full gradients are taken on the same rounded data, in the precision of x.
 
     Args:

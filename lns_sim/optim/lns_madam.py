@@ -34,7 +34,8 @@ class LNSMadam(SplitOptimizer):
         lr: octaves per unit of normalized gradient.
         beta: decay of the second moment, in [0, 1).
         g_bound: clamp of the normalized gradient.
-        p_scale: weights are kept below ``p_scale`` times the root mean square of their initial values, and below the largest
+        p_scale: weights are kept below ``p_scale`` times the root mean square of their initial values, and below
+            the largest
             number of their format at the scale that their initial values gave them.
         rounding: "nearest" (half to even) or "stochastic" steps.
         seed: of the stochastic steps, where a weight's recipe draws no random bits itself.
@@ -84,9 +85,17 @@ class LNSMadam(SplitOptimizer):
             stochastic = group["rounding"] == "stochastic"
             rng = self._random(group, p, index, position) if stochastic else None
             torch.ops.lns_sim.madam_step(
-                w.codes, local(state["moment"]), local(p.grad), w.scale, state["cap"], hyper[w.device], w.format.bits,
-                w.format.gamma, stochastic, rng,
-            )  # fmt: skip
+                w.codes,
+                local(state["moment"]),
+                local(p.grad),
+                w.scale,
+                state["cap"],
+                hyper[w.device],
+                w.format.bits,
+                w.format.gamma,
+                stochastic,
+                rng,
+            )
             if w.rng is not None:
                 w.rng[1] += 1
 
@@ -109,9 +118,11 @@ class LNSMadam(SplitOptimizer):
 
 
 def weight_cap(weight: torch.Tensor, p_scale: float) -> torch.Tensor:
-    """``p_scale`` times the root mean square of an LNSTensor's values, float32 shaped like its scale; of a sharded one's all.
+    """``p_scale`` times the root mean square of an LNSTensor's values, float32 shaped like its scale; of a sharded
+    one's all.
 
-    Exponents are counted and their squares summed exactly, so every device and any number of ranks find the same number.
+    Exponents are counted and their squares summed exactly, so every device and any number of ranks find the same
+    number.
     """
     shard = local(weight)
     format = shard.format

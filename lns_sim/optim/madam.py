@@ -1,6 +1,7 @@
 """Madam (arXiv 2006.14560) in float32, its integer form, and LNS-Madam's optimizer as its authors published it.
 
-Multiplicative updates move weights (parameters of two dimensions or more); the others, which start at zero or one and could not
+Multiplicative updates move weights (parameters of two dimensions or more); the others, which start at zero or one and
+could not
 cross it, go to an ordinary optimizer.
 """
 
@@ -16,7 +17,9 @@ LEVEL = 0.001  # e-folds of one of integer Madam's levels
 
 
 class _Normalized(SplitOptimizer):
-    """What the three share: ``v = beta v + (1 - beta) g^2``, ``ghat = clamp(g / sqrt(v / (1 - beta^t)), +-g_bound)``, 0/0 being 0."""
+    """What the three share: ``v = beta v + (1 - beta) g^2``, ``ghat = clamp(g / sqrt(v / (1 - beta^t)), +-g_bound)``,
+    0/0 being 0.
+    """
 
     def takes(self, p: torch.Tensor) -> bool:
         return p.dim() >= 2
@@ -62,7 +65,15 @@ class Madam(_Normalized):
         ValueError: a non-finite or out-of-range argument, or an unknown optimizer name.
     """
 
-    def __init__(self, params, lr: float = 0.01, beta: float = 0.999, g_bound: float = 10.0, p_scale: float = 3.0, **float_options):
+    def __init__(
+        self,
+        params,
+        lr: float = 0.01,
+        beta: float = 0.999,
+        g_bound: float = 10.0,
+        p_scale: float = 3.0,
+        **float_options,
+    ):
         check_madam(lr, beta, g_bound, p_scale)
         super().__init__(params, dict(lr=lr, beta=beta, g_bound=g_bound, p_scale=p_scale, step=0), **float_options)
 
@@ -76,13 +87,22 @@ class Madam(_Normalized):
 
 
 class PublishedLNSMadam(Madam):
-    """LNS-Madam's optimizer as its authors published it: Madam in base 2 with ``ghat`` rounded to integers (half to even).
+    """LNS-Madam's optimizer as its authors published it: Madam in base 2 with ``ghat`` rounded to integers (half to
+    even).
 
     ``w *= 2^(-lr round(ghat) sign(w))``. With lr = 1 / gamma_U that is whole codes of an update format:
     :class:`lns_sim.optim.LNSMadam` at gamma_U = 128 takes the same steps. Arguments as of :class:`Madam`.
     """
 
-    def __init__(self, params, lr: float = 1 / 128, beta: float = 0.999, g_bound: float = 10.0, p_scale: float = 3.0, **float_options):
+    def __init__(
+        self,
+        params,
+        lr: float = 1 / 128,
+        beta: float = 0.999,
+        g_bound: float = 10.0,
+        p_scale: float = 3.0,
+        **float_options,
+    ):
         super().__init__(params, lr, beta, g_bound, p_scale, **float_options)
 
     @staticmethod
@@ -91,7 +111,8 @@ class PublishedLNSMadam(Madam):
 
 
 class IntegerMadam(_Normalized):
-    """Integer Madam: ``|w| = max exp(-base_lr I)``; ``I += round(lr ghat) sign(w)``, kept in ``[0, levels - 1]`` (arXiv 2006.14560).
+    """Integer Madam: ``|w| = max exp(-base_lr I)``; ``I += round(lr ghat) sign(w)``, kept in ``[0, levels - 1]`` (arXiv
+    2006.14560).
 
     ``max`` is ``p_scale rms(w_init)``. A weight is its sign and I; the float32 parameter is only their value.
 
@@ -99,20 +120,43 @@ class IntegerMadam(_Normalized):
         lr: levels per unit of normalized gradient.
         levels: how many there are.
         base_lr: e-folds of a level.
-        randomize: I of initial weights drawn uniformly, as in the published code; False: the level nearest to each weight.
+        randomize: I of initial weights drawn uniformly, as in the published code; False: the level nearest to each
+            weight.
         others: as of :class:`Madam`.
 
     Raises:
         ValueError: a non-finite or out-of-range argument, or an unknown optimizer name.
     """
 
-    def __init__(self, params, lr: float = 10.0, beta: float = 0.999, g_bound: float = 10.0, p_scale: float = 3.0, levels: int = 4096,
-                 base_lr: float = LEVEL, randomize: bool = False, **float_options):  # fmt: skip
+    def __init__(
+        self,
+        params,
+        lr: float = 10.0,
+        beta: float = 0.999,
+        g_bound: float = 10.0,
+        p_scale: float = 3.0,
+        levels: int = 4096,
+        base_lr: float = LEVEL,
+        randomize: bool = False,
+        **float_options,
+    ):
         check_madam(lr, beta, g_bound, p_scale)
         check_int("levels", levels, 2, 1 << 15)
         check_number("base_lr", base_lr, 0.0, low_open=True)
-        super().__init__(params, dict(lr=lr, beta=beta, g_bound=g_bound, p_scale=p_scale, levels=levels, base_lr=base_lr,
-                                      randomize=randomize, step=0), **float_options)  # fmt: skip
+        super().__init__(
+            params,
+            dict(
+                lr=lr,
+                beta=beta,
+                g_bound=g_bound,
+                p_scale=p_scale,
+                levels=levels,
+                base_lr=base_lr,
+                randomize=randomize,
+                step=0,
+            ),
+            **float_options,
+        )
 
     def _begin(self, p, state, group) -> None:
         top = group["levels"] - 1

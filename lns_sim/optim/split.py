@@ -25,7 +25,14 @@ class SplitOptimizer(torch.optim.Optimizer):
         ValueError: no parameters, a learning rate that is none, or an unknown optimizer name.
     """
 
-    def __init__(self, params, defaults: dict, float_optimizer: str = "sgd", float_lr: float = 0.1, float_kwargs: dict | None = None):
+    def __init__(
+        self,
+        params,
+        defaults: dict,
+        float_optimizer: str = "sgd",
+        float_lr: float = 0.1,
+        float_kwargs: dict | None = None,
+    ):
         check_number("float_lr", float_lr, 0.0)
         check_choice("float_optimizer", float_optimizer, FLOAT_OPTIMIZERS)
         if float_kwargs is None:

@@ -1,4 +1,6 @@
-"""FP8: E4M3 or E5M2 (arXiv 2209.05433) in torch's own float8 types, a scale per tensor that puts its largest number at the top."""
+"""FP8: E4M3 or E5M2 (arXiv 2209.05433) in torch's own float8 types, a scale per tensor that puts its largest number at
+the top.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,9 @@ class FP8(Quantizer):
 
 
 def widen(codes: Tensor) -> Tensor:
-    """Finite float8 numbers in float32: their bits, moved to where float16 has them (torch converts one by one, seven times slower)."""
+    """Finite float8 numbers in float32: their bits, moved to where float16 has them (torch converts one by one, seven
+    times slower).
+    """
     if codes.dtype == torch.float8_e5m2:  # the upper half of a float16
         return codes.view(torch.int8).to(torch.int16).bitwise_left_shift_(8).view(torch.float16).float()
     # One exponent bit fewer, and a bias smaller by 8; the sign fills bit 14, too, which is cleared.

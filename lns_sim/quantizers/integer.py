@@ -53,7 +53,9 @@ class Integer(Quantizer):
 
 
 def on_scale(x: Tensor, scale: Tensor, largest: int, rng: Tensor | None) -> Tensor:
-    """``x / scale`` as integers up to ``largest``, in float32: the nearest, or with a random state either neighbour without bias."""
+    """``x / scale`` as integers up to ``largest``, in float32: the nearest, or with a random state either neighbour
+    without bias.
+    """
     codes = x / scale
     codes = codes.round_() if rng is None else codes.add_(draw(x, rng)).floor_()
     return codes.clamp_(-largest, largest)

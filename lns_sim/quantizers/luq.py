@@ -1,6 +1,7 @@
 """LUQ (arXiv 2112.10769): INT4 forward by SAWB's clip, and unbiased logarithmic 4-bit gradients of the neurons.
 
-Gradients are FP4 [1,3,0]: a sign and a power of two of ``alpha``, or zero. Below alpha they are pruned at random, above it rounded at
+Gradients are FP4 [1,3,0]: a sign and a power of two of ``alpha``, or zero. Below alpha they are pruned at random, above
+it rounded at
 random between neighbouring powers, both linear in value: without bias.
 """
 
@@ -20,7 +21,8 @@ from lns_sim.quantizers.quantizer import Quantizer, largest_magnitude, scale_to
 
 @dataclass(frozen=True)
 class SAWB(Quantizer):
-    """Integers below a clip fitted to the distribution: ``clip = c1 rms(x) - c2 mean|x|``, max|x| where that is not positive.
+    """Integers below a clip fitted to the distribution: ``clip = c1 rms(x) - c2 mean|x|``, max|x| where that is not
+    positive.
 
     Args:
         bits: of a code; the clip's constants as published are for 4.
@@ -57,8 +59,10 @@ class LUQ(Quantizer):
     """Logarithmic unbiased quantization of gradients: ``alpha = max|x| / 2^exponents``, then powers of two of it.
 
     Args:
-        exponents: octaves from alpha to the largest magnitude: 7 as in the published code, 6 fits 4 bits with sign and zero.
-        below: "stochastic" (pruning: alpha with probability |x| / alpha, else 0) or "flush" (to the nearer of 0 and alpha).
+        exponents: octaves from alpha to the largest magnitude: 7 as in the published code, 6 fits 4 bits with sign
+            and zero.
+        below: "stochastic" (pruning: alpha with probability |x| / alpha, else 0) or "flush" (to the nearer of 0 and
+            alpha).
         above: "stochastic" (between neighbouring powers, unbiased) or "nearest" (power, by value).
         samples: of the errors of each weight gradient, averaged (SMP of the paper).
         hindsight: in training the largest magnitude is estimated from the steps before (:func:`maximum_in_hindsight`).
@@ -100,7 +104,9 @@ class LUQ(Quantizer):
     def value(self, codes: Tensor, scale: Tensor) -> Tensor:
         return codes
 
-    def error_operands(self, x: Tensor, rng: Tensor | None, dim: int, memory: dict[str, Tensor]) -> tuple[Operand, Operand]:
+    def error_operands(
+        self, x: Tensor, rng: Tensor | None, dim: int, memory: dict[str, Tensor]
+    ) -> tuple[Operand, Operand]:
         """The weight gradient multiplies the mean of all samples, of which the input gradient multiplies the first."""
         top = maximum_in_hindsight(x, memory, self.momentum) if self.hindsight else largest_magnitude(x)
         first = Operand(logarithmic(x, top, self, rng), x.new_ones(()), self)
@@ -119,7 +125,8 @@ def logarithmic(x: Tensor, top: Tensor, q: LUQ, rng: Tensor | None) -> Tensor:
 
     Args:
         x: float32.
-        top: the largest magnitude, 0-d; of x, or an estimate (:func:`maximum_in_hindsight`): what is above it is clipped.
+        top: the largest magnitude, 0-d; of x, or an estimate (:func:`maximum_in_hindsight`): what is above it is
+            clipped.
         q: how.
         rng: the random state, where q is stochastic.
     """
@@ -127,7 +134,8 @@ def logarithmic(x: Tensor, top: Tensor, q: LUQ, rng: Tensor | None) -> Tensor:
 
 
 def maximum_in_hindsight(x: Tensor, memory: dict[str, Tensor], momentum: float) -> Tensor:
-    """The largest magnitude of x estimated from the steps before, so that it need not be read twice (the paper's option).
+    """The largest magnitude of x estimated from the steps before, so that it need not be read twice (the paper's
+    option).
 
     ``estimate = (1 - momentum) max|x_{t-1}| + momentum estimate``; the first tensor's own at first.
 

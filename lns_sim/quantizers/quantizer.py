@@ -15,18 +15,22 @@ from lns_sim.registry import QUANTIZERS
 class Quantizer:
     """How one kind of tensor becomes codes, in a :class:`lns_sim.recipes.Recipe`.
 
-    Subclasses are frozen dataclasses of plain fields. A recipe file, a checkpoint and a report know them by their class'
-    name, under which each registers itself. A subclass gives ``bits``, ``dtype`` and :meth:`quantize`, and overrides what
+    Subclasses are frozen dataclasses of plain fields. A recipe file, a checkpoint and a report know them by their
+    class'
+    name, under which each registers itself. A subclass gives ``bits``, ``dtype`` and :meth:`quantize`, and overrides
+    what
     else differs.
 
     Attributes:
         bits: of a code.
         dtype: of the codes.
         format: the LNS format of codes that datapaths take; None: products run on the codes' values.
-        largest: the largest magnitude of integer codes, whose products are exact; None: the values are multiplied in float32.
+        largest: the largest magnitude of integer codes, whose products are exact; None: the values are multiplied
+            in float32.
         stochastic: does it draw random bits?
         keeps: what it keeps from step to step for each product, as an error message calls it; None: nothing.
-        hardware: the energy model's name of such products' hardware (:data:`lns_sim.studies.energy.FORMATS`); None: none.
+        hardware: the energy model's name of such products' hardware (:data:`lns_sim.studies.energy.FORMATS`); None:
+            none.
     """
 
     bits: int
@@ -65,12 +69,16 @@ class Quantizer:
         """:meth:`quantize`, as an operand of products."""
         return Operand(*self.quantize(x, rng, dim), self)
 
-    def error_operands(self, x: Tensor, rng: Tensor | None, dim: int, memory: dict[str, Tensor]) -> tuple[Operand, Operand]:
-        """An error (the gradient of a layer's output) as the input gradient multiplies it, and as the weight gradient does.
+    def error_operands(
+        self, x: Tensor, rng: Tensor | None, dim: int, memory: dict[str, Tensor]
+    ) -> tuple[Operand, Operand]:
+        """An error (the gradient of a layer's output) as the input gradient multiplies it, and as the weight gradient
+        does.
 
         Args:
             x, rng, dim: as of :meth:`quantize`. The random bits of elements beyond x's are free to draw from, too.
-            memory: where ``keeps`` says so: what the product's errors left here in the steps before, and may leave. It is
+            memory: where ``keeps`` says so: what the product's errors left here in the steps before, and may leave.
+                It is
                 kept in checkpoints.
         """
         operand = self.operand(x, rng, dim)

@@ -1,8 +1,11 @@
 """ShiftQuant (arXiv 2411.10948): gradient channels in groups by powers of two, shifted back inside an integer GEMM.
 
-The method's text was not to be had; this follows its abstract and reviews. Channels of small range get more of the integer grid:
-``k_c = clip(floor(log2(R / r_c)), 0, groups - 1)``, ``q = clip(SR(G 2^k_c / s0))``, ``s0 = R / (2^(bits-1) - 1)``. In the product along
-the channels a term is shifted left by ``groups - 1 - k_c``, so that all share the scale ``s0 / 2^(groups - 1)``: no memory is
+The method's text was not to be had; this follows its abstract and reviews. Channels of small range get more of the
+integer grid:
+``k_c = clip(floor(log2(R / r_c)), 0, groups - 1)``, ``q = clip(SR(G 2^k_c / s0))``, ``s0 = R / (2^(bits-1) - 1)``. In
+the product along
+the channels a term is shifted left by ``groups - 1 - k_c``, so that all share the scale ``s0 / 2^(groups - 1)``: no
+memory is
 rearranged, and the result is the dequantized product's exactly.
 """
 
@@ -62,9 +65,11 @@ class ShiftQuant(Quantizer):
 
 
 def optimal_grouping(ranges: Sequence[float], groups: int, bits: int) -> list[float]:
-    """The scale of every channel for the best grouping into so many scales, by dynamic programming: the bound for power-of-two groups.
+    """The scale of every channel for the best grouping into so many scales, by dynamic programming: the bound for
+    power-of-two groups.
 
-    Channels sorted by range fall into contiguous groups, each with the scale of its largest; what is minimized is the sum of the
+    Channels sorted by range fall into contiguous groups, each with the scale of its largest; what is minimized is the
+    sum of the
     channels' largest variances of stochastic rounding, ``scale^2 / 4`` each.
 
     Args:
@@ -78,7 +83,9 @@ def optimal_grouping(ranges: Sequence[float], groups: int, bits: int) -> list[fl
     for g in range(1, groups + 1):
         for end in range(1, n + 1):
             cost = (ranges[order[end - 1]] / top) ** 2 / 4
-            choices = [(best[begin, g - 1][0] + (end - begin) * cost, begin) for begin in range(end) if (begin, g - 1) in best]
+            choices = [
+                (best[begin, g - 1][0] + (end - begin) * cost, begin) for begin in range(end) if (begin, g - 1) in best
+            ]
             if choices:
                 best[end, g] = min(choices)
     end, g = n, min((g for g in range(1, groups + 1) if (n, g) in best), key=lambda g: best[n, g][0])

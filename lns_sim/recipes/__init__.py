@@ -1,16 +1,22 @@
-"""Recipes: the arithmetic of each tensor and each pass of training; by name, in Python and in files (docs/recipes.md)."""
+"""Recipes: the arithmetic of each tensor and each pass of training; by name, in Python and in files
+(docs/recipes.md).
+"""
 
 from lns_sim.recipes.by_name import get
 from lns_sim.recipes.files import dump, load
 from lns_sim.recipes.presets import lns_madam, lns_madam_fake_quant
-from lns_sim.recipes.recipe import (
-           PASSES,
-           ModelRecipe,
-           Recipe,
-           fake_quant,
-           float32,
-           map_recipes,
-)
+from lns_sim.recipes.recipe import PASSES, ModelRecipe, Recipe, fake_quant, float32, map_recipes
 
-__all__ = ["PASSES", "ModelRecipe", "Recipe", "dump", "fake_quant", "float32", "get", "lns_madam", "lns_madam_fake_quant", "load",
-           "map_recipes"]
+__all__ = [
+    "PASSES",
+    "ModelRecipe",
+    "Recipe",
+    "dump",
+    "fake_quant",
+    "float32",
+    "get",
+    "lns_madam",
+    "lns_madam_fake_quant",
+    "load",
+    "map_recipes",
+]

@@ -8,7 +8,8 @@ from lns_sim.registry import RECIPES
 
 
 def get(name: str, **kwargs) -> Recipe | ModelRecipe | None:
-    """A recipe by name: "fp32" (None: nothing is converted), "lns-madam", "lns-madam-fake-quant" or another system's; or a file.
+    """A recipe by name: "fp32" (None: nothing is converted), "lns-madam", "lns-madam-fake-quant" or another system's;
+    or a file.
 
     Args:
         name: the recipe's name, or the path of a file that ends in .toml (see :func:`lns_sim.recipes.files.load`).

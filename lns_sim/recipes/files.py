@@ -17,9 +17,15 @@ from lns_sim.registry import QUANTIZERS, RECIPES
 
 # What a recipe's tables hold; all other fields are plain values.
 _TABLES = {
-    "activation": LNS, "error": LNS, "gradient": LNS, "weight": LNSFormat, "update": LNSFormat,
-    "forward": Datapath, "input_gradient": Datapath, "weight_gradient": Datapath,
-}  # fmt: skip
+    "activation": LNS,
+    "error": LNS,
+    "gradient": LNS,
+    "weight": LNSFormat,
+    "update": LNSFormat,
+    "forward": Datapath,
+    "input_gradient": Datapath,
+    "weight_gradient": Datapath,
+}
 _FIELDS = [f.name for f in dataclasses.fields(Recipe)]
 
 
@@ -150,7 +156,9 @@ def _difference(value, known) -> dict:
         if new == old and not (f.name == "lut_entries" and value.format != known.format):
             continue
         if new is None:
-            new = "headroom" if f.name == "acc_lsb" else "none" if isinstance(value, (Datapath, Quantizer)) else "float32"
+            new = (
+                "headroom" if f.name == "acc_lsb" else "none" if isinstance(value, (Datapath, Quantizer)) else "float32"
+            )
         elif isinstance(new, Quantizer) and not isinstance(new, LNS):
             new = {"quantizer": type(new).__name__, **dataclasses.asdict(new)}
         elif dataclasses.is_dataclass(new):

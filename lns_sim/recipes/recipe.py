@@ -32,7 +32,8 @@ class Recipe:
     Attributes:
         name: how tables call it.
         activation: Q_A, the layer's input, in forward and weight gradient; None leaves it float32.
-        weight: Q_W, the format of forward codes, derived from the update codes; a quantizer of float32 weights; None leaves
+        weight: Q_W, the format of forward codes, derived from the update codes; a quantizer of float32 weights;
+            None leaves
             them as they are.
         error: Q_E, the gradient of the layer's output, in both gradients; None leaves it float32.
         gradient: Q_G, the weight gradient after its product; None leaves it float32.
@@ -75,12 +76,18 @@ class Recipe:
 
     def _check_coded_weights(self) -> None:
         if self.update.gamma % self.weight.gamma:
-            raise ValueError(f"update must have a gamma of at least the weight's: {self.update.gamma} < {self.weight.gamma}")
+            raise ValueError(
+                f"update must have a gamma of at least the weight's: {self.update.gamma} < {self.weight.gamma}"
+            )
         if self.optimizer is not None:
-            raise ValueError(f"optimizer {self.optimizer!r} updates float32 weights, but weights are to exist as LNS codes")
+            raise ValueError(
+                f"optimizer {self.optimizer!r} updates float32 weights, but weights are to exist as LNS codes"
+            )
         if self.error is not None and self.error.keeps is not None:
-            raise ValueError(f"{type(self.error).__name__}'s {self.error.keeps} needs float32 weights, but weights are to exist "
-                             "as LNS codes")
+            raise ValueError(
+                f"{type(self.error).__name__}'s {self.error.keeps} needs float32 weights, but weights are to exist "
+                "as LNS codes"
+            )
 
     def _check_pass(self, name: str) -> None:
         datapath = getattr(self, name)
@@ -123,7 +130,8 @@ class ModelRecipe:
 
     Attributes:
         default: for all modules that no override names; None: float32.
-        overrides: pairs of a name pattern (as in ``fnmatch``) and the recipe, None for float32, of the modules it matches
+        overrides: pairs of a name pattern (as in ``fnmatch``) and the recipe, None for float32, of the modules it
+            matches
             and all inside them; a deeper match wins over an outer one, a later pattern over an earlier one.
     """
 
@@ -192,7 +200,9 @@ def fake_quant(recipe: Recipe | ModelRecipe) -> Recipe | ModelRecipe:
 
 
 def float32(recipe: Recipe | ModelRecipe) -> Recipe | ModelRecipe:
-    """The same products without quantizers or datapaths: what a recipe is compared with, observed in the same places."""
+    """The same products without quantizers or datapaths: what a recipe is compared with, observed in the same
+    places.
+    """
     nothing = dict.fromkeys(("activation", "weight", "error", "gradient", *PASSES))
     return map_recipes(recipe, lambda r: dataclasses.replace(r, name="float32", **nothing))
 

@@ -1,4 +1,6 @@
-"""Several recipes on the same data: each one's learning rate tuned by the same small search, then trained with every seed."""
+"""Several recipes on the same data: each one's learning rate tuned by the same small search, then trained with every
+seed.
+"""
 
 from __future__ import annotations
 
@@ -93,13 +95,35 @@ class Contest:
         ForeignCheckpoint: the file is of another contest.
     """
 
-    def __init__(self, data: Data, names: list[str], settings: Settings, factors: list[float], seeds: list[int], path: Path,
-                 device: str = "cpu", held_out: float = 0.2):  # fmt: skip
-        self.data, self.settings, self.factors, self.seeds, self.path, self.device = data, settings, factors, seeds, path, device
+    def __init__(
+        self,
+        data: Data,
+        names: list[str],
+        settings: Settings,
+        factors: list[float],
+        seeds: list[int],
+        path: Path,
+        device: str = "cpu",
+        held_out: float = 0.2,
+    ):
+        self.data, self.settings, self.factors, self.seeds, self.path, self.device = (
+            data,
+            settings,
+            factors,
+            seeds,
+            path,
+            device,
+        )
         self.recipes = {name: recipes.get(name) for name in names}
         self.held_out = data.held_out(held_out)
         self.best = max if "%" in data.measure else min
-        self._about = {"data": data.name, "settings": asdict(settings), "factors": factors, "seeds": seeds, "held out": held_out}
+        self._about = {
+            "data": data.name,
+            "settings": asdict(settings),
+            "factors": factors,
+            "seeds": seeds,
+            "held out": held_out,
+        }
         self._runs: dict[str, dict | None] = {}
         if path.exists():
             state = json.loads(path.read_text())
@@ -117,7 +141,9 @@ class Contest:
         """How many are kept."""
         return sum(key.rsplit("|", 3)[0] in self.recipes for key in self._runs)
 
-    def run(self, on_step: Callable[[str, Trainer], None] | None = None, on_run: Callable[[], None] | None = None) -> list[Entry]:
+    def run(
+        self, on_step: Callable[[str, Trainer], None] | None = None, on_run: Callable[[], None] | None = None
+    ) -> list[Entry]:
         """Runs what is left.
 
         Args:

@@ -36,9 +36,13 @@ def cnn(channels: int, classes: int, width: int = 32) -> nn.Module:
 def mlp(features: int, classes: int, width: int = 256) -> nn.Module:
     """Two hidden layers on flattened input."""
     return nn.Sequential(
-        nn.Flatten(), nn.Linear(features, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(features, width),
+        nn.ReLU(),
+        nn.Linear(width, width),
+        nn.ReLU(),
         nn.Linear(width, classes),
-    )  # fmt: skip
+    )
 
 
 class ResidualBlock(nn.Module):
@@ -74,7 +78,9 @@ class Bottleneck(nn.Module):
         return torch.relu(self.third(y) + self.shortcut(x))
 
 
-def imagenet_resnet(channels: int, classes: int, block: type[ResidualBlock | Bottleneck], counts: tuple[int, ...]) -> nn.Module:
+def imagenet_resnet(
+    channels: int, classes: int, block: type[ResidualBlock | Bottleneck], counts: tuple[int, ...]
+) -> nn.Module:
     """A residual network in ImageNet form: a 7 x 7 convolution and pooling first; for images of 64 x 64 and more."""
     layers: list[nn.Module] = [_conv_bn(channels, 64, 2, kernel=7), nn.ReLU(), nn.MaxPool2d(3, 2, 1)]
     inputs = 64

@@ -5,15 +5,14 @@ from __future__ import annotations
 from contextlib import contextmanager
 
 from torch import nn
-from torch.nn.modules.module import (
-    register_module_forward_hook,
-    register_module_forward_pre_hook,
-)
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
 
 @contextmanager
 def running_layers(model: nn.Module):
-    """``with running_layers(model) as running: ...``: the names of the modules whose forward is under way, the inmost last."""
+    """``with running_layers(model) as running: ...``: the names of the modules whose forward is under way, the inmost
+    last.
+    """
     names = {id(module): name for name, module in model.named_modules()}
     running: list[str] = []
 

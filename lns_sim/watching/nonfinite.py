@@ -79,4 +79,3 @@ def first_nonfinite(model: nn.Module, loss: Callable[[], Tensor]) -> str | None:
             hook.remove()
         model.zero_grad()
     return found[0] if found else None
-

@@ -107,9 +107,14 @@ class Summary:
             cells = [c.ljust(w) if i < numbers else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths))]
             lines.append("  ".join(cells).rstrip())
         lines.insert(1, "  ".join("-" * w for w in widths))
-        lines += ["", "MACs: " + (", ".join(f"{k.replace('_', ' ')} {v:,}" for k, v in self.macs.items()) or "none"),
-                  f"parameters: {self.weight_bytes:,} bytes"]  # fmt: skip
-        left = [f"{name} in {layer or '(model)'}" + (f" x {n}" if n > 1 else "") for layer, name, n in self.float_products]
+        lines += [
+            "",
+            "MACs: " + (", ".join(f"{k.replace('_', ' ')} {v:,}" for k, v in self.macs.items()) or "none"),
+            f"parameters: {self.weight_bytes:,} bytes",
+        ]
+        left = [
+            f"{name} in {layer or '(model)'}" + (f" x {n}" if n > 1 else "") for layer, name, n in self.float_products
+        ]
         products = ", ".join(left)
         lines.append(f"products left in float32: {products or 'none'}")
         others = ", ".join(f"{name} x {n}" for name, n in sorted(self.float_operators.items()))
@@ -150,15 +155,30 @@ def summary(model: nn.Module, *args, **kwargs) -> Summary:
     products = Counter((layer, name) for layer, name, _ in found.float_products)
     found.float_products = [(*key, n) for key, n in products.items()]
     for p in model.parameters():
-        found.weight_bytes += sum(getattr(p, n).nbytes for n in ("codes", "scale")) if isinstance(p, LNSTensor) else p.nbytes
+        found.weight_bytes += (
+            sum(getattr(p, n).nbytes for n in ("codes", "scale")) if isinstance(p, LNSTensor) else p.nbytes
+        )
     return found
 
 
 _FLOAT_PRODUCTS = {
-    "mm", "bmm", "addmm", "baddbmm", "mv", "addmv", "dot", "convolution", "_scaled_dot_product_flash_attention_for_cpu",
-    "_scaled_dot_product_flash_attention", "_scaled_dot_product_efficient_attention", "_scaled_dot_product_cudnn_attention",
-    "_scaled_dot_product_fused_attention_overrideable", "_thnn_fused_lstm_cell", "mkldnn_rnn_layer", "_cudnn_rnn",
-}  # fmt: skip
+    "mm",
+    "bmm",
+    "addmm",
+    "baddbmm",
+    "mv",
+    "addmv",
+    "dot",
+    "convolution",
+    "_scaled_dot_product_flash_attention_for_cpu",
+    "_scaled_dot_product_flash_attention",
+    "_scaled_dot_product_efficient_attention",
+    "_scaled_dot_product_cudnn_attention",
+    "_scaled_dot_product_fused_attention_overrideable",
+    "_thnn_fused_lstm_cell",
+    "mkldnn_rnn_layer",
+    "_cudnn_rnn",
+}
 
 
 class _Listener(TorchDispatchMode):
@@ -177,7 +197,9 @@ class _Listener(TorchDispatchMode):
             return out
         name = func._schema.name.partition("::")[2]
         results = out if isinstance(out, (tuple, list)) else [out]
-        computed = any(isinstance(t, Tensor) and t.is_floating_point() and not isinstance(t, LNSTensor) for t in results)
+        computed = any(
+            isinstance(t, Tensor) and t.is_floating_point() and not isinstance(t, LNSTensor) for t in results
+        )
         if name in _FLOAT_PRODUCTS and _inner(name, args) != 1:  # an outer product is no sum of products
             self.found.float_products.append((layer, name, 1))
         elif computed and not _moves_only(func, name):
@@ -191,16 +213,46 @@ def _inner(name: str, args) -> int | None:
     return None if at is None else args[at].shape[-1]
 
 
-_MOVES = {"clone", "copy_", "_to_copy", "detach", "cat", "stack", "empty", "empty_like", "new_empty", "zeros", "zeros_like",
-          "ones", "ones_like", "full", "full_like", "arange", "index_select", "index", "constant_pad_nd", "_unsafe_view",
-          "embedding", "repeat", "scalar_tensor", "fill_", "masked_fill", "where", "tril", "triu", "lift_fresh"}  # fmt: skip
+_MOVES = {
+    "clone",
+    "copy_",
+    "_to_copy",
+    "detach",
+    "cat",
+    "stack",
+    "empty",
+    "empty_like",
+    "new_empty",
+    "zeros",
+    "zeros_like",
+    "ones",
+    "ones_like",
+    "full",
+    "full_like",
+    "arange",
+    "index_select",
+    "index",
+    "constant_pad_nd",
+    "_unsafe_view",
+    "embedding",
+    "repeat",
+    "scalar_tensor",
+    "fill_",
+    "masked_fill",
+    "where",
+    "tril",
+    "triu",
+    "lift_fresh",
+}
 
 
 def _moves_only(func, name: str) -> bool:
     return name in _MOVES or func.is_view
 
 
-def _passes(layer, kind, r: Recipe, names, shapes: dict[str, Shape], a: Tensor, b: Tensor, out: Tensor, useful: int) -> list[Pass]:
+def _passes(
+    layer, kind, r: Recipe, names, shapes: dict[str, Shape], a: Tensor, b: Tensor, out: Tensor, useful: int
+) -> list[Pass]:
     """Every pass reads two of the three operands as codes and makes a float32 result of the third's size."""
     tensors = {"a": (a, r.activation), "b": (b, r.quantizer("weight")), "out": (out, r.error)}
     parts = {"forward": ("a", "b", "out"), "input_gradient": ("out", "b", "a"), "weight_gradient": ("out", "a", "b")}
@@ -223,13 +275,18 @@ def _wanted(a: Tensor, b: Tensor) -> list[str]:
 
 def _matmul_shapes(m: int, n: int, k: int, repeats: int = 1) -> dict[str, Shape]:
     """Of the passes of (M, K) x (K, N)."""
-    return {"forward": Shape(m, n, k, repeats=repeats), "input_gradient": Shape(m, k, n, repeats=repeats),
-            "weight_gradient": Shape(n, k, m, repeats=repeats)}  # fmt: skip
+    return {
+        "forward": Shape(m, n, k, repeats=repeats),
+        "input_gradient": Shape(m, k, n, repeats=repeats),
+        "weight_gradient": Shape(n, k, m, repeats=repeats),
+    }
 
 
 def _linear(layer, out, x, weight, rng, recipe):
     shapes = _matmul_shapes(x.numel() // x.shape[-1], weight.shape[0], x.shape[-1])
-    return _passes(layer, "linear", Recipe.decode(recipe), _wanted(x, weight), shapes, x, weight, out[0], shapes["forward"].macs)
+    return _passes(
+        layer, "linear", Recipe.decode(recipe), _wanted(x, weight), shapes, x, weight, out[0], shapes["forward"].macs
+    )
 
 
 def _product(layer, out, a, b, rng, recipe):
@@ -245,7 +302,11 @@ def _convolution(layer, out, x, weight, rng, stride, padding, dilation, transpos
     down = Shape(small[:, 0].numel(), outer, inner, taps, groups)
     up = Shape(big[:, 0].numel(), inner, outer, taps, groups)
     gradient = Shape(outer, inner * taps, small[:, 0].numel(), repeats=groups)
-    shapes = {"forward": up if transposed else down, "input_gradient": down if transposed else up, "weight_gradient": gradient}
+    shapes = {
+        "forward": up if transposed else down,
+        "input_gradient": down if transposed else up,
+        "weight_gradient": gradient,
+    }
     return _passes(layer, "convolution", Recipe.decode(recipe), _wanted(x, weight), shapes, x, weight, y, down.macs)
 
 
@@ -255,6 +316,8 @@ def _embedding(layer, out, weight, indices, rng, padding_idx, scale_grad_by_freq
 
 
 _DESCRIPTIONS = {
-    _ops.linear.default: _linear, _ops.product.default: _product, _ops.convolution.default: _convolution,
+    _ops.linear.default: _linear,
+    _ops.product.default: _product,
+    _ops.convolution.default: _convolution,
     _ops.embedding.default: _embedding,
-}  # fmt: skip
+}

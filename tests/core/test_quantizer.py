@@ -89,12 +89,17 @@ def test_subnormals(gamma):
     assert [tables.log_code(int(b)) for b in bits] == expected.tolist()
 
 
-@pytest.mark.parametrize("fmt", [LNSFormat(), LNSFormat(4, 2), LNSFormat(6, 16), LNSFormat(12, 64), LNSFormat(16, 2048)],
-                         ids=lambda f: f"{f.bits}-{f.gamma}")  # fmt: skip
+@pytest.mark.parametrize(
+    "fmt",
+    [LNSFormat(), LNSFormat(4, 2), LNSFormat(6, 16), LNSFormat(12, 64), LNSFormat(16, 2048)],
+    ids=lambda f: f"{f.bits}-{f.gamma}",
+)
 @pytest.mark.parametrize("underflow", ["clamp", "flush"])
 def test_a_million_random_floats(isa, fmt, underflow):
     rng = np.random.default_rng(1)
-    bits = rng.integers(0, 0x7F800000, 1_000_000, dtype=np.uint32) | (rng.integers(0, 2, 1_000_000) << 31).astype(np.uint32)
+    bits = rng.integers(0, 0x7F800000, 1_000_000, dtype=np.uint32) | (rng.integers(0, 2, 1_000_000) << 31).astype(
+        np.uint32
+    )
     agree(bits.view(np.float32), fmt, underflow=underflow)  # all exponents: most underflow
     agree(rng.standard_normal(1_000_000).astype(np.float32), fmt, underflow=underflow)
 
@@ -120,12 +125,18 @@ def test_special_values(isa, values, fmt):
 
 
 @given(
-    x=hnp.arrays(np.float32, hnp.array_shapes(max_dims=4, max_side=5),
-                 elements=st.floats(width=32, allow_nan=True, allow_infinity=True)),
-    fmt=formats(16), rounding=st.sampled_from(["nearest", "stochastic"]),
-    underflow=st.sampled_from(["clamp", "flush", "stochastic"]), seed=st.integers(0, 2**64 - 1),
-    step=st.integers(0, 2**32 - 1), data=st.data(),
-)  # fmt: skip
+    x=hnp.arrays(
+        np.float32,
+        hnp.array_shapes(max_dims=4, max_side=5),
+        elements=st.floats(width=32, allow_nan=True, allow_infinity=True),
+    ),
+    fmt=formats(16),
+    rounding=st.sampled_from(["nearest", "stochastic"]),
+    underflow=st.sampled_from(["clamp", "flush", "stochastic"]),
+    seed=st.integers(0, 2**64 - 1),
+    step=st.integers(0, 2**32 - 1),
+    data=st.data(),
+)
 def test_any_tensor_any_policy(x, fmt, rounding, underflow, seed, step, data):
     dim = data.draw(st.one_of(st.none(), st.integers(-x.ndim, x.ndim - 1)))
     agree(x, fmt, dim=dim, rounding=rounding, underflow=underflow, seed=seed, step=step, tensor_id=7)
@@ -179,7 +190,11 @@ def test_a_shard_draws_the_whole_tensors_bits(isa, before):
     state[3] = before
     codes, _ = everywhere(torch.ops.lns_sim.quantize, x, 8, 8, None, 1, 0, state)
     fraction = 1.04 * 2**23  # between B_0 and B_1
-    up = [(reference.philox(5, 1, 2, before + i) >> 8) * (round(2 ** (1 / 8) * 2**23) - 2**23) < (int(fraction) - 2**23) * 2**24 for i in range(99)]
+    up = [
+        (reference.philox(5, 1, 2, before + i) >> 8) * (round(2 ** (1 / 8) * 2**23) - 2**23)
+        < (int(fraction) - 2**23) * 2**24
+        for i in range(99)
+    ]
     assert (codes[:-1] - codes[:-1].min() == torch.tensor(up)).all() and any(up) and not all(up)
 
 
@@ -193,8 +208,12 @@ def test_without_a_seed_torchs_generator_decides():
     assert torch.equal(first, again) and not torch.equal(first, other)
 
 
-@given(fmt=formats(16), k_old=st.integers(-126, 127), k_new=st.integers(-126, 127),
-       underflow=st.sampled_from(["clamp", "flush", "stochastic"]))  # fmt: skip
+@given(
+    fmt=formats(16),
+    k_old=st.integers(-126, 127),
+    k_new=st.integers(-126, 127),
+    underflow=st.sampled_from(["clamp", "flush", "stochastic"]),
+)
 def test_rescale_equals_the_reference(fmt, k_old, k_new, underflow):
     codes = torch.arange(1 << min(fmt.bits, 10)).to(fmt.dtype)
     x = lns_sim.LNSTensor(codes, torch.tensor(2.0).pow(k_old) if k_old > -126 else torch.tensor(2.0**-126), fmt)

@@ -12,12 +12,28 @@ COMPILER = os.environ.get("CXX", "g++")
 
 @pytest.mark.skipif(shutil.which(COMPILER) is None, reason=f"no C++ compiler ({COMPILER}): installed from a binary")
 def test_core_and_kernels_under_sanitizers(tmp_path):
-    sources = [ROOT / "tests/core/cpp/core_test.cpp", *sorted(f for part in ("gemm", "cpu") for f in (ROOT / "csrc" / part).glob("*.cpp"))]
+    sources = [
+        ROOT / "tests/core/cpp/core_test.cpp",
+        *sorted(f for part in ("gemm", "cpu") for f in (ROOT / "csrc" / part).glob("*.cpp")),
+    ]
     objects, compiles = [], []
     for source in sources:
         objects.append(tmp_path / f"{source.stem}.o")
-        command = [COMPILER, "-std=c++20", "-O1", "-g1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all",
-                   "-ffp-contract=off", "-Wno-psabi", f"-I{ROOT / 'csrc'}", "-c", source, "-o", objects[-1]]  # fmt: skip
+        command = [
+            COMPILER,
+            "-std=c++20",
+            "-O1",
+            "-g1",
+            "-fsanitize=address,undefined",
+            "-fno-sanitize-recover=all",
+            "-ffp-contract=off",
+            "-Wno-psabi",
+            f"-I{ROOT / 'csrc'}",
+            "-c",
+            source,
+            "-o",
+            objects[-1],
+        ]
         compiles.append(subprocess.Popen(command))
         if len(compiles) % 2 == 0:
             assert all(p.wait() == 0 for p in compiles)

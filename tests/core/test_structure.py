@@ -9,9 +9,16 @@ from helpers import ROOT
 PACKAGE = ROOT / "lns_sim"
 # What belongs to a system that LNS-Madam is compared with, and the one place that lists them by name.
 RIVALS = {
-    "quantizers/fp8.py", "quantizers/integer.py", "quantizers/luq.py", "quantizers/shiftquant.py", "optim/halp.py",
-    "optim/madam.py", "nn/l1norm.py", "systems.py", "quantizers/__init__.py",
-}  # fmt: skip
+    "quantizers/fp8.py",
+    "quantizers/integer.py",
+    "quantizers/luq.py",
+    "quantizers/shiftquant.py",
+    "optim/halp.py",
+    "optim/madam.py",
+    "nn/l1norm.py",
+    "systems.py",
+    "quantizers/__init__.py",
+}
 NAMES = re.compile(r"\b(luq|halp|sawb|shiftquant|svrg)\b", re.IGNORECASE)
 
 

@@ -14,16 +14,28 @@ def weight(shape=(4, 6), **kwargs):
     return torch.nn.Parameter(LNSWeight.from_float(torch.randn(*shape), recipes.lns_madam(**kwargs)))
 
 
-@pytest.mark.parametrize("view", [
-    lambda t: t.T, lambda t: t.transpose(0, 1), lambda t: t[1:3], lambda t: t[:, 2], lambda t: t.reshape(2, 12),
-    lambda t: t.view(-1), lambda t: t.unsqueeze(0), lambda t: t.permute(1, 0), lambda t: t[None].expand(3, 4, 6),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "view",
+    [
+        lambda t: t.T,
+        lambda t: t.transpose(0, 1),
+        lambda t: t[1:3],
+        lambda t: t[:, 2],
+        lambda t: t.reshape(2, 12),
+        lambda t: t.view(-1),
+        lambda t: t.unsqueeze(0),
+        lambda t: t.permute(1, 0),
+        lambda t: t[None].expand(3, 4, 6),
+    ],
+)
 def test_views_commute_with_values(view):
     x = lns_sim.quantize(torch.randn(4, 6))
     assert torch.equal(view(x).dequantize(), view(x.dequantize()))
 
 
-@pytest.mark.parametrize("view", [lambda t: t.T, lambda t: t[1:3], lambda t: t[2], lambda t: t[:, 2], lambda t: t[None]])
+@pytest.mark.parametrize(
+    "view", [lambda t: t.T, lambda t: t[1:3], lambda t: t[2], lambda t: t[:, 2], lambda t: t[None]]
+)
 @pytest.mark.parametrize("dim", [0, 1])
 def test_views_of_sliced_scales_commute_with_values(view, dim):
     x = lns_sim.quantize(torch.randn(4, 6) * torch.logspace(-3, 3, 6), dim=dim)

@@ -26,7 +26,13 @@ def ports(a, b):
     found = {name: np.unpackbits(x, axis=-1, bitorder="little").astype(bool) for name, x in (("in_a", a), ("in_b", b))}
     one = np.ones((*a.shape[:2], 1), bool)
     entry = (np.arange(len(a))[:, None, None] % 16 >> np.arange(4) & 1).astype(bool)
-    return found | {"in_valid": one, "in_first": one, "in_last": one, "out_ready": one, "in_entry": np.broadcast_to(entry, (*a.shape[:2], 4))}
+    return found | {
+        "in_valid": one,
+        "in_first": one,
+        "in_last": one,
+        "out_ready": one,
+        "in_entry": np.broadcast_to(entry, (*a.shape[:2], 4)),
+    }
 
 
 def test_the_netlist_computes_what_the_kernels_do(netlist):
@@ -45,7 +51,9 @@ def test_switching_is_counted(netlist):
     a, b = (np.repeat(rng.integers(0, 256, (1, STREAMS, 4), dtype=np.uint8), CLOCKS, 0) for _ in range(2))
     still, _ = netlist.run(ports(a, b), skip=20)
     entry = netlist.by_block(still)
-    assert entry["lane"] == entry["bin"] == entry["sum"] == 0 and entry["registers"] > 0  # only the entry's number goes on
+    assert (
+        entry["lane"] == entry["bin"] == entry["sum"] == 0 and entry["registers"] > 0
+    )  # only the entry's number goes on
     # A sign that changes every clock switches its own net each time, once for each stream.
     b[1::2, :, 0] ^= 128
     moving, _ = netlist.run(ports(a, b), skip=20)
@@ -61,7 +69,9 @@ def test_operands_of_a_trained_layer():
     assert list(codes) == list(activity.SOURCES)
     for kind in ("int8", "e4m3"):
         for source, pair in activity.operand_bytes(kind, trained).items():
-            assert [x.shape for x in pair] == [x.shape for x in codes[source]] and all(x.dtype == np.uint8 and x.any() for x in pair)
+            assert [x.shape for x in pair] == [x.shape for x in codes[source]] and all(
+                x.dtype == np.uint8 and x.any() for x in pair
+            )
             assert kind == "int8" or not any((x & 127 == 127).any() for x in pair)  # no NaN
     inputs = activity.stimulus(*codes["weight_gradient"])
     assert inputs["in_a"].shape == (16 * activity.VECTORS, activity.STREAMS, 256)
@@ -72,4 +82,8 @@ def test_operands_of_a_trained_layer():
 def test_a_small_design_by_block():
     small = activity.measure(area.comparison_designs()[0], "int8", {})
     blocks = small["random"]
-    assert blocks["multipliers"] > blocks["adder tree"] > 0 and blocks["collector"] > 0 and blocks["clock"] == pytest.approx(2 * 953 / 32, rel=0.1)
+    assert (
+        blocks["multipliers"] > blocks["adder tree"] > 0
+        and blocks["collector"] > 0
+        and blocks["clock"] == pytest.approx(2 * 953 / 32, rel=0.1)
+    )

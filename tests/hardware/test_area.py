@@ -44,10 +44,27 @@ def test_comparison_vectors(top, tmp_path):
     (tmp_path / "in").write_bytes(np.array([count, lanes], np.int32).tobytes() + records.tobytes())
     sources = [str(area.RTL / name) for name in (*area.OTHERS, f"{top}.sv")]
     given = [f"-GLANES={lanes}", f"-GACC_BITS={bits}", *([f"-GDROP={drop}"] if top == "fp8_vector" else [])]
-    lint = subprocess.run(["verilator", "--lint-only", "-Wall", "--top-module", top, *given, *sources], capture_output=True, text=True)
+    lint = subprocess.run(
+        ["verilator", "--lint-only", "-Wall", "--top-module", top, *given, *sources], capture_output=True, text=True
+    )
     assert lint.stderr == ""
-    command = ["verilator", "--cc", "--exe", "--build", "--Mdir", str(tmp_path / "v"), "--top-module", top, *given, "-CFLAGS",
-               f"-DACC_BITS={bits}", "--prefix", "Vtop", *sources, str(RTL / "vector_bench.cpp")]  # fmt: skip
+    command = [
+        "verilator",
+        "--cc",
+        "--exe",
+        "--build",
+        "--Mdir",
+        str(tmp_path / "v"),
+        "--top-module",
+        top,
+        *given,
+        "-CFLAGS",
+        f"-DACC_BITS={bits}",
+        "--prefix",
+        "Vtop",
+        *sources,
+        str(RTL / "vector_bench.cpp"),
+    ]
     build = subprocess.run(command, capture_output=True, text=True)
     assert build.returncode == 0, build.stderr[-2000:]
     subprocess.run([tmp_path / "v/Vtop", tmp_path / "in", tmp_path / "out"], check=True)
@@ -60,7 +77,10 @@ def test_comparison_vectors(top, tmp_path):
 def test_areas():
     small = [Datapath(LNSFormat(5, 2), vector_size=4, lut_entries=n) for n in (1, 2)]
     one, two = (area.synthesize(area.pe("small", d)) for d in small)
-    assert two.transistors > one.transistors > area.FLIP_FLOP * one.flip_flops and two.cells > one.cells > one.flip_flops > 16 * 24
+    assert (
+        two.transistors > one.transistors > area.FLIP_FLOP * one.flip_flops
+        and two.cells > one.cells > one.flip_flops > 16 * 24
+    )
     wide = area.synthesize(area.pe("wide", Datapath(LNSFormat(5, 2), vector_size=4, lut_entries=1, acc_bits=32)))
     assert wide.flip_flops > one.flip_flops + 16 * 8 - 1
     assert 5 < one.depth < 200

@@ -16,9 +16,14 @@ from lns_sim import Datapath, LNSFormat, reference
 from lns_sim.golden import check_results, make_vectors, read_vectors, trace_dot
 
 CONFIGURATIONS = [
-    Datapath(), Datapath(lut_entries=1), Datapath(lut_entries=4, rounding="nearest"), Datapath(acc_bits=16, overflow="wrap"),
-    Datapath(LNSFormat(5, 4), vector_size=7, acc_bits=13), Datapath(LNSFormat(12, 128), vector_size=16), Datapath(acc_bits=32),
-]  # fmt: skip
+    Datapath(),
+    Datapath(lut_entries=1),
+    Datapath(lut_entries=4, rounding="nearest"),
+    Datapath(acc_bits=16, overflow="wrap"),
+    Datapath(LNSFormat(5, 4), vector_size=7, acc_bits=13),
+    Datapath(LNSFormat(12, 128), vector_size=16),
+    Datapath(acc_bits=32),
+]
 
 
 def decode_hex(path, bits, size, k):
@@ -94,9 +99,11 @@ def test_trace_of_tensors_and_its_errors():
     z = lns_sim.quantize(-torch.rand(5) - 1, LNSFormat(12, 128))  # int16 codes with the sign bit set
     assert trace_dot(z, z, wide).accumulator > 0
     for arguments, message in [
-        (([1, 2], [1]), "one length"), (([[1]], [[1]]), "one-dimensional"), (([256], [1]), "from 0 to 255"),
+        (([1, 2], [1]), "one length"),
+        (([[1]], [[1]]), "one-dimensional"),
+        (([256], [1]), "from 0 to 255"),
         ((x, y, Datapath(LNSFormat(8, 16))), "has format"),
-    ]:  # fmt: skip
+    ]:
         with pytest.raises(ValueError, match=message):
             trace_dot(*arguments)
     with pytest.raises(TypeError, match="integer codes"):
@@ -108,10 +115,11 @@ def test_codes_of_ones_own(tmp_path):
     made = make_vectors(Datapath(), f"npz:{tmp_path / 'layer.npz'}")
     assert (made.accumulators == reference.dot([127] * 10, [255] * 10, Datapath())).all()
     for arrays, message in [
-        (dict(a=np.zeros((2, 3), int)), "must hold the arrays"), (dict(a=np.zeros(3, int), b=np.zeros(3, int)), "shape"),
+        (dict(a=np.zeros((2, 3), int)), "must hold the arrays"),
+        (dict(a=np.zeros(3, int), b=np.zeros(3, int)), "shape"),
         (dict(a=np.full((1, 2), 256), b=np.zeros((1, 2), int)), "outside 0 .. 255"),
         (dict(a=np.zeros((1, 2), int), b=np.zeros((2, 2), int)), "one shape"),
-    ]:  # fmt: skip
+    ]:
         np.savez(tmp_path / "bad.npz", **arrays)
         with pytest.raises(ValueError, match=message):
             make_vectors(Datapath(), f"npz:{tmp_path / 'bad.npz'}")
@@ -127,10 +135,12 @@ def test_commands_find_the_first_wrong_result(tmp_path):
     results = tmp_path / "results.hex"
     # As $writememh writes it, one word sign-extended to whole digits.
     signed = next(i for i, line in enumerate(lines) if int(line, 16) >> 21)
-    lines[signed] = f"{int(lines[signed], 16) | 0xc00000:06x}"
+    lines[signed] = f"{int(lines[signed], 16) | 0xC00000:06x}"
     results.write_text("// results\n@0\n" + "\n".join(lines) + "\n")
     good = command("check-vectors", str(folder), str(results))
-    assert good.returncode == 0 and f"All {len(lines)} accumulators are equal." in good.stdout, good.stdout + good.stderr
+    assert good.returncode == 0 and f"All {len(lines)} accumulators are equal." in good.stdout, (
+        good.stdout + good.stderr
+    )
 
     lines[4] = f"{int(lines[4], 16) ^ 1:06x}"
     results.write_text("\n".join(lines))
@@ -138,7 +148,11 @@ def test_commands_find_the_first_wrong_result(tmp_path):
     assert bad.returncode == 1 and bad.stdout.startswith("dot product 4 (minus times minus): got ")
     assert all(f"  {name} " in bad.stdout for name in ("p", "q", "r", "lane", "bins", "Y")) and "vector 2" in bad.stdout
 
-    for text, message in [("xxxxxx\n", "no hex number"), ("ffffffff\n", "does not fit 22 bits"), ("0\n", "1 results for")]:
+    for text, message in [
+        ("xxxxxx\n", "no hex number"),
+        ("ffffffff\n", "does not fit 22 bits"),
+        ("0\n", "1 results for"),
+    ]:
         results.write_text(text)
         refused = command("check-vectors", str(folder), str(results))
         assert refused.returncode == 1 and message in refused.stderr

@@ -1,4 +1,6 @@
-"""The RTL, simulated by Verilator, against the C++ kernels: every bit of every accumulator and of the codes made of them."""
+"""The RTL, simulated by Verilator, against the C++ kernels: every bit of every accumulator and of the codes made of
+them.
+"""
 
 import shutil
 import sys
@@ -47,7 +49,9 @@ def programs(tmp_path_factory):
 
 
 def converted(accumulators, d, octaves=0):
-    """The codes of all accumulators at the scale that the quantizer gives them, or octaves beside it, and that for the hardware."""
+    """The codes of all accumulators at the scale that the quantizer gives them, or octaves beside it, and that for the
+    hardware.
+    """
     values = torch.from_numpy(accumulators).to(torch.float32) * 2.0**d.lsb
     q, f = lns_sim.quantize(values, d.format), d.format
     scale = d.lsb - int(q.k) + octaves
@@ -60,7 +64,9 @@ def converted(accumulators, d, octaves=0):
 
 
 def midpoints(d):
-    """Dot products whose accumulators lie where one code ends and the next begins: a product of gamma * q sets one bit."""
+    """Dot products whose accumulators lie where one code ends and the next begins: a product of gamma * q sets
+    one bit.
+    """
     f = d.format
     top = min(2 * f.e_max // f.gamma - d.lsb, d.acc_bits - 2)  # the highest bit
     targets = {1, 3, (1 << top) - 1}
@@ -73,7 +79,9 @@ def midpoints(d):
     rows = []
     for target in sorted(targets):
         exponents = [(bit + d.lsb) * f.gamma for bit in range(top + 1) if target >> bit & 1]
-        rows.append([(min(p - 1, f.e_max), p - min(p - 1, f.e_max)) for p in exponents if p >= 2])  # no product is smaller
+        rows.append(
+            [(min(p - 1, f.e_max), p - min(p - 1, f.e_max)) for p in exponents if p >= 2]
+        )  # no product is smaller
     rows = [row for row in rows if row]
     a = np.zeros((2 * len(rows), top + 1), np.int64)
     b = np.zeros_like(a)
@@ -89,10 +97,15 @@ def mismatch(program, d, a, b, accumulators, pause=0, octaves=0):
     found, found_codes, clocks = verilate.simulate(program, d, a, b, scale, pause)
     wrong = np.flatnonzero(found != accumulators)
     if len(wrong):
-        return f"{len(wrong)} accumulators, the first of dot product {wrong[0]}: {found[wrong[0]]} for {accumulators[wrong[0]]}"
+        return (
+            f"{len(wrong)} accumulators, the first of dot product {wrong[0]}: {found[wrong[0]]} for "
+            f"{accumulators[wrong[0]]}"
+        )
     wrong = np.flatnonzero(found_codes != codes)
     if len(wrong):
-        return f"{len(wrong)} codes, the first of {accumulators[wrong[0]]}: {found_codes[wrong[0]]} for {codes[wrong[0]]}"
+        return (
+            f"{len(wrong)} codes, the first of {accumulators[wrong[0]]}: {found_codes[wrong[0]]} for {codes[wrong[0]]}"
+        )
     vectors = len(a) * -(-a.shape[1] // d.vector_size)
     return "" if pause or clocks <= vectors + 8 else f"{clocks} clocks for {vectors} vectors"
 
@@ -105,7 +118,11 @@ def test_lint_is_clean(d):
 @pytest.mark.parametrize("d", CONFIGURATIONS, ids=str)
 def test_random_and_corner_vectors(programs, d):
     """Saturation up and down, exact cancellation, zeros, a single lane, long dot products; with and without pauses."""
-    for source, k, count in (("random", 3 * d.vector_size - 1, VECTORS // 3), ("corner", 2 * d.vector_size, 1), ("corner", 4096, 1)):
+    for source, k, count in (
+        ("random", 3 * d.vector_size - 1, VECTORS // 3),
+        ("corner", 2 * d.vector_size, 1),
+        ("corner", 4096, 1),
+    ):
         v = make_vectors(d, source, count, k, seed=2)
         assert mismatch(programs[d], d, v.a, v.b, v.accumulators) == "", source
     v = make_vectors(d, "random", 3000, 2 * d.vector_size + 1, seed=3)
@@ -122,9 +139,16 @@ def test_all_pairs_of_codes(programs):
 
 
 def accumulators_of(a, b, d):
-    tensors = [LNSTensor(torch.from_numpy(np.ascontiguousarray(x)).to(d.format.dtype), torch.tensor(1.0), d.format) for x in (a, b)]
-    rows = lns_sim.matmul(LNSTensor(tensors[0].codes[:, None], tensors[0].scale, d.format),
-                          LNSTensor(tensors[1].codes[:, :, None], tensors[1].scale, d.format), datapath=d, return_accumulator=True)  # fmt: skip
+    tensors = [
+        LNSTensor(torch.from_numpy(np.ascontiguousarray(x)).to(d.format.dtype), torch.tensor(1.0), d.format)
+        for x in (a, b)
+    ]
+    rows = lns_sim.matmul(
+        LNSTensor(tensors[0].codes[:, None], tensors[0].scale, d.format),
+        LNSTensor(tensors[1].codes[:, :, None], tensors[1].scale, d.format),
+        datapath=d,
+        return_accumulator=True,
+    )
     return rows.reshape(-1).to(torch.int64).numpy()
 
 
@@ -143,15 +167,27 @@ def test_codes_of_a_layer_in_training(programs, layer):
 # Faults, each of which some vector must show: (file, what is there, what a mistake would make of it).
 FAULTS = {
     "a wrong constant": ("lns_pkg.sv", "2 * (c + step) - 1", "2 * (c + step) + 1"),
-    "a carry dropped in the exponent adder": ("lns_lane.sv", "{1'b0, a[BITS-2:0]} + {1'b0, b[BITS-2:0]}", "{1'b0, a[BITS-2:0] + b[BITS-2:0]}"),
+    "a carry dropped in the exponent adder": (
+        "lns_lane.sv",
+        "{1'b0, a[BITS-2:0]} + {1'b0, b[BITS-2:0]}",
+        "{1'b0, a[BITS-2:0] + b[BITS-2:0]}",
+    ),
     "a lane one bit too narrow": ("lns_*.sv", "max(Q_MAX - ACC_LSB + 1, 1)", "max(Q_MAX - ACC_LSB, 1)"),
     "signs by or": ("lns_lane.sv", "a[BITS-1] ^ b[BITS-1]", "a[BITS-1] | b[BITS-1]"),
     "zero only where both are": ("lns_lane.sv", "== '0 || b", "== '0 && b"),
     "no Mitchell part": ("lns_lane.sv", "(LOG_G + 1)'(r & BITS'(2 ** LOG_L - 1))", "(LOG_G + 1)'(r & BITS'(0))"),
     "the wrong bin": ("lns_lane.sv", "BIN_BITS'(r >> LOG_L)", "BIN_BITS'(r)"),
     "a lost adder": ("lns_adder_tree.sv", "S'(low) + S'(high)", "S'(low) | S'(high)"),
-    "truncation towards zero": ("lns_pe.sv", "((Y_BITS + 1)'(y3) +", "((Y_BITS + 1)'(y3) + (y3[Y_BITS-1] ? (Y_BITS + 1)'(2 ** F - 1) : '0) +"),
-    "saturation to the other end": ("collector.sv", "{next[N_BITS-1], {(ACC_BITS - 1) {~next[N_BITS-1]}}}", "{~next[N_BITS-1], {(ACC_BITS - 1) {next[N_BITS-1]}}}"),
+    "truncation towards zero": (
+        "lns_pe.sv",
+        "((Y_BITS + 1)'(y3) +",
+        "((Y_BITS + 1)'(y3) + (y3[Y_BITS-1] ? (Y_BITS + 1)'(2 ** F - 1) : '0) +",
+    ),
+    "saturation to the other end": (
+        "collector.sv",
+        "{next[N_BITS-1], {(ACC_BITS - 1) {~next[N_BITS-1]}}}",
+        "{~next[N_BITS-1], {(ACC_BITS - 1) {next[N_BITS-1]}}}",
+    ),
     "wrapping instead of saturating": ("collector.sv", "over && WRAP == 0", "over && WRAP != 0"),
     "an entry that is not cleared": ("collector.sv", "first ? '0 : entries", "1'b0 ? '0 : entries"),
     "a stage that does not wait": ("lns_pe.sv", "if (advance) begin", "if (1) begin"),
@@ -160,7 +196,7 @@ FAULTS = {
     "zero below the smallest code": ("lns_convert.sv", "below ? E_BITS'(1)", "below ? E_BITS'(0)"),
     "the sign left in the magnitude": ("lns_convert.sv", "acc[ACC_BITS-1] ? -acc : acc", "acc"),
     "rounding before conversion dropped": ("lns_convert.sv", "25'(up)", "25'(up & 1'b0)"),
-}  # fmt: skip
+}
 
 
 @pytest.fixture(scope="module")

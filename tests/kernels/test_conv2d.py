@@ -32,7 +32,9 @@ def agree_all_passes(x, w, stride, padding, dilation, groups, datapath, rng):
         to_reference(dy), to_reference(w), tuple(x.shape), stride, padding, dilation, groups, datapath
     )
     assert same_bits(dx, expected)
-    dw, _ = everywhere(ops.conv2d_weight_gradient, dy.codes, dy.scale, x.codes, x.scale, *bits, list(w.shape[2:]), *tail)
+    dw, _ = everywhere(
+        ops.conv2d_weight_gradient, dy.codes, dy.scale, x.codes, x.scale, *bits, list(w.shape[2:]), *tail
+    )
     expected = reference.conv2d_weight_gradient(
         to_reference(dy), to_reference(x), tuple(w.shape[2:]), stride, padding, dilation, groups, datapath
     )
@@ -40,11 +42,18 @@ def agree_all_passes(x, w, stride, padding, dilation, groups, datapath, rng):
 
 
 @given(
-    datapath=datapaths(), n=st.integers(1, 3), groups=st.integers(1, 3), c=st.integers(1, 3), o=st.integers(1, 3),
-    kernel=st.tuples(st.integers(1, 3), st.integers(1, 3)), stride=st.tuples(st.integers(1, 3), st.integers(1, 3)),
-    padding=st.tuples(st.integers(0, 3), st.integers(0, 3)), dilation=st.tuples(st.integers(1, 2), st.integers(1, 2)),
-    extra=st.tuples(st.integers(0, 4), st.integers(0, 4)), seed=st.integers(0, 99),
-)  # fmt: skip
+    datapath=datapaths(),
+    n=st.integers(1, 3),
+    groups=st.integers(1, 3),
+    c=st.integers(1, 3),
+    o=st.integers(1, 3),
+    kernel=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    stride=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    padding=st.tuples(st.integers(0, 3), st.integers(0, 3)),
+    dilation=st.tuples(st.integers(1, 2), st.integers(1, 2)),
+    extra=st.tuples(st.integers(0, 4), st.integers(0, 4)),
+    seed=st.integers(0, 99),
+)
 def test_any_convolution(datapath, n, groups, c, o, kernel, stride, padding, dilation, extra, seed):
     rng = np.random.default_rng(seed)
     size = [max(d * (k - 1) + 1 - 2 * p, 1) + e for d, k, p, e in zip(dilation, kernel, padding, extra)]
@@ -54,7 +63,9 @@ def test_any_convolution(datapath, n, groups, c, o, kernel, stride, padding, dil
 
 
 @pytest.mark.parametrize("outputs", [20, 32])  # no whole number of vectors, and one: unused taps are left out
-@pytest.mark.parametrize("stride, padding, dilation, kernel", [(1, 1, 1, 3), (2, 1, 1, 3), (2, 0, 1, 1), (1, 2, 2, 3), (3, 1, 2, 3)])
+@pytest.mark.parametrize(
+    "stride, padding, dilation, kernel", [(1, 1, 1, 3), (2, 1, 1, 3), (2, 0, 1, 1), (1, 2, 2, 3), (3, 1, 2, 3)]
+)
 def test_a_layer_of_usual_size_equals_matmul_of_its_patches(isa, rng, stride, padding, dilation, kernel, outputs):
     """Against unfolded patches through matmul, which covers blocks and panels that the reference is too slow for."""
     x, w = random_codes((5, 40, 16, 16), FMT, rng), random_codes((outputs, 40, kernel, kernel), FMT, rng)
@@ -82,8 +93,12 @@ def test_a_layer_of_usual_size_equals_matmul_of_its_patches(isa, rng, stride, pa
     spread[:, :, : y.shape[2] * stride : stride, : y.shape[3] * stride : stride] = dy.codes.float()
     seen = torch.nn.functional.unfold(torch.nn.functional.pad(spread, (reach,) * 4), kernel, dilation=dilation)
     side = 16 + 2 * padding
-    seen = seen.reshape(5, outputs, kernel * kernel, side, side)[..., padding : padding + 16, padding : padding + 16].flip(2)
-    a = lns_sim.LNSTensor(seen.permute(0, 3, 4, 2, 1).reshape(-1, kernel * kernel * outputs).to(torch.uint8), dy.scale, FMT)
+    seen = seen.reshape(5, outputs, kernel * kernel, side, side)[
+        ..., padding : padding + 16, padding : padding + 16
+    ].flip(2)
+    a = lns_sim.LNSTensor(
+        seen.permute(0, 3, 4, 2, 1).reshape(-1, kernel * kernel * outputs).to(torch.uint8), dy.scale, FMT
+    )
     b = lns_sim.LNSTensor(w.codes.permute(2, 3, 0, 1).reshape(-1, 40), w.scale, FMT)
     expected = everywhere(lns_sim.matmul, a, b).reshape(5, 16, 16, 40).permute(0, 3, 1, 2)
     assert torch.equal(dx, expected)

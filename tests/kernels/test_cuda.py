@@ -1,4 +1,6 @@
-"""What only a GPU can get wrong: large sizes, segments of K, streams, graphs, waits, devices; the bits are the CPU's."""
+"""What only a GPU can get wrong: large sizes, segments of K, streams, graphs, waits, devices; the bits are the
+CPU's.
+"""
 
 import copy
 
@@ -20,11 +22,25 @@ FMT = LNSFormat()
 ops = torch.ops.lns_sim
 
 OPTIONS = [
-    dict(), dict(lut_entries=1), dict(lut_entries=2), dict(lut_entries=4, rounding="nearest"), dict(acc_bits=16, overflow="wrap"),
-    dict(acc_bits=16), dict(acc_bits=28), dict(acc_bits=32), dict(vector_size=64), dict(vector_size=16), dict(vector_size=7),
-    dict(acc_lsb=0), dict(format=LNSFormat(8, 128)), dict(format=LNSFormat(5, 4)), dict(format=LNSFormat(10, 32)),
-    dict(format=LNSFormat(12, 128), acc_bits=32), dict(format=LNSFormat(14, 512), lut_bits=12), dict(headroom_bits=0),
-]  # fmt: skip
+    dict(),
+    dict(lut_entries=1),
+    dict(lut_entries=2),
+    dict(lut_entries=4, rounding="nearest"),
+    dict(acc_bits=16, overflow="wrap"),
+    dict(acc_bits=16),
+    dict(acc_bits=28),
+    dict(acc_bits=32),
+    dict(vector_size=64),
+    dict(vector_size=16),
+    dict(vector_size=7),
+    dict(acc_lsb=0),
+    dict(format=LNSFormat(8, 128)),
+    dict(format=LNSFormat(5, 4)),
+    dict(format=LNSFormat(10, 32)),
+    dict(format=LNSFormat(12, 128), acc_bits=32),
+    dict(format=LNSFormat(14, 512), lut_bits=12),
+    dict(headroom_bits=0),
+]
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
@@ -38,7 +54,9 @@ def test_tiles_segments_and_counters(options, m, k, n, rng):
     everywhere(lns_sim.matmul, b.mT, a.mT, datapath)
 
 
-@given(datapath=datapaths(), m=st.integers(1, 150), n=st.integers(1, 300), k=st.integers(1, 500), seed=st.integers(0, 999))
+@given(
+    datapath=datapaths(), m=st.integers(1, 150), n=st.integers(1, 300), k=st.integers(1, 500), seed=st.integers(0, 999)
+)
 def test_any_datapath_any_shape(datapath, m, n, k, seed):
     rng = np.random.default_rng(seed)
     a, b = random_codes((m, k), datapath.format, rng), random_codes((k, n), datapath.format, rng)
@@ -61,8 +79,14 @@ def test_long_dot_products_that_overflow_anywhere(acc_bits, headroom, overflow, 
     everywhere(lns_sim.matmul, a, b, datapath, return_accumulator=True, counters=True)
 
 
-LAYERS = [(8, 64, 64, 32, 1, 3), (8, 64, 128, 32, 2, 3), (4, 128, 256, 16, 2, 1), (16, 512, 512, 4, 1, 3), (4, 3, 64, 32, 1, 3),
-          (2, 3, 64, 64, 2, 7)]  # fmt: skip
+LAYERS = [
+    (8, 64, 64, 32, 1, 3),
+    (8, 64, 128, 32, 2, 3),
+    (4, 128, 256, 16, 2, 1),
+    (16, 512, 512, 4, 1, 3),
+    (4, 3, 64, 32, 1, 3),
+    (2, 3, 64, 64, 2, 7),
+]
 
 
 @pytest.mark.parametrize("n, c, o, size, stride, kernel", LAYERS)
@@ -96,7 +120,9 @@ def test_tensors_of_many_millions():
 
     hyper = torch.tensor([0.9, 0.1, 0.5, 10.0, 300.0])
     for stochastic in (False, True):
-        everywhere(step, q.codes, x, q.scale, torch.tensor(3.0), hyper, 16, 2048, stochastic, torch.tensor([1, 2, 3, 0]))
+        everywhere(
+            step, q.codes, x, q.scale, torch.tensor(3.0), hyper, 16, 2048, stochastic, torch.tensor([1, 2, 3, 0])
+        )
 
 
 def test_offsets_and_strides(rng):
@@ -125,7 +151,14 @@ def test_runs_repeat_and_streams_agree(rng):
 
 def small_model(recipe="lns-madam"):
     torch.manual_seed(0)
-    net = nn.Sequential(nn.Conv2d(3, 64, 3, 2, 1), nn.BatchNorm2d(64), nn.ReLU(), nn.Conv2d(64, 32, 3), nn.Flatten(), nn.Linear(32 * 9, 10))
+    net = nn.Sequential(
+        nn.Conv2d(3, 64, 3, 2, 1),
+        nn.BatchNorm2d(64),
+        nn.ReLU(),
+        nn.Conv2d(64, 32, 3),
+        nn.Flatten(),
+        nn.Linear(32 * 9, 10),
+    )
     return lns_sim.convert(net, recipe).cuda()
 
 

@@ -16,8 +16,19 @@ TARGETS = ["arch=compute_80,code=sm_80", "arch=compute_90,code=sm_90", "arch=com
 @needs_nvcc
 @pytest.mark.parametrize("source", sorted((CSRC / "cuda").glob("*.cu")), ids=lambda p: p.name)
 def test_kernels_compile_for_every_target(source, tmp_path):
-    command = [NVCC, "-std=c++20", "-O3", "--fmad=false", "--threads=0", f"-I{CSRC}", "-Xptxas=-v", "-c", source, "-o",
-               tmp_path / "kernels.o"]  # fmt: skip
+    command = [
+        NVCC,
+        "-std=c++20",
+        "-O3",
+        "--fmad=false",
+        "--threads=0",
+        f"-I{CSRC}",
+        "-Xptxas=-v",
+        "-c",
+        source,
+        "-o",
+        tmp_path / "kernels.o",
+    ]
     run = subprocess.run(command + [f"-gencode={t}" for t in TARGETS], capture_output=True, text=True)
     assert run.returncode == 0 and "warning" not in run.stderr, run.stderr
     assert "sm_80" in run.stderr and "sm_90" in run.stderr
@@ -27,7 +38,17 @@ def test_kernels_compile_for_every_target(source, tmp_path):
 @pytest.mark.parametrize("source", sorted((CSRC / "ops/cuda").glob("*.cpp")), ids=lambda p: p.name)
 def test_the_operators_behind_them_compile(source, tmp_path):
     flags = "-fvisibility=hidden,-Wall,-Wextra,-Werror,-Wno-unused-parameter"
-    command = [NVCC, "-std=c++20", f"-Xcompiler={flags}", f"-I{CSRC}", *(f"-isystem={p}" for p in include_paths()),
-               "-DTORCH_TARGET_VERSION=0x020a000000000000", "-c", source, "-o", tmp_path / "operators.o"]  # fmt: skip
+    command = [
+        NVCC,
+        "-std=c++20",
+        f"-Xcompiler={flags}",
+        f"-I{CSRC}",
+        *(f"-isystem={p}" for p in include_paths()),
+        "-DTORCH_TARGET_VERSION=0x020a000000000000",
+        "-c",
+        source,
+        "-o",
+        tmp_path / "operators.o",
+    ]
     run = subprocess.run(command, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr

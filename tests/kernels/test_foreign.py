@@ -1,4 +1,6 @@
-"""Processing elements that differ from the paper's: given constants, bounded products and bins, converters of their own."""
+"""Processing elements that differ from the paper's: given constants, bounded products and bins, converters of their
+own.
+"""
 
 import json
 from dataclasses import replace
@@ -29,14 +31,22 @@ def one_device(datapath):
     return datapath if datapath.bin_bits is None or not HAVE_CUDA else replace(datapath, bin_bits=None)
 
 
-@given(datapath=datapaths(foreign=True), m=st.integers(1, 40), n=st.integers(1, 20), k=st.integers(1, 70), seed=st.integers(0, 999))
+@given(
+    datapath=datapaths(foreign=True),
+    m=st.integers(1, 40),
+    n=st.integers(1, 20),
+    k=st.integers(1, 70),
+    seed=st.integers(0, 999),
+)
 @settings(max_examples=60)
 def test_every_kernel_agrees_with_the_reference(datapath, m, n, k, seed):
     every_isa_agrees(min(m, 5), k, min(n, 5), one_device(datapath), seed)
     rng = np.random.default_rng(seed)
     a, b = random_codes((m, k), datapath.format, rng), random_codes((k, n), datapath.format, rng)
     out, counters = lns_sim.matmul(a, b, datapath, return_accumulator=True, counters=True)
-    traces = [[trace_dot(x, y, datapath) for y in unsigned(b.codes, b.format).T] for x in unsigned(a.codes, a.format)[:3]]
+    traces = [
+        [trace_dot(x, y, datapath) for y in unsigned(b.codes, b.format).T] for x in unsigned(a.codes, a.format)[:3]
+    ]
     assert out[:3].tolist() == [[t.accumulator for t in row] for row in traces]
     e_a, e_b = (reference.decode(x.codes, x.format)[1] for x in (a, b))
     nonzero = (e_a[:, :, None] > 0) & (e_b[None] > 0)
@@ -66,8 +76,13 @@ def test_arguments_without_effect_change_nothing(rng):
     d = Datapath()
     a, b = random_codes((70, 200), d.format, rng), random_codes((200, 30), d.format, rng)
     expected, counters = lns_sim.matmul(a, b, d, counters=True)
-    for options in (dict(lut_constants=d.constants), dict(product_range=(0, 254)), dict(product_range=(2, 254), product_underflow="saturate"),
-                    dict(bin_bits=40), dict(bin_bits=62, bin_overflow="wrap")):  # fmt: skip
+    for options in (
+        dict(lut_constants=d.constants),
+        dict(product_range=(0, 254)),
+        dict(product_range=(2, 254), product_underflow="saturate"),
+        dict(bin_bits=40),
+        dict(bin_bits=62, bin_overflow="wrap"),
+    ):
         other = Datapath(**options)
         assert torch.equal(lns_sim.matmul(a, b, other), expected)
         assert lns_sim.matmul(a, b, other, counters=True)[1] == counters
@@ -81,7 +96,12 @@ def test_saturations_count_bins(rng):
     a, b = random_codes((6, 64), d.format, rng), random_codes((64, 4), d.format, rng)
     _, counters = lns_sim.matmul(a, b, d, counters=True)
     exact = replace(d, bin_bits=None)
-    sums = [v.bins for x in unsigned(a.codes, d.format) for y in unsigned(b.codes, d.format).T for v in trace_dot(x, y, exact).vectors]
+    sums = [
+        v.bins
+        for x in unsigned(a.codes, d.format)
+        for y in unsigned(b.codes, d.format).T
+        for v in trace_dot(x, y, exact).vectors
+    ]
     assert counters.saturations == sum(not -128 <= p < 128 for bins in sums for p in bins) > 0
 
 
@@ -127,18 +147,31 @@ def test_converters(name, bits, gamma):
     x = x.reshape(40, 100)
     for underflow in ("clamp", "flush", "stochastic"):
         for dim in (None, 0):
-            q = everywhere(lns_sim.quantize, torch.from_numpy(x), f, dim=dim, underflow=underflow, thresholds=thresholds, seed=3)
+            q = everywhere(
+                lns_sim.quantize, torch.from_numpy(x), f, dim=dim, underflow=underflow, thresholds=thresholds, seed=3
+            )
             codes, k = reference.quantize(x, f, dim, underflow=underflow, thresholds=thresholds, seed=3)
             assert (unsigned(q.codes, f) == codes).all() and (q.k.numpy() == k).all()
             own = lns_sim.quantize(torch.from_numpy(x), f, dim=dim, underflow=underflow, seed=3)
             assert torch.equal(q.codes, own.codes) == (name == "the format's own")
     if name == "truncating":
         powers = lns_sim.quantize(torch.tensor([1.0, 2.0**-1, 1.999999]), f, thresholds=thresholds)
-        assert unsigned(powers.codes, f)[2] - unsigned(powers.codes, f)[0] == gamma - 1  # just below 2: the last code below it
+        assert (
+            unsigned(powers.codes, f)[2] - unsigned(powers.codes, f)[0] == gamma - 1
+        )  # just below 2: the last code below it
 
 
 def test_vectors_for_such_a_design(tmp_path):
-    options = ["--lut-constants", "128,150,180,214", "--lut-entries", "4", "--product-range", "90:230", "--bin-bits", "18"]
+    options = [
+        "--lut-constants",
+        "128,150,180,214",
+        "--lut-entries",
+        "4",
+        "--product-range",
+        "90:230",
+        "--bin-bits",
+        "18",
+    ]
     result = CliRunner().invoke(app, ["vectors", str(tmp_path), "--source", "corner", "--k", "64", *options])
     assert result.exit_code == 0, result.stderr
     found = read_vectors(tmp_path)
@@ -168,12 +201,14 @@ def test_errors():
         (dict(product_underflow="clamp"), ValueError, "one of 'flush', 'saturate'"),
         (dict(bin_bits=1), ValueError, "bin_bits must be between 2 and 62"),
         (dict(bin_overflow="trap"), ValueError, "one of 'saturate', 'wrap'"),
-    ]:  # fmt: skip
+    ]:
         with pytest.raises(error, match=message):
             Datapath(**options)
     for thresholds, message in [
-        ([1, 2], "gamma = 8 mantissas, got 2"), ([2**23] * 8, "ascend by at least"), ([2**24 + j * 2**20 for j in range(8)], "mantissas from"),
-    ]:  # fmt: skip
+        ([1, 2], "gamma = 8 mantissas, got 2"),
+        ([2**23] * 8, "ascend by at least"),
+        ([2**24 + j * 2**20 for j in range(8)], "mantissas from"),
+    ]:
         with pytest.raises(ValueError, match=message):
             lns_sim.quantize(torch.ones(2), thresholds=thresholds)
     with pytest.raises(ValueError, match="rounding to nearest"):

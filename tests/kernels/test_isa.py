@@ -31,12 +31,18 @@ def test_impossible():
 
 HIDE = "import sys; sys.modules['lns_sim._C'] = None\nimport lns_sim"
 OLD = "import torch; torch.__version__ = '2.9.1'\nimport lns_sim"
-FOREIGN = "import types, sys; m = types.ModuleType('lns_sim._C'); m.__version__ = '0.0.9'\nsys.modules['lns_sim._C'] = m\nimport lns_sim"
+FOREIGN = "import types, sys; m = types.ModuleType('lns_sim._C'); m.__version__ = "
+"'0.0.9'\nsys.modules['lns_sim._C'] = m\nimport lns_sim"
 
 
-@pytest.mark.parametrize("code, message", [
-    (HIDE, "pip install --no-build-isolation -e ."), (OLD, "needs torch >= 2.10, found 2.9.1"), (FOREIGN, "Rebuild with"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "code, message",
+    [
+        (HIDE, "pip install --no-build-isolation -e ."),
+        (OLD, "needs torch >= 2.10, found 2.9.1"),
+        (FOREIGN, "Rebuild with"),
+    ],
+)
 def test_a_missing_or_mismatched_extension_says_what_to_run(code, message):
     result = run(code)
     assert result.returncode != 0 and "ImportError: " in result.stderr and message in result.stderr

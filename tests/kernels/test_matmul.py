@@ -52,7 +52,9 @@ def test_all_pairs_of_codes(lut_entries, rounding):
         core.set_isa(isa)
         got = everywhere(lns_sim.matmul, a, b, datapath, return_accumulator=True)
         np.testing.assert_array_equal(got.numpy(), expected)
-        rows = [lns_sim.matmul(a[i : i + 1], b, datapath, return_accumulator=True) for i in range(256)]  # the look-up path
+        rows = [
+            lns_sim.matmul(a[i : i + 1], b, datapath, return_accumulator=True) for i in range(256)
+        ]  # the look-up path
         np.testing.assert_array_equal(torch.cat(rows).numpy(), expected)
 
 
@@ -96,7 +98,9 @@ def test_the_path_that_ran_is_the_one_named(isa, rng):
     path = Datapath().path
     assert ran(lambda: lns_sim.conv2d(x, w, padding=1)) == {path(1600, 32)}
     of_dy = (dy.codes, dy.scale)
-    assert ran(lambda: ops.conv2d_input_gradient(*of_dy, w.codes, w.scale, 8, 8, [4, 8, 20, 20], *tail)) == {path(1600, 8)}
+    assert ran(lambda: ops.conv2d_input_gradient(*of_dy, w.codes, w.scale, 8, 8, [4, 8, 20, 20], *tail)) == {
+        path(1600, 8)
+    }
     assert ran(lambda: ops.conv2d_weight_gradient(*of_dy, x.codes, x.scale, 8, 8, [3, 3], *tail)) == {path(32, 72)}
 
 
@@ -123,12 +127,28 @@ def test_the_register_look_up_with_any_datapath_of_its_form(data, m, n, seed):
     every_isa_agrees(m, k, n, datapath, seed)
 
 
-@pytest.mark.parametrize("options", [
-    dict(), dict(lut_entries=1), dict(lut_entries=2), dict(acc_bits=32), dict(acc_bits=16, overflow="wrap"),
-    dict(format=LNSFormat(8, 16)), dict(format=LNSFormat(8, 128)), dict(format=LNSFormat(8, 1)), dict(lut_bits=12),
-    dict(format=LNSFormat(6, 8)), dict(acc_lsb=0, acc_bits=32), dict(acc_lsb=30), dict(acc_lsb=31), dict(acc_lsb=32),
-    dict(lut_entries=4, acc_lsb=5), dict(format=LNSFormat(8, 64), acc_lsb=-9),
-], ids=str)  # fmt: skip
+@pytest.mark.parametrize(
+    "options",
+    [
+        dict(),
+        dict(lut_entries=1),
+        dict(lut_entries=2),
+        dict(acc_bits=32),
+        dict(acc_bits=16, overflow="wrap"),
+        dict(format=LNSFormat(8, 16)),
+        dict(format=LNSFormat(8, 128)),
+        dict(format=LNSFormat(8, 1)),
+        dict(lut_bits=12),
+        dict(format=LNSFormat(6, 8)),
+        dict(acc_lsb=0, acc_bits=32),
+        dict(acc_lsb=30),
+        dict(acc_lsb=31),
+        dict(acc_lsb=32),
+        dict(lut_entries=4, acc_lsb=5),
+        dict(format=LNSFormat(8, 64), acc_lsb=-9),
+    ],
+    ids=str,
+)
 def test_all_pairs_of_codes_on_every_instruction_set(options):
     """Every product of two codes, beside a neighbour that shares its vector, against the reference's table."""
     datapath = Datapath(**{"format": FMT, **options})
@@ -147,7 +167,9 @@ def test_all_pairs_of_codes_on_every_instruction_set(options):
     expected = np.array([[one(i, j) for j in range(len(codes))] for i in range(len(codes))])
     for isa in ISAS:
         core.set_isa(isa)
-        np.testing.assert_array_equal(everywhere(lns_sim.matmul, a, b, datapath, return_accumulator=True).numpy(), expected)
+        np.testing.assert_array_equal(
+            everywhere(lns_sim.matmul, a, b, datapath, return_accumulator=True).numpy(), expected
+        )
 
 
 @pytest.mark.parametrize("m, k, n", [(1100, 40, 17), (130, 64, 200), (1, 100, 300), (300, 33, 1)])
@@ -229,7 +251,11 @@ def test_broadcast_batches_and_strides(rng):
 
 def test_empty_sizes(rng):
     assert everywhere(lns_sim.matmul, random_codes((0, 4), FMT, rng), random_codes((4, 3), FMT, rng)).shape == (0, 3)
-    assert everywhere(lns_sim.matmul, random_codes((0, 2, 4), FMT, rng), random_codes((4, 3), FMT, rng)).shape == (0, 2, 3)
+    assert everywhere(lns_sim.matmul, random_codes((0, 2, 4), FMT, rng), random_codes((4, 3), FMT, rng)).shape == (
+        0,
+        2,
+        3,
+    )
 
 
 def test_operands_of_fewer_bits(rng):
@@ -237,7 +263,9 @@ def test_operands_of_fewer_bits(rng):
     a, b = random_codes((40, 50), LNSFormat(6, 8), rng), random_codes((50, 7), LNSFormat(10, 8), rng)
     got = everywhere(lns_sim.matmul, a, b, datapath, return_accumulator=True)
     wide = (a.codes.to(torch.int16) & 31) | ((a.codes.to(torch.int16) & 32) << 4)
-    assert torch.equal(got, everywhere(lns_sim.matmul, LNSTensor(wide, ONE, LNSFormat(10, 8)), b, datapath, return_accumulator=True))
+    assert torch.equal(
+        got, everywhere(lns_sim.matmul, LNSTensor(wide, ONE, LNSFormat(10, 8)), b, datapath, return_accumulator=True)
+    )
 
 
 def test_nan_scales_give_nan(rng):

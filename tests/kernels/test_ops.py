@@ -28,56 +28,142 @@ CASES = {
     "dequantize": (ops.dequantize, (codes(3, 4), torch.ones(3, 1), 8, 8)),
     "rescale": (ops.rescale, (codes(3, 4), ONE, 2 * ONE, 8, 8, 0, None)),
     "forward_codes": (ops.forward_codes, (torch.randint(0, 30000, (3, 4)).to(torch.int16), ONE, 16, 2048, 8, 8)),
-    "matmul": (ops.matmul, (codes(2, 3, 4), torch.ones(2, 3, 1), codes(2, 4, 5), torch.ones(2, 1, 5), 8, 8, PATH, False, False)),
-    "matmul, counted": (ops.matmul, (codes(3, 4), torch.ones(3, 1), codes(4, 5), torch.ones(1, 5), 8, 8, PATH, True, True)),
+    "matmul": (
+        ops.matmul,
+        (codes(2, 3, 4), torch.ones(2, 3, 1), codes(2, 4, 5), torch.ones(2, 1, 5), 8, 8, PATH, False, False),
+    ),
+    "matmul, counted": (
+        ops.matmul,
+        (codes(3, 4), torch.ones(3, 1), codes(4, 5), torch.ones(1, 5), 8, 8, PATH, True, True),
+    ),
     "conv2d": (ops.conv2d, (codes(2, 4, 6, 6), ONE, codes(6, 2, 3, 3), ONE, 8, 8, *CONV, PATH, False, False)),
-    "conv2d_input_gradient": (ops.conv2d_input_gradient, (
-        codes(2, 6, 6, 2), ONE, codes(6, 2, 3, 3), ONE, 8, 8, [2, 4, 6, 6], *CONV, PATH, False, True)),
-    "conv2d_weight_gradient": (ops.conv2d_weight_gradient, (
-        codes(2, 6, 6, 2), ONE, codes(2, 4, 6, 6), ONE, 8, 8, [3, 3], *CONV, PATH, False, False)),
-    "madam_step": (ops.madam_step, (
-        torch.randint(0, 30000, (3, 4)).to(torch.int16), torch.rand(3, 4), torch.randn(3, 4), ONE, ONE,
-        torch.tensor([0.9, 0.1, 0.5, 10.0, 16.0]), 16, 2048, True, RNG)),
-    "linear": (ops.linear, (torch.randn(2, 3, 8, requires_grad=True), torch.randn(5, 8, requires_grad=True), None, RECIPE)),
-    "linear, stochastic": (ops.linear, (
-        torch.randn(3, 8, requires_grad=True), torch.randn(5, 8, requires_grad=True), RNG,
-        recipes.lns_madam(stochastic_gradients=True).encode())),
-    "linear, fake-quant": (ops.linear, (
-        torch.randn(3, 8, requires_grad=True), torch.randn(5, 8, requires_grad=True), None,
-        recipes.lns_madam_fake_quant().encode())),
-    "product": (ops.product, (torch.randn(2, 3, 8, requires_grad=True), torch.randn(2, 8, 5, requires_grad=True), None, RECIPE)),
-    "product, fake-quant, b alone": (ops.product, (
-        torch.randn(2, 3, 8), torch.randn(2, 8, 5, requires_grad=True), None, recipes.lns_madam_fake_quant().encode())),
-    "convolution": (ops.convolution, (
-        torch.randn(2, 4, 6, 6, requires_grad=True), torch.randn(6, 2, 3, 3, requires_grad=True), None,
-        *CONV[:3], False, [0, 0], 2, RECIPE)),
-    "convolution, transposed": (ops.convolution, (
-        torch.randn(2, 6, 4, 5, requires_grad=True), torch.randn(6, 2, 3, 3, requires_grad=True), None,
-        *CONV[:3], True, [0, 1], 2, RECIPE)),
-    "convolution, 3-d": (ops.convolution, (
-        torch.randn(1, 4, 5, 4, 4, requires_grad=True), torch.randn(4, 2, 3, 2, 3, requires_grad=True), None,
-        [2, 1, 1], [1, 0, 1], [1, 1, 1], False, [0, 0, 0], 2, RECIPE)),
-    "embedding": (ops.embedding, (torch.randn(7, 4, requires_grad=True), torch.tensor([[1, 3], [6, 1]]), None, -1, False, RECIPE)),
-}  # fmt: skip
+    "conv2d_input_gradient": (
+        ops.conv2d_input_gradient,
+        (codes(2, 6, 6, 2), ONE, codes(6, 2, 3, 3), ONE, 8, 8, [2, 4, 6, 6], *CONV, PATH, False, True),
+    ),
+    "conv2d_weight_gradient": (
+        ops.conv2d_weight_gradient,
+        (codes(2, 6, 6, 2), ONE, codes(2, 4, 6, 6), ONE, 8, 8, [3, 3], *CONV, PATH, False, False),
+    ),
+    "madam_step": (
+        ops.madam_step,
+        (
+            torch.randint(0, 30000, (3, 4)).to(torch.int16),
+            torch.rand(3, 4),
+            torch.randn(3, 4),
+            ONE,
+            ONE,
+            torch.tensor([0.9, 0.1, 0.5, 10.0, 16.0]),
+            16,
+            2048,
+            True,
+            RNG,
+        ),
+    ),
+    "linear": (
+        ops.linear,
+        (torch.randn(2, 3, 8, requires_grad=True), torch.randn(5, 8, requires_grad=True), None, RECIPE),
+    ),
+    "linear, stochastic": (
+        ops.linear,
+        (
+            torch.randn(3, 8, requires_grad=True),
+            torch.randn(5, 8, requires_grad=True),
+            RNG,
+            recipes.lns_madam(stochastic_gradients=True).encode(),
+        ),
+    ),
+    "linear, fake-quant": (
+        ops.linear,
+        (
+            torch.randn(3, 8, requires_grad=True),
+            torch.randn(5, 8, requires_grad=True),
+            None,
+            recipes.lns_madam_fake_quant().encode(),
+        ),
+    ),
+    "product": (
+        ops.product,
+        (torch.randn(2, 3, 8, requires_grad=True), torch.randn(2, 8, 5, requires_grad=True), None, RECIPE),
+    ),
+    "product, fake-quant, b alone": (
+        ops.product,
+        (torch.randn(2, 3, 8), torch.randn(2, 8, 5, requires_grad=True), None, recipes.lns_madam_fake_quant().encode()),
+    ),
+    "convolution": (
+        ops.convolution,
+        (
+            torch.randn(2, 4, 6, 6, requires_grad=True),
+            torch.randn(6, 2, 3, 3, requires_grad=True),
+            None,
+            *CONV[:3],
+            False,
+            [0, 0],
+            2,
+            RECIPE,
+        ),
+    ),
+    "convolution, transposed": (
+        ops.convolution,
+        (
+            torch.randn(2, 6, 4, 5, requires_grad=True),
+            torch.randn(6, 2, 3, 3, requires_grad=True),
+            None,
+            *CONV[:3],
+            True,
+            [0, 1],
+            2,
+            RECIPE,
+        ),
+    ),
+    "convolution, 3-d": (
+        ops.convolution,
+        (
+            torch.randn(1, 4, 5, 4, 4, requires_grad=True),
+            torch.randn(4, 2, 3, 2, 3, requires_grad=True),
+            None,
+            [2, 1, 1],
+            [1, 0, 1],
+            [1, 1, 1],
+            False,
+            [0, 0, 0],
+            2,
+            RECIPE,
+        ),
+    ),
+    "embedding": (
+        ops.embedding,
+        (torch.randn(7, 4, requires_grad=True), torch.tensor([[1, 3], [6, 1]]), None, -1, False, RECIPE),
+    ),
+}
 
 
 @pytest.mark.parametrize("op, args", CASES.values(), ids=CASES.keys())
 def test_opcheck(op, args, device):
     # Leaves again after the move, or autograd would be checked on copies.
-    args = tuple(a.detach().requires_grad_(a.requires_grad) if isinstance(a, torch.Tensor) else a for a in moved(args, device))
+    args = tuple(
+        a.detach().requires_grad_(a.requires_grad) if isinstance(a, torch.Tensor) else a for a in moved(args, device)
+    )
     torch.library.opcheck(op.default, args)
 
 
 def model(recipe):
     torch.manual_seed(0)
     layers = nn.Sequential(
-        nn.Conv2d(2, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 25, 6), nn.Tanh(),
+        nn.Conv2d(2, 4, 3, padding=1),
+        nn.BatchNorm2d(4),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(4 * 25, 6),
+        nn.Tanh(),
         nn.Linear(6, 3, bias=False),
-    )  # fmt: skip
+    )
     return lns_sim.convert(layers, recipe)
 
 
-@pytest.mark.parametrize("recipe", [recipes.lns_madam(), recipes.lns_madam(stochastic_gradients=True)], ids=["nearest", "stochastic"])
+@pytest.mark.parametrize(
+    "recipe", [recipes.lns_madam(), recipes.lns_madam(stochastic_gradients=True)], ids=["nearest", "stochastic"]
+)
 def test_compiled_training_has_the_bits_of_eager_training(recipe, device):
     torch._dynamo.reset()  # what other tests compiled counts against its limit
     eager = model(recipe).to(device)
@@ -106,6 +192,7 @@ def test_compiled_training_has_the_bits_of_eager_training(recipe, device):
 
 def test_functions_compile_with_the_same_bits(device):
     torch._dynamo.reset()  # what other tests compiled counts against its limit
+
     def f(x, w, path):
         q = lns_sim.quantize(x)
         image, kernel = lns_sim.quantize(x.view(1, 1, 8, 16)), lns_sim.quantize(w.view(8, 1, 4, 4), dim=0)

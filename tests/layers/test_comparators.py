@@ -33,8 +33,18 @@ from lns_sim.studies.contest import Contest, bits_of, format_of
 from lns_sim.studies.training import data
 from lns_sim.studies.training.trainer import Settings, Trainer
 
-EXAMPLES = [FP8(), FP8("e5m2"), Integer(), Integer(4, "stochastic"), SAWB(), LUQ(), LUQ(6, below="flush"), LUQ(3, above="nearest"), ShiftQuant(),
-              ShiftQuant(6, 2)]  # fmt: skip
+EXAMPLES = [
+    FP8(),
+    FP8("e5m2"),
+    Integer(),
+    Integer(4, "stochastic"),
+    SAWB(),
+    LUQ(),
+    LUQ(6, below="flush"),
+    LUQ(3, above="nearest"),
+    ShiftQuant(),
+    ShiftQuant(6, 2),
+]
 
 
 SYSTEMS = [name for name in RECIPES if name not in ("fp32", "lns-madam", "lns-madam-fake-quant")]
@@ -64,7 +74,9 @@ def test_codes_times_scale_are_near_the_values(q):
     value = codes.float() * scale
     assert (value - x).norm() < 0.6 * x.norm() and value.abs().max() <= 1.01 * x.abs().max()
     again, _ = quantized(q, x)
-    assert torch.equal(codes.float(), again.float()) and (not q.stochastic or (quantized(q, x, seed=1)[0].float() != codes.float()).any())
+    assert torch.equal(codes.float(), again.float()) and (
+        not q.stochastic or (quantized(q, x, seed=1)[0].float() != codes.float()).any()
+    )
     zero, one = quantized(q, torch.zeros(3, 4))
     assert not zero.float().any() and one.isfinite()
     for bad in (math.nan, math.inf):
@@ -99,7 +111,8 @@ def test_integers_and_sawb_by_hand():
 @pytest.mark.parametrize("layer", ["linear", "convolution", "convolution that libraries transform"])
 @pytest.mark.parametrize("precision", ["highest", "medium"])
 def test_integer_products_are_exact(layer, precision, device, request):
-    """All three passes against sums in float64: activations and weights of 8 bits, errors shifted by ShiftQuant; also where the
+    """All three passes against sums in float64: activations and weights of 8 bits, errors shifted by ShiftQuant; also
+    where the
     user lets torch multiply float32 by parts of it."""
     request.addfinalizer(lambda: torch.set_float32_matmul_precision("highest"))
     torch.set_float32_matmul_precision(precision)
@@ -138,7 +151,9 @@ def test_integer_products_are_exact(layer, precision, device, request):
     assert error.dtype == torch.int16 and error.abs().max() > 127  # shifted
 
 
-@pytest.mark.parametrize("shape", [(5, 1, 37, 37), (16, 1, 20, 20), (16, 1, 14, 14), (2, 1, 80, 80), (2, 1, 140, 140), (4000, 7), (1041, 7)])
+@pytest.mark.parametrize(
+    "shape", [(5, 1, 37, 37), (16, 1, 20, 20), (16, 1, 14, 14), (2, 1, 80, 80), (2, 1, 140, 140), (4000, 7), (1041, 7)]
+)
 def test_long_sums_of_integers_are_exact(shape, device):
     """Of the largest numbers, whose sums leave 2^24 by a little or by much: in parts, or in float64."""
     module = nn.Linear(7, 3, bias=False) if len(shape) == 2 else nn.Conv2d(1, 2, 3, bias=False)
@@ -160,7 +175,9 @@ def test_long_sums_where_roles_are_exchanged(device):
     module = nn.ConvTranspose2d(1, 2, 3, bias=False)
     x, error = torch.ones(32, 1, 70, 70, device=device), torch.ones(32, 2, 72, 72, device=device)
     x[0], error[0] = 6 / 7, 126 / 127
-    lns_sim.convert(module, replace(recipes.get("int8"), activation=Integer(4), error=Integer())).to(device)(x).backward(error)
+    lns_sim.convert(module, replace(recipes.get("int8"), activation=Integer(4), error=Integer())).to(device)(
+        x
+    ).backward(error)
     w = torch.zeros(1, 2, 3, 3, dtype=torch.float64, requires_grad=True)
     F.conv_transpose2d((x.cpu() * 7).round().double(), w).backward((error.cpu() * 127).round().double())
     scale = torch.tensor(1.0) / 7 * (torch.tensor(1.0) / 127)
@@ -172,11 +189,18 @@ def test_recipes_are_written_and_read():
         recipe = recipes.get(name)
         assert recipes.Recipe.decode(recipe.encode()) == recipe
         assert recipe_files.parse(recipe_files.dump(recipe)).default == recipe
-    changed = recipe_files.parse('preset = "fp8"\nerror = { quantizer = "ShiftQuant", bits = 6 }\nactivation = { kind = "e5m2" }').default
+    changed = recipe_files.parse(
+        'preset = "fp8"\nerror = { quantizer = "ShiftQuant", bits = 6 }\nactivation = { kind = "e5m2" }'
+    ).default
     assert changed.error == ShiftQuant(6) and changed.activation == FP8("e5m2")
-    for text, message in [('preset = "fp8"\nerror = { bits = 3 }', "bits is no key"), ('error = { quantizer = "FP9" }', "must be one of 'FP8'"),
-                          ('error = { quantizer = "LUQ", samples = 0 }', "samples must be"), ('error = { quantizer = "LUQ", hindsight = 1 }', "must be true"),
-                          ('optimizer = "adam"', "optimizer must be one of"), ('optimizer = "madam"', "updates float32 weights")]:  # fmt: skip
+    for text, message in [
+        ('preset = "fp8"\nerror = { bits = 3 }', "bits is no key"),
+        ('error = { quantizer = "FP9" }', "must be one of 'FP8'"),
+        ('error = { quantizer = "LUQ", samples = 0 }', "samples must be"),
+        ('error = { quantizer = "LUQ", hindsight = 1 }', "must be true"),
+        ('optimizer = "adam"', "optimizer must be one of"),
+        ('optimizer = "madam"', "updates float32 weights"),
+    ]:
         with pytest.raises(ValueError, match=message):
             recipe_files.parse(text)
 
@@ -232,7 +256,9 @@ def test_the_maximum_in_hindsight(tmp_path):
         y = layer(x)
         y.backward(torch.diag(torch.tensor([size, 0.3, 0.2, 0.1])))
         tops.append(torch.linalg.lstsq(layer[0].weight.T, x.grad.T).solution.abs().max().item())
-    assert tops[:3] == pytest.approx([1, 1, 0.9 * 8 + 0.1], rel=1e-3) and tops[3] <= 1.0001  # its own first, then the ones before
+    assert (
+        tops[:3] == pytest.approx([1, 1, 0.9 * 8 + 0.1], rel=1e-3) and tops[3] <= 1.0001
+    )  # its own first, then the ones before
 
     def trainer():
         own = replace(recipes.get("luq"), error=LUQ(hindsight=True, samples=2))
@@ -289,7 +315,16 @@ def test_luq_is_unbiased_and_its_parts_alone_are_not():
 def test_luq_by_hand():
     x = torch.tensor([8.0, -3.0, 0.5, 0.0, -0.25, 1.5])  # alpha = 1 with 3 octaves
     nearest = LUQ(3, "flush", "nearest")
-    assert logarithmic(torch.cat([x, torch.tensor([0.51, 3.01])]), x.max(), nearest, None).tolist() == [8, -2, 0, 0, 0, 1, 1, 4]
+    assert logarithmic(torch.cat([x, torch.tensor([0.51, 3.01])]), x.max(), nearest, None).tolist() == [
+        8,
+        -2,
+        0,
+        0,
+        0,
+        1,
+        1,
+        4,
+    ]
     assert logarithmic(x, torch.tensor(4.0), LUQ(2), random_state(0))[0] == 4.0  # an estimate below the largest clips
     x = torch.randn(5000) * torch.exp(4 * torch.rand(5000) - 3)
     alpha, u = x.abs().max() / 2**5, torch.ops.lns_sim.uniform(x, random_state(3))
@@ -299,7 +334,9 @@ def test_luq_by_hand():
     assert torch.equal(everywhere(logarithmic, x, x.abs().max(), LUQ(5), random_state(3)), x.sign() * alpha * size)
     assert (LUQ(7).bits, LUQ(6).bits, LUQ(2).bits) == (5, 4, 3)
     memory = {}
-    assert [maximum_in_hindsight(torch.tensor([v]), memory, momentum=0.1).item() for v in (4.0, 8.0, 2.0)] == pytest.approx([4, 4, 0.9 * 8 + 0.1 * 4])
+    assert [
+        maximum_in_hindsight(torch.tensor([v]), memory, momentum=0.1).item() for v in (4.0, 8.0, 2.0)
+    ] == pytest.approx([4, 4, 0.9 * 8 + 0.1 * 4])
 
 
 def test_samples_average_out():
@@ -308,12 +345,23 @@ def test_samples_average_out():
         assert errors[n] == pytest.approx(errors[1] / n**0.5, rel=0.2)
     assert errors[32] < errors[0] / 3  # rounding to nearest stays where it is
     dy = torch.randn(64, 32)
-    variance = {n: torch.stack([sum(LUQ().quantize(dy, random_state(100 * n + 10 * i + j), -1)[0] for j in range(n)) / n
-                                for i in range(300)]).var(0).mean() for n in (1, 2)}  # fmt: skip
+    variance = {
+        n: torch.stack(
+            [
+                sum(LUQ().quantize(dy, random_state(100 * n + 10 * i + j), -1)[0] for j in range(n)) / n
+                for i in range(300)
+            ]
+        )
+        .var(0)
+        .mean()
+        for n in (1, 2)
+    }
     assert variance[2] / variance[1] == pytest.approx(0.5, rel=0.1)
     # The recipe's own way: the weight gradient sees the mean of both samples, the input gradient one of them.
     torch.manual_seed(0)
-    layer = lns_sim.convert(nn.Linear(6, 5, bias=False), replace(recipes.get("luq"), activation=None, weight=None, error=LUQ(samples=2)))
+    layer = lns_sim.convert(
+        nn.Linear(6, 5, bias=False), replace(recipes.get("luq"), activation=None, weight=None, error=LUQ(samples=2))
+    )
     x = torch.eye(6).requires_grad_()
     y = layer(x)
     y.backward(torch.randn(6, 5))
@@ -362,8 +410,15 @@ def test_shiftquants_headline():
     assert found["per tensor"] < found["ShiftQuant, 4 groups"] - 5
 
 
-@pytest.mark.parametrize("norm, shape", [(L1BatchNorm(3, bits=None), (5, 3)), (L1BatchNorm(3, bits=None), (4, 3, 2, 5)),
-                                         (L1LayerNorm(6, bits=None), (4, 6)), (L1LayerNorm((2, 5), bits=None), (3, 2, 5))])  # fmt: skip
+@pytest.mark.parametrize(
+    "norm, shape",
+    [
+        (L1BatchNorm(3, bits=None), (5, 3)),
+        (L1BatchNorm(3, bits=None), (4, 3, 2, 5)),
+        (L1LayerNorm(6, bits=None), (4, 6)),
+        (L1LayerNorm((2, 5), bits=None), (3, 2, 5)),
+    ],
+)
 def test_l1_norms_have_their_exact_gradient(norm, shape):
     torch.manual_seed(0)
     norm = norm.double()
@@ -377,7 +432,9 @@ def test_l1_norms_by_hand_and_in_evaluation():
     norm = L1BatchNorm(4, bits=None, momentum=1.0)
     y = norm(x)
     s = C * (x - x.mean(0)).abs().mean(0) + 1e-5
-    assert torch.allclose(y, (x - x.mean(0)) / s, atol=1e-6) and torch.allclose(s, x.std(0), rtol=0.03)  # of a Gaussian the deviation
+    assert torch.allclose(y, (x - x.mean(0)) / s, atol=1e-6) and torch.allclose(
+        s, x.std(0), rtol=0.03
+    )  # of a Gaussian the deviation
     assert torch.allclose(norm.running_s, s) and torch.allclose(norm.running_mean, x.mean(0))
     assert torch.allclose(norm.eval()(x), y, atol=1e-5)
     quantized = L1BatchNorm(4)(x).detach()
@@ -397,7 +454,12 @@ def test_l1_forms_keep_what_a_norm_is():
     plain(torch.randn(2000, 4) * 3 + 1)  # running statistics
     model = replace_norms(copy.deepcopy(plain).eval())
     assert model[0] is model[2] and not any(norm.training for norm in model)
-    assert [p.requires_grad for norm in (model[0], model[1]) for p in (norm.weight, norm.bias)] == [False, False, True, False]
+    assert [p.requires_grad for norm in (model[0], model[1]) for p in (norm.weight, norm.bias)] == [
+        False,
+        False,
+        True,
+        False,
+    ]
     x = torch.randn(50, 4) * 3 + 1
     assert torch.allclose(model[0](x), shared.eval()(x), atol=0.1)  # 8 bits
     with torch.device("meta"):
@@ -423,7 +485,9 @@ def test_madam_by_hand():
     optimizer = Madam([p], lr=0.01)
     step(optimizer, p, [2.0, -0.3, 1.0, 0.0])
     # The first step is exactly +-lr in the logarithm; a zero gradient moves nothing, a zero weight stays.
-    assert p.detach().flatten().tolist() == pytest.approx([0.5 * math.exp(-0.01), -0.5 * math.exp(-0.01), 0.0, 0.25], rel=1e-6)
+    assert p.detach().flatten().tolist() == pytest.approx(
+        [0.5 * math.exp(-0.01), -0.5 * math.exp(-0.01), 0.0, 0.25], rel=1e-6
+    )
     v = 0.999 * 0.001 * 4 + 0.001 * 0.25
     ghat = 0.5 / math.sqrt(v / (1 - 0.999**2))
     before = p[0, 0].item()
@@ -536,7 +600,11 @@ def test_halp_steps_as_written():
 def test_the_summary_names_other_systems_codes():
     model = lns_sim.convert(models.build("mlp", (1, 8, 8), 10), "luq")
     text = str(lns_sim.summary(model, torch.zeros(2, 1, 8, 8)))
-    assert "4-bit SAWB x 4-bit SAWB" in text and "5-bit LUQ x 4-bit SAWB" in text and "products left in float32: none" in text
+    assert (
+        "4-bit SAWB x 4-bit SAWB" in text
+        and "5-bit LUQ x 4-bit SAWB" in text
+        and "products left in float32: none" in text
+    )
     first = lns_sim.summary(model, torch.zeros(2, 1, 8, 8)).passes[0]
     assert first.bytes == 2 * 64 + 64 * 256 + 4 * 2 * 256  # a byte a code
 
@@ -547,13 +615,42 @@ def test_what_a_table_says_of_recipes():
     assert bits_of(recipes.get("luq")) == {"activation": "4", "weight": "4", "error": "5", "gradient": "32"}
     assert [bits_of(recipes.get(name))["weight"] for name in ("madam", "integer-madam", "lp-sgd")] == ["32", "13", "8"]
     formats = {name: format_of(recipes.get(name)) for name in RECIPES}
-    assert formats == {"fp32": "FP32", "lns-madam": "LNS", "lns-madam-fake-quant": "LNS", "fp8": "FP8", "int8": "INT8", "luq": None,
-                       "luq-smp2": None, "shiftquant": None, "madam": "FP32", "integer-madam": "FP32", "lns-madam-published": "LNS",
-                       "halp": "FP32", "svrg": "FP32", "lp-svrg": "FP32", "lp-sgd": "FP32"}  # fmt: skip
+    assert formats == {
+        "fp32": "FP32",
+        "lns-madam": "LNS",
+        "lns-madam-fake-quant": "LNS",
+        "fp8": "FP8",
+        "int8": "INT8",
+        "luq": None,
+        "luq-smp2": None,
+        "shiftquant": None,
+        "madam": "FP32",
+        "integer-madam": "FP32",
+        "lns-madam-published": "LNS",
+        "halp": "FP32",
+        "svrg": "FP32",
+        "lp-svrg": "FP32",
+        "lp-sgd": "FP32",
+    }
 
 
 def test_the_command_tunes_trains_and_goes_on(tmp_path):
-    args = ["compare-recipes", "fp32", "int8", "madam", "--model", "mlp", "--epochs", "2", "--seeds", "2", "--search", "0.5,1", "--out", str(tmp_path)]
+    args = [
+        "compare-recipes",
+        "fp32",
+        "int8",
+        "madam",
+        "--model",
+        "mlp",
+        "--epochs",
+        "2",
+        "--seeds",
+        "2",
+        "--search",
+        "0.5,1",
+        "--out",
+        str(tmp_path),
+    ]
     result = CliRunner().invoke(app, args)
     assert result.exit_code == 0, result.stderr
     assert "uJ a sample" in result.stdout and (tmp_path / "recipes.png").stat().st_size > 10_000

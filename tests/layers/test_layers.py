@@ -25,7 +25,9 @@ RECIPES = {
         weight_gradient=Datapath(acc_bits=20, rounding="nearest"),
     ),
     "10 bits": recipes.lns_madam(bits=10, gamma=32),
-    "narrow forward": dataclasses.replace(recipes.lns_madam(bits=5, gamma=8, update_bits=5), update=LNSFormat(16, 2048)),
+    "narrow forward": dataclasses.replace(
+        recipes.lns_madam(bits=5, gamma=8, update_bits=5), update=LNSFormat(16, 2048)
+    ),
 }
 
 
@@ -63,7 +65,9 @@ def common(a, b, datapath):
 
 
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES.keys())
-@pytest.mark.parametrize("options", [dict(padding=1), dict(stride=2, groups=2, padding=(0, 2)), dict(dilation=2, padding=2)])
+@pytest.mark.parametrize(
+    "options", [dict(padding=1), dict(stride=2, groups=2, padding=(0, 2)), dict(dilation=2, padding=2)]
+)
 def test_conv2d(recipe, options, device):
     torch.manual_seed(1)
     layer = lns_sim.convert(nn.Conv2d(4, 6, 3, **options), recipe).to(device)
@@ -100,9 +104,10 @@ def test_padding_by_name_and_mode():
     assert torch.equal(circular(x), F.conv2d(padded, circular.weight, circular.bias))
 
 
-@pytest.mark.parametrize("make, shape", [
-    (lambda: nn.Linear(20, 8), (6, 20)), (lambda: nn.Conv2d(4, 6, 3, padding=1, stride=2, groups=2), (3, 4, 8, 8)),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "make, shape",
+    [(lambda: nn.Linear(20, 8), (6, 20)), (lambda: nn.Conv2d(4, 6, 3, padding=1, stride=2, groups=2), (3, 4, 8, 8))],
+)
 def test_fake_quant_multiplies_the_same_codes_in_float32(make, shape):
     torch.manual_seed(2)
     plain = make()

@@ -19,10 +19,16 @@ core = _extension.load()
 
 @given(
     fmt=st.sampled_from([LNSFormat(16, 2048), LNSFormat(10, 32), LNSFormat(8, 8), LNSFormat(12, 128)]),
-    lr=st.floats(1e-4, 2.0), beta=st.sampled_from([0.0, 0.9, 0.999]), t=st.integers(1, 1000),
-    bound=st.floats(0.5, 20), cap=st.sampled_from([0.0, 0.01, 1.0, 30.0, 1e30]), k=st.integers(-20, 3),
-    rounding=st.sampled_from(["nearest", "stochastic"]), seed=st.integers(0, 2**40), scale=st.floats(-30, 30),
-)  # fmt: skip
+    lr=st.floats(1e-4, 2.0),
+    beta=st.sampled_from([0.0, 0.9, 0.999]),
+    t=st.integers(1, 1000),
+    bound=st.floats(0.5, 20),
+    cap=st.sampled_from([0.0, 0.01, 1.0, 30.0, 1e30]),
+    k=st.integers(-20, 3),
+    rounding=st.sampled_from(["nearest", "stochastic"]),
+    seed=st.integers(0, 2**40),
+    scale=st.floats(-30, 30),
+)
 def test_a_step_equals_the_reference(fmt, lr, beta, t, bound, cap, k, rounding, seed, scale):
     rng = np.random.default_rng(seed)
     n = 67
@@ -30,7 +36,9 @@ def test_a_step_equals_the_reference(fmt, lr, beta, t, bound, cap, k, rounding, 
     codes[:3] = [0, 1 << (fmt.bits - 1), 1]
     grad = (rng.standard_normal(n) * 10.0**scale).astype(np.float32)
     grad[3:8] = [0.0, np.inf, np.nan, 1e-45, -1e38]
-    v = np.abs(rng.standard_normal(n) * 10.0 ** min(2 * scale, 37)).astype(np.float32) * rng.integers(0, 2, n).astype(np.float32)
+    v = np.abs(rng.standard_normal(n) * 10.0 ** min(2 * scale, 37)).astype(np.float32) * rng.integers(0, 2, n).astype(
+        np.float32
+    )
     expected, expected_v = reference.madam_step(
         codes, k, v, grad, t, fmt, lr, beta, bound, cap, rounding, seed, step=t, tensor_id=6
     )
@@ -45,24 +53,45 @@ def test_a_step_equals_the_reference(fmt, lr, beta, t, bound, cap, k, rounding, 
     for isa in ISAS:
         core.set_isa(isa)
         c, m = everywhere(
-            step, torch.from_numpy(codes).to(fmt.dtype), torch.from_numpy(v.copy()), torch.from_numpy(grad),
-            torch.tensor(2.0**k), torch.tensor(cap), hyper, fmt.bits, fmt.gamma, rounding == "stochastic", state,
-        )  # fmt: skip
+            step,
+            torch.from_numpy(codes).to(fmt.dtype),
+            torch.from_numpy(v.copy()),
+            torch.from_numpy(grad),
+            torch.tensor(2.0**k),
+            torch.tensor(cap),
+            hyper,
+            fmt.bits,
+            fmt.gamma,
+            rounding == "stochastic",
+            state,
+        )
         # A code of -0 may come back as +0.
         np.testing.assert_array_equal(np.where(unsigned(c, fmt) & fmt.e_max, unsigned(c, fmt), 0), expected)
-        assert ((m.numpy().view(np.uint32) == expected_v.view(np.uint32)) | (np.isnan(m.numpy()) & np.isnan(expected_v))).all()
+        assert (
+            (m.numpy().view(np.uint32) == expected_v.view(np.uint32)) | (np.isnan(m.numpy()) & np.isnan(expected_v))
+        ).all()
 
 
-@pytest.mark.parametrize("forward", [LNSFormat(8, 8), LNSFormat(6, 4), LNSFormat(5, 8), LNSFormat(4, 1), LNSFormat(10, 32)],
-                         ids=lambda f: f"{f.bits}-{f.gamma}")  # fmt: skip
-@pytest.mark.parametrize("update", [LNSFormat(16, 2048), LNSFormat(12, 128), LNSFormat(10, 32)],
-                         ids=lambda f: f"{f.bits}-{f.gamma}")  # fmt: skip
+@pytest.mark.parametrize(
+    "forward",
+    [LNSFormat(8, 8), LNSFormat(6, 4), LNSFormat(5, 8), LNSFormat(4, 1), LNSFormat(10, 32)],
+    ids=lambda f: f"{f.bits}-{f.gamma}",
+)
+@pytest.mark.parametrize(
+    "update", [LNSFormat(16, 2048), LNSFormat(12, 128), LNSFormat(10, 32)], ids=lambda f: f"{f.bits}-{f.gamma}"
+)
 def test_every_forward_code(forward, update):
     codes = torch.arange(1 << update.bits).to(update.dtype)
     for part in (codes, codes[: 1 << (update.bits - 3)], codes[:1]):  # the largest code decides the scale
         for k in (-126, -14, 5):
             got, scale = everywhere(
-                torch.ops.lns_sim.forward_codes, part, torch.tensor(2.0**k), update.bits, update.gamma, forward.bits, forward.gamma
+                torch.ops.lns_sim.forward_codes,
+                part,
+                torch.tensor(2.0**k),
+                update.bits,
+                update.gamma,
+                forward.bits,
+                forward.gamma,
             )
             expected, k_new = reference.forward_codes(unsigned(part, update), k, update, forward)
             assert scale.item() == 2.0**k_new
@@ -196,8 +225,14 @@ def test_stochastic_recipes_draw_anew_each_step_and_repeat_by_seed():
 def test_groups_of_their_own():
     layer = lns_sim.convert(nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3)), "lns-madam")
     optimizer = lns_sim.optim.LNSMadam(
-        [{"params": layer[0].parameters(), "lr": 0.5}, {"params": layer[1].parameters()}], float_optimizer="adamw",
+        [{"params": layer[0].parameters(), "lr": 0.5}, {"params": layer[1].parameters()}],
+        float_optimizer="adamw",
         float_lr=1e-3,
-    )  # fmt: skip
-    assert [(g["own"], g["lr"]) for g in optimizer.param_groups] == [(True, 0.5), (True, 1 / 128), (False, 0.5), (False, 1e-3)]
+    )
+    assert [(g["own"], g["lr"]) for g in optimizer.param_groups] == [
+        (True, 0.5),
+        (True, 1 / 128),
+        (False, 0.5),
+        (False, 1e-3),
+    ]
     assert all(isinstance(p, LNSWeight) == g["own"] for g in optimizer.param_groups for p in g["params"])

@@ -32,9 +32,13 @@ def test_what_observers_see(device):
     with observe(Log()) as outer, observe(Log(counts=True)) as inner:
         net(x).sum().backward()
     assert [(p.name, p.macs) for p in inner.products] == [
-        ("forward", 4 * 3 * 6 * 5), ("forward", 4 * 2 * 3 * 3 * 3), ("input_gradient", 4 * 15 * 2 * 3), ("weight_gradient", 18 * 4 * 3),
-        ("input_gradient", 4 * 3 * 5 * 6), ("weight_gradient", 5 * 6 * 12),
-    ]  # fmt: skip
+        ("forward", 4 * 3 * 6 * 5),
+        ("forward", 4 * 2 * 3 * 3 * 3),
+        ("input_gradient", 4 * 15 * 2 * 3),
+        ("weight_gradient", 18 * 4 * 3),
+        ("input_gradient", 4 * 3 * 5 * 6),
+        ("weight_gradient", 5 * 6 * 12),
+    ]
     sites = [p.site for p in inner.products]
     assert sites[0] == sites[4] == sites[5] != sites[1] == sites[2] == sites[3]
     assert [p.name for p in outer.products] == [p.name for p in inner.products]
@@ -60,7 +64,10 @@ def test_watching_costs_nothing_when_nobody_does():
         model(x).square().mean().backward()
 
     step()
-    calls, arguments = {}, {"enter": (), "site": (), "go_on": (None,), "counting": (), "report": (None,) * 7, "report_codes": (None,) * 3}
+    calls, arguments = (
+        {},
+        {"enter": (), "site": (), "go_on": (None,), "counting": (), "report": (None,) * 7, "report_codes": (None,) * 3},
+    )
     with pytest.MonkeyPatch.context() as patch:
         for name in arguments:
             calls[name] = mock.Mock(side_effect=getattr(observing, name))

@@ -35,7 +35,10 @@ def turned(q):
 
 def test_a_product_of_computed_tensors(device):
     torch.manual_seed(0)
-    a, b = torch.randn(2, 3, 5, 40, device=device, requires_grad=True), torch.randn(2, 3, 40, 7, device=device, requires_grad=True)
+    a, b = (
+        torch.randn(2, 3, 5, 40, device=device, requires_grad=True),
+        torch.randn(2, 3, 40, 7, device=device, requires_grad=True),
+    )
     with lns_sim.simulate(R):
         y = a @ b
     dy = torch.randn_like(y)
@@ -62,9 +65,17 @@ def test_every_way_to_write_a_product():
     batch = torch.randn(3, 4, 6), torch.randn(3, 6, 5)
     batched = torch.from_numpy(multiply(*map(codes, batch)))
     with lns_sim.simulate(R):
-        for got in (a @ b, torch.mm(a, b), a.matmul(b), F.linear(a, b.t()), torch.einsum("ik,kj", a, b),
-                    torch.einsum("ki,kj->ij", a.t(), b), torch.tensordot(a, b, 1), torch.addmm(torch.zeros(5), a, b),
-                    torch.einsum("ij,jk,k->ik", a, b, torch.ones(5))):  # fmt: skip
+        for got in (
+            a @ b,
+            torch.mm(a, b),
+            a.matmul(b),
+            F.linear(a, b.t()),
+            torch.einsum("ik,kj", a, b),
+            torch.einsum("ki,kj->ij", a.t(), b),
+            torch.tensordot(a, b, 1),
+            torch.addmm(torch.zeros(5), a, b),
+            torch.einsum("ij,jk,k->ik", a, b, torch.ones(5)),
+        ):
             assert torch.equal(got, expected)
         assert torch.equal(torch.bmm(*batch), batched)
         assert torch.equal(torch.einsum("...ik,...kj->...ij", *batch), batched)
@@ -73,11 +84,20 @@ def test_every_way_to_write_a_product():
         assert (v @ v).shape == ()
 
 
-@pytest.mark.parametrize("equation, shapes", [
-    ("bij,bjk->bik", [(2, 3, 4), (2, 4, 5)]), ("bqhd,bkhd->bhqk", [(2, 3, 4, 5), (2, 6, 4, 5)]), ("bij,jk->ibk", [(2, 3, 4), (4, 5)]),
-    ("i,i", [(7,), (7,)]), ("abc,bcd->ad", [(2, 3, 4), (3, 4, 5)]), ("ab,bc,cd->ad", [(2, 3), (3, 4), (4, 5)]),
-    ("iij,jk->ik", [(3, 3, 4), (4, 5)]), ("abx,bc->ac", [(2, 3, 4), (3, 5)]), ("...a,ab->b...", [(2, 3, 4), (4, 5)]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "equation, shapes",
+    [
+        ("bij,bjk->bik", [(2, 3, 4), (2, 4, 5)]),
+        ("bqhd,bkhd->bhqk", [(2, 3, 4, 5), (2, 6, 4, 5)]),
+        ("bij,jk->ibk", [(2, 3, 4), (4, 5)]),
+        ("i,i", [(7,), (7,)]),
+        ("abc,bcd->ad", [(2, 3, 4), (3, 4, 5)]),
+        ("ab,bc,cd->ad", [(2, 3), (3, 4), (4, 5)]),
+        ("iij,jk->ik", [(3, 3, 4), (4, 5)]),
+        ("abx,bc->ac", [(2, 3, 4), (3, 5)]),
+        ("...a,ab->b...", [(2, 3, 4), (4, 5)]),
+    ],
+)
 def test_einsum_sums_what_torch_sums(equation, shapes):
     """Whole numbers of one code: then a product on the datapath is exact."""
     operands = [2.0 ** torch.randint(0, 3, shape) for shape in shapes]
@@ -86,7 +106,11 @@ def test_einsum_sums_what_torch_sums(equation, shapes):
     expected = torch.einsum(equation, *operands)
     assert got.shape == expected.shape and "forward" in totals
     # Intermediate results have several bits, so chains round.
-    assert torch.equal(got, expected) if len(shapes) == 2 and "x" not in equation else torch.allclose(got, expected, rtol=0.1)
+    assert (
+        torch.equal(got, expected)
+        if len(shapes) == 2 and "x" not in equation
+        else torch.allclose(got, expected, rtol=0.1)
+    )
 
 
 def test_what_is_no_dot_product_stays_in_float32():
@@ -103,7 +127,11 @@ def test_errors():
     with lns_sim.simulate(R):
         with pytest.raises(ValueError, match="float32 and torch.float64"):
             a @ a.double()
-        for refused in (lambda: torch.dot(a[0], a[0]), lambda: a.clone().addmm_(a, a), lambda: torch.linalg.multi_dot([a, a, a])):
+        for refused in (
+            lambda: torch.dot(a[0], a[0]),
+            lambda: a.clone().addmm_(a, a),
+            lambda: torch.linalg.multi_dot([a, a, a]),
+        ):
             with pytest.raises(NotImplementedError, match="matmul or einsum"):
                 refused()
         with pytest.raises(ValueError, match="last but one"):
@@ -137,9 +165,16 @@ def test_no_simulation_no_change():
 # ---- Attention
 
 
-@pytest.mark.parametrize("options", [
-    {}, dict(is_causal=True), dict(scale=0.3), dict(attn_mask=torch.randn(5, 6)), dict(attn_mask=torch.rand(2, 1, 5, 6) > 0.4),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        dict(is_causal=True),
+        dict(scale=0.3),
+        dict(attn_mask=torch.randn(5, 6)),
+        dict(attn_mask=torch.rand(2, 1, 5, 6) > 0.4),
+    ],
+)
 def test_attention_multiplies_twice_on_the_datapath(options):
     torch.manual_seed(0)
     q, k, v = torch.randn(2, 4, 5, 8), torch.randn(2, 4, 6, 8), torch.randn(2, 4, 6, 8)
@@ -165,12 +200,19 @@ def test_attention_with_fewer_key_heads_and_a_masked_row():
     assert (got[:, :, 1] == 0).all()
 
 
-@pytest.mark.parametrize("options", [{}, dict(bias=False), dict(kdim=12, vdim=20), dict(add_bias_kv=True, add_zero_attn=True), dict(batch_first=True)])
+@pytest.mark.parametrize(
+    "options",
+    [{}, dict(bias=False), dict(kdim=12, vdim=20), dict(add_bias_kv=True, add_zero_attn=True), dict(batch_first=True)],
+)
 def test_multi_head_attention(options):
     torch.manual_seed(0)
     plain = nn.MultiheadAttention(32, 4, **options)
     model = lns_sim.convert(copy.deepcopy(plain), "lns-madam")
-    q, k, v = torch.randn(5, 3, 32), torch.randn(7, 3, options.get("kdim", 32)), torch.randn(7, 3, options.get("vdim", 32))
+    q, k, v = (
+        torch.randn(5, 3, 32),
+        torch.randn(7, 3, options.get("kdim", 32)),
+        torch.randn(7, 3, options.get("vdim", 32)),
+    )
     if "batch_first" in options:
         q, k, v = (t.transpose(0, 1) for t in (q, k, v))
     masks = dict(attn_mask=torch.rand(5, 7) > 0.8, key_padding_mask=torch.arange(7).expand(3, 7) > 5)
@@ -183,7 +225,9 @@ def test_multi_head_attention(options):
     assert totals["forward"].macs == 3 * (2 * 5 * 32 * 32 + 7 * 32 * (k.shape[-1] + v.shape[-1]) + 2 * 5 * sources * 32)
     got.sum().backward()
     assert all(p.grad is not None for p in model.parameters())
-    alone = model(q[0], k[0], v[0], need_weights=False) if "batch_first" in options else model(q[:, 0], k[:, 0], v[:, 0])
+    alone = (
+        model(q[0], k[0], v[0], need_weights=False) if "batch_first" in options else model(q[:, 0], k[:, 0], v[:, 0])
+    )
     assert alone[0].shape == (5, 32)
 
 
@@ -220,7 +264,10 @@ def patches(c, kernel, stride, padding, dilation):
     return np.moveaxis(stacked, 1, -1).reshape(-1, stacked.shape[-1] * stacked.shape[1]), out
 
 
-@pytest.mark.parametrize("stride, padding, dilation", [((1, 1, 1), (0, 0, 0), (1, 1, 1)), ((2, 1, 2), (1, 0, 1), (1, 2, 1)), ((1, 2, 1), (2, 1, 0), (2, 1, 1))])
+@pytest.mark.parametrize(
+    "stride, padding, dilation",
+    [((1, 1, 1), (0, 0, 0), (1, 1, 1)), ((2, 1, 2), (1, 0, 1), (1, 2, 1)), ((1, 2, 1), (2, 1, 0), (2, 1, 1))],
+)
 def test_conv3d(stride, padding, dilation, device):
     torch.manual_seed(2)
     kernel = (2, 3, 2)
@@ -271,17 +318,24 @@ def test_conv3d_of_one_slice_is_conv2d():
     assert all(torch.equal(*pair) for pair in zip(a, b))
 
 
-@pytest.mark.parametrize("make, shape", [
-    (lambda: nn.Conv3d(4, 6, 3, padding=1, stride=(1, 2, 1), groups=2), (2, 4, 5, 6, 5)),
-    (lambda: nn.ConvTranspose3d(4, 6, 3, stride=2, padding=1, output_padding=(1, 0, 1), groups=2), (2, 4, 3, 4, 3)),
-    (lambda: nn.ConvTranspose1d(4, 6, 4, stride=2, padding=1), (2, 4, 9)),
-    (lambda: nn.ConvTranspose2d(4, 6, 3, dilation=2), (4, 5, 5)),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "make, shape",
+    [
+        (lambda: nn.Conv3d(4, 6, 3, padding=1, stride=(1, 2, 1), groups=2), (2, 4, 5, 6, 5)),
+        (lambda: nn.ConvTranspose3d(4, 6, 3, stride=2, padding=1, output_padding=(1, 0, 1), groups=2), (2, 4, 3, 4, 3)),
+        (lambda: nn.ConvTranspose1d(4, 6, 4, stride=2, padding=1), (2, 4, 9)),
+        (lambda: nn.ConvTranspose2d(4, 6, 3, dilation=2), (4, 5, 5)),
+    ],
+)
 def test_every_pass_is_near_torch(make, shape):
     torch.manual_seed(4)
     plain = make()
     results = []
-    for layer in (plain, lns_sim.convert(copy.deepcopy(plain), R), lns_sim.convert(copy.deepcopy(plain), recipes.lns_madam_fake_quant())):
+    for layer in (
+        plain,
+        lns_sim.convert(copy.deepcopy(plain), R),
+        lns_sim.convert(copy.deepcopy(plain), recipes.lns_madam_fake_quant()),
+    ):
         torch.manual_seed(5)
         x = torch.randn(shape, requires_grad=True)
         y = layer(x)

@@ -29,7 +29,10 @@ def test_written_and_read_to_the_same_bits(tmp_path, options):
     net["norm"].running_mean += 1
     weights.save(net, tmp_path / "x.safetensors")
     weights.load(other, tmp_path / "x.safetensors")
-    assert torch.equal(net["head"].weight.codes, other["head"].weight.codes) and other["head"].weight is other["embed"].weight
+    assert (
+        torch.equal(net["head"].weight.codes, other["head"].weight.codes)
+        and other["head"].weight is other["embed"].weight
+    )
     assert torch.equal(net["head"].weight.scale, other["head"].weight.scale)
     assert torch.equal(net["norm"].running_mean, other["norm"].running_mean)
 
@@ -62,4 +65,7 @@ def test_errors(tmp_path):
         weights.load(net, path)
     with pytest.raises(FileNotFoundError):
         weights.load(net, tmp_path / "none")
-    assert all(torch.equal(getattr(a, "codes", a), getattr(b, "codes", b)) for a, b in zip(before.values(), net.state_dict().values()))
+    assert all(
+        torch.equal(getattr(a, "codes", a), getattr(b, "codes", b))
+        for a, b in zip(before.values(), net.state_dict().values())
+    )

@@ -1,4 +1,6 @@
-"""Training in two processes: the same codes on all ranks, by DDP and by FSDP2, and where sums are exact those of one process."""
+"""Training in two processes: the same codes on all ranks, by DDP and by FSDP2, and where sums are exact those of one
+process.
+"""
 
 import subprocess
 import sys
@@ -10,13 +12,25 @@ from helpers import HAVE_CUDA
 
 import lns_sim
 
-two_gpus = pytest.mark.skipif(not HAVE_CUDA or torch.cuda.device_count() < 2, reason="NCCL gives every rank a GPU of its own")
+two_gpus = pytest.mark.skipif(
+    not HAVE_CUDA or torch.cuda.device_count() < 2, reason="NCCL gives every rank a GPU of its own"
+)
 backends = pytest.mark.parametrize("backend", ["gloo", pytest.param("nccl", marks=two_gpus)])
 
 
 def run_two_ranks(backend, way, model, out) -> dict[str, torch.Tensor]:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", ranks.__file__, backend, way,
-               model, out]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node=2",
+        ranks.__file__,
+        backend,
+        way,
+        model,
+        out,
+    ]
     run = subprocess.run(command, capture_output=True, text=True, timeout=240)
     assert run.returncode == 0, run.stderr[-3000:]
     saved = torch.load(out, weights_only=True)
@@ -27,7 +41,9 @@ def run_two_ranks(backend, way, model, out) -> dict[str, torch.Tensor]:
 @backends
 @pytest.mark.parametrize("model", ["cnn", "gpt"])
 def test_ddp_and_fsdp_hold_the_same_codes(backend, model, tmp_path):
-    """DDP's ranks compare their codes after every step; FSDP2's shards, with stochastic steps, are parts of the same."""
+    """DDP's ranks compare their codes after every step; FSDP2's shards, with stochastic steps, are parts of the
+    same.
+    """
     replicated = run_two_ranks(backend, "ddp", model, tmp_path / "ddp.pt")
     sharded = run_two_ranks(backend, "fsdp", model, tmp_path / "fsdp.pt")
     assert replicated.keys() == sharded.keys()
@@ -38,7 +54,9 @@ def test_ddp_and_fsdp_hold_the_same_codes(backend, model, tmp_path):
     for name, p in start.named_parameters():
         if isinstance(p, lns_sim.LNSWeight):
             moved = (replicated[name].int() & 32767) - (p.codes.int() & 32767)
-            assert (moved != 0).any() and moved.abs().max() <= 4 * (10 * 128 + 1), name  # lr 1/16 of 2048 codes, at most 10 a step
+            assert (moved != 0).any() and moved.abs().max() <= 4 * (10 * 128 + 1), (
+                name
+            )  # lr 1/16 of 2048 codes, at most 10 a step
 
 
 @pytest.fixture

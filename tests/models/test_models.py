@@ -28,7 +28,9 @@ def bert():
 
 
 def gpt2():
-    config = transformers.GPT2Config(vocab_size=50, n_positions=16, n_embd=32, n_layer=2, n_head=4, bos_token_id=0, eos_token_id=0)
+    config = transformers.GPT2Config(
+        vocab_size=50, n_positions=16, n_embd=32, n_layer=2, n_head=4, bos_token_id=0, eos_token_id=0
+    )
     return transformers.GPT2LMHeadModel(config), dict(input_ids=IDS)
 
 
@@ -43,7 +45,12 @@ def vit():
     return transformers.ViTForImageClassification(config), dict(pixel_values=torch.randn(2, 3, 16, 16))
 
 
-ATTENTION_MACS = {"bert": 2 * 2 * 2 * 7 * 7 * 32, "gpt2": 2 * 2 * 2 * 7 * 7 * 32, "llama": 2 * 2 * 2 * 7 * 7 * 32, "vit": 2 * 2 * 2 * 17 * 17 * 32}
+ATTENTION_MACS = {
+    "bert": 2 * 2 * 2 * 7 * 7 * 32,
+    "gpt2": 2 * 2 * 2 * 7 * 7 * 32,
+    "llama": 2 * 2 * 2 * 7 * 7 * 32,
+    "vit": 2 * 2 * 2 * 17 * 17 * 32,
+}
 
 
 @pytest.mark.parametrize("make", [bert, gpt2, llama, vit], ids=lambda f: f.__name__)
@@ -57,7 +64,9 @@ def test_models_that_nobody_here_wrote(make, device):
         if isinstance(new, LNSWeight):
             assert ((new.dequantize() - old).abs() <= old.abs() * 2e-4 + 2e-4 * old.abs().max()).all(), name
         else:
-            assert torch.equal(old, new) and (old.dim() < 2 or name.endswith(("cls_token", "position_embeddings"))), name
+            assert torch.equal(old, new) and (old.dim() < 2 or name.endswith(("cls_token", "position_embeddings"))), (
+                name
+            )
     expected = plain(**inputs)[0]
     with lns_sim.count() as totals:
         outputs = model(**inputs)
@@ -67,7 +76,10 @@ def test_models_that_nobody_here_wrote(make, device):
     report = lns_sim.summary(model, **inputs)
     assert report.float_products == [] and "_softmax" in report.float_operators
     assert report.macs == {name: c.macs for name, c in totals.items()}
-    assert sum(p.macs for p in report.passes if p.kind == "product" and p.name == "forward") == ATTENTION_MACS[make.__name__]
+    assert (
+        sum(p.macs for p in report.passes if p.kind == "product" and p.name == "forward")
+        == ATTENTION_MACS[make.__name__]
+    )
     before = [p.codes.clone() for p in model.parameters() if isinstance(p, LNSWeight) and p.grad is not None]
     lns_sim.optim.LNSMadam(model.parameters(), lr=1 / 16).step()
     after = [p.codes for p in model.parameters() if isinstance(p, LNSWeight) and p.grad is not None]
@@ -195,11 +207,18 @@ def test_a_failing_forward_leaves_no_simulation_behind(decoder):
 
 def test_overrides_follow_names():
     attention, first = recipes.lns_madam(stochastic_gradients=True), recipes.lns_madam(bits=6, gamma=4)
-    plan = recipes.ModelRecipe(recipes.lns_madam(), (("embed", None), ("head", None), ("blocks.*", attention), ("blocks.0", first)))
+    plan = recipes.ModelRecipe(
+        recipes.lns_madam(), (("embed", None), ("head", None), ("blocks.*", attention), ("blocks.0", first))
+    )
     model = lns_sim.convert(Decoder(), plan)
     kinds = {n: getattr(p, "recipe", None) for n, p in model.named_parameters() if p.dim() > 1}
-    assert kinds == {"embed.weight": None, "blocks.0.qkv.weight": attention, "blocks.0.out.weight": attention,
-                     "blocks.1.qkv.weight": attention, "blocks.1.out.weight": attention}  # fmt: skip
+    assert kinds == {
+        "embed.weight": None,
+        "blocks.0.qkv.weight": attention,
+        "blocks.0.out.weight": attention,
+        "blocks.1.qkv.weight": attention,
+        "blocks.1.out.weight": attention,
+    }
     products = {p.layer: p.operands[0] for p in lns_sim.summary(model, TOKENS).passes if p.kind == "product"}
     assert products == {"blocks.0": first.activation.format, "blocks.1": attention.activation.format}
     assert [(layer, n) for layer, _, n in lns_sim.summary(model, TOKENS).float_products] == [("head", 1)]
@@ -211,5 +230,11 @@ def test_overrides_follow_names():
 
 def test_the_summary_of_a_model_that_is_not_converted():
     report = lns_sim.summary(Decoder(), TOKENS)
-    assert report.passes == [] and {layer for layer, *_ in report.float_products} >= {"blocks.0.qkv", "blocks.1.out", "head"}
-    assert "products left in float32: " in str(report) and report.weight_bytes == 4 * sum(p.numel() for p in Decoder().parameters())
+    assert report.passes == [] and {layer for layer, *_ in report.float_products} >= {
+        "blocks.0.qkv",
+        "blocks.1.out",
+        "head",
+    }
+    assert "products left in float32: " in str(report) and report.weight_bytes == 4 * sum(
+        p.numel() for p in Decoder().parameters()
+    )

@@ -13,10 +13,16 @@ from benchmarks.harness import Measurement
 from benchmarks.memory import MEASURABLE, extra_bytes
 
 
-@pytest.mark.parametrize("ratio, target, at_most, verdict", [
-    (0.5, 0.5, False, "ok"), (0.49, 0.5, False, "short"), (2.0, 2.0, True, "ok"), (2.1, 2.0, True, "short"),
-    (1.0, None, False, "-"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "ratio, target, at_most, verdict",
+    [
+        (0.5, 0.5, False, "ok"),
+        (0.49, 0.5, False, "short"),
+        (2.0, 2.0, True, "ok"),
+        (2.1, 2.0, True, "short"),
+        (1.0, None, False, "-"),
+    ],
+)
 def test_verdict(ratio, target, at_most, verdict):
     assert Measurement("section", "work", ratio, target, at_most).verdict == verdict
 

@@ -33,8 +33,29 @@ def test_train_one_epoch(tmp_path):
 
 
 def test_train_options_reach_the_datapath(tmp_path):
-    run = lns_sim("train", "--model", "mlp", "--recipe", "lns-madam", "--epochs", "1", "--seeds", "1", "--bits", "6",
-                  "--gamma", "4", "--lut-entries", "2", "--acc-bits", "20", "--lr", "0.05", "--out", str(tmp_path))  # fmt: skip
+    run = lns_sim(
+        "train",
+        "--model",
+        "mlp",
+        "--recipe",
+        "lns-madam",
+        "--epochs",
+        "1",
+        "--seeds",
+        "1",
+        "--bits",
+        "6",
+        "--gamma",
+        "4",
+        "--lut-entries",
+        "2",
+        "--acc-bits",
+        "20",
+        "--lr",
+        "0.05",
+        "--out",
+        str(tmp_path),
+    )
     assert run.returncode == 0, run.stderr
     recipe, seed = json.loads((tmp_path / "run.json").read_text())["experiment"]["runs"][0]
     assert recipe["forward"]["lut_entries"] == 2 and recipe["forward"]["acc_bits"] == 20 and seed == 0
@@ -61,7 +82,18 @@ def test_info_and_help():
     info = lns_sim("info")
     assert info.returncode == 0 and torch.__version__ in info.stdout and "instruction set" in info.stdout
     text = lns_sim("train", "--help").stdout
-    for option in ("--data", "--model", "--recipe", "--epochs", "--lr", "--seed", "--bits", "--gamma", "--lut-entries", "--acc-bits"):
+    for option in (
+        "--data",
+        "--model",
+        "--recipe",
+        "--epochs",
+        "--lr",
+        "--seed",
+        "--bits",
+        "--gamma",
+        "--lut-entries",
+        "--acc-bits",
+    ):
         assert option in text
     assert "default: (cnn, for text gpt)" in " ".join(text.split())  # one that the option itself does not hold
 
@@ -70,16 +102,23 @@ def test_bench(monkeypatch, capsys):
     """The table's machinery, on small cases."""
     from lns_sim.cli import bench
 
-    monkeypatch.setattr(bench, "cases", lambda: [bench._quantize(1000), bench._matmul(32, 32, 32), *bench._convolutions(1, 4, 8)])
+    monkeypatch.setattr(
+        bench, "cases", lambda: [bench._quantize(1000), bench._matmul(32, 32, 32), *bench._convolutions(1, 4, 8)]
+    )
     bench.bench()
     shown = capsys.readouterr().out
     assert "matmul 32 x 32 x 32" in shown and "weight gradient" in shown
 
 
 @pytest.mark.parametrize("command", ["bench", "train"])
-@pytest.mark.parametrize("device, message", [
-    ("gpu", "device must be cpu, cuda or cuda:N, got 'gpu'"), ("mps", "did you mean 'cpu'"), ("cuda:99", "torch finds"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "device, message",
+    [
+        ("gpu", "device must be cpu, cuda or cuda:N, got 'gpu'"),
+        ("mps", "did you mean 'cpu'"),
+        ("cuda:99", "torch finds"),
+    ],
+)
 def test_a_device_that_is_not_there_is_an_error(command, device, message):
     run = lns_sim(command, "--device", device)
     assert run.returncode == 1 and message in run.stderr and "Traceback" not in run.stderr
@@ -97,7 +136,9 @@ def test_a_run_killed_at_any_moment_resumes_to_the_same_bits(tmp_path):
         if kills < 3:
             # Not before there is something to kill: the first checkpoint, or the next one.
             written = (out / "checkpoint.pt").stat().st_mtime_ns if resume else 0
-            while process.poll() is None and not ((out / "checkpoint.pt").exists() and (out / "checkpoint.pt").stat().st_mtime_ns > written):
+            while process.poll() is None and not (
+                (out / "checkpoint.pt").exists() and (out / "checkpoint.pt").stat().st_mtime_ns > written
+            ):
                 time.sleep(0.005)
             time.sleep(chance.uniform(0, 0.3))
             if process.poll() is None:
@@ -117,8 +158,20 @@ def test_a_run_killed_at_any_moment_resumes_to_the_same_bits(tmp_path):
 
 
 def test_interrupting_says_how_to_go_on(tmp_path):
-    command = [sys.executable, "-c", "from lns_sim.cli import main; main()", "train", "--model", "mlp", "--epochs", "500",
-               "--recipe", "fp32", "--out", str(tmp_path)]  # fmt: skip
+    command = [
+        sys.executable,
+        "-c",
+        "from lns_sim.cli import main; main()",
+        "train",
+        "--model",
+        "mlp",
+        "--epochs",
+        "500",
+        "--recipe",
+        "fp32",
+        "--out",
+        str(tmp_path),
+    ]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     while process.poll() is None and not (tmp_path / "checkpoint.pt").exists():
         time.sleep(0.01)
@@ -128,17 +181,25 @@ def test_interrupting_says_how_to_go_on(tmp_path):
     assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["trainer"]["result"]["test"]
 
 
-@pytest.mark.parametrize("error", [
-    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nMore."), MemoryError(),
-    RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nMore."),
+        MemoryError(),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."),
+    ],
+)
 def test_out_of_memory_is_one_sentence(error, capsys):
     from lns_sim.cli.errors import user_errors
 
     with pytest.raises(typer.Exit) as status, user_errors():
         raise error
     shown = capsys.readouterr().err
-    assert status.value.exit_code == 1 and shown.startswith("lns-sim: out of memory; use a smaller batch") and shown.count("\n") == 1
+    assert (
+        status.value.exit_code == 1
+        and shown.startswith("lns-sim: out of memory; use a smaller batch")
+        and shown.count("\n") == 1
+    )
 
 
 def test_a_bug_stays_a_traceback():

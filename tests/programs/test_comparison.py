@@ -1,4 +1,6 @@
-"""compare: its numbers by hand, where it says that the datapath first matters, the command, and the page in a browser."""
+"""compare: its numbers by hand, where it says that the datapath first matters, the command, and the page in a
+browser.
+"""
 
 import json
 import math
@@ -42,7 +44,10 @@ def test_the_numbers_of_a_layer_by_hand(device):
     model, (x, y) = small().to(device), batch(device)
     found = lns_sim.compare(model, cross_entropy(x, y), recipes.lns_madam(datapath=Datapath(acc_bits=16)))
     row = found.rows[0]
-    xq, w = lns_sim.quantize(x), lns_sim.LNSWeight.from_float(model[0].weight.detach(), recipes.lns_madam()).forward_codes()
+    xq, w = (
+        lns_sim.quantize(x),
+        lns_sim.LNSWeight.from_float(model[0].weight.detach(), recipes.lns_madam()).forward_codes(),
+    )
     exact, counters = lns_sim.matmul(xq, w.T, datapath=Datapath(acc_bits=16), counters=True)
     fake, plain = xq.dequantize() @ w.dequantize().T, x @ model[0].weight.detach().T
 
@@ -71,7 +76,9 @@ def test_every_pass_in_order_and_the_model_as_it_was():
     layers = ["blocks.0.qkv", "blocks.0", "blocks.0 [2]", "blocks.0.out", "blocks.0.up", "blocks.0.down", "head"]
     assert names[:7] == [(layer, "forward") for layer in layers]
     assert names[7:9] == [("head", "input_gradient"), ("head", "weight_gradient")]
-    assert sorted(names[7:]) == sorted((layer, name) for layer in layers for name in ("input_gradient", "weight_gradient"))
+    assert sorted(names[7:]) == sorted(
+        (layer, name) for layer in layers for name in ("input_gradient", "weight_gradient")
+    )
     assert set(found.losses) == {"float32", "fake-quant", "bit-exact"} and len(set(found.losses.values())) == 3
     assert {c.tensor for c in found.codes["head"]} == {"activation", "weight", "error", "gradient"}
     assert [c.tensor for c in found.codes["tokens"]] == ["weight", "gradient"]  # looked up: codes, but no product
@@ -81,7 +88,10 @@ def test_every_pass_in_order_and_the_model_as_it_was():
 def test_where_the_datapath_first_matters():
     """A narrow accumulator in one pass of one layer is found; a saturating one is told apart."""
     base = recipes.lns_madam()
-    narrow, full = (replace(base, weight_gradient=Datapath(acc_bits=8)), replace(base, weight_gradient=Datapath(acc_lsb=0)))
+    narrow, full = (
+        replace(base, weight_gradient=Datapath(acc_bits=8)),
+        replace(base, weight_gradient=Datapath(acc_lsb=0)),
+    )
     x, y = batch()
     found = lns_sim.compare(small(), cross_entropy(x, y), ModelRecipe(base, (("2", narrow),)))
     assert (found.first.layer, found.first.name) == ("2", "weight_gradient") and found.first.margin < 0
@@ -95,7 +105,9 @@ def test_where_the_datapath_first_matters():
 def test_without_a_datapath_nothing_but_quantization():
     x, y = batch()
     found = lns_sim.compare(small(), cross_entropy(x, y), "lns-madam-fake-quant")
-    assert all(row.datapath == math.inf and row.saturated is None and row.fake_quant == row.bit_exact for row in found.rows)
+    assert all(
+        row.datapath == math.inf and row.saturated is None and row.fake_quant == row.bit_exact for row in found.rows
+    )
     assert found.verdict() == "The datapath adds no noise." and found.to_dict()["rows"][0]["datapath"] is None
     part = ModelRecipe(recipes.lns_madam(), (("2", None),))
     assert {row.layer for row in lns_sim.compare(small(), cross_entropy(x, y), part).rows} == {"0"}
@@ -133,8 +145,10 @@ def test_errors():
 def report(tmp_path_factory):
     """A command's folder, on a model of the user's own."""
     folder = tmp_path_factory.mktemp("compare")
-    (folder / "mine.py").write_text("from lns_sim import models\ndef build(): return models.build('mlp', (1, 8, 8), 10)\nx = 3\n"
-                                    "def number(): return 3\n")  # fmt: skip
+    (folder / "mine.py").write_text(
+        "from lns_sim import models\ndef build(): return models.build('mlp', (1, 8, 8), 10)\nx = 3\n"
+        "def number(): return 3\n"
+    )
     run = command("compare", "mine:build", "--acc-bits", "11", "--batch-size", "32", "--out", "out", cwd=folder)
     assert run.returncode == 0, run.stderr
     assert "first matters in the" in " ".join(run.stdout.split())
@@ -147,16 +161,22 @@ def test_the_command(report):
     assert found["environment"]["torch"] == torch.__version__
     assert (report / "out/compare.png").read_bytes()[:4] == b"\x89PNG"
     for args, message in [
-        (["mine:none"], "mine has no none"), (["mine:number"], "must return a torch module, got int"), (["nowhere:f"], "nowhere"),
-        (["cnn", "--recipe", "fp32"], "got fp32"), (["cnn", "--checkpoint", "none.pt"], "none.pt"),
-        (["cnn", "--checkpoint", "mine.py"], "no checkpoint of lns-sim train"), (["gpt"], "gpt256 read text"),
-    ]:  # fmt: skip
+        (["mine:none"], "mine has no none"),
+        (["mine:number"], "must return a torch module, got int"),
+        (["nowhere:f"], "nowhere"),
+        (["cnn", "--recipe", "fp32"], "got fp32"),
+        (["cnn", "--checkpoint", "none.pt"], "none.pt"),
+        (["cnn", "--checkpoint", "mine.py"], "no checkpoint of lns-sim train"),
+        (["gpt"], "gpt256 read text"),
+    ]:
         run = command("compare", *args, cwd=report)
         assert run.returncode == 1 and message in run.stderr and run.stderr.count("\n") == 1, (args, run.stderr)
 
 
 def test_a_training_checkpoint_is_compared(tmp_path):
-    run = command("train", "--model", "mlp", "--recipe", "lns-madam", "--epochs", "1", "--seeds", "1", "--out", str(tmp_path))
+    run = command(
+        "train", "--model", "mlp", "--recipe", "lns-madam", "--epochs", "1", "--seeds", "1", "--out", str(tmp_path)
+    )
     assert run.returncode == 0, run.stderr
     file, out = str(tmp_path / "checkpoint.pt"), str(tmp_path / "out")
     run = command("compare", "mlp", "--checkpoint", file, "--out", out)
@@ -168,8 +188,20 @@ def test_a_training_checkpoint_is_compared(tmp_path):
 
 def browse(file, fragment=""):
     """The page's elements after its script has run."""
-    run = subprocess.run([BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=2000", "--dump-dom",
-                          f"file://{file}{fragment}"], capture_output=True, text=True, timeout=120)  # fmt: skip
+    run = subprocess.run(
+        [
+            BROWSER,
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--virtual-time-budget=2000",
+            "--dump-dom",
+            f"file://{file}{fragment}",
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     return run.stdout
 
 
@@ -200,5 +232,7 @@ def test_the_page_in_a_browser(report):
     descending = [float(row[vanished].split()[0]) for row in shown_rows(browse(file, f"#sort=-{vanished}"))]
     assert descending == sorted(descending, reverse=True)
     picked = shown_rows(browse(file, "#pass=forward&layer=3&marked"))
-    marked = [r for r in found["rows"] if r["name"] == "forward" and "3" in r["layer"] and r["datapath"] < r["fake_quant"]]
+    marked = [
+        r for r in found["rows"] if r["name"] == "forward" and "3" in r["layer"] and r["datapath"] < r["fake_quant"]
+    ]
     assert [row[1] for row in picked] == [r["layer"] for r in marked]

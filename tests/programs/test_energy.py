@@ -13,13 +13,7 @@ from lns_sim import Datapath, LNSFormat, recipes
 from lns_sim.cli.app import app
 from lns_sim.studies import models
 from lns_sim.studies.energy import paper
-from lns_sim.studies.energy.components import (
-    FORMATS,
-    constants,
-    conversion,
-    float_prices,
-    lns_prices,
-)
+from lns_sim.studies.energy.components import FORMATS, constants, conversion, float_prices, lns_prices
 from lns_sim.studies.energy.mapping import map_pass
 from lns_sim.watching.summary import Pass, Shape
 
@@ -44,22 +38,29 @@ def test_the_mapping_by_hand():
 
 def test_shapes_of_every_kind_of_layer():
     """Products of each pass, and those that see no inserted zero, against the counts of layers worked out by hand."""
-    model = nn.Sequential(nn.Conv2d(4, 8, 3, stride=2, padding=1, groups=2), nn.ConvTranspose2d(8, 6, 2, stride=2), nn.Flatten(),
-                          nn.Linear(6 * 64, 10))  # fmt: skip
+    model = nn.Sequential(
+        nn.Conv2d(4, 8, 3, stride=2, padding=1, groups=2),
+        nn.ConvTranspose2d(8, 6, 2, stride=2),
+        nn.Flatten(),
+        nn.Linear(6 * 64, 10),
+    )
     x = torch.randn(3, 4, 8, 8, requires_grad=True)
     found = {(p.layer, p.name): p for p in lns_sim.summary(lns_sim.convert(model, "lns-madam"), x).passes}
     assert found["0", "forward"].shape == Shape(3 * 16, 4, 2, 9, 2)
     assert found["0", "input_gradient"].shape == Shape(3 * 64, 2, 4, 9, 2)
     assert found["0", "weight_gradient"].shape == Shape(4, 18, 48, 1, 2)
     assert {found["0", name].useful for name in recipes.PASSES} == {3 * 16 * 8 * 18}
-    assert found["1", "forward"].shape == Shape(3 * 64, 6, 8, 4) and found["1", "input_gradient"].shape == Shape(3 * 16, 8, 6, 4)
+    assert found["1", "forward"].shape == Shape(3 * 64, 6, 8, 4) and found["1", "input_gradient"].shape == Shape(
+        3 * 16, 8, 6, 4
+    )
     assert found["1", "weight_gradient"].shape == Shape(8, 24, 48)
     assert {found["1", name].useful for name in recipes.PASSES} == {3 * 16 * 8 * 24}
     assert found["3", "weight_gradient"].shape == Shape(10, 384, 3)
     with lns_sim.count() as counted:
         model(x).sum().backward()
     assert {name: sum(p.macs for (_, n), p in found.items() if n == name) for name in recipes.PASSES} == {
-        name: c.macs for name, c in counted.items()}  # fmt: skip
+        name: c.macs for name, c in counted.items()
+    }
 
 
 def test_the_papers_table():
@@ -89,7 +90,9 @@ def test_prices_of_datapaths():
     assert narrow.accumulation == pytest.approx(base.accumulation * 16 / 24) and narrow.extrapolated
     assert narrow.slot["conversion"] == pytest.approx(19.02 * 10 / 18)  # lanes of 18 and of 10 bits
     assert lns_prices(default, bits=4).a == base.a / 2
-    assert all(c.status in ("published", "derived", "calibrated", "extrapolated") and c.source for c in constants().values())
+    assert all(
+        c.status in ("published", "derived", "calibrated", "extrapolated") and c.source for c in constants().values()
+    )
 
 
 def test_energy_of_models():

@@ -13,12 +13,24 @@ from helpers import ROOT
 GUIDES = ROOT / "docs/guides"
 SHOWN = {
     "first_steps.py": [r"relative error 0\.0\d", r"327,680 products", r"acc_bits': 16"],
-    "transformer.py": [r"product, forward, .* 28 accumulator bits", r"left in float32: \[\('classifier'", r"steps 46 to 60: loss 0\.\d"],
-    "choosing_a_datapath.py": [r"\{'acc_bits': 12\} +-\d+\.\d +weight_gradient", r"acc_bits 12, lut_entries 1 +9\d\.\d %", r"6 trials"],
-    "compare_report.py": [r"first matters in the forward pass of 2\.0", r"Accumulators first leave their range in the forward pass of 2\.0",
-                          r"5\.0  weight_gradient .*<- matters", r"wrote .*report\.html"],
+    "transformer.py": [
+        r"product, forward, .* 28 accumulator bits",
+        r"left in float32: \[\('classifier'",
+        r"steps 46 to 60: loss 0\.\d",
+    ],
+    "choosing_a_datapath.py": [
+        r"\{'acc_bits': 12\} +-\d+\.\d +weight_gradient",
+        r"acc_bits 12, lut_entries 1 +9\d\.\d %",
+        r"6 trials",
+    ],
+    "compare_report.py": [
+        r"first matters in the forward pass of 2\.0",
+        r"Accumulators first leave their range in the forward pass of 2\.0",
+        r"5\.0  weight_gradient .*<- matters",
+        r"wrote .*report\.html",
+    ],
     "vectors_for_rtl.py": [r"200 dot products of 96 codes", r"dot product 7\b", r"the first vector of a"],
-}  # fmt: skip
+}
 NEEDS = {"transformer.py": "transformers", "choosing_a_datapath.py": "optuna"}
 
 
@@ -40,9 +52,19 @@ def test_guide(name, capsys, tmp_path, monkeypatch):
 def test_the_guide_for_many_machines(tmp_path):
     sums = []
     for way in ("ddp", "fsdp"):
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", GUIDES / "many_machines.py",
-                   way, tmp_path / way]  # fmt: skip
-        run = subprocess.run(command, capture_output=True, text=True, timeout=240, env={**os.environ, "OMP_NUM_THREADS": "1"})
+        command = [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            "--nproc-per-node=2",
+            GUIDES / "many_machines.py",
+            way,
+            tmp_path / way,
+        ]
+        run = subprocess.run(
+            command, capture_output=True, text=True, timeout=240, env={**os.environ, "OMP_NUM_THREADS": "1"}
+        )
         assert run.returncode == 0, run.stderr[-3000:]
         assert "the same on all ranks: True" in run.stdout and (tmp_path / way / "checkpoint/.metadata").exists()
         sums.append(re.search(r"2 ranks: loss 0\.\d+, sum of codes (\d+)", run.stdout)[1])

@@ -5,11 +5,11 @@ import shutil
 
 import pytest
 import torch
+from command import lns_sim as command
+from helpers import ROOT
 from torch import nn
 
 import lns_sim
-from command import lns_sim as command
-from helpers import ROOT
 from lns_sim import recipes
 from lns_sim.registry import OPTIMIZERS, QUANTIZERS, RECIPES, Registry
 from lns_sim.studies.training import data
@@ -83,7 +83,18 @@ def test_every_program_knows_an_installed_one(package, tmp_path):
     assert train.returncode == 0 and "ladder" in train.stdout, train.stderr
     resumed = command("train", "--recipe", "ladder", "--epochs", "2", *options, "--out", str(out), "--resume")
     assert resumed.returncode == 0, resumed.stderr
-    contest = command("compare-recipes", "ladder", "fp8", "--epochs", "1", "--search", "1", *options, "--out", str(tmp_path / "contest"))
+    contest = command(
+        "compare-recipes",
+        "ladder",
+        "fp8",
+        "--epochs",
+        "1",
+        "--search",
+        "1",
+        *options,
+        "--out",
+        str(tmp_path / "contest"),
+    )
     assert contest.returncode == 0, contest.stderr
     row = next(line for line in contest.stdout.splitlines() if "ladder" in line)
     assert [cell.strip() for cell in row.strip("│ ").split("│")][1:5] == ["4", "4", "4", "32"]
@@ -96,7 +107,10 @@ def test_every_program_knows_an_installed_one(package, tmp_path):
 def test_a_package_that_fails_is_named(package):
     (package / "ladders.py").write_text("import nothing_such\n")
     run = command("train", "--recipe", "ladder")
-    assert run.returncode == 1 and "the systems 'ladders' (ladders) of an installed package cannot be imported" in run.stderr
+    assert (
+        run.returncode == 1
+        and "the systems 'ladders' (ladders) of an installed package cannot be imported" in run.stderr
+    )
 
 
 def test_a_name_is_taken_once():

@@ -25,14 +25,25 @@ FAST = ("--model", "mlp", "--epochs", "1", "--batch-size", "256")
 
 
 def test_what_a_space_says():
-    found = space.parse(["acc_bits=16:24:4", "forward.lut_entries=1,2,8", "rounding=nearest,truncate", "bits=6:8", "gamma=8,8"])
-    assert found == {"acc_bits": [16, 20, 24], "forward.lut_entries": [1, 2, 8], "rounding": ["nearest", "truncate"],
-                     "bits": [6, 7, 8], "gamma": [8]}  # fmt: skip
+    found = space.parse(
+        ["acc_bits=16:24:4", "forward.lut_entries=1,2,8", "rounding=nearest,truncate", "bits=6:8", "gamma=8,8"]
+    )
+    assert found == {
+        "acc_bits": [16, 20, 24],
+        "forward.lut_entries": [1, 2, 8],
+        "rounding": ["nearest", "truncate"],
+        "bits": [6, 7, 8],
+        "gamma": [8],
+    }
     assert space.size(found) == len(space.points(found)) == 54
     for text, message in [
-        ("acc_bit=3", "did you mean 'acc_bits'"), ("acc_bits", "NAME=VALUES"), ("acc_bits=a", "takes integers, got 'a'"),
-        ("acc_bits=9:3", "from:to"), ("acc_bits=1:9:0", "from:to"), ("rounding=up", "rounding must be one of"),
-    ]:  # fmt: skip
+        ("acc_bit=3", "did you mean 'acc_bits'"),
+        ("acc_bits", "NAME=VALUES"),
+        ("acc_bits=a", "takes integers, got 'a'"),
+        ("acc_bits=9:3", "from:to"),
+        ("acc_bits=1:9:0", "from:to"),
+        ("rounding=up", "rounding must be one of"),
+    ]:
         with pytest.raises(ValueError, match=message):
             space.parse([text])
     with pytest.raises(ValueError, match="given twice"):
@@ -44,10 +55,18 @@ def test_the_recipe_of_a_point():
     assert space.recipe_of({"bits": 6, "gamma": 4, "update_bits": 12}, base) == recipes.lns_madam(6, 4, 12)
     assert space.recipe_of({"gamma": 16}, base) == recipes.lns_madam(gamma=16)
     one = space.recipe_of({"acc_bits": 20, "forward.acc_bits": 16, "weight_gradient.lut_entries": 2}, base)
-    assert one == replace(base, forward=Datapath(acc_bits=16), input_gradient=Datapath(acc_bits=20),
-                          weight_gradient=Datapath(acc_bits=20, lut_entries=2))  # fmt: skip
+    assert one == replace(
+        base,
+        forward=Datapath(acc_bits=16),
+        input_gradient=Datapath(acc_bits=20),
+        weight_gradient=Datapath(acc_bits=20, lut_entries=2),
+    )
     mixed = space.recipe_of({"error.bits": 6, "weight.bits": 5}, base)
-    assert mixed.error.format == LNSFormat(6, 8) and mixed.weight == LNSFormat(5, 8) and mixed.activation == base.activation
+    assert (
+        mixed.error.format == LNSFormat(6, 8)
+        and mixed.weight == LNSFormat(5, 8)
+        and mixed.activation == base.activation
+    )
     assert mixed.update == LNSFormat(16, 16384)  # the weight's octaves
     assert (mixed.forward.format.bits, mixed.input_gradient.format.bits) == (8, 6)
     with pytest.raises(ValueError, match="lut_entries must be between 1 and 4"):
@@ -63,9 +82,17 @@ def test_a_grid_resumes_refuses_other_settings_and_reports(tmp_path):
     out = str(tmp_path / "out")
     run = command("sweep", "acc_bits=12,24", "lut_entries=1,16", *FAST, "--out", out)
     assert run.returncode == 0, run.stderr
-    assert "best compromises" in run.stdout and run.stdout.count("no such datapath: lut_entries must be between 1 and 8") == 2
+    assert (
+        "best compromises" in run.stdout
+        and run.stdout.count("no such datapath: lut_entries must be between 1 and 8") == 2
+    )
     rows = read(tmp_path / "out/sweep.csv")
-    assert sorted((r["acc_bits"], r["lut_entries"]) for r in rows) == [("12", "1"), ("12", "16"), ("24", "1"), ("24", "16")]
+    assert sorted((r["acc_bits"], r["lut_entries"]) for r in rows) == [
+        ("12", "1"),
+        ("12", "16"),
+        ("24", "1"),
+        ("24", "16"),
+    ]
     done = [r for r in rows if not r["note"]]
     assert len(done) == 2 and all(float(r["test accuracy %"]) > 40 for r in done)
     assert any(r["best compromise"] == "1" for r in done) and (tmp_path / "out/pareto.png").stat().st_size > 10_000
@@ -79,8 +106,18 @@ def test_a_grid_resumes_refuses_other_settings_and_reports(tmp_path):
 
 def make(path, sampler, trials=None, dimensions=("acc_bits=10:24:2",), **kwargs):
     settings = Settings(model="mlp", epochs=1, batch_size=512)
-    return Sweep(data.load("digits"), settings, recipes.lns_madam(), space.parse(list(dimensions)), [0], sampler, trials,
-                 str(path), "s", **kwargs)  # fmt: skip
+    return Sweep(
+        data.load("digits"),
+        settings,
+        recipes.lns_madam(),
+        space.parse(list(dimensions)),
+        [0],
+        sampler,
+        trials,
+        str(path),
+        "s",
+        **kwargs,
+    )
 
 
 @pytest.mark.parametrize("sampler", ["random", "nsga2"])
@@ -121,7 +158,9 @@ def test_two_workers_share_a_sweep_and_a_killed_one_loses_only_its_trial(tmp_pat
     victim.wait()
     kept = [t.number for t in _trials(tmp_path / "journal") if t.state.name == "COMPLETE"]
     assert kept
-    workers = [subprocess.Popen([*start, str(tmp_path / name)], stdout=subprocess.PIPE, text=True, env=alone) for name in "bc"]
+    workers = [
+        subprocess.Popen([*start, str(tmp_path / name)], stdout=subprocess.PIPE, text=True, env=alone) for name in "bc"
+    ]
     shown = [w.communicate(timeout=300)[0] for w in workers]
     assert all(w.returncode == 0 for w in workers)
     trials = _trials(tmp_path / "journal")
@@ -137,7 +176,9 @@ def _trials(journal):
         return []
     storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(journal)))
     studies = optuna.get_all_study_names(storage)
-    return optuna.load_study(study_name="sweep", storage=storage).get_trials(deepcopy=False) if "sweep" in studies else []
+    return (
+        optuna.load_study(study_name="sweep", storage=storage).get_trials(deepcopy=False) if "sweep" in studies else []
+    )
 
 
 def test_another_machines_trial_is_lost_after_its_silence(tmp_path):
@@ -167,9 +208,11 @@ def test_mendable_errors_are_one_sentence(tmp_path, monkeypatch):
         with pytest.raises(ImportError, match=r"need the library optuna: pip install 'lns-sim\[sweep\]'"):
             make(tmp_path / "j", "grid")
     for args, message in [
-        (["acc_bit=3"], "did you mean 'acc_bits'"), (["acc_bits=12", "--sampler", "tpe"], "sampler must be one of"),
-        (["acc_bits=12", "--out", "/proc/x"], "/proc/x"), (["acc_bits=12", "--storage", "/proc/journal"], "/proc/journal"),
-    ]:  # fmt: skip
+        (["acc_bit=3"], "did you mean 'acc_bits'"),
+        (["acc_bits=12", "--sampler", "tpe"], "sampler must be one of"),
+        (["acc_bits=12", "--out", "/proc/x"], "/proc/x"),
+        (["acc_bits=12", "--storage", "/proc/journal"], "/proc/journal"),
+    ]:
         run = command("sweep", *args, *FAST, cwd=tmp_path)
         assert run.returncode == 1 and message in run.stderr and run.stderr.count("\n") == 1, (args, run.stderr)
 

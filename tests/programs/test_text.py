@@ -42,10 +42,15 @@ def test_byte_pairs_and_the_standard_library(abc):
     assert torch.equal(library.x_train, data.load("text", context=64).x_train)
 
 
-@pytest.mark.parametrize("kwargs, message", [
-    (dict(tokens="word"), "byte or bpe:N"), (dict(tokens="bpe:9"), "at least 256"), (dict(context=1), "context must be between 2"),
-    (dict(context=600), "too few for a window of 600"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "kwargs, message",
+    [
+        (dict(tokens="word"), "byte or bpe:N"),
+        (dict(tokens="bpe:9"), "at least 256"),
+        (dict(context=1), "context must be between 2"),
+        (dict(context=600), "too few for a window of 600"),
+    ],
+)
 def test_errors(abc, kwargs, message):
     with pytest.raises(ValueError, match=message):
         text.load(str(abc), **{"context": 8, "tokens": "byte", **kwargs})
@@ -64,7 +69,21 @@ def test_a_small_gpt_learns_bit_exactly_and_writes(abc, tmp_path):
 
 
 def test_the_command_line(abc, tmp_path):
-    args = ["train", "--data", f"text:{abc}", "--epochs", "1", "--seeds", "1", "--context", "16", "--recipe", "fp32", "--out", str(tmp_path)]
+    args = [
+        "train",
+        "--data",
+        f"text:{abc}",
+        "--epochs",
+        "1",
+        "--seeds",
+        "1",
+        "--context",
+        "16",
+        "--recipe",
+        "fp32",
+        "--out",
+        str(tmp_path),
+    ]
     result = run(*args)
     assert result.returncode == 0 and "validation loss" in result.stdout and "fp32 writes:" in result.stdout
     record = json.loads((tmp_path / "run.json").read_text())

@@ -10,11 +10,7 @@ import torch
 from lns_sim import LNSWeight, recipes
 from lns_sim.optim import Diverged
 from lns_sim.studies.training import data, report
-from lns_sim.studies.training.experiment import (
-    Experiment,
-    ForeignCheckpoint,
-    read_checkpoint,
-)
+from lns_sim.studies.training.experiment import Experiment, ForeignCheckpoint, read_checkpoint
 from lns_sim.studies.training.trainer import Settings, Trainer, crop_flip, draw_crops
 
 SMALL = Settings(model="mlp", epochs=2, batch_size=128)
@@ -118,8 +114,12 @@ def test_divergence_is_named(digits):
 
 
 def test_npz(tmp_path):
-    arrays = dict(x_train=np.random.randint(0, 255, (20, 8, 8, 3), dtype=np.uint8), y_train=np.arange(20) % 4,
-                  x_test=np.random.randint(0, 255, (5, 8, 8, 3), dtype=np.uint8), y_test=np.arange(5) % 4)  # fmt: skip
+    arrays = dict(
+        x_train=np.random.randint(0, 255, (20, 8, 8, 3), dtype=np.uint8),
+        y_train=np.arange(20) % 4,
+        x_test=np.random.randint(0, 255, (5, 8, 8, 3), dtype=np.uint8),
+        y_test=np.arange(5) % 4,
+    )
     np.savez(tmp_path / "d.npz", **arrays)
     d = data.load(f"npz:{tmp_path / 'd.npz'}")
     assert d.input_shape == (3, 8, 8) and d.classes == 4 and d.y_train.dtype == torch.int64
@@ -143,7 +143,9 @@ def test_openml_goes_through_scikit_learn(monkeypatch):
     assert d.input_shape == (1, 4, 4) and d.classes == 2 and len(d.x_train) == 30
 
 
-@pytest.mark.parametrize("source, message", [("digit", "did you mean 'digits'"), ("npz:", "needs a path"), ("openml:", "needs a name")])
+@pytest.mark.parametrize(
+    "source, message", [("digit", "did you mean 'digits'"), ("npz:", "needs a path"), ("openml:", "needs a name")]
+)
 def test_bad_sources(source, message):
     with pytest.raises(ValueError, match=message):
         data.load(source)
@@ -172,7 +174,9 @@ def test_a_held_out_part_stands_in_for_the_test_set(digits):
     tuning = digits.held_out(0.25)
     assert len(tuning.x_test) == round(0.25 * len(digits.x_train)) and tuning.name != digits.name
     together = torch.cat([tuning.x_train, tuning.x_test]).flatten(1)
-    assert torch.equal(together.sum(1).sort().values, digits.x_train.flatten(1).sum(1).sort().values)  # and nothing else
+    assert torch.equal(
+        together.sum(1).sort().values, digits.x_train.flatten(1).sum(1).sort().values
+    )  # and nothing else
     assert torch.equal(digits.held_out(0.25).y_test, tuning.y_test)  # the same for everyone
     for share in (0.0, 1.0, -1, float("nan"), 1e-9):
         with pytest.raises(ValueError, match="held_out"):
@@ -200,9 +204,14 @@ class Poisoned(torch.nn.Module):
 
 
 @pytest.mark.parametrize("recipe", [None, recipes.lns_madam()], ids=["fp32", "lns-madam"])
-@pytest.mark.parametrize("where, message", [
-    ("forward", "the forward pass of 2"), ("backward", "the input gradient of 2"), ("parameter", "the parameter 1.bias"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "where, message",
+    [
+        ("forward", "the forward pass of 2"),
+        ("backward", "the input gradient of 2"),
+        ("parameter", "the parameter 1.bias"),
+    ],
+)
 def test_nan_is_traced_to_its_layer_and_pass(digits, tmp_path, recipe, where, message):
     experiment = Experiment(digits, [recipe], [0], SMALL, tmp_path / "x.pt")
 

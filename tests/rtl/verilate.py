@@ -11,7 +11,16 @@ import numpy as np
 from lns_sim import Datapath
 
 RTL = Path(__file__).parents[2] / "csrc/rtl"
-SOURCES = ("lns_pkg.sv", "lns_lane.sv", "lns_adder_tree.sv", "lns_bin.sv", "collector.sv", "lns_pe.sv", "lns_convert.sv", "lns_datapath.sv")
+SOURCES = (
+    "lns_pkg.sv",
+    "lns_lane.sv",
+    "lns_adder_tree.sv",
+    "lns_bin.sv",
+    "collector.sv",
+    "lns_pe.sv",
+    "lns_convert.sv",
+    "lns_datapath.sv",
+)
 VERILATOR = shutil.which("verilator")
 ENTRIES = 16
 
@@ -19,10 +28,17 @@ ENTRIES = 16
 def parameters(d: Datapath) -> dict[str, int]:
     """The RTL's parameters for a datapath."""
     return {
-        "BITS": d.format.bits, "GAMMA": d.format.gamma, "LANES": d.vector_size, "LUT_ENTRIES": d.lut_entries, "LUT_BITS": d.lut_bits,
-        "ACC_BITS": d.acc_bits, "ACC_LSB": d.lsb, "NEAREST": int(d.rounding == "nearest"), "WRAP": int(d.overflow == "wrap"),
+        "BITS": d.format.bits,
+        "GAMMA": d.format.gamma,
+        "LANES": d.vector_size,
+        "LUT_ENTRIES": d.lut_entries,
+        "LUT_BITS": d.lut_bits,
+        "ACC_BITS": d.acc_bits,
+        "ACC_LSB": d.lsb,
+        "NEAREST": int(d.rounding == "nearest"),
+        "WRAP": int(d.overflow == "wrap"),
         "ENTRIES": ENTRIES,
-    }  # fmt: skip
+    }
 
 
 def lint(d: Datapath) -> str:
@@ -33,8 +49,23 @@ def lint(d: Datapath) -> str:
 def build(d: Datapath, folder: Path, rtl: Path = RTL) -> Path:
     """The simulator's executable."""
     bench = Path(__file__).with_name("testbench.cpp")
-    run = _verilator(d, rtl, "--cc", "--exe", "--build", "--assert", "-Wno-fatal", "-O3", "--x-assign", "unique", "--Mdir", str(folder), "-CFLAGS",
-                     f"-O2 -DACC_BITS={d.acc_bits}", str(bench))  # fmt: skip
+    run = _verilator(
+        d,
+        rtl,
+        "--cc",
+        "--exe",
+        "--build",
+        "--assert",
+        "-Wno-fatal",
+        "-O3",
+        "--x-assign",
+        "unique",
+        "--Mdir",
+        str(folder),
+        "-CFLAGS",
+        f"-O2 -DACC_BITS={d.acc_bits}",
+        str(bench),
+    )
     assert run.returncode == 0, run.stdout[-2000:] + run.stderr[-2000:]
     return folder / "Vlns_datapath"
 

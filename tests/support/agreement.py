@@ -2,15 +2,7 @@
 
 import numpy as np
 import torch
-from helpers import (
-    ISAS,
-    core,
-    everywhere,
-    random_codes,
-    same_bits,
-    to_reference,
-    unsigned,
-)
+from helpers import ISAS, core, everywhere, random_codes, same_bits, to_reference, unsigned
 
 import lns_sim
 from lns_sim import LNSWeight, reference
@@ -48,9 +40,14 @@ def reference_weight(w: LNSWeight):
 def reference_quantize(x, quantizer, w, stream):
     rng = w.rng.tolist() if w.rng is not None else [None, 0, 0]
     return reference.quantize(
-        x.detach().cpu().numpy(), quantizer.format, rounding=quantizer.rounding, underflow=quantizer.underflow,
-        seed=rng[0], step=rng[1], tensor_id=rng[2] + stream,
-    )  # fmt: skip
+        x.detach().cpu().numpy(),
+        quantizer.format,
+        rounding=quantizer.rounding,
+        underflow=quantizer.underflow,
+        seed=rng[0],
+        step=rng[1],
+        tensor_id=rng[2] + stream,
+    )
 
 
 def rounded(dw, w):

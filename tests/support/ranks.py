@@ -146,6 +146,7 @@ def main(backend: str, way: str, name: str, out: str) -> None:
 
 if __name__ == "__main__":
     main(*sys.argv[1:])
-    # torch's caches keep a mesh's gloo threads alive past destroy_process_group; one that frees a tensor while Python finalizes
+    # torch's caches keep a mesh's gloo threads alive past destroy_process_group; one that frees a tensor while Python
+    # finalizes
     # aborts the process.
     os._exit(0)

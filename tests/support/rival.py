@@ -1,4 +1,6 @@
-"""A system that nobody published, in one file: its codes, errors, memory, optimizer and recipe, as another package brings them."""
+"""A system that nobody published, in one file: its codes, errors, memory, optimizer and recipe, as another package
+brings them.
+"""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -36,7 +38,9 @@ class Ladder(Quantizer):
     def value(self, codes: Tensor, scale: Tensor) -> Tensor:
         return (codes.float() - 100) * scale
 
-    def error_operands(self, x: Tensor, rng: Tensor | None, dim: int, memory: dict[str, Tensor]) -> tuple[Operand, Operand]:
+    def error_operands(
+        self, x: Tensor, rng: Tensor | None, dim: int, memory: dict[str, Tensor]
+    ) -> tuple[Operand, Operand]:
         """Two draws, under a top that remembers the steps before."""
         top = x.abs().amax()
         if self.keeps:
@@ -86,10 +90,18 @@ class Extragradient(ClosureOptimizer):
         return loss.detach()
 
 
-OPTIMIZERS.register("extragradient", OptimizerChoice(lambda params, s: Extragradient(params, s.float_lr), weight_bits=4))
+OPTIMIZERS.register(
+    "extragradient", OptimizerChoice(lambda params, s: Extragradient(params, s.float_lr), weight_bits=4)
+)
 RECIPES.register(
     "ladder",
     lambda **_: Recipe(
-        "ladder", NearestLadder(), NearestLadder(), Ladder(slack=1.5), None, **dict.fromkeys(PASSES), optimizer="extragradient"
+        "ladder",
+        NearestLadder(),
+        NearestLadder(),
+        Ladder(slack=1.5),
+        None,
+        **dict.fromkeys(PASSES),
+        optimizer="extragradient",
     ),
 )

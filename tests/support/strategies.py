@@ -14,7 +14,9 @@ def formats(draw, max_bits=12):
 
 @st.composite
 def datapaths(draw, fmt=None, whole_lut=False, foreign=False):
-    """Any datapath; with ``whole_lut`` one constant of at most 8 bits for each remainder; ``foreign`` ones differ from the paper's."""
+    """Any datapath; with ``whole_lut`` one constant of at most 8 bits for each remainder; ``foreign`` ones differ from
+    the paper's.
+    """
     fmt = draw(formats()) if fmt is None else fmt
     options = dict(
         vector_size=draw(st.sampled_from([1, 3, 8, 16, 32, 33, 64])),

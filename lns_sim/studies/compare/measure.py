@@ -54,7 +54,8 @@ class Row:
         fake_quant, bit_exact: signal-to-noise ratio of each run's result against the float32 run's: all that happened
             before is in it.
         datapath: of the bit-exact result against the float32 product of the very same codes: this pass' datapath alone.
-        difference_fake_quant, difference_bit_exact, difference_datapath: the largest absolute difference of each kind, as
+        difference_fake_quant, difference_bit_exact, difference_datapath: the largest absolute difference of each
+            kind, as
             a share of the float32 (the datapath's: of its own reference's) largest magnitude.
         saturated: share of accumulations; vanished: share of products. None where no datapath ran.
         operands: what became of both operands.
@@ -97,7 +98,9 @@ class Comparison:
 
     @property
     def first(self) -> Row | None:
-        """Where the datapath first matters: the first pass in which it adds more noise than quantization has made so far."""
+        """Where the datapath first matters: the first pass in which it adds more noise than quantization has made so
+        far.
+        """
         return next((row for row in self.rows if row.margin < 0), None)
 
     @property
@@ -115,12 +118,16 @@ class Comparison:
         text = "The model has no simulated product."
         if self.first:
             r = self.first
-            text = (f"The datapath first matters in the {_pass(r)} of {r.layer}: it adds more noise than quantization has "
-                    f"(signal-to-noise {r.datapath:.1f} dB against {r.fake_quant:.1f} dB).")  # fmt: skip
+            text = (
+                f"The datapath first matters in the {_pass(r)} of {r.layer}: it adds more noise than quantization has "
+                f"(signal-to-noise {r.datapath:.1f} dB against {r.fake_quant:.1f} dB)."
+            )
         elif self.closest and math.isfinite(self.closest.margin):
             r = self.closest
-            text = (f"The datapath's own noise stays below that of quantization everywhere; it comes closest, by "
-                    f"{r.margin:.1f} dB, in the {_pass(r)} of {r.layer}.")  # fmt: skip
+            text = (
+                f"The datapath's own noise stays below that of quantization everywhere; it comes closest, by "
+                f"{r.margin:.1f} dB, in the {_pass(r)} of {r.layer}."
+            )
         elif self.closest:
             text = "The datapath adds no noise."
         if self.first_saturated:
@@ -130,6 +137,7 @@ class Comparison:
 
     def to_dict(self) -> dict:
         """Plain data; infinite ratios are None."""
+
         def plain(value):
             if isinstance(value, dict):
                 return {k: plain(v) for k, v in value.items()}
@@ -166,9 +174,12 @@ def _codes(q: Quantized) -> Codes:
     smallest, largest = 2 ** (0.5 / f.gamma) * (1 - _HALF), 2 ** ((f.e_max + 0.5) / f.gamma) * (1 + _HALF)
     n = max(source.numel(), 1)
     return Codes(
-        q.name, (magnitude > largest).sum().item() / n, (nonzero < smallest).sum().item() / n,
-        (q.operand.value == 0).sum().item() / n, math.log2(nonzero.max() / nonzero.min()) if len(nonzero) else 0.0,
-    )  # fmt: skip
+        q.name,
+        (magnitude > largest).sum().item() / n,
+        (nonzero < smallest).sum().item() / n,
+        (q.operand.value == 0).sum().item() / n,
+        math.log2(nonzero.max() / nonzero.min()) if len(nonzero) else 0.0,
+    )
 
 
 class _Recorder(Observer):
@@ -226,11 +237,19 @@ class _Recorder(Observer):
         codes = self.codes[key[0]]
         operands = tuple(codes[name] for name in PASSES[product.name] if name in codes)
         pairs = ((fake, plain), (out, plain), (out, same_codes))
-        return Row(*key, product.macs, *(signal_to_noise(*pair) for pair in pairs), *(_difference(*pair) for pair in pairs),
-                   *shares, operands)  # fmt: skip
+        return Row(
+            *key,
+            product.macs,
+            *(signal_to_noise(*pair) for pair in pairs),
+            *(_difference(*pair) for pair in pairs),
+            *shares,
+            operands,
+        )
 
 
-def compare(model: nn.Module, loss: Callable[[nn.Module], Tensor], recipe: Recipe | ModelRecipe | str = "lns-madam") -> Comparison:
+def compare(
+    model: nn.Module, loss: Callable[[nn.Module], Tensor], recipe: Recipe | ModelRecipe | str = "lns-madam"
+) -> Comparison:
     """Runs a batch through a model in float32, by the recipe's codes with float32 products, and bit-exact.
 
     ``comparison = lns_sim.compare(model, lambda m: F.cross_entropy(m(x), y)); print(comparison.verdict())``

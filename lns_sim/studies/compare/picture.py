@@ -38,14 +38,22 @@ def _figure(comparison: Comparison, save) -> None:
     layers = list(dict.fromkeys(row.layer for row in comparison.rows))
     width = min(max(8.0, 0.28 * len(layers) + 2), 24.0)
     with plt.rc_context({"svg.fonttype": "none", "svg.hashsalt": "lns_sim"}):
-        figure, axes = plt.subplots(len(panels), 1, figsize=(width, 2.4 * len(panels) + 1.8), sharex=True, squeeze=False,
-                                    layout="constrained")  # fmt: skip
+        figure, axes = plt.subplots(
+            len(panels), 1, figsize=(width, 2.4 * len(panels) + 1.8), sharex=True, squeeze=False, layout="constrained"
+        )
         for panel, name in zip(axes[:, 0], panels):
             rows = {row.layer: row for row in comparison.rows if row.name == name}
             for attribute, label, color, marker in _CURVES:
                 points = [(x, getattr(rows[layer], attribute)) for x, layer in enumerate(layers) if layer in rows]
                 points = [(x, y) for x, y in points if math.isfinite(y)]
-                panel.plot(*zip(*points) if points else ((), ()), marker=marker, markersize=4, linewidth=1, color=color, label=label)
+                panel.plot(
+                    *zip(*points) if points else ((), ()),
+                    marker=marker,
+                    markersize=4,
+                    linewidth=1,
+                    color=color,
+                    label=label,
+                )
             marks = [x for x, layer in enumerate(layers) if layer in rows and rows[layer].saturated]
             if marks:
                 low = panel.get_ylim()[0]

@@ -79,8 +79,10 @@ def float_prices(name: str) -> Prices:
     """Of "FP8", "FP16", "FP32" or "INT8": all but the buffers is one component, the multiply-add."""
     bits = 8 * FORMATS[name]
     if name == "INT8":
-        rest, notes = number("int8_to_fp8") * (number("total_fp8") - _buffers(bits)), ("the paper has no INT8: its multiply-add "
-                "is FP8's by the switching activity of our vectors",)  # fmt: skip
+        rest, notes = (
+            number("int8_to_fp8") * (number("total_fp8") - _buffers(bits)),
+            ("the paper has no INT8: its multiply-add is FP8's by the switching activity of our vectors",),
+        )
     else:
         rest, notes = number(f"total_{name.lower()}") - _buffers(bits), ()
     return Prices({"multiply-add": rest}, 0.0, *_reads(bits), notes)
@@ -94,7 +96,8 @@ def lane_bits(d: Datapath) -> int:
 def conversion(d: Datapath) -> float:
     """fJ a product: the paper's for its LUT entries, where the lanes are as wide as its own and constants have 8 bits.
 
-    Otherwise in proportion to the width, what entries add in proportion to their bits, and between and beyond the paper's
+    Otherwise in proportion to the width, what entries add in proportion to their bits, and between and beyond the
+    paper's
     entries on the line (over the logarithm of the entries) through the nearest two.
     """
     points = sorted((int(n), fj) for n, fj in constants()["conversion"].value.items())
@@ -115,7 +118,9 @@ def lns_prices(d: Datapath, bits: int | None = None) -> Prices:
     if lane_bits(d) != lane_bits(PAPER_PE) or d.acc_bits != PAPER_PE.acc_bits:
         notes.append("conversion and registers go by the lane's width, accumulation by the accumulator's bits")
     if d.format.gamma != PAPER_PE.format.gamma:
-        notes.append(f"the paper's energies of conversion are for gamma 8, taken for gamma {d.format.gamma} by LUT entries")
+        notes.append(
+            f"the paper's energies of conversion are for gamma 8, taken for gamma {d.format.gamma} by LUT entries"
+        )
     if str(d.lut_entries) not in constants()["conversion"].value:
         notes.append(f"conversion with {d.lut_entries} LUT entries is on the line through those with 4 and 8")
     if d.lut_bits != PAPER_PE.lut_bits and d.lut_entries > 1:
@@ -126,4 +131,6 @@ def lns_prices(d: Datapath, bits: int | None = None) -> Prices:
         notes.append(f"vectors of {d.vector_size} lanes: one accumulation for so many products")
     if d.departures:
         notes.append(f"priced as the paper's processing element, not for its {' and '.join(d.departures)}")
-    return Prices({"conversion": conversion(d), "registers and control": registers}, accumulation, *_reads(bits), tuple(notes))
+    return Prices(
+        {"conversion": conversion(d), "registers and control": registers}, accumulation, *_reads(bits), tuple(notes)
+    )

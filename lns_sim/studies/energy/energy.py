@@ -1,4 +1,6 @@
-"""Energy of a training iteration: every product of a model, mapped to the processing element and priced by component."""
+"""Energy of a training iteration: every product of a model, mapped to the processing element and priced by
+component.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +13,7 @@ from torch import nn
 from lns_sim import recipes
 from lns_sim.datapath import Datapath
 from lns_sim.nn import LNSWeight, convert
-from lns_sim.studies.energy.components import (
-    FORMATS,
-    Prices,
-    float_prices,
-    lns_prices,
-    number,
-)
+from lns_sim.studies.energy.components import FORMATS, Prices, float_prices, lns_prices, number
 from lns_sim.studies.energy.mapping import Work, map_pass
 from lns_sim.watching.summary import Pass, Summary, summary
 
@@ -51,7 +47,8 @@ class Energy:
         rows: in the order of the forward pass.
         calibrated: what rests on the paper's table.
         extrapolated: what does not, one sentence each.
-        float_products: (layer, operator, how often) that run in float32 beside the processing element, and are not in it.
+        float_products: (layer, operator, how often) that run in float32 beside the processing element, and are not
+            in it.
     """
 
     rows: list[Row] = field(default_factory=list)
@@ -100,7 +97,9 @@ class Energy:
         for name in self.formats:
             total = self.total(name)
             lines.append(f"{name:5} {total:10.4g} mJ  {total / self.products * 1e12:7.1f} fJ a product")
-        return "\n".join([*lines, f"calibrated: {self.calibrated}", *(f"extrapolated: {note}" for note in self.extrapolated)])
+        return "\n".join(
+            [*lines, f"calibrated: {self.calibrated}", *(f"extrapolated: {note}" for note in self.extrapolated)]
+        )
 
 
 def price(work: Work, prices: Prices) -> dict[str, float]:
@@ -113,8 +112,11 @@ def price(work: Work, prices: Prices) -> dict[str, float]:
 
 def _lns(p: Pass) -> tuple[Datapath, Prices]:
     if p.datapath is None:
-        raise ValueError(f"the {p.name.replace('_', ' ')} of {p.layer or 'the model'} is multiplied in float32; an energy needs a datapath "
-                         "in every pass")  # fmt: skip
+        raise ValueError(
+            f"the {p.name.replace('_', ' ')} of {p.layer or 'the model'} is multiplied in float32; an energy "
+            "needs a datapath "
+            "in every pass"
+        )
     return p.datapath, lns_prices(p.datapath, max(f.bits for f in p.operands))
 
 
@@ -139,7 +141,9 @@ def of_summary(found: Summary) -> Energy:
     notes |= dict.fromkeys(f"{name}: {note}" for name, other in others.items() for note in other.extrapolated)
     idle = sum(row.products for row in rows if row.utilization < 0.5) / sum(row.products for row in rows)
     if idle > 0.01:
-        notes[f"{idle:.0%} of the products are in passes that use less than half of the lanes, where the mapping decides"] = None
+        notes[
+            f"{idle:.0%} of the products are in passes that use less than half of the lanes, where the mapping decides"
+        ] = None
     calibrated = "LNS at gamma 8 with 8 LUT entries and 24-bit accumulators, FP8, FP16 and FP32, on the paper's BERTs"
     return Energy(rows, calibrated, list(notes), found.float_products)
 
@@ -147,12 +151,15 @@ def of_summary(found: Summary) -> Energy:
 def energy(model: nn.Module, *args, recipe=None, **kwargs) -> Energy:
     """Energy of one training iteration of a model on the paper's processing element, beside other formats on the like.
 
-    Forward, input gradients and weight gradients of all products: lanes, accumulation, and reads of the processing element's
-    buffers. Not counted: what leaves it (post-processing, larger memories), the optimizer, normalization and activations.
+    Forward, input gradients and weight gradients of all products: lanes, accumulation, and reads of the processing
+    element's
+    buffers. Not counted: what leaves it (post-processing, larger memories), the optimizer, normalization and
+    activations.
     ``docs/energy.md`` explains the model and how far it agrees with LNS-Madam's (IEEE TC 2022) table.
 
     Args:
-        model: converted (its datapaths are priced), or not (then a copy is converted). On the meta device nothing is computed.
+        model: converted (its datapaths are priced), or not (then a copy is converted). On the meta device nothing
+            is computed.
         args, kwargs: what its forward takes, a batch of the size of interest.
         recipe: by which a float32 model's copy is converted; None: LNS-Madam's.
 

@@ -1,9 +1,13 @@
 """How a pass runs on the paper's processing element: cycles, and what is read from its buffers.
 
-In a cycle each of 32 dot products takes a vector of its own from operand A and all of them the same one from B. A's vectors stay for
-up to 16 cycles while B's change, each for another accumulator of the collectors (output- and local-A-stationary). A holds the
-weights, in the weight gradient the activations. A vector runs over the channels of one kernel position; what does not fill a vector, or
-the 32 dot products, is left idle but clocked. Kernel positions that see only zeros inserted between a strided convolution's outputs are
+In a cycle each of 32 dot products takes a vector of its own from operand A and all of them the same one from B. A's
+vectors stay for
+up to 16 cycles while B's change, each for another accumulator of the collectors (output- and local-A-stationary). A
+holds the
+weights, in the weight gradient the activations. A vector runs over the channels of one kernel position; what does not
+fill a vector, or
+the 32 dot products, is left idle but clocked. Kernel positions that see only zeros inserted between a strided
+convolution's outputs are
 skipped.
 """
 
@@ -44,8 +48,17 @@ class Work:
 def map_pass(p: Pass, vector_size: int) -> Work:
     """The work of one pass with vectors of so many lanes."""
     s, lanes, held = p.shape, int(number("lanes")), int(number("held"))
-    words = math.ceil(s.columns / lanes) * s.taps * math.ceil(s.depth / vector_size) * s.repeats  # of A, each 32 vectors
+    words = (
+        math.ceil(s.columns / lanes) * s.taps * math.ceil(s.depth / vector_size) * s.repeats
+    )  # of A, each 32 vectors
     words = words * p.useful / p.macs
     cycles = words * s.rows
     slots = cycles * lanes * vector_size
-    return Work(p.useful, cycles, slots, cycles * lanes, words * math.ceil(s.rows / held) * lanes * vector_size, cycles * vector_size)
+    return Work(
+        p.useful,
+        cycles,
+        slots,
+        cycles * lanes,
+        words * math.ceil(s.rows / held) * lanes * vector_size,
+        cycles * vector_size,
+    )

@@ -16,7 +16,10 @@ TABLE = {
     "bert-large": {"LNS": 27.85, "FP8": 63.58, "FP16": 129.74, "FP32": 311.58},
 }
 TOKENS = 384
-_BERTS = {"bert-base": {}, "bert-large": dict(hidden_size=1024, num_hidden_layers=24, num_attention_heads=16, intermediate_size=4096)}
+_BERTS = {
+    "bert-base": {},
+    "bert-large": dict(hidden_size=1024, num_hidden_layers=24, num_attention_heads=16, intermediate_size=4096),
+}
 
 
 def bert(name: str) -> nn.Module:

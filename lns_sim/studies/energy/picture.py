@@ -18,7 +18,9 @@ def draw(found: Energy, title: str, path: Path) -> None:
 
     layers = found.layers()
     width = min(max(10.0, 0.2 * len(layers) + 4), 20.0)
-    figure, (left, right) = plt.subplots(1, 2, figsize=(width, 5.5), width_ratios=[1, max(2.0, width / 4)], layout="constrained")
+    figure, (left, right) = plt.subplots(
+        1, 2, figsize=(width, 5.5), width_ratios=[1, max(2.0, width / 4)], layout="constrained"
+    )
     color = {name: f"C{i}" for i, name in enumerate(COMPONENTS)}
     _stack(left, {name: found.components(name) for name in found.formats}, color)
     left.set(title="formats", ylabel="mJ a training iteration")

@@ -31,17 +31,37 @@ def write_csv(sweep: Sweep, path: Path) -> None:
     measure = sweep.data.measure
     with open(path, "w", newline="") as file:
         table = csv.writer(file)
-        table.writerow(["trial", *sweep.space, measure, COST, "best compromise", *(f"{measure}, seed {s}" for s in sweep.seeds),
-                        "saturated", "vanished", "seconds", "note"])  # fmt: skip
+        table.writerow(
+            [
+                "trial",
+                *sweep.space,
+                measure,
+                COST,
+                "best compromise",
+                *(f"{measure}, seed {s}" for s in sweep.seeds),
+                "saturated",
+                "vanished",
+                "seconds",
+                "note",
+            ]
+        )
         for trial in sweep.study.get_trials(deepcopy=False):
             if trial.state.name not in ("COMPLETE", "PRUNED"):
                 continue
             known, values = trial.user_attrs, trial.values or ("", "")
-            table.writerow([
-                trial.number, *(trial.params.get(key, "") for key in sweep.space), *values, int(trial.number in numbers),
-                *known.get("tests", [""] * len(sweep.seeds)), known.get("saturated", ""), known.get("vanished", ""),
-                known.get("seconds", ""), known.get("none", ""),
-            ])  # fmt: skip
+            table.writerow(
+                [
+                    trial.number,
+                    *(trial.params.get(key, "") for key in sweep.space),
+                    *values,
+                    int(trial.number in numbers),
+                    *known.get("tests", [""] * len(sweep.seeds)),
+                    known.get("saturated", ""),
+                    known.get("vanished", ""),
+                    known.get("seconds", ""),
+                    known.get("none", ""),
+                ]
+            )
 
 
 def draw(sweep: Sweep, title: str, path: Path) -> None:
@@ -55,7 +75,14 @@ def draw(sweep: Sweep, title: str, path: Path) -> None:
     best = front(sweep)
     figure, axes = plt.subplots(figsize=(10.5, 5.5), layout="constrained")
     axes.plot([t.values[1] for t in found], [t.values[0] for t in found], "o", color="C0", alpha=0.45, label="trials")
-    axes.plot([t.values[1] for t in best], [t.values[0] for t in best], "o-", color="C1", drawstyle="steps-post", label="best compromises:")
+    axes.plot(
+        [t.values[1] for t in best],
+        [t.values[0] for t in best],
+        "o-",
+        color="C1",
+        drawstyle="steps-post",
+        label="best compromises:",
+    )
     for i, trial in enumerate(best, start=1):
         axes.annotate(str(i), trial.values[::-1], xytext=(0, 7), textcoords="offset points", fontsize=9, ha="center")
         axes.plot([], [], " ", label=f"{i}  {describe(trial.params, sweep.space)}")

@@ -15,13 +15,27 @@ Value = int | str
 Space = dict[str, list[Value]]
 Point = dict[str, Value]
 
-_FIELDS = ("vector_size", "lut_entries", "lut_bits", "acc_bits", "acc_lsb", "headroom_bits", "rounding", "overflow",
-           "bin_bits", "bin_overflow")  # fmt: skip
+_FIELDS = (
+    "vector_size",
+    "lut_entries",
+    "lut_bits",
+    "acc_bits",
+    "acc_lsb",
+    "headroom_bits",
+    "rounding",
+    "overflow",
+    "bin_bits",
+    "bin_overflow",
+)
 _TENSORS = ("activation", "weight", "error", "gradient")
 KEYS = (
-    "bits", "gamma", "update_bits", *(f"{tensor}.bits" for tensor in _TENSORS), *_FIELDS,
+    "bits",
+    "gamma",
+    "update_bits",
+    *(f"{tensor}.bits" for tensor in _TENSORS),
+    *_FIELDS,
     *(f"{name}.{field}" for name in PASSES for field in _FIELDS),
-)  # fmt: skip
+)
 
 
 def parse(texts: list[str]) -> Space:
@@ -75,7 +89,8 @@ def size(space: Space) -> int:
 def recipe_of(point: Point, base: Recipe) -> Recipe:
     """The base recipe with a choice of values: a key without a pass or tensor holds for all of them.
 
-    A datapath's format is the wider one of its operands'; the LUT has gamma entries where the base's has and no key says
+    A datapath's format is the wider one of its operands'; the LUT has gamma entries where the base's has and no key
+    says
     otherwise; the update format keeps the weight format's octaves.
 
     Raises:
@@ -90,7 +105,9 @@ def recipe_of(point: Point, base: Recipe) -> Recipe:
         own = getattr(base, tensor)
         if own is None:
             continue
-        changes[tensor] = format_of(tensor, own) if tensor == "weight" else replace(own, format=format_of(tensor, own.format))
+        changes[tensor] = (
+            format_of(tensor, own) if tensor == "weight" else replace(own, format=format_of(tensor, own.format))
+        )
     if base.coded_weights and {"bits", "weight.bits", "gamma", "update_bits"} & point.keys():
         weight, bits = changes["weight"], point.get("update_bits", base.update.bits)
         if bits < weight.bits:

@@ -61,8 +61,20 @@ class Sweep:
         ValueError, OSError: an unknown sampler, or a storage that cannot be opened.
     """
 
-    def __init__(self, data: Data, settings: Settings, base: Recipe | ModelRecipe, space: Space, seeds: list[int],
-                 sampler: str, trials: int | None, storage: str, name: str, device: str = "cpu", grace: float = 600.0):  # fmt: skip
+    def __init__(
+        self,
+        data: Data,
+        settings: Settings,
+        base: Recipe | ModelRecipe,
+        space: Space,
+        seeds: list[int],
+        sampler: str,
+        trials: int | None,
+        storage: str,
+        name: str,
+        device: str = "cpu",
+        grace: float = 600.0,
+    ):
         check_choice("sampler", sampler, SAMPLERS)
         self.data, self.settings, self.base, self.space = data, settings, base, space
         self.seeds, self.sampler, self.device, self.grace = seeds, sampler, device, grace
@@ -75,8 +87,14 @@ class Sweep:
 
     def describe(self) -> str:
         """What makes this sweep what it is."""
-        parts = {"data": self.data.name, "settings": asdict(self.settings), "base": self.base.encode(), "space": self.space,
-                 "seeds": self.seeds, "sampler": self.sampler}  # fmt: skip
+        parts = {
+            "data": self.data.name,
+            "settings": asdict(self.settings),
+            "base": self.base.encode(),
+            "space": self.space,
+            "seeds": self.seeds,
+            "sampler": self.sampler,
+        }
         return json.dumps(parts, sort_keys=True)
 
     def _open(self, storage: str, name: str):
@@ -92,11 +110,16 @@ class Sweep:
         if known is None:
             study.set_user_attr("sweep", self.describe())
         elif known != self.describe():
-            raise OtherSweep(f"the study {name!r} in {storage} has other settings; use another --study, or the same settings")
+            raise OtherSweep(
+                f"the study {name!r} in {storage} has other settings; use another --study, or the same settings"
+            )
         # Workers that draw must not draw alike: only a study's first one, begun anew, can be repeated.
         seed = self.seeds[0] if not study.get_trials(deepcopy=False) else None
-        make = {"grid": lambda: optuna.samplers.RandomSampler(), "random": lambda: optuna.samplers.RandomSampler(seed),
-                "nsga2": lambda: optuna.samplers.NSGAIISampler(population_size=min(20, size(self.space)), seed=seed)}  # fmt: skip
+        make = {
+            "grid": lambda: optuna.samplers.RandomSampler(),
+            "random": lambda: optuna.samplers.RandomSampler(seed),
+            "nsga2": lambda: optuna.samplers.NSGAIISampler(population_size=min(20, size(self.space)), seed=seed),
+        }
         study.sampler = make[self.sampler]()
         return study
 
@@ -145,7 +168,9 @@ class Sweep:
             trial.suggest_categorical(key, values)
         return trial
 
-    def run(self, on_step: Callable[[Point, Trainer], None] | None = None, on_trial: Callable[[object], None] | None = None) -> None:
+    def run(
+        self, on_step: Callable[[Point, Trainer], None] | None = None, on_trial: Callable[[object], None] | None = None
+    ) -> None:
         """Takes trials until there are enough.
 
         Args:
@@ -203,7 +228,9 @@ class Sweep:
                     trial.set_user_attr("none", f"diverged: {error}")
                     return None
             results.append(trainer.result)
-        saturations, vanished, vectors, macs = (sum(r.total(n) for r in results) for n in ("saturations", "vanished", "vectors", "macs"))
+        saturations, vanished, vectors, macs = (
+            sum(r.total(n) for r in results) for n in ("saturations", "vanished", "vectors", "macs")
+        )
         trial.set_user_attr("tests", [r.test[-1] for r in results])
         trial.set_user_attr("seconds", round(time.perf_counter() - start, 3))
         trial.set_user_attr("saturated", saturations / max(vectors, 1))
@@ -215,7 +242,10 @@ class Sweep:
 def _machine() -> str:
     """This machine, since it was started, and the space of process numbers in it."""
     parts = [socket.gethostname()]
-    for read in (lambda: Path("/proc/sys/kernel/random/boot_id").read_text().strip(), lambda: os.readlink("/proc/self/ns/pid")):
+    for read in (
+        lambda: Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
+        lambda: os.readlink("/proc/self/ns/pid"),
+    ):
         with contextlib.suppress(OSError):
             parts.append(read())
     return " ".join(parts)

@@ -19,7 +19,9 @@ KINDS = ("digits", "npz", "openml", "text")
 
 @dataclass(frozen=True)
 class Data:
-    """Samples: x float32 (N, C, H, W) or (N, features), y int64 (N,). Text: x and y int64 (N, context), y the next tokens."""
+    """Samples: x float32 (N, C, H, W) or (N, features), y int64 (N,). Text: x and y int64 (N, context), y the next
+    tokens.
+    """
 
     name: str
     x_train: torch.Tensor
@@ -60,7 +62,8 @@ class Data:
 
 
 def load(source: str, context: int = 128, tokens: str = "byte") -> Data:
-    """"digits", "npz:PATH" (arrays x_train, y_train, x_test, y_test), "openml:NAME" (through scikit-learn), "text:PATH", or
+    """ "digits", "npz:PATH" (arrays x_train, y_train, x_test, y_test), "openml:NAME" (through scikit-learn),
+    "text:PATH", or
     "text" (Python's standard library).
 
     Args:
@@ -121,7 +124,9 @@ def _npz(path: str) -> Data:
         if len(x) != len(y):
             raise ValueError(f"{path}: x_{part} has {len(x)} samples, y_{part} {len(y)}")
     if arrays[0].shape[1:] != arrays[2].shape[1:]:
-        raise ValueError(f"{path}: x_train and x_test have samples of shapes {arrays[0].shape[1:]}, {arrays[2].shape[1:]}")
+        raise ValueError(
+            f"{path}: x_train and x_test have samples of shapes {arrays[0].shape[1:]}, {arrays[2].shape[1:]}"
+        )
     return _normalized(path, *arrays)
 
 

@@ -62,8 +62,15 @@ class Experiment:
         device: where to train.
     """
 
-    def __init__(self, data: Data, recipes: list[Recipe | ModelRecipe | None], seeds: list[int], settings: Settings,
-                 checkpoint: Path, device: str = "cpu"):  # fmt: skip
+    def __init__(
+        self,
+        data: Data,
+        recipes: list[Recipe | ModelRecipe | None],
+        seeds: list[int],
+        settings: Settings,
+        checkpoint: Path,
+        device: str = "cpu",
+    ):
         self.data, self.settings, self.checkpoint, self.device = data, settings, checkpoint, device
         self.runs = [(recipe, seed) for recipe in recipes for seed in seeds]
         self.results: list[Result] = []

@@ -41,15 +41,17 @@ def rows(results: list[Result], measure: str) -> list[list[str]]:
     table = []
     for name, group in by_recipe(results).items():
         macs = sum(r.total("macs") for r in group)
-        table.append([
-            name,
-            spread([r.test[-1] for r in group], 4 if measure == "validation loss" else 2),
-            f"{statistics.mean(r.seconds for r in group):.1f}",
-            f"{macs / len(group):.3g}" if macs else "-",
-            f"{group[0].weight_bytes:,}",
-            share(sum(r.total("saturations") for r in group), sum(r.total("vectors") for r in group)),
-            share(sum(r.total("vanished") for r in group), macs),
-        ])  # fmt: skip
+        table.append(
+            [
+                name,
+                spread([r.test[-1] for r in group], 4 if measure == "validation loss" else 2),
+                f"{statistics.mean(r.seconds for r in group):.1f}",
+                f"{macs / len(group):.3g}" if macs else "-",
+                f"{group[0].weight_bytes:,}",
+                share(sum(r.total("saturations") for r in group), sum(r.total("vectors") for r in group)),
+                share(sum(r.total("vanished") for r in group), macs),
+            ]
+        )
     return table
 
 

@@ -94,7 +94,9 @@ def load(path: str | None, context: int, tokens: str) -> Data:
         ids = torch.tensor(tokenizer.encode(part), dtype=torch.int64)
         count = (len(ids) - 1) // context
         if count < 1:
-            raise ValueError(f"the text's {name} part has {len(ids)} tokens, too few for a window of {context} and one more")
+            raise ValueError(
+                f"the text's {name} part has {len(ids)} tokens, too few for a window of {context} and one more"
+            )
         parts += [ids[: count * context].view(count, context), ids[1 : count * context + 1].view(count, context)]
     name = Path(path).name if path else "Python's standard library"
     return Data(f"{name}, {tokens} tokens", *parts, tokenizer=tokenizer)

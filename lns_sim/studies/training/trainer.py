@@ -31,10 +31,13 @@ class Settings:
     Attributes:
         model: a name of ``lns_sim.studies.models``.
         epochs, batch_size: as usual.
-        lr: of multiplicative updates, in the optimizer's own unit per unit of normalized gradient: LNS-Madam's are octaves.
+        lr: of multiplicative updates, in the optimizer's own unit per unit of normalized gradient: LNS-Madam's are
+            octaves.
         p_scale: of multiplicative updates: how far weights may grow, in root mean squares of the initial ones.
-        float_optimizer: "sgd" or "adamw", for float32 weights without an optimizer of their own and for parameters that are no weights.
-        float_lr, weight_decay: of that optimizer, and float_lr of others that learn by additive updates; momentum: of SGD.
+        float_optimizer: "sgd" or "adamw", for float32 weights without an optimizer of their own and for parameters
+            that are no weights.
+        float_lr, weight_decay: of that optimizer, and float_lr of others that learn by additive updates; momentum:
+            of SGD.
         warmup: fraction of all steps in which learning rates rise linearly, before they fall along a cosine.
         fine_tune: so many of the last epochs run in float32, for recipes with float32 weights.
         augment: "none", or "crop-flip" (random crops of the image padded by an eighth, horizontal flips).
@@ -115,7 +118,9 @@ def _float32():
 def check_fit(model: str, data: Data) -> None:
     """Raises ValueError unless the named model takes such data."""
     if model.startswith("gpt") != (data.tokenizer is not None):
-        raise ValueError(f"model {model!r} does not fit the data {data.name!r}: gpt and gpt256 read text, and text needs one of them")
+        raise ValueError(
+            f"model {model!r} does not fit the data {data.name!r}: gpt and gpt256 read text, and text needs one of them"
+        )
 
 
 class Trainer:
@@ -129,7 +134,9 @@ class Trainer:
         device: where to train; the training set is moved there.
     """
 
-    def __init__(self, data: Data, recipe: Recipe | ModelRecipe | None, seed: int, settings: Settings, device: str = "cpu"):
+    def __init__(
+        self, data: Data, recipe: Recipe | ModelRecipe | None, seed: int, settings: Settings, device: str = "cpu"
+    ):
         self.data, self.settings, self.seed, self.device = data, settings, seed, torch.device(device)
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
@@ -138,7 +145,9 @@ class Trainer:
         self.model = convert(models.build(settings.model, data.input_shape, data.classes), recipe)
         self.model.to(self.device)
         if settings.fine_tune and any(isinstance(p, LNSWeight) for p in self.model.parameters()):
-            raise ValueError(f"fine_tune is for recipes with float32 weights; those of {recipe.name} exist only as codes")
+            raise ValueError(
+                f"fine_tune is for recipes with float32 weights; those of {recipe.name} exist only as codes"
+            )
         self.optimizer = self._make_optimizer(None if recipe is None else recipe.optimizer)
         self.steps_per_epoch = math.ceil(len(self.x_train) / settings.batch_size)
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self._lr_factor)
@@ -153,9 +162,13 @@ class Trainer:
         options = {"weight_decay": s.weight_decay, **({"momentum": s.momentum} if s.float_optimizer == "sgd" else {})}
         if any(isinstance(p, LNSWeight) for p in self.model.parameters()):
             return LNSMadam(
-                self.model.parameters(), lr=s.lr, p_scale=s.p_scale, float_optimizer=s.float_optimizer, float_lr=s.float_lr,
+                self.model.parameters(),
+                lr=s.lr,
+                p_scale=s.p_scale,
+                float_optimizer=s.float_optimizer,
+                float_lr=s.float_lr,
                 float_kwargs=options,
-            )  # fmt: skip
+            )
         if name is not None:
             settings = OptimizerSettings(s.lr, s.float_lr, s.p_scale, s.float_optimizer, options)
             return OPTIMIZERS[name].make(self.model.parameters(), settings)
@@ -263,7 +276,9 @@ class Trainer:
 
     @torch.no_grad()
     def sample(self, length: int = 300, temperature: float = 0.8) -> str:
-        """Text by the model, a token at a time from the validation part's first eight on; the same for the same model."""
+        """Text by the model, a token at a time from the validation part's first eight on; the same for the same
+        model.
+        """
         self.model.eval()
         generator = torch.Generator().manual_seed(self.seed)
         tokens = self.data.x_test[0, :8].tolist()
