@@ -146,7 +146,7 @@ def report(tmp_path_factory):
     """A command's folder, on a model of the user's own."""
     folder = tmp_path_factory.mktemp("compare")
     (folder / "mine.py").write_text(
-        "from lns_sim import models\ndef build(): return models.build('mlp', (1, 8, 8), 10)\nx = 3\n"
+        "from lns_sim.studies import models\ndef build(): return models.build('mlp', (1, 8, 8), 10)\nx = 3\n"
         "def number(): return 3\n"
     )
     run = command("compare", "mine:build", "--acc-bits", "11", "--batch-size", "32", "--out", "out", cwd=folder)
