@@ -26,6 +26,8 @@ LAYERS: dict[type[nn.Module], tuple[str, ...]] = {
 }
 # Modules of torch that only arrange others, or multiply nothing: they need no simulation of their own.
 _PASSIVE = (nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.Identity)
+# Layers of torch that multiply more than their weights, or have no simulated form.
+_MULTIPLYING = (nn.MultiheadAttention, nn.EmbeddingBag, nn.Bilinear, nn.RNNBase, nn.RNNCellBase, nn.PairwiseDistance)
 
 
 def weights_of(module: nn.Module) -> dict[str, nn.Parameter]:
@@ -179,7 +181,9 @@ def _needs_scope(module: nn.Module) -> bool:
     """May it multiply what is no LNSWeight? Containers only arrange others, torch's layers multiply their weights."""
     if isinstance(module, _PASSIVE):
         return False
-    if not _is_torchs(module) or isinstance(module, nn.MultiheadAttention):
+    if not _is_torchs(module):
+        return True
+    if isinstance(module, _MULTIPLYING):
         return True
     if any(isinstance(module, kind) for kind in LAYERS):
         return not all(isinstance(w, LNSWeight) for w in weights_of(module).values())

@@ -12,6 +12,7 @@ from lns_sim import recipes
 from lns_sim._compile import never_alone
 from lns_sim.distributed import local
 from lns_sim.nn import functions
+from lns_sim.nn.witness import watched
 from lns_sim.ops import memory
 from lns_sim.random import STREAMS, random_state
 from lns_sim.recipes import Recipe
@@ -42,6 +43,15 @@ class simulate(TorchFunctionMode):
         self.recipe = recipes.get(recipe) if isinstance(recipe, str) else recipe
         self.rng = rng
         self.count = 0
+        self._outer: list[simulate | None] = []
+
+    def __enter__(self) -> simulate:
+        """Takes the place of a simulation around it, which would see what this one leaves to torch."""
+        self._outer.append(enter(self))
+        return self
+
+    def __exit__(self, *_) -> None:
+        leave(self, self._outer.pop())
 
     def next_rng(self) -> Tensor | None:
         """The random state of the next product; None where nothing is drawn."""
@@ -62,8 +72,13 @@ class simulate(TorchFunctionMode):
         return other
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
-        out = functions.simulated(self, func, args, kwargs or {})
-        return func(*args, **(kwargs or {})) if out is NotImplemented else out
+        kwargs = kwargs or {}
+        out = functions.simulated(self, func, args, kwargs)
+        if out is not NotImplemented:
+            return out
+        if self.recipe is None or torch.compiler.is_compiling():  # what is compiled has run before, or should
+            return func(*args, **kwargs)
+        return watched(func, args, kwargs)
 
 
 class Scope:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from lns_sim.ops import observer
+from lns_sim.ops.float_products import ours
 from lns_sim.ops.integer_gemm import integer_product
 from lns_sim.quantizers import Operand
 from lns_sim.recipes import Recipe
@@ -41,7 +42,8 @@ def multiply(
     """
     datapath, counters = getattr(recipe, pass_name), None
     if datapath is None:
-        out = in_float32()
+        with ours():
+            out = in_float32()
     else:
         count = observer.counting()
         out, counted = on_datapath(datapath.encode(), count)

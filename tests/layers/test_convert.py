@@ -133,7 +133,7 @@ def test_parameters_of_ones_own_modules_are_weights():
             super().__init__()
             self.matrix, self.experts = nn.Parameter(torch.randn(6, 4)), nn.Parameter(torch.randn(3, 6, 4))
             self.zeros, self.gain = nn.Parameter(torch.zeros(6, 4)), nn.Parameter(torch.randn(4))
-            self.half = nn.Parameter(torch.randn(2, 2).half())
+            self.narrow = nn.Parameter(torch.randn(2, 2).half())
 
         def forward(self, x):
             return x @ self.matrix * self.gain

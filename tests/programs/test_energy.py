@@ -15,7 +15,7 @@ from lns_sim.studies import models
 from lns_sim.studies.energy import paper
 from lns_sim.studies.energy.components import FORMATS, constants, conversion, float_prices, lns_prices
 from lns_sim.studies.energy.mapping import map_pass
-from lns_sim.watching.summary import Pass, Shape
+from lns_sim.watching.passes import Pass, Shape
 
 
 def work(shape, name="forward", useful=None, vector_size=32):
