@@ -26,13 +26,16 @@ LAYERS: dict[type[nn.Module], tuple[str, ...]] = {
 }
 # Modules of torch that only arrange others, or multiply nothing: they need no simulation of their own.
 _PASSIVE = (nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.Identity)
+_RECURRENT = (nn.RNNBase, nn.RNNCellBase)
 # Layers of torch that multiply more than their weights, or have no simulated form.
-_MULTIPLYING = (nn.MultiheadAttention, nn.EmbeddingBag, nn.Bilinear, nn.RNNBase, nn.RNNCellBase, nn.PairwiseDistance)
+_MULTIPLYING = (nn.MultiheadAttention, nn.EmbeddingBag, nn.Bilinear, nn.PairwiseDistance, *_RECURRENT)
 
 
 def weights_of(module: nn.Module) -> dict[str, nn.Parameter]:
     """The parameters of one module, by name, that its products take as weights."""
     names = [n for kind, names in LAYERS.items() if isinstance(module, kind) for n in names]
+    if isinstance(module, _RECURRENT):
+        names = [name for name in module._parameters if name.startswith("weight")]
     if type(module).__name__ == "Conv1D" and hasattr(module, "nf"):  # transformers' Linear with a transposed weight
         names = ["weight"]
     found = {name: getattr(module, name, None) for name in names}
@@ -87,11 +90,11 @@ def _recipe_of_each(model: nn.Module, plan: ModelRecipe, skip: list[str], only: 
 def convert(model: nn.Module, recipe: Recipe | ModelRecipe | str | None, skip=None, only=None) -> nn.Module:
     """Replaces the weights of all layers by :class:`LNSWeight` codes and simulates all products, in place.
 
-    Weights are those of Linear, Conv1d/2d/3d, ConvTranspose1d/2d/3d, Embedding, MultiheadAttention and transformers'
-    Conv1D, what a parametrization or pruning computes them from, and every float32 parameter of two or more dimensions
-    that a module of another library than torch holds itself, unless it is all zero. Products of computed tensors
-    (matmul, einsum, attention) run on the datapath in every method of the model's modules (see
-    :class:`lns_sim.simulate`), for which their classes become ones of the same name beneath them. Biases and other
+    Weights are those of Linear, Conv1d/2d/3d, ConvTranspose1d/2d/3d, Embedding, MultiheadAttention, recurrent layers
+    and cells, and transformers' Conv1D, what a parametrization or pruning computes them from, and every float32
+    parameter of two or more dimensions that a module of another library than torch holds itself, unless it is all zero.
+    Products of computed tensors (matmul, einsum, attention) run on the datapath in every method of the model's modules
+    (see :class:`lns_sim.simulate`), for which their classes become ones of the same name beneath them. Biases and other
     parameters stay as they are; initial weights are kept, quantized to the recipe's update format. A weight shared by
     several modules stays shared.
 
@@ -108,8 +111,8 @@ def convert(model: nn.Module, recipe: Recipe | ModelRecipe | str | None, skip=No
 
     Raises:
         TypeError: recipe or patterns of the wrong type, or a weight that is not float32.
-        ValueError: an unknown recipe name, a pattern that matches no module, a weight with NaN or Inf, a recurrent
-            layer, a weight shared by modules of different recipes, or a part that another recipe has converted before.
+        ValueError: an unknown recipe name, a pattern that matches no module, a weight with NaN or Inf,
+            a weight shared by modules of different recipes, or a part that another recipe has converted before.
     """
     if isinstance(recipe, str):
         recipe = recipes.get(recipe)
@@ -146,10 +149,6 @@ def _check_anew(modules: dict[str, nn.Module], chosen: dict[str, Recipe | None],
 def _check(modules: dict[str, nn.Module], chosen: dict[str, Recipe | None]) -> None:
     users: dict[int, tuple[str, Recipe | None]] = {}
     for name, module in modules.items():
-        if isinstance(module, (nn.RNNBase, nn.RNNCellBase)) and chosen[name] is not None:
-            raise ValueError(
-                f"{name} is recurrent and runs in one fused kernel of torch; skip it to leave it in float32"
-            )
         for p, weight in weights_of(module).items():
             if isinstance(weight, LNSWeight) or not isinstance(weight, nn.Parameter):
                 continue
@@ -175,6 +174,8 @@ def _convert_weights(model: nn.Module, modules, chosen) -> None:
             for name, parameter in module._parameters.items():
                 if parameter is old:
                     module._parameters[name] = new
+                    if isinstance(module, nn.RNNBase):
+                        module._init_flat_weights()  # a list of its own
 
 
 def _needs_scope(module: nn.Module) -> bool:

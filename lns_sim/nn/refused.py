@@ -21,7 +21,6 @@ _NAMES = {
     torch: (
         *("convolution", "conv_tbc", "cdist", "cov", "corrcoef", "matrix_power", "smm", "hspmm", "sspaddmm", "dsmm"),
         *("pca_lowrank", "svd_lowrank", "lobpcg", "embedding_bag", "cov", "bilinear", "_cdist_forward", "matrix_exp"),
-        *("lstm", "gru", "rnn_tanh", "rnn_relu", "lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell"),
         *("quantized_lstm_cell", "quantized_gru_cell", "_sparse_mm", "_euclidean_dist"),
     ),
     torch.sparse: ("mm", "addmm", "sampled_addmm", "spsolve"),

@@ -224,8 +224,6 @@ def test_overrides_follow_names():
     assert [(layer, n) for layer, _, n in lns_sim.summary(model, TOKENS).float_products] == [("head", 1)]
     with pytest.raises(ValueError, match="head and embed share a weight"):
         lns_sim.convert(Decoder(), "lns-madam", skip="head")
-    with pytest.raises(ValueError, match="0 is recurrent"):
-        lns_sim.convert(nn.Sequential(nn.LSTM(4, 4)), "lns-madam")
 
 
 def test_the_summary_of_a_model_that_is_not_converted():
