@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from functools import lru_cache
+from functools import cache
 
 import torch
 
@@ -157,7 +157,7 @@ def _core(encoded: list[int]):
     return _core_of(tuple(encoded))
 
 
-@lru_cache(maxsize=None)
+@cache
 def _core_of(encoded: tuple[int, ...]):
     return _extension.load().Datapath(list(encoded))
 

@@ -9,6 +9,7 @@ import torch
 
 
 def code_dtype(bits: int) -> torch.dtype:
+    """Of codes of so many bits."""
     return torch.uint8 if bits <= 8 else torch.int16
 
 

@@ -48,6 +48,7 @@ def test_a_missing_or_mismatched_extension_says_what_to_run(code, message):
     assert result.returncode != 0 and "ImportError: " in result.stderr and message in result.stderr
 
 
+@pytest.mark.slow
 def test_import_is_quick():
     code = "import time, torch, numpy\nt = time.perf_counter()\nimport lns_sim\nprint(time.perf_counter() - t)"
     assert min(float(run(code).stdout) for _ in range(3)) < 1.0

@@ -164,6 +164,7 @@ def model(recipe):
 @pytest.mark.parametrize(
     "recipe", [recipes.lns_madam(), recipes.lns_madam(stochastic_gradients=True)], ids=["nearest", "stochastic"]
 )
+@pytest.mark.slow
 def test_compiled_training_has_the_bits_of_eager_training(recipe, device):
     torch._dynamo.reset()  # what other tests compiled counts against its limit
     eager = model(recipe).to(device)

@@ -41,7 +41,8 @@ def test_functional_calls_run_on_the_datapath():
         y = model(x)
     assert totals["forward"].macs == 3 * 5 * 6 * 8 + 5 * 2 * 6 * 2 * 9
     assert model.calls == 1
-    assert (y - plain(x)).norm() < 0.1 * plain(x).norm() or plain.calls == 2
+    expected = plain(x)
+    assert (y - expected).norm() < 0.1 * expected.norm()
 
 
 def test_a_residual_network_keeps_its_forward_and_weights():
@@ -163,6 +164,7 @@ def test_memory_of_a_converted_model():
     assert sum(t.untyped_storage().nbytes() for t in tensors) == 2 * 256 * 256 + 4
 
 
+@pytest.mark.slow
 def test_compiles_without_warnings_of_ours():
     torch._dynamo.reset()  # what other tests compiled counts against its limit
     model = lns_sim.convert(nn.Linear(4, 4), "lns-madam")

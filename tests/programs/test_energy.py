@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from tools import require_module
 from torch import nn
 from typer.testing import CliRunner
 
@@ -64,7 +65,7 @@ def test_shapes_of_every_kind_of_layer():
 
 
 def test_the_papers_table():
-    pytest.importorskip("transformers", reason="transformers, which has the BERTs, is not installed")
+    require_module("transformers")
     for name, found in paper.reproduce().items():
         allowed = 0.01 if name.startswith("bert") else 0.065
         for format, mj in paper.TABLE[name].items():
