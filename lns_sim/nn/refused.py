@@ -7,6 +7,7 @@ from functools import partial
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch._higher_order_ops.flex_attention import flex_attention
 
 from lns_sim.nn import functions
 
@@ -33,3 +34,4 @@ for _where, _names in _NAMES.items():
         _function = getattr(_where, _name, None)
         if _function is not None and not functions.is_handled(_function):
             functions.handles(_function)(partial(_refuse, _name))
+functions.handles(flex_attention)(partial(_refuse, "flex_attention"))

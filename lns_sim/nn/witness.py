@@ -15,6 +15,8 @@ _harmless: set[Callable] = set()
 class _Witness(TorchDispatchMode):
     """Sees every operator of torch that a function ends in; inside this package's own it sees nothing."""
 
+    supports_higher_order_operators = True
+
     def __init__(self):
         super().__init__()
         self.found: str | None = None

@@ -19,6 +19,8 @@ class Listener(TorchDispatchMode):
         running: names of the modules that run, the inmost last.
     """
 
+    supports_higher_order_operators = True
+
     def __init__(self, running: list[str]):
         super().__init__()
         self.running = running
@@ -41,7 +43,7 @@ class Listener(TorchDispatchMode):
         product = float_product(func, args) or self._multiplied_and_summed(name, args, out)
         if product:
             self.float_products.append((layer, product))
-        elif _computes(out) and not (name in _MOVES or func.is_view):
+        elif _computes(out) and not (name in _MOVES or getattr(func, "is_view", False)):
             self.float_operators.append(name)
 
     def _multiplied_and_summed(self, name: str, args, out) -> str | None:
