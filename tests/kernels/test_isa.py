@@ -31,8 +31,13 @@ def test_impossible():
 
 HIDE = "import sys; sys.modules['lns_sim._C'] = None\nimport lns_sim"
 OLD = "import torch; torch.__version__ = '2.9.1'\nimport lns_sim"
-FOREIGN = "import types, sys; m = types.ModuleType('lns_sim._C'); m.__version__ = "
-"'0.0.9'\nsys.modules['lns_sim._C'] = m\nimport lns_sim"
+FOREIGN = """
+import types, sys
+m = types.ModuleType("lns_sim._C")
+m.__version__ = "0.0.9"
+sys.modules["lns_sim._C"] = m
+import lns_sim
+"""
 
 
 @pytest.mark.parametrize(

@@ -34,10 +34,9 @@ def test_a_convolution_takes_less_than_an_eighth_of_its_patch_matrix():
         import torch, lns_sim
         from benchmarks.memory import extra_bytes
         x, w = lns_sim.quantize(torch.randn(64, 64, 32, 32)), lns_sim.quantize(torch.randn(64, 64, 3, 3))
-        codes = 9 * x.numel()  # of the patch matrix, a byte each
+        codes = 9 * x.numel()  # of the patch matrix, a byte each, which the meter does see
         assert extra_bytes(lambda: lns_sim.conv2d(x, w, 1, 1)) < codes / 8
-        assert extra_bytes(lambda: torch.zeros(codes, dtype=torch.uint8)[:1].clone()) > 0.9 * codes  # the meter does
-        see such a matrix
+        assert extra_bytes(lambda: torch.zeros(codes, dtype=torch.uint8)[:1].clone()) > 0.9 * codes
     """
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
