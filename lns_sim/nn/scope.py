@@ -10,6 +10,7 @@ from torch.overrides import TorchFunctionMode, _pop_mode, _push_mode
 
 from lns_sim import recipes
 from lns_sim._compile import never_alone
+from lns_sim.contract import TENSOR_ID
 from lns_sim.distributed import local
 from lns_sim.nn import functions
 from lns_sim.nn.witness import watched
@@ -62,7 +63,7 @@ class simulate(TorchFunctionMode):
         if self.rng is None:
             raise ValueError("a stochastic recipe draws random bits; give simulate(recipe, rng=...)")
         rng = self.rng.clone()
-        rng[2] += FIRST_PRODUCT + len(STREAMS) * number
+        rng[TENSOR_ID] += FIRST_PRODUCT + len(STREAMS) * number
         return rng
 
     def again(self) -> simulate:
@@ -103,7 +104,7 @@ class Scope:
                 rng = random_state(None, device=next((p.device for p in module.parameters()), None))
             else:
                 rng = local(attrgetter(self.weight)(module)).rng.clone()
-                rng[2].fill_(self.index << 12)  # by assignment it would wait for the GPU
+                rng[TENSOR_ID].fill_(self.index << 12)  # by assignment it would wait for the GPU
         return ModuleSimulation(self, rng)
 
 

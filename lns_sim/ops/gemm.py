@@ -22,9 +22,9 @@ def matmul(pass_name: str, recipe: Recipe, a: Operand, b: Operand) -> Tensor:
             return integer_product(a, b, a.codes.shape[-1], torch.matmul, (-1, -2))
         return a.value @ b.value
 
-    def on_datapath(datapath, count):
+    def on_datapath(encoded, count):
         scales = a.scale.expand(*a.codes.shape[:-1], 1), b.scale.expand(*b.codes.shape[:-2], 1, b.codes.shape[-1])
-        return _ops.matmul(a.codes, scales[0], b.codes, scales[1], a.format.bits, b.format.bits, datapath, False, count)
+        return _ops.matmul(a.codes, scales[0], b.codes, scales[1], a.format.bits, b.format.bits, encoded, False, count)
 
     return multiply(pass_name, recipe, (a, b), lambda out: out.numel() * a.codes.shape[-1], on_datapath, in_float32)
 

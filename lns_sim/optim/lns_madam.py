@@ -7,6 +7,7 @@ import math
 import torch
 
 from lns_sim.checks import check_choice, check_number
+from lns_sim.contract import FIRST_ELEMENT, MADAM, STEP, in_order
 from lns_sim.distributed import first_element, local, sum_over_shards
 from lns_sim.nn.weight import LNSWeight
 from lns_sim.optim.split import SplitOptimizer
@@ -97,20 +98,26 @@ class LNSMadam(SplitOptimizer):
                 rng,
             )
             if w.rng is not None:
-                w.rng[1] += 1
+                w.rng[STEP] += 1
 
     @staticmethod
     def _hyper(group: dict, p: LNSWeight) -> torch.Tensor:
         beta = group["beta"]
-        values = [beta, 1 - beta, 1 - beta ** group["step"], group["g_bound"], float(group["lr"]) * p.format.gamma]
-        return torch.tensor(values, dtype=torch.float64).to(torch.float32)
+        values = dict(
+            beta=beta,
+            one_minus_beta=1 - beta,
+            bias_correction=1 - beta ** group["step"],
+            bound=group["g_bound"],
+            codes_per_unit=float(group["lr"]) * p.format.gamma,
+        )
+        return torch.tensor(in_order(MADAM, values), dtype=torch.float64).to(torch.float32)
 
     @staticmethod
     def _random(group: dict, p: torch.Tensor, index: int, position: int) -> torch.Tensor:
         first, own = first_element(p), local(p).rng
         if own is not None:
             rng = stream_of(own, "update")
-            rng[3].fill_(first)
+            rng[FIRST_ELEMENT].fill_(first)
             return rng
         tensor_id = len(STREAMS) * ((index << 20) + position) + STREAMS["update"]
         state = torch.tensor([group["seed"], group["step"], tensor_id, first], dtype=torch.int64)

@@ -40,12 +40,20 @@ import lns_sim
 """
 
 
+# The extension with other names: loaded once, changed, and loaded again.
+CHANGED = "import lns_sim._extension as e\nfrom lns_sim import _C\n{}\ne.load.cache_clear()\ne.load()"
+OTHER = CHANGED.format("_C.contract = {**_C.contract, 'counters': _C.contract['counters'][::-1]}")
+UNKNOWN = CHANGED.format("del _C.contract")
+
+
 @pytest.mark.parametrize(
     "code, message",
     [
         (HIDE, "pip install --no-build-isolation -e ."),
         (OLD, "needs torch >= 2.10, found 2.9.1"),
         (FOREIGN, "Rebuild with"),
+        (OTHER, "it takes counters as ('vanished', "),
+        (UNKNOWN, "it takes version as None, not 1"),
     ],
 )
 def test_a_missing_or_mismatched_extension_says_what_to_run(code, message):
