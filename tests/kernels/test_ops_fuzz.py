@@ -3,14 +3,15 @@ memory.
 """
 
 import contextlib
+import os
 import random
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 import torch
+from helpers import ROOT
 from test_ops import CASES, DATAPATH, ONE, RNG, codes, ops
 
 from lns_sim.contract import DATAPATH as FIELDS
@@ -108,8 +109,13 @@ def run(seed: int, deadline: float) -> None:
 @pytest.mark.parametrize("seed", range(SEEDS))
 def test_no_argument_crashes_an_operator(seed):
     code = f"import test_ops_fuzz; test_ops_fuzz.run({seed}, {SECONDS})"
+    places = os.pathsep.join(map(str, (ROOT, ROOT / "tests/support", ROOT / "tests/kernels")))
     fuzz = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parent, timeout=60
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": places},
+        timeout=60,
     )
     assert fuzz.returncode == 0 and "calls" in fuzz.stdout, f"exit {fuzz.returncode}: {fuzz.stderr[-1000:]}"
 
