@@ -16,7 +16,8 @@ def check_int(name: str, value, low: int | None, high: int | None) -> None:
     """Raises TypeError for a non-integer and ValueError outside [low, high]."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise TypeError(f"{name} must be an integer, got {value!r}")
-    if (low is not None and value < low) or (high is not None and value > high):
+    number = int(value)
+    if (low is not None and number < low) or (high is not None and number > high):
         if high is None:
             allowed = f"at least {low}"
         elif low is None:
@@ -30,7 +31,8 @@ def check_number(name: str, value, low: float, high: float = math.inf, low_open:
     """Raises ValueError unless value is a finite number in [low, high] (or (low, high] with low_open)."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} must be a number, got {value!r}")
-    if not math.isfinite(value) or value > high or value < low or (low_open and value == low):
+    number = float(value)
+    if not math.isfinite(number) or number > high or number < low or (low_open and number == low):
         opening = "(" if low_open else "["
         raise ValueError(f"{name} must be a finite number in {opening}{low:g}, {high:g}], got {value}")
 

@@ -5,6 +5,8 @@ The extension has names of its own (csrc/core/encoding.h, csrc/gemm/product.h); 
 
 from __future__ import annotations
 
+from types import ModuleType
+
 VERSION = 1  # to be raised when a field changes its meaning but not its name
 DATAPATH = (
     "bits",
@@ -37,7 +39,7 @@ def in_order(names: tuple[str, ...], values: dict) -> list:
     return [values[name] for name in names]
 
 
-def mismatch(extension) -> str | None:
+def mismatch(extension: ModuleType) -> str | None:
     """What the extension means by its numbers, where it is not what the library means."""
     ours = {
         "version": VERSION,

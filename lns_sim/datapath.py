@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
 from functools import cache
+from typing import Any
 
 import torch
 
@@ -17,7 +18,7 @@ OVERFLOWS = ("saturate", "wrap")
 PRODUCT_UNDERFLOWS = ("flush", "saturate")
 
 
-def _foreign(default):
+def _foreign(default: Any) -> Any:
     """A field that describes processing elements that differ from the paper's; its default has no effect."""
     return field(default=default, metadata={"foreign": True})
 
@@ -72,7 +73,7 @@ class Datapath:
     bin_bits: int | None = _foreign(None)
     bin_overflow: str = _foreign("saturate")
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not isinstance(self.format, LNSFormat):
             raise TypeError(f"format must be an LNSFormat, got {self.format!r}")
         for name in ("lut_constants", "product_range"):
@@ -160,12 +161,12 @@ class Datapath:
         return f"Datapath({', '.join(shown)})"
 
 
-def _core(encoded: list[int]):
+def _core(encoded: list[int]) -> Any:
     return _core_of(tuple(encoded))
 
 
 @cache
-def _core_of(encoded: tuple[int, ...]):
+def _core_of(encoded: tuple[int, ...]) -> Any:
     return _extension.load().Datapath(list(encoded))
 
 

@@ -28,7 +28,7 @@ class LNSFormat:
     bits: int = 8
     gamma: int = 8
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_int("bits", self.bits, 2, 16)
         check_int("gamma", self.gamma, 1, None)
         if self.gamma & (self.gamma - 1) or self.gamma > 1 << (self.bits - 1):

@@ -12,7 +12,9 @@ from lns_sim.contract import TENSOR_ID
 STREAMS = {"activation": 0, "error": 1, "gradient": 2, "update": 3}
 
 
-def random_state(seed: int | None, step: int = 0, tensor_id: int = 0, device=None) -> Tensor:
+def random_state(
+    seed: int | None, step: int = 0, tensor_id: int = 0, device: torch.device | str | None = None
+) -> Tensor:
     """The operators' random state (spec section 6), in the order of ``contract.RANDOM_STATE``; no seed: one from
     torch's generator.
 

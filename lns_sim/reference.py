@@ -293,7 +293,8 @@ def matmul(a, b, datapath, return_accumulator=False):
         rows, columns = A[i].tolist(), B[i].tolist()
         for m, row in enumerate(rows):
             for n, column in enumerate(columns):
-                acc[(*i, m, n)] = dot(row, column, datapath)
+                at = (*i, m, n)
+                acc[at] = dot(row, column, datapath)
     return acc if return_accumulator else read_out(acc, datapath, _add_scales(k_a, k_b))
 
 

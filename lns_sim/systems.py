@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from lns_sim.optim.halp import HALP
 from lns_sim.optim.madam import LEVEL, IntegerMadam, Madam, PublishedLNSMadam
 from lns_sim.quantizers import FP8, LNS, LUQ, SAWB, Integer, Quantizer, ShiftQuant
 from lns_sim.recipes import PASSES, Recipe
 from lns_sim.registry import OPTIMIZERS, RECIPES, OptimizerChoice, OptimizerSettings
+
+_NO_DATAPATHS: dict[str, Any] = dict.fromkeys(PASSES)
 
 
 def _optimizer(name: str, make, learns_by: str, weight_bits: int | None = None) -> None:
@@ -25,7 +29,7 @@ def _recipe(
     """A recipe of float32 weights whose quantizers' values are multiplied without a datapath; LNS-Madam's options are
     not its own.
     """
-    RECIPES.register(name, lambda **_: Recipe(name, activation, weight, error, None, **dict.fromkeys(PASSES), **others))
+    RECIPES.register(name, lambda **_: Recipe(name, activation, weight, error, None, **_NO_DATAPATHS, **others))
 
 
 def _rest(s: OptimizerSettings) -> dict:

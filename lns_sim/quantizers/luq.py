@@ -110,7 +110,7 @@ class LUQ(Quantizer):
         """The weight gradient multiplies the mean of all samples, of which the input gradient multiplies the first."""
         top = maximum_in_hindsight(x, memory, self.momentum) if self.hindsight else largest_magnitude(x)
         first = Operand(logarithmic(x, top, self, rng), x.new_ones(()), self)
-        if self.samples == 1:
+        if self.samples == 1 or rng is None:  # what draws nothing has one sample
             return first, first
         total = first.codes.clone()
         for i in range(1, self.samples):

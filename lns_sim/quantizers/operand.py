@@ -28,12 +28,12 @@ class Operand(NamedTuple):
     @property
     def format(self) -> LNSFormat | None:
         """Of LNS codes, as datapaths take them."""
-        return self.quantizer and self.quantizer.format
+        return None if self.quantizer is None else self.quantizer.format
 
     @property
     def largest(self) -> int | None:
         """The largest magnitude of integer codes; None: they are none."""
-        return self.quantizer and self.quantizer.largest
+        return None if self.quantizer is None else self.quantizer.largest
 
     @property
     def value(self) -> Tensor:

@@ -160,7 +160,7 @@ def _difference(value, known) -> dict:
                 "headroom" if f.name == "acc_lsb" else "none" if isinstance(value, (Datapath, Quantizer)) else "float32"
             )
         elif isinstance(new, Quantizer) and not isinstance(new, LNS):
-            new = {"quantizer": type(new).__name__, **dataclasses.asdict(new)}
+            new = {"quantizer": type(new).__name__, **_all(new)}
         elif dataclasses.is_dataclass(new):
             new = _difference(new, old) if type(new) is type(old) else _all(new)
         changes[f.name] = new

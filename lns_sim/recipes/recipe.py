@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from typing import Any, ClassVar, TypeVar
 
 import torch
 
@@ -60,25 +61,24 @@ class Recipe:
     seed: int = 0
     optimizer: str | None = None
     l1_norms: bool = False
+    _text: ClassVar[str]  # made of the fields, once
 
     def __post_init__(self):
         check_int("seed", self.seed, 0, (1 << 64) - 1)
         check_bool("l1_norms", self.l1_norms)
         if self.optimizer is not None:
             check_choice("optimizer", self.optimizer, OPTIMIZERS)
-        if self.coded_weights:
-            self._check_coded_weights()
+        if isinstance(self.weight, LNSFormat):
+            self._check_coded_weights(self.weight)
         for name in PASSES:
             self._check_pass(name)
         # Made here, once: a compiler reads it as a constant.
         plain = {f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self)}
         object.__setattr__(self, "_text", json.dumps(plain, sort_keys=True))
 
-    def _check_coded_weights(self) -> None:
-        if self.update.gamma % self.weight.gamma:
-            raise ValueError(
-                f"update must have a gamma of at least the weight's: {self.update.gamma} < {self.weight.gamma}"
-            )
+    def _check_coded_weights(self, weight: LNSFormat) -> None:
+        if self.update.gamma % weight.gamma:
+            raise ValueError(f"update must have a gamma of at least the weight's: {self.update.gamma} < {weight.gamma}")
         if self.optimizer is not None:
             raise ValueError(
                 f"optimizer {self.optimizer!r} updates float32 weights, but weights are to exist as LNS codes"
@@ -106,7 +106,8 @@ class Recipe:
 
     def quantizer(self, kind: str) -> Quantizer | None:
         """Of a tensor kind's codes, "activation", "weight", "error" or "gradient"; None: float32."""
-        return LNS(self.weight) if kind == "weight" and self.coded_weights else getattr(self, kind)
+        found = getattr(self, kind)
+        return LNS(found) if isinstance(found, LNSFormat) else found
 
     @property
     def stochastic(self) -> bool:
@@ -151,7 +152,7 @@ class ModelRecipe:
     @property
     def optimizer(self) -> str | None:
         """The default's."""
-        return self.default and self.default.optimizer
+        return None if self.default is None else self.default.optimizer
 
     @property
     def l1_norms(self) -> bool:
@@ -193,26 +194,29 @@ def _plain(value):
     return dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value
 
 
-def fake_quant(recipe: Recipe | ModelRecipe) -> Recipe | ModelRecipe:
+AnyRecipe = TypeVar("AnyRecipe", Recipe, ModelRecipe)
+
+
+def fake_quant(recipe: AnyRecipe) -> AnyRecipe:
     """The same recipe with every datapath replaced by a float32 product."""
-    passes = dict.fromkeys(PASSES)
+    passes: dict[str, Any] = dict.fromkeys(PASSES)
     return map_recipes(recipe, lambda r: dataclasses.replace(r, name=f"{r.name}-fake-quant", **passes))
 
 
-def float32(recipe: Recipe | ModelRecipe) -> Recipe | ModelRecipe:
+def float32(recipe: AnyRecipe) -> AnyRecipe:
     """The same products without quantizers or datapaths: what a recipe is compared with, observed in the same
     places.
     """
-    nothing = dict.fromkeys(("activation", "weight", "error", "gradient", *PASSES))
+    nothing: dict[str, Any] = dict.fromkeys(("activation", "weight", "error", "gradient", *PASSES))
     return map_recipes(recipe, lambda r: dataclasses.replace(r, name="float32", **nothing))
 
 
-def map_recipes(recipe: Recipe | ModelRecipe, change: Callable[[Recipe], Recipe]) -> Recipe | ModelRecipe:
+def map_recipes(recipe: AnyRecipe, change: Callable[[Recipe], Recipe]) -> AnyRecipe:
     """A recipe changed, or all of a model's."""
-    if isinstance(recipe, Recipe):
-        return change(recipe)
-    overrides = tuple((pattern, r and change(r)) for pattern, r in recipe.overrides)
-    return ModelRecipe(recipe.default and change(recipe.default), overrides)
+    if isinstance(recipe, ModelRecipe):
+        overrides = tuple((pattern, r and change(r)) for pattern, r in recipe.overrides)
+        return ModelRecipe(recipe.default and change(recipe.default), overrides)
+    return change(recipe)
 
 
 torch.serialization.add_safe_globals([Recipe, Datapath])
