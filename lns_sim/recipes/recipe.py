@@ -215,7 +215,8 @@ def map_recipes(recipe: AnyRecipe, change: Callable[[Recipe], Recipe]) -> AnyRec
     """A recipe changed, or all of a model's."""
     if isinstance(recipe, ModelRecipe):
         overrides = tuple((pattern, r and change(r)) for pattern, r in recipe.overrides)
-        return ModelRecipe(recipe.default and change(recipe.default), overrides)
+        changed: Any = ModelRecipe(recipe.default and change(recipe.default), overrides)
+        return changed
     return change(recipe)
 
 
