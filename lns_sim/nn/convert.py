@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from lns_sim import recipes
+from lns_sim.nn import frozen
 from lns_sim.nn.l1norm import replace_norms
 from lns_sim.nn.scope import Scope
 from lns_sim.nn.weight import LNSWeight
@@ -106,6 +107,7 @@ def convert(model: nn.Module, recipe: Recipe | ModelRecipe | str | None, skip=No
     _check(modules, chosen)
     _convert_weights(model, modules, chosen)
     _attach_scopes(modules, chosen)
+    frozen.follow(model)
     return model
 
 

@@ -10,7 +10,7 @@ from torch.overrides import TorchFunctionMode, _pop_mode, _push_mode
 
 from lns_sim import recipes
 from lns_sim.distributed import local
-from lns_sim.nn import functions
+from lns_sim.nn import frozen, functions
 from lns_sim.ops import memory
 from lns_sim.random import STREAMS, random_state
 from lns_sim.recipes import Recipe
@@ -92,6 +92,8 @@ class Scope(simulate):
             self.rng[2].fill_(self.index << 12)  # by assignment it would wait for the GPU
         depth = torch._C._len_torch_function_stack()
         inside = depth > 0 and isinstance(torch._C._get_function_stack_at(depth - 1), simulate)
+        if not inside and self.weight is not None:
+            frozen.meet(module)
         self._outer.append(_pop_mode() if inside else None)
         _push_mode(self)
 
