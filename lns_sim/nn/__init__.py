@@ -4,5 +4,6 @@ from lns_sim.nn import attention  # noqa: F401  (registers its products)
 from lns_sim.nn.convert import convert, to_float
 from lns_sim.nn.scope import simulate
 from lns_sim.nn.weight import LNSWeight
+from lns_sim.nn.zeros import ZeroWeightsWarning
 
-__all__ = ["LNSWeight", "convert", "simulate", "to_float"]
+__all__ = ["LNSWeight", "ZeroWeightsWarning", "convert", "simulate", "to_float"]

@@ -9,10 +9,12 @@ import torch
 from torch import nn
 
 from lns_sim import recipes
+from lns_sim.checks import check_choice
 from lns_sim.nn import frozen
 from lns_sim.nn.l1norm import replace_norms
 from lns_sim.nn.scope import Scope
 from lns_sim.nn.weight import LNSWeight
+from lns_sim.nn.zeros import ZEROS, mostly_zero, warn
 from lns_sim.ops.memory import Memory
 from lns_sim.recipes import ModelRecipe, Recipe
 
@@ -65,7 +67,9 @@ def _recipe_of_each(model: nn.Module, plan: ModelRecipe, skip: list[str], only: 
     return chosen
 
 
-def convert(model: nn.Module, recipe: Recipe | ModelRecipe | str | None, skip=None, only=None) -> nn.Module:
+def convert(
+    model: nn.Module, recipe: Recipe | ModelRecipe | str | None, skip=None, only=None, zeros: str = "keep"
+) -> nn.Module:
     """Replaces the weights of all layers by :class:`LNSWeight` codes and simulates all products, in place.
 
     Layers are Linear, Conv1d/2d/3d, ConvTranspose1d/2d/3d, Embedding and MultiheadAttention, and transformers' Conv1D.
@@ -82,16 +86,19 @@ def convert(model: nn.Module, recipe: Recipe | ModelRecipe | str | None, skip=No
         skip: name pattern or patterns (as in ``fnmatch``) of modules to leave in float32 with all that is inside, e.g.
             "head" or "blocks.*.fc".
         only: name pattern or patterns of the modules to convert with all that is inside; None: all.
+        zeros: of weights that take gradients and are at least half zeros, which no multiplicative update moves: "keep"
+            with a warning that names them (:class:`lns_sim.nn.ZeroWeightsWarning`), or "smallest": zeros begin at the
+            smallest code with random signs.
 
     Returns:
         The model itself.
 
     Raises:
         TypeError: recipe or patterns of the wrong type, or a weight that is not float32.
-        ValueError: an unknown recipe name, a pattern that matches no module, a weight with NaN or Inf, a recurrent
-            layer,
-            a weight shared by modules of different recipes.
+        ValueError: an unknown recipe name or zeros, a pattern that matches no module, a weight with NaN or Inf, a
+            recurrent layer, a weight shared by modules of different recipes.
     """
+    check_choice("zeros", zeros, ZEROS)
     if isinstance(recipe, str):
         recipe = recipes.get(recipe)
     if recipe is None:
@@ -105,7 +112,7 @@ def convert(model: nn.Module, recipe: Recipe | ModelRecipe | str | None, skip=No
     chosen = _recipe_of_each(model, recipe, _patterns("skip", skip), _patterns("only", only))
     modules = dict(model.named_modules(remove_duplicate=False))
     _check(modules, chosen)
-    _convert_weights(model, modules, chosen)
+    warn(_convert_weights(model, modules, chosen, zeros), stacklevel=2)
     _attach_scopes(modules, chosen)
     frozen.follow(model)
     return model
@@ -130,19 +137,25 @@ def _check(modules: dict[str, nn.Module], chosen: dict[str, Recipe | None]) -> N
                 raise ValueError(f"{name} and {other} share a weight, so one recipe must hold for both, or none")
 
 
-def _convert_weights(model: nn.Module, modules, chosen) -> None:
+def _convert_weights(model: nn.Module, modules, chosen, zeros: str) -> list[str]:
+    """Returns the names of those that training would leave at zero."""
     first_id = sum(isinstance(p, LNSWeight) for p in model.parameters())  # earlier conversions drew the ids before
-    found = {}  # a shared weight once
+    found, still = {}, []  # a shared weight once
     for name, module in modules.items():
-        for weight in weights_of(module).values():
+        for p, weight in weights_of(module).items():
             if chosen[name] is not None and chosen[name].coded_weights and not isinstance(weight, LNSWeight):
-                found[id(weight)] = (weight, chosen[name])
-    for i, (old, recipe) in enumerate(found.values(), start=first_id):
-        new = nn.Parameter(LNSWeight.from_float(old, recipe, tensor_id=i), requires_grad=old.requires_grad)
+                found.setdefault(id(weight), (f"{name}.{p}".lstrip("."), weight, chosen[name]))
+    for i, (path, old, recipe) in enumerate(found.values(), start=first_id):
+        dead = old.requires_grad and mostly_zero(old)
+        if dead and zeros == "keep":
+            still.append(path)
+        coded = LNSWeight.from_float(old, recipe, tensor_id=i, zeros=zeros if dead else "keep")
+        new = nn.Parameter(coded, requires_grad=old.requires_grad)
         for module in model.modules():
             for name, parameter in module._parameters.items():
                 if parameter is old:
                     module._parameters[name] = new
+    return still
 
 
 def _is_scope(hook) -> bool:
