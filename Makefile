@@ -3,14 +3,37 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+OLDEST := $(VENV)-oldest
+OLDEST_TORCH := 2.10.0
 
-.PHONY: train test bench area activity clean
+.PHONY: train test test-fast test-nightly test-oldest lint bench area activity clean
 
 train: $(READY)
 	$(BIN)/lns-sim train
 
 test: $(READY)
 	$(BIN)/python -m pytest
+
+# What takes under two minutes on two cores.
+test-fast: $(READY)
+	$(BIN)/python -m pytest -m fast
+
+# Examples that nobody has tried yet; SEED=N repeats a run.
+test-nightly: SEED := $(or $(SEED),$(shell od -An -N4 -tu4 /dev/urandom | tr -d ' '))
+test-nightly: $(READY)
+	@echo "hypothesis seed: $(SEED)"
+	HYPOTHESIS_PROFILE=nightly $(BIN)/python -m pytest --hypothesis-seed=$(SEED)
+
+# The binary that the current torch built, in the oldest torch that it promises to run in.
+test-oldest: $(READY) $(OLDEST)/.installed
+	PYTHONPATH=$(CURDIR) $(OLDEST)/bin/python -m pytest -m fast
+
+# Layout and rules of Python and C++, and the types of what users call (pyproject.toml, .clang-format).
+lint: $(VENV)/.installed
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	find csrc tests -name '*.cpp' -o -name '*.h' -o -name '*.inc' -o -name '*.cu' -o -name '*.cuh' | xargs $(BIN)/clang-format --dry-run --Werror
+	$(BIN)/mypy
 
 bench: $(READY)
 	$(BIN)/lns-sim bench
@@ -28,9 +51,16 @@ $(VENV)/.installed: requirements.txt
 	$(BIN)/python -m pip install --quiet -r requirements.txt
 	touch $@
 
+# On Linux this torch comes with CUDA's libraries: 3 GB to fetch, 8 GB on the disk.
+$(OLDEST)/.installed: requirements.txt
+	$(PYTHON) -m venv $(OLDEST)
+	sed 's/^torch==.*/torch==$(OLDEST_TORCH)/' requirements.txt > $(OLDEST)/requirements.txt
+	$(OLDEST)/bin/python -m pip install --quiet --no-cache-dir -r $(OLDEST)/requirements.txt
+	touch $@
+
 $(READY): $(VENV)/.installed setup.py pyproject.toml lns_sim/version.py $(shell find csrc -type f)
 	$(BIN)/python -m pip install --quiet --no-build-isolation --no-deps -e .
 	touch $@
 
 clean:
-	rm -rf build *.egg-info lns_sim/*.so $(VENV)
+	rm -rf build *.egg-info lns_sim/*.so $(VENV) $(OLDEST)

@@ -1,16 +1,19 @@
-"""Measure everything: ``python -m benchmarks [--only WORD ...] [--json FILE] [--plot FILE]``.
+"""Measure everything: ``python -m benchmarks [--only WORD ...] [--json FILE] [--plot FILE] [--against FILE]``.
 
-Prints each work beside its target and a verdict, writes them as JSON, and draws the products under their limits.
+Prints each work beside its target and a verdict, writes them as JSON, draws the products under their limits, and tells
+what changed against a file that it wrote before, such as ``benchmarks/baseline.json``.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 
 import torch
 
 from benchmarks import elementwise, gpu, memory, peers, products, roofline, scaling, steps
+from benchmarks.baseline import print_changes
 from benchmarks.harness import print_table
 from lns_sim.environment import environment
 
@@ -39,9 +42,14 @@ def main() -> None:
     )
     parser.add_argument("--json", metavar="FILE", help="write the measurements")
     parser.add_argument("--plot", metavar="FILE", help="draw the roofline picture (PNG, PDF, SVG)")
+    parser.add_argument(
+        "--against", metavar="FILE", help="tell what changed since --json wrote this file, on any machine"
+    )
     args = parser.parse_args()
     if args.plot and not {"sizes", "convolutions"} & set(args.only):
         parser.error("--plot draws products: add 'sizes' or 'convolutions' to --only")
+    if args.against and not os.path.exists(args.against):
+        parser.error(f"--against: there is no {args.against}")
     rows = []
     for name in args.only:
         print(f"{name} ...", flush=True)
@@ -62,6 +70,8 @@ def main() -> None:
                     f"{path}: best {best / 1e9:.1f} of {limit / 1e9:.1f} G products/s, {best / limit:.0%} of its limit"
                 )
         roofline.draw(rows, roofs, bytes_per_second, args.plot)
+    if args.against:
+        print_changes(rows, args.against)
     if args.json:
         result = {
             "environment": where,

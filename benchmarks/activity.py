@@ -154,7 +154,7 @@ def measure(design: Design, kind: str, trained: dict[str, tuple[Operand, Operand
         skip = HELD  # until every entry of the collector has been written
         switched, _ = netlist.run(inputs, skip=skip)
         products = (len(inputs["in_a"]) - 1 - skip) * STREAMS * 32
-        blocks = {label: 0.0 for label in labels.values()}
+        blocks = dict.fromkeys(labels.values(), 0.0)
         for block, count in netlist.by_block(switched * netlist.loads).items():
             blocks[labels[block]] += count / products
         blocks["clock"] = 2 * netlist.flip_flops / 32

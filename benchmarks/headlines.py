@@ -210,7 +210,7 @@ def shiftquant_variances(groups: list[int], bits: int = 4) -> dict[int, tuple[fl
     found = {}
     for n in groups:
         q = ShiftQuant(bits, n)
-        codes, scale = q.quantize(x, random_state(0), -1)
+        _, scale = q.quantize(x, random_state(0), -1)
         drawn = torch.stack([q.quantize(x, random_state(i), -1)[0] * scale for i in range(200)])
         steps = scale * 2.0 ** (n - 1) * torch.exp2(-q.shifts(q.ranges(x, -1)).float())
         best = optimal_grouping(ranges, n, bits)

@@ -23,7 +23,7 @@ import torch
 from benchmarks.harness import Measurement, seconds
 
 matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402
+import matplotlib.pyplot as plt
 
 PER_CYCLE = {"permute8": 64 / 5.5, "permute16": 32 / 4.5, "rows": 8.0, "lookup32": 2.0, "lookup64": 2.0}
 # A palette that survives colour blindness, one hue a path.

@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+from torch._C._dynamo import eval_frame
+
 
 def constant_result(function):
     """``torch.compiler.assume_constant_result``: the compiler calls the function and keeps what it returns."""
     function._dynamo_marked_constant = True
+    return function
+
+
+def never_alone(function):
+    """The compiler follows calls of the function, but never compiles it alone (``torch._dynamo.skip_code``)."""
+    action = eval_frame._FrameAction
+    eval_frame.set_code_exec_strategy(function.__code__, eval_frame._FrameExecStrategy(action.SKIP, action.DEFAULT))
     return function

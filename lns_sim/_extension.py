@@ -6,6 +6,7 @@ from functools import lru_cache
 
 import torch
 
+from lns_sim import contract
 from lns_sim.version import __version__
 
 REBUILD = "pip install --no-build-isolation -e ."
@@ -17,7 +18,8 @@ def load():
     """The extension module; importing it registers the operators in ``torch.ops.lns_sim``.
 
     Raises:
-        ImportError: it was not built, was built for another Python or version of lns_sim, or needs a newer torch.
+        ImportError: it was not built, was built for another Python or from other sources of lns_sim, or needs a
+            newer torch.
         ValueError: LNS_SIM_ISA names an instruction set that this machine or build does not have.
     """
     version = tuple(int(part) for part in torch.__version__.split(".")[:2])
@@ -32,6 +34,10 @@ def load():
     if _C.__version__ != __version__:
         raise ImportError(
             f"lns_sim is version {__version__}, but its compiled extension is {_C.__version__}. Rebuild with: {REBUILD}"
+        )
+    if found := contract.mismatch(_C):
+        raise ImportError(
+            f"lns_sim's compiled extension is of another state of its sources ({found}). Rebuild with: {REBUILD}"
         )
     _C.isa()
     return _C

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from functools import lru_cache
+from dataclasses import dataclass, field, fields
+from functools import cache
 
 import torch
 
-from lns_sim import _extension
+from lns_sim import _extension, contract
 from lns_sim._compile import constant_result
 from lns_sim.checks import check_choice, check_int, integers
 from lns_sim.format import LNSFormat
@@ -15,6 +15,11 @@ from lns_sim.format import LNSFormat
 ALIGNMENTS = ("truncate", "nearest")
 OVERFLOWS = ("saturate", "wrap")
 PRODUCT_UNDERFLOWS = ("flush", "saturate")
+
+
+def _foreign(default):
+    """A field that describes processing elements that differ from the paper's; its default has no effect."""
+    return field(default=default, metadata={"foreign": True})
 
 
 @dataclass(frozen=True, repr=False)
@@ -61,11 +66,11 @@ class Datapath:
     headroom_bits: int = 5
     rounding: str = "truncate"
     overflow: str = "saturate"
-    lut_constants: tuple[int, ...] | None = None
-    product_range: tuple[int, int] | None = None
-    product_underflow: str = "flush"
-    bin_bits: int | None = None
-    bin_overflow: str = "saturate"
+    lut_constants: tuple[int, ...] | None = _foreign(None)
+    product_range: tuple[int, int] | None = _foreign(None)
+    product_underflow: str = _foreign("flush")
+    bin_bits: int | None = _foreign(None)
+    bin_overflow: str = _foreign("saturate")
 
     def __post_init__(self):
         if not isinstance(self.format, LNSFormat):
@@ -113,32 +118,33 @@ class Datapath:
 
     @constant_result
     def encode(self) -> list[int]:
-        """The integers by which the operators know a datapath (see csrc/ops/library.cpp)."""
-        f = self.format
-        return [
-            f.bits,
-            f.gamma,
-            self.vector_size,
-            self.lut_entries,
-            self.lut_bits,
-            self.acc_bits,
-            self.lsb,
-            ALIGNMENTS.index(self.rounding),
-            OVERFLOWS.index(self.overflow),
-            *(self.product_range or (0, 2 * f.e_max)),
-            PRODUCT_UNDERFLOWS.index(self.product_underflow),
-            self.bin_bits or 0,
-            OVERFLOWS.index(self.bin_overflow),
-            *(self.lut_constants or ()),
-        ]
+        """The integers by which the operators know a datapath: the contract's fields, then the LUT constants given."""
+        constants = self.lut_constants or ()
+        low, high = self.product_range or (0, 2 * self.format.e_max)
+        values = dict(
+            bits=self.format.bits,
+            gamma=self.format.gamma,
+            vector_size=self.vector_size,
+            lut_entries=self.lut_entries,
+            lut_bits=self.lut_bits,
+            acc_bits=self.acc_bits,
+            acc_lsb=self.lsb,
+            rounding=ALIGNMENTS.index(self.rounding),
+            overflow=OVERFLOWS.index(self.overflow),
+            product_low=low,
+            product_high=high,
+            product_underflow=PRODUCT_UNDERFLOWS.index(self.product_underflow),
+            bin_bits=self.bin_bits or 0,
+            bin_overflow=OVERFLOWS.index(self.bin_overflow),
+            lut_constants=len(constants),
+        )
+        return [*contract.in_order(contract.DATAPATH, values), *constants]
 
     @property
     def departures(self) -> dict[str, object]:
-        """What differs from the paper's processing element: the last five arguments, where they are not their
-        defaults.
-        """
-        last = fields(self)[-5:]
-        return {f.name: getattr(self, f.name) for f in last if getattr(self, f.name) != f.default}
+        """What differs from the paper's processing element: the foreign arguments that are not their defaults."""
+        foreign = (f for f in fields(self) if "foreign" in f.metadata)
+        return {f.name: getattr(self, f.name) for f in foreign if getattr(self, f.name) != f.default}
 
     def path(self, m: int, n: int) -> str:
         """Which CPU kernels an M x N product takes: "permute8", "permute16", "rows", "row_planes", "lookup32",
@@ -148,7 +154,8 @@ class Datapath:
 
     def __repr__(self) -> str:
         shown = [f"format={self.format.bits}-bit gamma {self.format.gamma}"]
-        shown += [f"{f.name}={getattr(self, f.name)}" for f in fields(self)[1:-5] if f.name != "acc_lsb"]
+        own = (f.name for f in fields(self) if "foreign" not in f.metadata and f.name not in ("format", "acc_lsb"))
+        shown += [f"{name}={getattr(self, name)}" for name in own]
         shown += [f"acc_lsb={self.lsb}", *(f"{name}={value}" for name, value in self.departures.items())]
         return f"Datapath({', '.join(shown)})"
 
@@ -157,7 +164,7 @@ def _core(encoded: list[int]):
     return _core_of(tuple(encoded))
 
 
-@lru_cache(maxsize=None)
+@cache
 def _core_of(encoded: tuple[int, ...]):
     return _extension.load().Datapath(list(encoded))
 
@@ -184,8 +191,7 @@ class Counters:
     @classmethod
     def from_tensor(cls, macs: int, counters: torch.Tensor) -> Counters:
         """Reads the int64 tensor that the operators return."""
-        saturations, vectors, zero_lanes, vanished = counters.tolist()
-        return cls(macs, vectors, saturations, zero_lanes, vanished)
+        return cls(macs, **dict(zip(contract.COUNTERS, counters.tolist())))
 
     def __add__(self, other: Counters) -> Counters:
         return Counters(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))

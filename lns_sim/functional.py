@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 
 import torch
 
@@ -71,9 +72,14 @@ def quantize(
     return LNSTensor(codes, scale, format)
 
 
+@cache
+def _encoded_default(bits: int, gamma: int) -> tuple[int, ...]:
+    return tuple(Datapath(LNSFormat(bits, gamma)).encode())
+
+
 @constant_result
-def _default_path(bits: int, gamma: int) -> list[int]:
-    return Datapath(LNSFormat(bits, gamma)).encode()
+def _default_datapath(bits: int, gamma: int) -> list[int]:
+    return list(_encoded_default(bits, gamma))
 
 
 def _check_operands(datapath: Datapath | None, **operands: LNSTensor) -> list[int]:
@@ -83,12 +89,12 @@ def _check_operands(datapath: Datapath | None, **operands: LNSTensor) -> list[in
         if not isinstance(t, LNSTensor):
             raise TypeError(f"{name} must be an LNSTensor (see lns_sim.quantize), got {type(t).__name__}")
     if datapath is None:
-        path = _default_path(max(a.bits, b.bits), a.gamma)
+        encoded = _default_datapath(max(a.bits, b.bits), a.gamma)
     elif isinstance(datapath, Datapath):
-        path = datapath.encode()
+        encoded = datapath.encode()
     else:
         raise TypeError(f"datapath must be a Datapath, got {datapath!r}")
-    bits, gamma = path[:2]
+    bits, gamma = encoded[:2]
     for name, t in operands.items():
         if t.gamma != gamma or t.bits > bits:
             raise ValueError(
@@ -96,7 +102,7 @@ def _check_operands(datapath: Datapath | None, **operands: LNSTensor) -> list[in
             )
     if a.device != b.device:
         raise ValueError(f"{name_a} is on {a.device}, but {name_b} is on {b.device}")
-    return path
+    return encoded
 
 
 def _scale_like(x: LNSTensor) -> torch.Tensor:
@@ -130,7 +136,7 @@ def matmul(
         TypeError: an operand is not an LNSTensor.
         ValueError: shapes, scales, formats or devices do not fit; the message says which and how.
     """
-    path = _check_operands(datapath, a=a, b=b)
+    encoded = _check_operands(datapath, a=a, b=b)
     for name, t in (("a", a), ("b", b)):
         if t.dim() < 2:
             raise ValueError(f"{name} must have at least 2 dimensions, got shape {tuple(t.shape)}")
@@ -156,7 +162,7 @@ def matmul(
         b_scale.expand(*batch, 1, n),
         a.bits,
         b.bits,
-        path,
+        encoded,
         return_accumulator,
         counters,
     )
@@ -169,6 +175,8 @@ def _several(name: str, value, n: int, low: int) -> list[int]:
         raise ValueError(f"{name} must be an integer or {n} of them, got {value!r}")
     for v in values:
         check_int(name, v, low, None)
+        if v >= 1 << 28:
+            raise ValueError(f"{name} must be less than 2^28, got {v}")
     return values
 
 
@@ -247,7 +255,7 @@ def conv2d(
     Raises:
         TypeError, ValueError: as :func:`matmul`.
     """
-    path = _check_operands(datapath, x=x, w=w)
+    encoded = _check_operands(datapath, x=x, w=w)
     if x.dim() != 4 or w.dim() != 4:
         raise ValueError(f"x and w must have 4 dimensions, got {tuple(x.shape)} and {tuple(w.shape)}")
     stride, padding, dilation = conv_geometry(x.shape, w.shape, stride, padding, dilation, groups)
@@ -265,7 +273,7 @@ def conv2d(
         padding,
         dilation,
         groups,
-        path,
+        encoded,
         return_accumulator,
         counters,
     )

@@ -6,14 +6,15 @@ import torch
 from torch import Tensor
 
 from lns_sim.checks import check_int
+from lns_sim.contract import TENSOR_ID
 
 # Random streams of a tensor's quantizers: added to its id.
 STREAMS = {"activation": 0, "error": 1, "gradient": 2, "update": 3}
 
 
 def random_state(seed: int | None, step: int = 0, tensor_id: int = 0, device=None) -> Tensor:
-    """The operators' random state [seed, step, tensor id, first element] (spec section 6); no seed: one from torch's
-    generator.
+    """The operators' random state (spec section 6), in the order of ``contract.RANDOM_STATE``; no seed: one from
+    torch's generator.
 
     The first element is 0; of a shard of a tensor it is the index in the whole tensor.
 
@@ -33,7 +34,7 @@ def random_state(seed: int | None, step: int = 0, tensor_id: int = 0, device=Non
 def stream_of(rng: Tensor, stream: str) -> Tensor:
     """The random state of one of a tensor's streams, made where the tensor is."""
     rng = rng.clone()
-    rng[2] += STREAMS[stream]
+    rng[TENSOR_ID] += STREAMS[stream]
     return rng
 
 

@@ -12,14 +12,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
 
 # ---- Powers of two, exactly
 
 
-@lru_cache(maxsize=None)
+@cache
 def floor_pow2(a: int, b: int, s: int) -> int:
     """floor(2^(a/b) * 2^s), b a power of two: the b-th root of 2^(a + s*b) by nested integer square roots."""
     n = 1 << (a + s * b)
@@ -33,13 +33,13 @@ def round_pow2(a: int, b: int, s: int) -> int:
     return (floor_pow2(a, b, s + 1) + 1) // 2
 
 
-@lru_cache(maxsize=None)
+@cache
 def thresholds(gamma: int) -> np.ndarray:
     """t_j: a 24-bit mantissa M rounds up past step j, in log space, when M > t_j."""
     return np.array([floor_pow2(2 * j + 1, 2 * gamma, 23) for j in range(gamma)], dtype=np.int64)
 
 
-@lru_cache(maxsize=None)
+@cache
 def step_values(gamma: int) -> np.ndarray:
     """B_j: 2^(j/gamma) as a 24-bit mantissa, j = 0 .. gamma."""
     return np.array([round_pow2(j, gamma, 23) for j in range(gamma + 1)], dtype=np.int64)
@@ -49,6 +49,7 @@ def step_values(gamma: int) -> np.ndarray:
 
 
 def e_max(format) -> int:
+    """The largest exponent."""
     return 2 ** (format.bits - 1) - 1
 
 
@@ -287,12 +288,12 @@ def matmul(a, b, datapath, return_accumulator=False):
     batch = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
     A = np.broadcast_to(a, batch + a.shape[-2:])
     B = np.swapaxes(np.broadcast_to(b, batch + b.shape[-2:]), -1, -2)
-    acc = np.zeros(batch + (A.shape[-2], B.shape[-2]), dtype=np.int64)
+    acc = np.zeros((*batch, A.shape[-2], B.shape[-2]), dtype=np.int64)
     for i in np.ndindex(*batch):
         rows, columns = A[i].tolist(), B[i].tolist()
         for m, row in enumerate(rows):
             for n, column in enumerate(columns):
-                acc[i + (m, n)] = dot(row, column, datapath)
+                acc[(*i, m, n)] = dot(row, column, datapath)
     return acc if return_accumulator else read_out(acc, datapath, _add_scales(k_a, k_b))
 
 
@@ -349,7 +350,7 @@ def conv2d_weight_gradient(dy, x, kernel_size, stride=1, padding=0, dilation=1, 
     """dw: each element is a dot product over (image, output row, output column), column fastest."""
     (g, k_g), (x, k_x) = dy, x
     (sy, sx), (py, px), (ty, tx) = _pair(stride), _pair(padding), _pair(dilation)
-    N, O, H, W = g.shape
+    _, O, H, W = g.shape
     C = x.shape[1] // groups
     padded = np.pad(x, ((0, 0), (0, 0), (py, py), (px, px)))
     acc = np.zeros((O, C, *kernel_size), dtype=np.int64)

@@ -1,9 +1,12 @@
-"""Fixtures: the instruction set, and deterministic hypothesis runs."""
+"""Fixtures: devices, instruction sets, programs that tests need; hypothesis' profiles; which tests are fast."""
+
+import os
 
 import numpy as np
 import pytest
 from helpers import DEVICES, ISAS
 from hypothesis import HealthCheck, settings
+from tools import require_tool
 
 import lns_sim
 
@@ -14,7 +17,31 @@ settings.register_profile(
     max_examples=100,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
-settings.load_profile("lns_sim")
+settings.register_profile(
+    "nightly", settings.get_profile("lns_sim"), derandomize=False, max_examples=1000, print_blob=True
+)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "lns_sim"))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Marks as fast what is not slow, before ``-m`` chooses."""
+    for item in items:
+        if item.get_closest_marker("slow") is None:
+            item.add_marker("fast")
+
+
+def program(name):
+    """A fixture: the path of a program, without which its tests are skipped, or fail where LNS_SIM_REQUIRE_TOOLS=1."""
+
+    @pytest.fixture(scope="session")
+    def path():
+        return require_tool(name)
+
+    return path
+
+
+browser, cxx, nvcc, verilator, yosys = map(program, ("browser", "c++", "nvcc", "verilator", "yosys"))
 
 
 @pytest.fixture

@@ -35,7 +35,6 @@ struct Datapath {
 
   LNS_HD int fraction_bits() const { return lut_bits - 1; }
   LNS_HD int max_product_code() const { return 2 * format.e_max(); }
-  bool full_product_range() const { return product_low <= 2 && product_high >= max_product_code(); }
   // What the lane's adder gives for a sum of exponents; -1 where it is flushed to zero.
   int product_exponent(int p) const {
     if (p > product_high) return product_high;
@@ -50,32 +49,6 @@ struct Datapath {
     return product_low >= visible ? 0 : visible;
   }
 };
-
-// From the integers by which the operators know a datapath (see ops/library.cpp).
-inline Datapath decode_datapath(const std::vector<int64_t>& v) {
-  if (v.size() < 14) throw std::invalid_argument("a datapath is 14 integers or more, got " + std::to_string(v.size()));
-  const auto at = [&](int i) { return static_cast<int>(v[i]); };
-  Datapath d = {{at(0), at(1)},
-                at(2),
-                at(3),
-                at(4),
-                at(5),
-                at(6),
-                static_cast<Alignment>(at(7)),
-                static_cast<Overflow>(at(8)),
-                at(9),
-                at(10),
-                static_cast<ProductUnderflow>(at(11)),
-                at(12),
-                static_cast<Overflow>(at(13)),
-                static_cast<int>(v.size()) - 14,
-                {}};
-  if (d.given_constants > kGivenConstants)
-    throw std::invalid_argument("up to " + std::to_string(kGivenConstants) + " LUT constants can be given, got " +
-                                std::to_string(d.given_constants));
-  for (int j = 0; j < d.given_constants; ++j) d.constants[j] = at(14 + j);
-  return d;
-}
 
 inline int default_acc_lsb(const Format& f, int acc_bits, int headroom_bits) {
   return (2 * f.e_max() + f.gamma - 1) / f.gamma + headroom_bits - (acc_bits - 1);
@@ -100,7 +73,8 @@ struct LaneTable {
 inline LaneTable lane_table(const Datapath& d) {
   const int g = d.format.gamma, per_bin = g / d.lut_entries;
   const std::vector<int64_t> constants = lut_constants(d);
-  LaneTable table = {std::vector<int64_t>(d.max_product_code() + 1), std::vector<int>(d.max_product_code() + 1)};
+  LaneTable table = {.ones = std::vector<int64_t>(d.max_product_code() + 1),
+                     .bins = std::vector<int>(d.max_product_code() + 1)};
   const __int128 room =
       (static_cast<__int128>(1) << 62) - (static_cast<__int128>(1) << (d.fraction_bits() + d.acc_bits));
   for (int p = 2; p <= d.max_product_code(); ++p) {
@@ -124,7 +98,7 @@ inline LaneTable lane_table(const Datapath& d) {
 }
 
 // T[p] = C[bin] * t: the weight of a product in Y. Within a vector everything is linear while bins are exact, so
-// Y = sum of +-T[p] (spec: datapath, last note).
+// Y = sum of +-T[p] (spec section 3, note on linearity).
 inline std::vector<int64_t> product_table(const Datapath& d) {
   LaneTable lanes = lane_table(d);
   const std::vector<int64_t> constants = lut_constants(d);
@@ -194,13 +168,16 @@ struct Accumulator {
   // The aligned sum before it meets the width of the accumulator.
   LNS_HD State aligned(State state) const { return (state + half) >> fraction_bits; }
   LNS_HD bool overflows(State acc) const { return acc < low || acc > high; }
-  LNS_HD State narrow(State acc) const {
-    if (overflow == Overflow::saturate) return acc < low ? low : (acc > high ? high : acc);
+  LNS_HD State saturated(State acc) const { return acc < low ? low : (acc > high ? high : acc); }
+  LNS_HD State wrapped(State acc) const {
     const int drop = static_cast<int>(8 * sizeof(State)) - acc_bits;
     using Unsigned = std::make_unsigned_t<State>;
     return static_cast<State>(static_cast<Unsigned>(acc) << drop) >> drop;
   }
-  LNS_HD State close(State state) const { return narrow(aligned(state)) * (State{1} << fraction_bits); }
+  LNS_HD State narrow(State acc) const { return overflow == Overflow::saturate ? saturated(acc) : wrapped(acc); }
+  // Of an accumulator within its bits.
+  LNS_HD State state(State acc) const { return acc * (State{1} << fraction_bits); }
+  LNS_HD State close(State state) const { return this->state(narrow(aligned(state))); }
   LNS_HD int32_t read(State closed) const { return static_cast<int32_t>(closed >> fraction_bits); }
 };
 

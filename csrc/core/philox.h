@@ -11,9 +11,9 @@ namespace lns {
 // Where a random stream stands. `tensor` tells apart the tensors that draw in the same step; `first` is the index, in
 // the whole tensor, of a shard's first element.
 struct RandomState {
-  uint64_t seed;
-  uint32_t step;
-  uint32_t tensor;
+  uint64_t seed = 0;
+  uint32_t step = 0;
+  uint32_t tensor = 0;
   uint64_t first = 0;
 };
 

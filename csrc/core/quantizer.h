@@ -42,9 +42,9 @@ LNS_HD inline Mantissa split_float(uint32_t magnitude_bits) {
       M <<= 1;
       --exponent;
     }
-    return {exponent, M};
+    return {.exponent = exponent, .M = M};
   }
-  return {exponent, M | 0x800000u};
+  return {.exponent = exponent, .M = M | 0x800000u};
 }
 
 // What a quantizer needs of gamma. Kernels hold pointers into `QuantizerTables` (host) or a device copy of it.
@@ -158,7 +158,14 @@ struct QuantizerTables {
   }
 
   Quantizer view(const Format& f, Rounding r, Underflow u) const {
-    return {f, r, u, low_bits, thresholds.data(), buckets.data(), values.data(), inverse_step};
+    return {.format = f,
+            .rounding = r,
+            .underflow = u,
+            .low_bits = low_bits,
+            .thresholds = thresholds.data(),
+            .buckets = buckets.data(),
+            .values = values.data(),
+            .inverse_step = inverse_step};
   }
 
  private:

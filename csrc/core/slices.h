@@ -12,5 +12,6 @@ struct Slices {
   int64_t outer, slices, inner;
   LNS_HD int64_t numel() const { return outer * slices * inner; }
 };
+inline Slices whole(int64_t n) { return {.outer = 1, .slices = 1, .inner = n}; }
 
 }  // namespace lns

@@ -119,7 +119,8 @@ inline __m512i broadcast(const uint8_t* at) {
   return _mm512_set1_epi32(step);
 }
 
-// Closes 16 vectors' sums: acc[16] = narrow(acc + align(sum)). Returns how many overflowed, if counting.
+// Closes 16 vectors' sums: acc[16] = narrow(acc + align(sum)). Returns how many overflowed, if counting. Accumulator in
+// intrinsics, because the sums stand in registers.
 template <typename Tables>
 struct Closing {
   const Tables& t;
@@ -177,7 +178,7 @@ struct Closing {
 };
 
 // The rows of a vector times 16 packed columns, over the steps named.
-struct Operands {
+struct PackedVector {
   const PackedRows& rows;
   const uint8_t* packed;
   const int* steps;
@@ -186,7 +187,7 @@ struct Operands {
 
 // A block of rows from `row` on, its sums in registers. `Signs`: do any rows have negative lanes?
 template <int Rows, bool Wide, bool Signs, typename Form>
-inline __attribute__((always_inline)) int64_t block(const Form& form, const Operands& o, int64_t row,
+inline __attribute__((always_inline)) int64_t block(const Form& form, const PackedVector& o, int64_t row,
                                                     const Closing<PermuteTables<typename Form::Lane>>& closing,
                                                     int32_t* acc) {
   const TileStrides strides = o.rows.strides;
@@ -217,7 +218,7 @@ inline __attribute__((always_inline)) int64_t block(const Form& form, const Oper
 }
 
 template <bool Wide, bool Signs, typename Form>
-int64_t all_blocks(const Form& form, const Operands& o, const Closing<PermuteTables<typename Form::Lane>>& closing,
+int64_t all_blocks(const Form& form, const PackedVector& o, const Closing<PermuteTables<typename Form::Lane>>& closing,
                    int32_t* acc) {
   int64_t row = 0, overflows = 0;
   for (; row + Form::kRows <= o.rows.rows; row += Form::kRows)
@@ -263,8 +264,8 @@ struct Forms<uint8_t> {
 template <typename Lane>
 int64_t accumulate(const PermuteTables<Lane>& t, const PackedRows& rows, const uint8_t* packed, const int* steps,
                    int step_count, const Accumulator<int64_t>& accumulator, bool counting, int32_t* acc) {
-  const Operands o = {rows, packed, steps, step_count};
-  const Closing<PermuteTables<Lane>> closing = {t, accumulator, counting};
+  const PackedVector o = {.rows = rows, .packed = packed, .steps = steps, .step_count = step_count};
+  const Closing<PermuteTables<Lane>> closing = {.t = t, .a = accumulator, .counting = counting};
   return Forms<Lane>::visit(t, [&](auto type) {
     const typename decltype(type)::type form(t);
     if (t.wide) return all_blocks<true, true>(form, o, closing, acc);
@@ -357,7 +358,10 @@ void pack_columns(const PermuteTables<Lane>& t, const Lane* lanes, int pitch, in
 }
 
 template <typename Lane>
-constexpr PermuteKernels<Lane> permute = {pack_rows<Lane>, pack_lines<Lane>, pack_columns<Lane>, accumulate<Lane>};
+constexpr PermuteKernels<Lane> permute = {.pack_rows = pack_rows<Lane>,
+                                          .pack_lines = pack_lines<Lane>,
+                                          .pack_columns = pack_columns<Lane>,
+                                          .accumulate = accumulate<Lane>};
 
 }  // namespace
 

@@ -5,15 +5,14 @@
 #include <algorithm>
 #include <atomic>
 #include <memory>
-#include <optional>
 #include <type_traits>
 
 #include "cpu/kernels.h"
+#include "cpu/lane_buffer.h"
 #include "cpu/lane_counter.h"
 #include "cpu/parallel.h"
 #include "cpu/paths.h"
-#include "cpu/reader.h"
-#include "cpu/scratch.h"
+#include "cpu/tables.h"
 
 namespace lns::cpu {
 
@@ -31,9 +30,9 @@ Blocking blocking(Path path) {
   switch (path) {
     case Path::permute8:
     case Path::permute16:
-      return {256, 16};
+      return {.rows = 256, .groups = 16};
     default:
-      return {kTileRows, 8};
+      return {.rows = kTileRows, .groups = 8};
   }
 }
 
@@ -84,68 +83,9 @@ std::array<int64_t, kPaths> path_runs() {
   return counts;
 }
 
-struct Engine::Tables {
-  bool narrow;      // the accumulator state fits 32 bits
-  bool planes;      // two 32-bit sums hold a vector's sum
-  int plane_shift;  // its value is high * 2^plane_shift + low
-  bool one_plane;   // high is always 0
-  int zero_start;   // where the look-up tables continue with zeros: the exponent given to zero codes
-  std::optional<PermuteTables<uint8_t>> permute8;
-  std::optional<PermuteTables<int16_t>> permute16;
-  SignedProducts low, high;  // the row path's products, in planes unless narrow
-  std::vector<int32_t> lookup32;
-  std::vector<int64_t> lookup64;
-  LaneTable lanes;  // bins, as constants
-  std::vector<int64_t> constants;
-};
-
-namespace {
-
-int log2_ceil(int64_t n) {
-  int bits = 0;
-  while ((int64_t{1} << bits) < n) ++bits;
-  return bits;
-}
-
-void set_product(SignedProducts& t, size_t p, int64_t value) {
-  t.positive[p] = static_cast<int32_t>(value);
-  t.negative[p] = -t.positive[p];
-}
-
-}  // namespace
-
 Engine::Engine(const Datapath& datapath) : datapath_(datapath) {
   validate(datapath);
-  auto t = std::make_unique<Tables>();
-  t->lanes = lane_table(datapath);
-  t->constants = lut_constants(datapath);
-  const std::vector<int64_t> product = product_table(datapath);
-  const bool short_codes = datapath.format.bits <= 8;
-  // Without the accumulator, 31 bits hold the sum of a vector of values below 2^plane_shift.
-  t->plane_shift = 31 - log2_ceil(datapath.vector_size);
-  const int64_t largest = *std::max_element(product.begin(), product.end());
-  t->one_plane = largest >> t->plane_shift == 0;
-  t->narrow = fits_int32(datapath, product);
-  t->planes = !t->narrow && short_codes && t->plane_shift > 0 && largest >> t->plane_shift >> t->plane_shift == 0;
-  t->permute8 = permute_tables<uint8_t>(datapath, product);
-  t->permute16 = permute_tables<int16_t>(datapath, product);
-  if (short_codes && (t->narrow || t->planes))
-    for (size_t p = 0; p < product.size(); ++p) {
-      const int64_t high = t->narrow ? 0 : product[p] >> t->plane_shift;
-      set_product(t->low, p, product[p] - (high << t->plane_shift));
-      set_product(t->high, p, high);
-    }
-  // Look-ups of a zero code end up behind the products, where the table is zero.
-  t->zero_start = static_cast<int>(product.size());
-  const size_t entries = product.size() + datapath.format.e_max() + 1;
-  if (t->narrow) {
-    t->lookup32.assign(product.begin(), product.end());
-    t->lookup32.resize(entries, 0);
-  } else {
-    t->lookup64 = product;
-    t->lookup64.resize(entries, 0);
-  }
-  tables_ = std::move(t);
+  tables_ = std::make_unique<const Tables>(datapath);
 }
 
 Engine::~Engine() = default;
@@ -156,8 +96,7 @@ Path Engine::path(int64_t left_rows, int64_t right_rows) const {
   if (kernels().permute8 && t.permute8) return Path::permute8;
   const int64_t longer = std::max(left_rows, right_rows), shorter = std::min(left_rows, right_rows);
   const bool enough_rows = rows_cost(longer, shorter) <= lookup_cost(longer, shorter);
-  if (datapath_.format.bits <= 8 && enough_rows && (t.narrow || t.planes))
-    return t.narrow ? Path::rows : Path::row_planes;
+  if (t.rows && enough_rows) return t.narrow ? Path::rows : Path::row_planes;
   if (kernels().permute16 && t.permute16) return Path::permute16;
   return t.narrow ? Path::lookup32 : Path::lookup64;
 }
@@ -240,47 +179,9 @@ struct Task {
         column0(i / plan.blocks % plan.panels * plan.panel),
         columns(std::min(plan.panel, plan.columns - column0)) {}
   static TaskSide side(const Plan& plan, const Instance& p, bool left) {
-    if (left) return {plan.product.left, *p.left, p.left_scale};
-    return {plan.product.right, *p.right, p.right_scale};
+    if (left) return {.side = plan.product.left, .reader = *p.left, .scale = p.left_scale};
+    return {.side = plan.product.right, .reader = *p.right, .scale = p.right_scale};
   }
-};
-
-// Lanes of some rows of an operand, a vector at a time. Where K is contiguous several vectors are filled at once, as
-// long runs cost less.
-template <typename Lane>
-class Feed {
- public:
-  Feed(int64_t rows, int vector_size)
-      : vector_size_(vector_size),
-        vectors_(vector_size % 4 == 0 ? std::max(1, kRun / vector_size) : 1),
-        pitch_(static_cast<int>(ceil_div(vector_size, 4)) * 4 * vectors_),
-        lanes_(rows * pitch_) {}
-
-  // Missing rows up to `padded` hold zero codes.
-  void start(const Reader& reader, int64_t row0, int64_t rows, int64_t padded, int64_t k, TileStrides strides) {
-    reader_ = &reader, row0_ = row0, rows_ = rows, k_ = k, strides_ = strides, end_ = 0;
-    std::fill_n(lanes_.get() + rows * pitch_, (padded - rows) * pitch_, Lane{0});
-  }
-  // The vector at k0; the ones asked for follow each other.
-  const Lane* at(int64_t k0) {
-    if (k0 >= end_) {
-      begin_ = k0;
-      end_ = std::min(k_, k0 + vector_size_ * (strides_.row == 1 ? 1 : vectors_));
-      reader_->fill(lanes_.get(), strides_, row0_, rows_, k0, end_ - k0);
-      for (int64_t d = end_ - k0; d % 4 != 0; ++d)
-        for (int64_t r = 0; r < rows_; ++r) lanes_.get()[r * strides_.row + d * strides_.depth] = 0;
-    }
-    return lanes_.get() + (k0 - begin_) * strides_.depth;
-  }
-  int pitch() const { return pitch_; }
-
- private:
-  static constexpr int kRun = 256;
-  int vector_size_, vectors_, pitch_;
-  Scratch<Lane> lanes_;
-  const Reader* reader_ = nullptr;
-  int64_t row0_ = 0, rows_ = 0, k_ = 0, begin_ = 0, end_ = 0;
-  TileStrides strides_{};
 };
 
 // One thread's scratch, and the walk of a task along K.
@@ -307,19 +208,22 @@ class Worker {
   void run(const Task& t) {
     const int64_t groups = ceil_div(t.columns, kColumns), k = plan_.product.k;
     const bool by_rows = t.long_side.side.operand.rows_are_contiguous();
-    const TileStrides strides = by_rows ? TileStrides{1, kTileRows} : TileStrides{rows_.pitch(), 1};
+    const TileStrides strides =
+        by_rows ? TileStrides{.row = 1, .depth = kTileRows} : TileStrides{.row = rows_.pitch(), .depth = 1};
     path_.start(t.rows, groups);
     rows_.start(t.long_side.reader, t.row0, t.rows, t.rows, k, strides);
-    columns_.start(t.short_side.reader, t.column0, t.columns, groups * kColumns, k, {columns_.pitch(), 1});
+    columns_.start(t.short_side.reader, t.column0, t.columns, groups * kColumns, k,
+                   {.row = columns_.pitch(), .depth = 1});
     for (int64_t k0 = 0; k0 < k; k0 += vector_size_) {
       const int depth = static_cast<int>(std::min<int64_t>(vector_size_, k - k0));
-      const Tile<Lane> tile = {rows_.at(k0), strides, t.rows, depth, active_.data()};
+      const Tile<Lane> tile = {
+          .lanes = rows_.at(k0), .strides = strides, .rows = t.rows, .depth = depth, .active = active_.data()};
       const Lane* lanes = columns_.at(k0);
       for (int d = 0; d < depth; d += Path::kDepth)
         active_[d / Path::kDepth] = any_code(tile, d, std::min(Path::kDepth, depth - d));
       path_.see(tile);
       for (int64_t g = 0; g < groups; ++g)
-        path_.add(tile, {lanes + g * kColumns * columns_.pitch(), columns_.pitch(), g},
+        path_.add(tile, {.lanes = lanes + g * kColumns * columns_.pitch(), .pitch = columns_.pitch(), .index = g},
                   plan_.count ? &overflows : nullptr);
     }
     place(t.long_side, t.row0, t.rows, unit_factor(plan_.datapath.acc_lsb), row_at_.get(), row_factor_.get());
@@ -398,7 +302,7 @@ class Worker {
   const Plan& plan_;
   Path path_;
   int vector_size_;
-  Feed<Lane> rows_, columns_;
+  LaneBuffer<Lane> rows_, columns_;
   std::vector<char> active_;  // which parts of a vector hold any code
   // Of each row and column: offset in the output, and factor of the accumulators.
   Scratch<int64_t> row_at_;
@@ -437,7 +341,7 @@ void Engine::run(const Product& product, bool accumulators, Counters* counters) 
       overflows = run_tasks<PermutePath<int16_t>>(plan, *kernel.permute16, datapath_, *t.permute16);
       break;
     case Path::rows:
-      overflows = run_tasks<RowPath<NarrowSums>>(plan, kernel, datapath_, t.low, nullptr, 0);
+      overflows = run_tasks<RowPath<NarrowSums>>(plan, kernel, datapath_, t.low, nullptr, t.plane_shift);
       break;
     case Path::row_planes:
       overflows =

@@ -11,6 +11,9 @@
 
 namespace lns::cpu {
 
+struct Tables;
+
+// The kernel paths: ways from codes to accumulators, see paths.h.
 enum class Path { permute8, permute16, rows, row_planes, lookup32, lookup64, bins };
 constexpr int kPaths = 7;
 
@@ -26,7 +29,6 @@ class Engine {
   void run(const Product& product, bool accumulators, Counters* counters) const;
 
  private:
-  struct Tables;
   Datapath datapath_;
   std::unique_ptr<const Tables> tables_;
 };

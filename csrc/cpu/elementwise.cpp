@@ -66,8 +66,8 @@ void dequantize(const CodeView& codes, const QuantizerTables& tables, const floa
       const uint32_t bits = float_bits(scale[slice]);
       // A short code's values are few: look them up. A long run of them pays for the table.
       if (f.bits <= 8 && n >= 512) {
-        float values[256];
-        for (int c = 0; c < (1 << f.bits); ++c) values[c] = dequantize_one(f, tables.values.data(), c, bits);
+        float values[256];  // of every byte, as bits above a code's count nowhere
+        for (int c = 0; c < 256; ++c) values[c] = dequantize_one(f, tables.values.data(), c, bits);
         for (int64_t i = first; i < first + n; ++i) x[i] = values[static_cast<uint8_t>(from[i])];
       } else {
         for (int64_t i = first; i < first + n; ++i) x[i] = dequantize_one(f, tables.values.data(), from[i], bits);
@@ -99,11 +99,10 @@ void uniform(const RandomState& random, int64_t n, float* u) {
                [&](int64_t begin, int64_t end) { kernels().uniform(random, end - begin, begin, u + begin); });
 }
 
-void luq(const float* top, int exponents, bool stochastic_below, bool stochastic_above, const RandomState& random,
-         const float* x, int64_t n, float* out) {
-  const Luq q = make_luq(*top, exponents, stochastic_below, stochastic_above);
+void round_to_powers(const PowerRounding& r, const float* top, const RandomState& random, const float* x, int64_t n,
+                     float* out) {
   parallel_for(n, kGrain, [&](int64_t begin, int64_t end) {
-    kernels().luq(q, random, x + begin, end - begin, begin, out + begin);
+    kernels().round_to_powers(r, *top / r.largest(), random, x + begin, end - begin, begin, out + begin);
   });
 }
 
@@ -131,8 +130,9 @@ void forward_codes(const Format& forward, const CodeView& update, const float* u
     for_runs(s, [&](int64_t slice, int64_t first, int64_t n) {
       const uint32_t old_bits = float_bits(update_scale[slice]), new_bits = float_bits(scale[slice]);
       const int octaves = scale_is_nan(old_bits) ? 0 : scale_exponent(old_bits) - scale_exponent(new_bits);
-      kernels().coarsen({update.format, forward, shift, forward.gamma * octaves}, from + first, n,
-                        static_cast<char*>(codes) + first * code_size(forward));
+      kernels().coarsen(
+          {.update = update.format, .forward = forward, .shift = shift, .offset = forward.gamma * octaves},
+          from + first, n, static_cast<char*>(codes) + first * code_size(forward));
     });
   });
 }

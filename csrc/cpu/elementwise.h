@@ -1,8 +1,8 @@
 // Elementwise kernels over whole tensors: quantize, dequantize, re-scale, forward codes, the LNS-Madam step.
 #pragma once
 
-#include "core/luq.h"
 #include "core/madam.h"
+#include "core/powers_of_two.h"
 #include "core/rescale.h"
 #include "core/slices.h"
 #include "gemm/operand.h"
@@ -17,9 +17,9 @@ void rescale(const Quantizer& q, const RandomState& random, const void* codes, c
              const float* new_scale, const Slices& s, void* out);
 // Random numbers in [0, 1).
 void uniform(const RandomState& random, int64_t n, float* u);
-// LUQ's values; `top` is the largest magnitude.
-void luq(const float* top, int exponents, bool stochastic_below, bool stochastic_above, const RandomState& random,
-         const float* x, int64_t n, float* out);
+// Powers of two up to `top`, or zero.
+void round_to_powers(const PowerRounding& r, const float* top, const RandomState& random, const float* x, int64_t n,
+                     float* out);
 // Forward-format codes and scales of update-format codes (spec section 5).
 void forward_codes(const Format& forward, const CodeView& update, const float* update_scale, const Slices& s,
                    void* codes, float* scale);

@@ -6,7 +6,7 @@
 
 namespace lns::cpu {
 
-namespace scalar {
+namespace baseline {
 extern const Kernels table;
 }
 namespace avx2 {
@@ -22,7 +22,7 @@ const Kernels& table();
 namespace {
 
 std::vector<const Kernels*> available() {
-  std::vector<const Kernels*> found = {&scalar::table};
+  std::vector<const Kernels*> found = {&baseline::table};
 #if defined(__x86_64__)
   __builtin_cpu_init();
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2");

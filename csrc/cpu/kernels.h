@@ -6,8 +6,8 @@
 #include <vector>
 
 #include "core/datapath.h"
-#include "core/luq.h"
 #include "core/madam.h"
+#include "core/powers_of_two.h"
 #include "core/rescale.h"
 #include "cpu/permute.h"
 #include "cpu/tile.h"
@@ -86,8 +86,9 @@ struct Kernels {
                   float* moment, int64_t n, uint64_t first, int e_cap);
   // Random numbers in [0, 1) for elements first, first + 1, ...
   void (*uniform)(const RandomState& random, int64_t n, uint64_t first, float* u);
-  // LUQ's values of n floats.
-  void (*luq)(const Luq& q, const RandomState& random, const float* x, int64_t n, uint64_t first, float* out);
+  // n floats rounded to powers of two of `unit`.
+  void (*round_to_powers)(const PowerRounding& r, float unit, const RandomState& random, const float* x, int64_t n,
+                          uint64_t first, float* out);
   // Codes moved from scale exponent k_old to k_new.
   void (*rescale8)(const Quantizer& q, const RandomState& random, const uint8_t* codes, int64_t n, uint64_t first,
                    int k_old, int k_new, uint8_t* out);

@@ -67,7 +67,8 @@ class LaneCounter {
     for (int64_t r0 = 0; r0 < side.rows; r0 += kChunk) {
       const int64_t n = std::min(kChunk, side.rows - r0);
       const bool by_rows = side.operand.rows_are_contiguous();
-      const TileStrides strides = by_rows ? TileStrides{1, kChunk} : TileStrides{depth, 1};
+      const TileStrides strides =
+          by_rows ? TileStrides{.row = 1, .depth = kChunk} : TileStrides{.row = depth, .depth = 1};
       reader.fill(tile.data(), strides, r0, n, k0, depth);
       for (int64_t d = 0; d < depth; ++d)
         for (int64_t r = 0; r < n; ++r) {

@@ -6,7 +6,8 @@
 
 namespace lns::cpu {
 
-// Calls body(begin, end) on disjoint ranges that cover [0, n), possibly from several threads.
+// Calls body(begin, end) on disjoint ranges that cover [0, n), possibly from several threads. All float arithmetic of
+// the kernels runs in such bodies: the bindings give them IEEE's (ieee_floats.h).
 void parallel_for(int64_t n, int64_t grain, const std::function<void(int64_t, int64_t)>& body);
 int num_threads();
 

@@ -1,5 +1,5 @@
-// The ways from a tile of lanes to accumulators: register look-ups, row tables, look-ups in the product table, bins one
-// by one.
+// The kernel paths, ways from a tile of lanes to accumulators: register look-ups, row tables, look-ups in the product
+// table, bins one by one.
 #pragma once
 
 #include <algorithm>
@@ -56,7 +56,7 @@ class NarrowSums {
  private:
   const Kernels& kernel_;
   Accumulator<int32_t> accumulator_;
-  Growing<int32_t> state_;
+  GroupSums<int32_t> state_;
 };
 
 // Where they do not fit together: the sum in two 32-bit planes, high * 2^shift + low, beside the accumulator.
@@ -65,7 +65,7 @@ class PlaneSums {
   PlaneSums(const Kernels& kernel, const Datapath& d, int shift) : kernel_(kernel), accumulator_(d), shift_(shift) {}
 
   void start(int64_t rows, int64_t groups) {
-    for (Growing<int32_t>* t : {&acc_, &low_, &high_}) t->clear(rows * groups * kColumns);
+    for (GroupSums<int32_t>* t : {&acc_, &low_, &high_}) t->clear(rows * groups * kColumns);
   }
   int32_t* low(int64_t group, int64_t rows) const { return low_.group(group, rows); }
   int32_t* high(int64_t group, int64_t rows) const { return high_.group(group, rows); }
@@ -79,7 +79,7 @@ class PlaneSums {
   const Kernels& kernel_;
   Accumulator<int64_t> accumulator_;
   int shift_;
-  Growing<int32_t> acc_, low_, high_;
+  GroupSums<int32_t> acc_, low_, high_;
 };
 
 // ---- Paths: all have a lane type, how many lanes they take at once, what they note of a tile (see), and how they add
@@ -107,13 +107,21 @@ class PermutePath {
     for (int s = 0; s < steps; ++s)
       if (tile.active[s]) active_.push_back(s);
     if (tile.rows_are_contiguous()) {
-      rows_ = {magnitudes_.get(), signs_.get(), {4, 4 * tile.rows}, tile.rows, false};
+      rows_ = {.magnitudes = magnitudes_.get(),
+               .signs = signs_.get(),
+               .strides = {.row = 4, .depth = 4 * tile.rows},
+               .rows = tile.rows,
+               .negative = false};
       for (const int s : active_)
         rows_.negative |=
             kernel_.pack_lines(tables_, tile.lanes + s * kDepth * kTileRows, tile.rows,
                                magnitudes_.get() + s * rows_.strides.depth, signs_.get() + s * rows_.strides.depth);
     } else {
-      rows_ = {magnitudes_.get(), signs_.get(), {4 * steps, 4}, tile.rows, false};
+      rows_ = {.magnitudes = magnitudes_.get(),
+               .signs = signs_.get(),
+               .strides = {.row = 4 * steps, .depth = 4},
+               .rows = tile.rows,
+               .negative = false};
       rows_.negative =
           kernel_.pack_rows(tables_, tile.lanes, tile.rows, tile.strides.row, steps, magnitudes_.get(), signs_.get());
     }
@@ -137,7 +145,7 @@ class PermutePath {
   Scratch<uint8_t> magnitudes_, signs_, columns_;
   PackedRows rows_{};
   std::vector<int> active_;  // the steps that hold any code
-  Growing<int32_t> acc_;
+  GroupSums<int32_t> acc_;
 };
 
 // For each lane a table of all products with 16 columns, a row for each code of the tile; then a product is one row
@@ -233,8 +241,8 @@ class LookupPath {
   const State* table_;
   int zero_start_;
   Scratch<LookupLane<State>> columns_{kDepth};
-  Growing<State> state_;
-  Growing<int32_t> accumulators_;
+  GroupSums<State> state_;
+  GroupSums<int32_t> accumulators_;
 };
 
 // Bins of bounded width, where a vector's sum is not linear in its products: lane by lane, as the hardware does it.
@@ -281,7 +289,7 @@ class BinPath {
   const LaneTable& lanes_;
   const std::vector<int64_t>& constants_;
   std::vector<int64_t> bins_;
-  Growing<int32_t> acc_;
+  GroupSums<int32_t> acc_;
 };
 
 }  // namespace lns::cpu

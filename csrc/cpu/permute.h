@@ -6,8 +6,7 @@
 //   accumulator's LSB. The constant is one permute, the signed power of two another. A signed number holds few powers
 //   (7 in a byte, 15 in a word), so the octaves are cut into windows of that many, each with a sum of its own.
 // - Byte planes. Any table of up to 255 products is four bytes a product: a permute and a sum per byte, where the
-// second
-//   factor is the sign. 128 bytes are a permute, so a plane takes one or two.
+//   second factor is the sign. 128 bytes are a permute, so a plane takes one or two.
 #pragma once
 
 #include <algorithm>
@@ -74,7 +73,6 @@ std::optional<PermuteTables<Lane>> window_tables(const Datapath& d) {
   if (sizeof(Lane) == 1 && d.format.bits > 8) return {};
   if (d.lut_entries != g || g > Tables::kUnits || *std::max_element(constants.begin(), constants.end()) > 255)
     return {};
-  if (!d.full_product_range()) return {};
   if (octaves < 1 || octaves >= Tables::kSlots || octaves > Tables::kMaxSums * Tables::kWindowBits) return {};
   if (last - base > Tables::kIndexMax) return {};
 
@@ -139,13 +137,48 @@ inline std::optional<PermuteTables<uint8_t>> byte_plane_tables(const Datapath& d
   return t;
 }
 
-// The tables of a datapath, if it has one of the forms and its sums fit.
+// What the kernels make of a product's index and sign bits, for a vector of one lane.
+template <typename Lane>
+int64_t value_of(const PermuteTables<Lane>& t, int index, typename PermuteTables<Lane>::Index sign) {
+  using Tables = PermuteTables<Lane>;
+  int64_t y = 0;
+  for (int j = 0; j < t.sums; ++j) {
+    if (t.halves == 0) {
+      const int slot = (index >> t.log2_gamma & t.slot_mask) | (sign & ~t.slot_mask);
+      y += static_cast<int64_t>(t.units[index % Tables::kUnits]) * t.weights[j][slot % (2 * Tables::kSlots)]
+           << j * Tables::kWindowBits;
+    } else if (t.halves >> (2 * j + index / Tables::kHalf) & 1) {
+      y += static_cast<int64_t>(t.planes[j][index]) * static_cast<int8_t>(sign) << 8 * j;
+    }
+  }
+  return y << t.first_shift;
+}
+
+// Is every product of two codes what the tables make of it? Zero codes and products below the first have index 0.
+template <typename Lane>
+bool reproduces(const PermuteTables<Lane>& t, const std::vector<int64_t>& product) {
+  const int last = static_cast<int>(product.size()) - 1, base = t.column_offset - t.row_offset;
+  const int most = PermuteTables<Lane>::kIndexMax;
+  if (last / 2 + t.row_offset > most || last - base > most || t.first_shift > 62) return false;
+  for (const bool row : {false, true})
+    for (const bool column : {false, true}) {
+      const auto sign = static_cast<typename PermuteTables<Lane>::Index>(
+          (row ? t.row_negative : 0) ^ (column ? t.column_negative : t.column_positive));
+      if (value_of(t, 0, sign) != 0) return false;
+      for (int p = 2; p <= last; ++p)
+        if (value_of(t, std::max(0, p - base), sign) != (row == column ? product[p] : -product[p])) return false;
+    }
+  return true;
+}
+
+// The tables of a datapath, if one of the forms gives all its products and its sums fit.
 template <typename Lane>
 std::optional<PermuteTables<Lane>> permute_tables(const Datapath& d, const std::vector<int64_t>& product) {
   auto t = window_tables<Lane>(d);
+  if (t && !reproduces(*t, product)) t.reset();
   if constexpr (sizeof(Lane) == 1)
     if (!t) t = byte_plane_tables(d, product);
-  if (!t) return {};
+  if (!t || !reproduces(*t, product)) return {};
   // Sums of up to 255 * 2^(kWindowBits - 1) a product must fit 32 bits, in pairs where there are two pairs.
   const int pair = sizeof(Lane) == 1 ? PermuteTables<Lane>::kWindowBits : 0;
   if ((__int128{255} << (PermuteTables<Lane>::kWindowBits - 1 + pair)) * d.vector_size * 2 > INT32_MAX) return {};

@@ -221,14 +221,14 @@ class PatchReader : public ReaderOf<PatchReader<Code>, Code> {
 };
 
 template <typename Code>
-std::unique_ptr<const Reader> new_reader(const Operand& o, const Code* codes) {
-  if (o.kind == Operand::Kind::strided)
+std::unique_ptr<const Reader> new_reader(const OperandView& o, const Code* codes) {
+  if (o.kind == OperandView::Kind::strided)
     return std::make_unique<StridedReader<Code>>(o.codes.format, codes, o.row_stride, o.k_axis);
-  return std::make_unique<PatchReader<Code>>(o.codes.format, codes, o.patches, o.kind == Operand::Kind::taps);
+  return std::make_unique<PatchReader<Code>>(o.codes.format, codes, o.patches, o.kind == OperandView::Kind::taps);
 }
 
 // Reads an operand whose codes begin `offset` elements further on.
-inline std::unique_ptr<const Reader> new_reader(const Operand& o, int64_t offset) {
+inline std::unique_ptr<const Reader> new_reader(const OperandView& o, int64_t offset) {
   const CodeView codes = o.codes.at(offset);
   if (codes.wide()) return new_reader(o, static_cast<const int16_t*>(codes.data));
   return new_reader(o, static_cast<const uint8_t*>(codes.data));

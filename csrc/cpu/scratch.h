@@ -29,7 +29,7 @@ class Scratch {
 
 // The sums or accumulators of a task's groups, zero at its start.
 template <typename T>
-class Growing {
+class GroupSums {
  public:
   void clear(int64_t n) {
     if (n > size_) memory_ = std::make_unique<Scratch<T>>(size_ = n);

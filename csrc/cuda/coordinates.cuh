@@ -11,14 +11,15 @@ struct Coordinates {
   int y, x;
 };
 constexpr int kOutside = -(1 << 30);  // a coordinate that is in no image, whatever is added
+constexpr Coordinates kNowhere = {.offset = 0, .y = kOutside, .x = kOutside};
 
 struct Extent {
   unsigned y, x;
 };
 
-__device__ inline Extent extent(const Operand& o) {
-  if (o.kind == Operand::Kind::strided) return {1, 1};
-  return {static_cast<unsigned>(o.patches.y.image), static_cast<unsigned>(o.patches.x.image)};
+__device__ inline Extent extent(const OperandView& o) {
+  if (o.kind == OperandView::Kind::strided) return {.y = 1, .x = 1};
+  return {.y = static_cast<unsigned>(o.patches.y.image), .x = static_cast<unsigned>(o.patches.x.image)};
 }
 
 __device__ inline bool inside(const Extent& e, const Coordinates& a, const Coordinates& b) {
@@ -37,7 +38,7 @@ __device__ inline Coordinates position_coordinates(const Patches& p, unsigned i)
   const int x = static_cast<int>(i % columns) * static_cast<int>(p.x.grow / p.x.shrink);
   const int y = static_cast<int>(i / columns % lines) * static_cast<int>(p.y.grow / p.y.shrink);
   const unsigned n = i / columns / lines;
-  return {n * p.batch_stride + y * p.y.image_stride + x * p.x.image_stride, y, x};
+  return {.offset = n * p.batch_stride + y * p.y.image_stride + x * p.x.image_stride, .y = y, .x = x};
 }
 
 __device__ inline int tap_position(const PatchAxis& a, unsigned tap) {
@@ -50,21 +51,21 @@ __device__ inline Coordinates tap_coordinates(const Patches& p, unsigned i) {
   const unsigned channels = static_cast<unsigned>(p.channels), columns = static_cast<unsigned>(p.x.taps);
   const unsigned tap = i / channels;
   const int y = tap_position(p.y, tap / columns), x = tap_position(p.x, tap % columns);
-  return {i % channels * p.channel_stride + y * p.y.image_stride + x * p.x.image_stride, y, x};
+  return {.offset = i % channels * p.channel_stride + y * p.y.image_stride + x * p.x.image_stride, .y = y, .x = x};
 }
 
-__device__ inline Coordinates row_coordinates(const Operand& o, int64_t row, int64_t rows) {
-  if (row >= rows) return {0, kOutside, kOutside};
+__device__ inline Coordinates row_coordinates(const OperandView& o, int64_t row, int64_t rows) {
+  if (row >= rows) return kNowhere;
   const unsigned i = static_cast<unsigned>(row);
-  if (o.kind == Operand::Kind::strided) return {i * o.row_stride, 0, 0};
-  return o.kind == Operand::Kind::positions ? position_coordinates(o.patches, i) : tap_coordinates(o.patches, i);
+  if (o.kind == OperandView::Kind::strided) return {.offset = i * o.row_stride, .y = 0, .x = 0};
+  return o.kind == OperandView::Kind::positions ? position_coordinates(o.patches, i) : tap_coordinates(o.patches, i);
 }
 
-__device__ inline Coordinates k_coordinates(const Operand& o, int64_t k, int64_t end) {
-  if (k >= end) return {0, kOutside, kOutside};
+__device__ inline Coordinates k_coordinates(const OperandView& o, int64_t k, int64_t end) {
+  if (k >= end) return kNowhere;
   const unsigned i = static_cast<unsigned>(k);
-  if (o.kind == Operand::Kind::strided) return {axis_offset(o.k_axis, i), 0, 0};
-  return o.kind == Operand::Kind::positions ? tap_coordinates(o.patches, i) : position_coordinates(o.patches, i);
+  if (o.kind == OperandView::Kind::strided) return {.offset = axis_offset(o.k_axis, i), .y = 0, .x = 0};
+  return o.kind == OperandView::Kind::positions ? tap_coordinates(o.patches, i) : position_coordinates(o.patches, i);
 }
 
 __device__ inline int load_code(const CodeView& codes, int64_t at) {

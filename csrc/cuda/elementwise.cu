@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "core/encoding.h"
 #include "cuda/check.h"
 
 namespace lns::cuda {
@@ -81,12 +82,6 @@ void run(const Slices& s, const Body& body, const Launch& at) {
   check(cudaGetLastError(), "elementwise kernel");
 }
 
-__device__ inline RandomState random_state(const int64_t* rng) {
-  if (!rng) return {0, 0, 0};
-  return {static_cast<uint64_t>(rng[0]), static_cast<uint32_t>(rng[1]), static_cast<uint32_t>(rng[2]),
-          static_cast<uint64_t>(rng[3])};
-}
-
 // ---- The largest value of every slice, by unsigned comparison.
 
 // Blocks walk long runs of one slice.
@@ -118,12 +113,11 @@ __global__ void __launch_bounds__(kThreads) top_of_columns(Slices s, Value value
 }
 
 template <typename Value>
-uint32_t* top_of_slices(const Slices& whole, const Value& value, const Launch& at) {
-  Slices s = whole;
+uint32_t* top_of_slices(Slices s, const Value& value, const Launch& at) {
   auto* top = static_cast<uint32_t*>(at.allocate(std::max<int64_t>(s.slices, 1) * sizeof(uint32_t)));
   check(cudaMemsetAsync(top, 0, std::max<int64_t>(s.slices, 1) * sizeof(uint32_t), at.stream), "memset");
   if (s.numel() == 0) return top;
-  if (s.slices == 1) s = {1, 1, s.numel()};
+  if (s.slices == 1) s = whole(s.numel());
   const int64_t most = full_grid(at);
   if (s.inner >= kLongRun) {
     const int64_t runs = s.outer * s.slices, each = (s.inner + kThreads * kPack - 1) / (kThreads * kPack);
@@ -183,7 +177,7 @@ struct Quantize {
   uint32_t bits;
 
   __device__ void enter(int64_t slice) {
-    random = random_state(rng);
+    random = decode_random_state(rng);
     bits = float_bits(scale[slice]);
   }
   __device__ Code code(float value, int64_t i) const {
@@ -235,7 +229,7 @@ struct Rescale {
   uint32_t from, to;
 
   __device__ void enter(int64_t slice) {
-    random = random_state(rng);
+    random = decode_random_state(rng);
     from = float_bits(old_scale[slice]), to = float_bits(new_scale[slice]);
   }
   __device__ Code code(int c, int64_t i) const {
@@ -259,7 +253,7 @@ struct Uniform {
   bool wide;
   RandomState random;
 
-  __device__ void enter(int64_t) { random = random_state(rng); }
+  __device__ void enter(int64_t) { random = decode_random_state(rng); }
   __device__ void one(int64_t i) { u[i] = unit_float(philox_u24(random, i)); }
   __device__ void pack(int64_t first, int64_t n) {
     Pack<float> p;
@@ -269,23 +263,23 @@ struct Uniform {
   }
 };
 
-struct LuqValues {
+struct RoundToPowers {
+  PowerRounding rounding;
   const float* top;
-  float limit;
-  bool stochastic_below, stochastic_above;
   const int64_t* rng;
   const float* x;
   float* out;
   bool wide;
   RandomState random;
-  Luq q;
+  float largest, unit;
 
   __device__ void enter(int64_t) {
-    random = random_state(rng);
-    q = {*top / limit, limit, stochastic_below, stochastic_above};
+    random = decode_random_state(rng);
+    largest = rounding.largest();
+    unit = *top / largest;
   }
   __device__ float value(float from, int64_t i) const {
-    return luq_one(q, from, stochastic_below || stochastic_above ? unit_float(philox_u24(random, i)) : 0.0f);
+    return round_to_power(rounding, largest, unit, from, rounding.draws() ? unit_float(philox_u24(random, i)) : 0.0f);
   }
   __device__ void one(int64_t i) { out[i] = value(x[i], i); }
   __device__ void pack(int64_t first, int64_t n) {
@@ -346,8 +340,8 @@ struct Madam {
   int e_cap;
 
   __device__ void enter(int64_t slice) {
-    random = random_state(rng);
-    step = {hyper[0], hyper[1], hyper[2], hyper[3], hyper[4], stochastic};
+    random = decode_random_state(rng);
+    step = decode_madam(hyper, stochastic);
     e_cap = cap_code(q, cap[slice], float_bits(scale[slice]));
   }
   __device__ Code code(int c, float g, float& v, int64_t i) const {
@@ -387,13 +381,14 @@ Quantizer view(const int32_t* packed, const QuantizerTables& t, const Format& f,
 
 void quantize(const Quantizer& q, const int64_t* rng, const float* x, const Slices& s, void* codes, float* scale,
               const Launch& at) {
-  const uint32_t* top = top_of_slices(s, Magnitude{x, aligned(x, sizeof(float))}, at);
+  const uint32_t* top = top_of_slices(s, Magnitude{.x = x, .wide = aligned(x, sizeof(float))}, at);
   quantizer_scales<<<scale_blocks(s), kThreads, 0, at.stream>>>(q, top, s.slices, scale);
   check(cudaGetLastError(), "quantizer_scales");
   with_code_type(q.format, [&](auto type) {
     using Code = decltype(type);
     const bool wide = aligned(x, sizeof(float)) && aligned(codes, sizeof(Code));
-    run(s, Quantize<Code>{q, rng, x, scale, static_cast<Code*>(codes), wide, {}, 0}, at);
+    run(s, Quantize<Code>{.q = q, .rng = rng, .x = x, .scale = scale, .codes = static_cast<Code*>(codes), .wide = wide},
+        at);
   });
 }
 
@@ -403,7 +398,10 @@ void dequantize(const CodeView& codes, const Quantizer& q, const float* scale, c
     using Code = decltype(type);
     const auto* from = static_cast<const Code*>(codes.data);
     const bool wide = aligned(x, sizeof(float)) && aligned(from, sizeof(Code));
-    run(s, Dequantize<Code>{codes.format, q.values, from, scale, x, wide, 0}, at);
+    run(s,
+        Dequantize<Code>{
+            .format = codes.format, .values = q.values, .codes = from, .scale = scale, .x = x, .wide = wide},
+        at);
   });
 }
 
@@ -413,19 +411,26 @@ void rescale(const Quantizer& q, const int64_t* rng, const void* codes, const fl
     using Code = decltype(type);
     const bool wide = aligned(codes, sizeof(Code)) && aligned(out, sizeof(Code));
     const auto* from = static_cast<const Code*>(codes);
-    run(s, Rescale<Code>{q, rng, from, old_scale, new_scale, static_cast<Code*>(out), wide, {}, 0, 0}, at);
+    run(s,
+        Rescale<Code>{.q = q,
+                      .rng = rng,
+                      .codes = from,
+                      .old_scale = old_scale,
+                      .new_scale = new_scale,
+                      .out = static_cast<Code*>(out),
+                      .wide = wide},
+        at);
   });
 }
 
 void uniform(const int64_t* rng, int64_t n, float* u, const Launch& at) {
-  run(Slices{1, 1, n}, Uniform{rng, u, aligned(u, sizeof(float)), {}}, at);
+  run(whole(n), Uniform{.rng = rng, .u = u, .wide = aligned(u, sizeof(float))}, at);
 }
 
-void luq(const float* top, int exponents, bool stochastic_below, bool stochastic_above, const int64_t* rng,
-         const float* x, int64_t n, float* out, const Launch& at) {
+void round_to_powers(const PowerRounding& r, const float* top, const int64_t* rng, const float* x, int64_t n,
+                     float* out, const Launch& at) {
   const bool wide = aligned(x, sizeof(float)) && aligned(out, sizeof(float));
-  const float limit = static_cast<float>(pow2(exponents));
-  run(Slices{1, 1, n}, LuqValues{top, limit, stochastic_below, stochastic_above, rng, x, out, wide, {}, {}}, at);
+  run(whole(n), RoundToPowers{.rounding = r, .top = top, .rng = rng, .x = x, .out = out, .wide = wide}, at);
 }
 
 void forward_codes(const Format& forward, const CodeView& update, const float* update_scale, const Slices& s,
@@ -437,12 +442,20 @@ void forward_codes(const Format& forward, const CodeView& update, const float* u
       using To = decltype(to_type);
       const auto* from = static_cast<const From*>(update.data);
       const uint32_t* top = nullptr;
-      if (spans_fewer_octaves(forward, update.format)) top = top_of_slices(s, Exponent<From>{from, update.format}, at);
+      if (spans_fewer_octaves(forward, update.format))
+        top = top_of_slices(s, Exponent<From>{.codes = from, .format = update.format}, at);
       const bool wide = aligned(from, sizeof(From)) && aligned(codes, sizeof(To));
-      const Coarsening coarsening = {update.format, forward, shift, 0};
+      const Coarsening coarsening = {.update = update.format, .forward = forward, .shift = shift, .offset = 0};
       forward_scales<<<scale_blocks(s), kThreads, 0, at.stream>>>(coarsening, update_scale, top, s.slices, scale);
       check(cudaGetLastError(), "forward_scales");
-      run(s, Coarsen<From, To>{coarsening, from, update_scale, scale, static_cast<To*>(codes), wide}, at);
+      run(s,
+          Coarsen<From, To>{.coarsening = coarsening,
+                            .codes = from,
+                            .update_scale = update_scale,
+                            .scale = scale,
+                            .out = static_cast<To*>(codes),
+                            .wide = wide},
+          at);
     });
   });
 }
@@ -453,7 +466,17 @@ void madam_step(const Quantizer& q, const float* hyper, bool stochastic, const i
   with_code_type(q.format, [&](auto type) {
     using Code = decltype(type);
     const bool wide = aligned(codes, sizeof(Code)) && aligned(grad, sizeof(float)) && aligned(moment, sizeof(float));
-    run(s, Madam<Code>{q, hyper, stochastic, rng, static_cast<Code*>(codes), scale, grad, moment, cap, wide, {}, {}, 0},
+    run(s,
+        Madam<Code>{.q = q,
+                    .hyper = hyper,
+                    .stochastic = stochastic,
+                    .rng = rng,
+                    .codes = static_cast<Code*>(codes),
+                    .scale = scale,
+                    .grad = grad,
+                    .moment = moment,
+                    .cap = cap,
+                    .wide = wide},
         at);
   });
 }

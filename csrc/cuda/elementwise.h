@@ -3,8 +3,8 @@
 
 #include <vector>
 
-#include "core/luq.h"
 #include "core/madam.h"
+#include "core/powers_of_two.h"
 #include "core/rescale.h"
 #include "core/slices.h"
 #include "cuda/launch.h"
@@ -17,8 +17,7 @@ std::vector<int32_t> pack(const QuantizerTables& tables);
 // A quantizer on the device's copy.
 Quantizer view(const int32_t* packed, const QuantizerTables& tables, const Format& f, Rounding r, Underflow u);
 
-// As in cpu/elementwise.h; `rng` points to the operators' [seed, step, tensor id, first element] on the device, or is
-// null.
+// As in cpu/elementwise.h; `rng` points to the operators' random state on the device, or is null.
 void quantize(const Quantizer& q, const int64_t* rng, const float* x, const Slices& s, void* codes, float* scale,
               const Launch& at);
 void dequantize(const CodeView& codes, const Quantizer& q, const float* scale, const Slices& s, float* x,
@@ -26,11 +25,11 @@ void dequantize(const CodeView& codes, const Quantizer& q, const float* scale, c
 void rescale(const Quantizer& q, const int64_t* rng, const void* codes, const float* old_scale, const float* new_scale,
              const Slices& s, void* out, const Launch& at);
 void uniform(const int64_t* rng, int64_t n, float* u, const Launch& at);
-void luq(const float* top, int exponents, bool stochastic_below, bool stochastic_above, const int64_t* rng,
-         const float* x, int64_t n, float* out, const Launch& at);
+void round_to_powers(const PowerRounding& r, const float* top, const int64_t* rng, const float* x, int64_t n,
+                     float* out, const Launch& at);
 void forward_codes(const Format& forward, const CodeView& update, const float* update_scale, const Slices& s,
                    void* codes, float* scale, const Launch& at);
-// `hyper`: MadamStep's five numbers on the device.
+// `hyper`: the numbers of a MadamStep on the device, see core/encoding.h.
 void madam_step(const Quantizer& q, const float* hyper, bool stochastic, const int64_t* rng, void* codes,
                 const float* scale, const float* grad, float* moment, const float* cap, const Slices& s,
                 const Launch& at);

@@ -42,13 +42,13 @@ __device__ inline uint32_t load_four_if(bool there, const uint8_t* at) {
 class Fetcher {
  public:
   // `row_coordinates`: of a tile's rows, made by the caller; `ks`: room for a chunk's coordinates, this warp's own.
-  __device__ Fetcher(const Operand& operand, const LaneCode& lane_code, int rows, const Coordinates* row_coordinates,
-                     Coordinates* ks, int fetcher)
+  __device__ Fetcher(const OperandView& operand, const LaneCode& lane_code, int rows,
+                     const Coordinates* row_coordinates, Coordinates* ks, int fetcher)
       : operand_(operand),
         lane_code_(lane_code),
-        strided_(operand.kind == Operand::Kind::strided),
+        strided_(operand.kind == OperandView::Kind::strided),
         by_rows_(strided_ ? operand.row_stride < operand.k_axis.inner_stride
-                          : operand.kind == Operand::Kind::positions),
+                          : operand.kind == OperandView::Kind::positions),
         extent_(extent(operand)),
         rows_(rows),
         row_coordinates_(row_coordinates),
@@ -174,7 +174,7 @@ class Fetcher {
   __device__ int first_row() const { return lane_ % (step() / 4) * 4; }
 
   static constexpr int kRounds = 2;  // for up to 256 rows
-  const Operand& operand_;
+  const OperandView& operand_;
   const LaneCode& lane_code_;
   bool strided_, by_rows_;
   Extent extent_;

@@ -7,13 +7,17 @@
 
 namespace lns::cuda {
 
+// Atomic additions take unsigned integers.
+__host__ __device__ inline unsigned long long* as_unsigned(int64_t* counter) {
+  return reinterpret_cast<unsigned long long*>(counter);
+}
+
 constexpr int kLevels = 8192;  // exponents counted at once
 
 // From a histogram of the left rows' exponents for every k: O(K * (rows + columns)). A block takes `depth` values of k
 // of one instance at a time, and formats of more than kLevels exponents in several windows of them.
-__global__ void __launch_bounds__(256)
-    count_lanes(const __grid_constant__ Product p, int levels, int64_t first_visible, int depth,
-                unsigned long long vectors, unsigned long long* counters) {
+__global__ void __launch_bounds__(256) count_lanes(const __grid_constant__ Product p, int levels, int64_t first_visible,
+                                                   int depth, unsigned long long vectors, Counters* counters) {
   extern __shared__ int at_most[];  // [depth][window]: rows of exponent base + i, then of exponents base .. base + i
   const int window = min(levels, kLevels);
   const Extent left_extent = extent(p.left.operand), right_extent = extent(p.right.operand);
@@ -53,10 +57,10 @@ __global__ void __launch_bounds__(256)
       }
     }
   }
-  // In the order of Counters; modulo 2^64, as are the threads' shares.
-  if (blockIdx.x == 0 && threadIdx.x == 0) atomicAdd(counters + 1, vectors);
-  atomicAdd(counters + 2, zeros);
-  if (lost) atomicAdd(counters + 3, lost);
+  // Modulo 2^64, as are the threads' shares.
+  if (blockIdx.x == 0 && threadIdx.x == 0) atomicAdd(as_unsigned(&counters->vectors), vectors);
+  atomicAdd(as_unsigned(&counters->zero_lanes), zeros);
+  if (lost) atomicAdd(as_unsigned(&counters->vanished), lost);
 }
 
 }  // namespace lns::cuda

@@ -41,9 +41,9 @@ struct FusedSums {
   __device__ void close(const Datapath& d) {
     const Accumulator<int32_t> a(d);
     if (d.overflow == Overflow::saturate)
-      each([&](int32_t acc) { return max(a.low, min(a.high, acc)); }, a);
+      each([&](int32_t acc) { return a.saturated(acc); }, a);
     else
-      each([&](int32_t acc) { return acc << (32 - a.acc_bits) >> (32 - a.acc_bits); }, a);
+      each([&](int32_t acc) { return a.wrapped(acc); }, a);
   }
   __device__ int32_t read(const Datapath& d, int i, int j) const { return y[i][j] >> d.fraction_bits(); }
 
@@ -54,7 +54,7 @@ struct FusedSums {
       const int32_t acc = a.aligned(y[i][j]);
       if (use == Use::overflows) overflows += a.overflows(acc);
       if (use == Use::bounded) lowest = min(lowest, acc), highest = max(highest, acc);
-      y[i][j] = narrow(acc) << a.fraction_bits;
+      y[i][j] = a.state(narrow(acc));
     });
   }
 };
@@ -85,8 +85,8 @@ struct SegmentSums {
     for_each_output<R>([&](int i, int j) {
       const int32_t z = a.aligned(y[i][j]);
       sum[i][j] = max(-most, min(most, sum[i][j] + z));
-      from_low[i][j] = max(a.low, min(a.high, from_low[i][j] + z));
-      from_high[i][j] = max(a.low, min(a.high, from_high[i][j] + z));
+      from_low[i][j] = a.saturated(from_low[i][j] + z);
+      from_high[i][j] = a.saturated(from_high[i][j] + z);
       y[i][j] = 0;
     });
   }

@@ -5,13 +5,19 @@
 
 namespace lns {
 
-// Shapes of x (batch, in_channels, height, width), w (out_channels, in_channels/groups, kh, kw), y.
+// Along height or width.
+struct ConvAxis {
+  int64_t in, kernel, stride, padding, dilation;
+
+  bool fits() const { return in + 2 * padding > dilation * (kernel - 1); }  // else there is no output
+  int64_t out() const { return (in + 2 * padding - dilation * (kernel - 1) - 1) / stride + 1; }
+};
+
+// Shapes of x (batch, in_channels, y.in, x.in), w (out_channels, in_channels / groups, y.kernel, x.kernel), and the
+// output.
 struct ConvShape {
-  int64_t batch, in_channels, height, width;
-  int64_t out_channels, kernel_h, kernel_w;
-  int64_t out_h, out_w;
-  int64_t stride_h, stride_w, padding_h, padding_w, dilation_h, dilation_w;
-  int64_t groups;
+  int64_t batch, in_channels, out_channels, groups;
+  ConvAxis y, x;
 };
 
 // A contiguous tensor of codes. scale_step is 0 for one scale per tensor, 1 for one per slice along the dimension
@@ -26,9 +32,8 @@ struct ConvOperand {
 Product conv_forward(const ConvShape& s, const ConvOperand& x, const ConvOperand& w, void* y);
 
 // dx from dy and w: K is (kh, kw, out channel), channel fastest; taps that no output used are zero codes.
-// Scales: dy per image, w per input channel (when groups is 1). One product per phase of the stride. Where all vectors
-// of `vector_size` lanes lie within a tap, those of unused taps change no sum and are left out, unless lanes are
-// counted.
+// Scales: dy per image, w per input channel of a group. One product per phase of the stride. Where all vectors of
+// `vector_size` lanes lie within a tap, those of unused taps change no sum and are left out, unless lanes are counted.
 std::vector<Product> conv_input_gradient(const ConvShape& s, const ConvOperand& dy, const ConvOperand& w, void* dx,
                                          int vector_size, bool count);
 

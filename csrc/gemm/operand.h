@@ -16,7 +16,8 @@ struct CodeView {
 
   LNS_HD bool wide() const { return format.bits > 8; }
   LNS_HD CodeView at(int64_t offset) const {
-    return {static_cast<const char*>(data) + offset * (wide() ? sizeof(int16_t) : sizeof(uint8_t)), format};
+    return {.data = static_cast<const char*>(data) + offset * (wide() ? sizeof(int16_t) : sizeof(uint8_t)),
+            .format = format};
   }
 };
 
@@ -37,7 +38,7 @@ struct Axis {
   int64_t middle = 1;
   int64_t middle_stride = 0;
 
-  static Axis flat(int64_t n, int64_t stride) { return {n > 0 ? n : 1, stride, 0}; }
+  static Axis flat(int64_t n, int64_t stride) { return {.inner = n > 0 ? n : 1, .inner_stride = stride}; }
   int64_t operator()(int64_t i) const {
     const int64_t m = i / inner;
     return i % inner * inner_stride + m % middle * middle_stride + m / middle * outer_stride;
@@ -83,7 +84,7 @@ struct Patches {
 
 // Codes at row * row_stride + k_axis(k) (a matrix of any strides, a convolution's weights, its output gradient), or the
 // patch matrix or its transpose, read straight from the image.
-struct Operand {
+struct OperandView {
   enum class Kind { strided, positions, taps };  // what rows are; K runs over taps, or over positions
 
   CodeView codes;
@@ -92,13 +93,15 @@ struct Operand {
   Axis k_axis;
   Patches patches;
 
-  static Operand strided(const CodeView& codes, int64_t row_stride, const Axis& k_axis) {
-    return {codes, Kind::strided, row_stride, k_axis, {}};
+  static OperandView strided(const CodeView& codes, int64_t row_stride, const Axis& k_axis) {
+    return {.codes = codes, .kind = Kind::strided, .row_stride = row_stride, .k_axis = k_axis, .patches = {}};
   }
-  static Operand positions(const CodeView& codes, const Patches& patches) {
-    return {codes, Kind::positions, 0, {}, patches};
+  static OperandView positions(const CodeView& codes, const Patches& patches) {
+    return {.codes = codes, .kind = Kind::positions, .row_stride = 0, .k_axis = {}, .patches = patches};
   }
-  static Operand taps(const CodeView& codes, const Patches& patches) { return {codes, Kind::taps, 0, {}, patches}; }
+  static OperandView taps(const CodeView& codes, const Patches& patches) {
+    return {.codes = codes, .kind = Kind::taps, .row_stride = 0, .k_axis = {}, .patches = patches};
+  }
 
   // Are consecutive rows, rather than consecutive K, neighbours in memory? Tiles are filled fastest in that order.
   bool rows_are_contiguous() const {

@@ -1,6 +1,8 @@
 // A batch of equal products, described for every device; each device has an engine that runs it.
 #pragma once
 
+#include <array>
+#include <cstddef>
 #include <stdexcept>
 #include <vector>
 
@@ -10,7 +12,7 @@ namespace lns {
 
 // One operand, where row i's scale stands, and where its results go.
 struct Side {
-  Operand operand;
+  OperandView operand;
   int64_t rows;
   Axis output;  // offset of a row in the output
   const float* scale;
@@ -76,12 +78,24 @@ struct Product {
   bool empty() const { return left.rows == 0 || right.rows == 0 || batch.count() == 0; }
 };
 
-// What happened in the datapath, for users who size one; the order of the operators' tensor.
+// What happened in the datapath, for users who size one. The operators' tensor is this struct, integer by integer.
 struct Counters {
-  int64_t saturations = 0;  // accumulations that left acc_bits
   int64_t vectors = 0;      // accumulations
+  int64_t saturations = 0;  // accumulations that left acc_bits
   int64_t zero_lanes = 0;   // products with a zero operand (padding of the last vector not counted)
   int64_t vanished = 0;     // products of non-zero operands under the accumulator's LSB
 };
+constexpr int kCounters = sizeof(Counters) / sizeof(int64_t);
+
+// Their names, in that order.
+inline std::array<const char*, kCounters> counter_names() {
+  std::array<const char*, kCounters> names{};
+  const auto name = [&](size_t offset, const char* n) { names[offset / sizeof(int64_t)] = n; };
+  name(offsetof(Counters, vectors), "vectors");
+  name(offsetof(Counters, saturations), "saturations");
+  name(offsetof(Counters, zero_lanes), "zero_lanes");
+  name(offsetof(Counters, vanished), "vanished");
+  return names;
+}
 
 }  // namespace lns

@@ -4,47 +4,46 @@
 
 #include <torch/csrc/stable/library.h>
 
-#include "core/luq.h"
 #include "core/madam.h"
+#include "core/powers_of_two.h"
 #include "core/rescale.h"
 #include "ops/arguments.h"
 
 namespace lns::ops {
 
-using Rng = std::optional<Tensor>;
-
 // What a quantizing kernel is told.
 struct QuantizerChoice {
   Format format;
-  Rounding rounding;
-  Underflow underflow;
+  Rounding rounding = Rounding::nearest;
+  Underflow underflow = Underflow::clamp;
   std::vector<int64_t> thresholds = {};  // none: the format's
+
+  bool draws() const { return rounding == Rounding::stochastic || underflow == Underflow::stochastic; }
 };
 
 template <typename Device>
 std::tuple<Tensor, Tensor> quantize(Tensor x, int64_t bits, int64_t gamma, std::optional<int64_t> dim, int64_t rounding,
                                     int64_t underflow, Rng rng, std::vector<int64_t> thresholds) {
-  check_float(x, "x");
-  check_rng(rng, x);
-  const QuantizerChoice q = {make_format(bits, gamma), static_cast<Rounding>(rounding),
-                             static_cast<Underflow>(underflow), thresholds};
+  const QuantizerChoice q = {.format = make_format(bits, gamma),
+                             .rounding = as_rounding(rounding),
+                             .underflow = as_underflow(underflow),
+                             .thresholds = thresholds};
+  check_float(x, x, "x");
+  check_rng(rng, x, q.draws());
   require(thresholds.empty() || q.rounding == Rounding::nearest, "thresholds are for rounding to nearest");
-  const Tensor source = torch::stable::contiguous(x);
+  const Slices slices = slices_of(x, dim);
+  std::vector<int64_t> scale_sizes(dim ? x.dim() : 0, 1);
+  if (dim) scale_sizes[*dim] = x.size(*dim);
   Tensor codes = new_tensor(x, sizes_of(x), code_type(q.format));
-  std::vector<int64_t> scale_sizes;
-  if (dim) {
-    scale_sizes.assign(x.dim(), 1);
-    scale_sizes[*dim] = x.size(*dim);
-  }
   Tensor scale = new_tensor(x, scale_sizes, ScalarType::Float);
-  Device::quantize(q, rng, source, slices_of(x, dim), codes, scale);
+  Device::quantize(q, rng, torch::stable::contiguous(x), slices, codes, scale);
   return {codes, scale};
 }
 
 template <typename Device>
 Tensor dequantize(Tensor codes, Tensor scale, int64_t bits, int64_t gamma) {
   const Format f = make_format(bits, gamma);
-  check_codes(codes, f, "codes");
+  check_codes(codes, f, codes, "codes");
   const Slices s = slices_of_scale(codes, scale);
   Tensor out = new_tensor(codes, sizes_of(codes), ScalarType::Float);
   Device::dequantize(f, torch::stable::contiguous(codes), torch::stable::contiguous(scale), s, out);
@@ -53,13 +52,12 @@ Tensor dequantize(Tensor codes, Tensor scale, int64_t bits, int64_t gamma) {
 
 template <typename Device>
 Tensor rescale(Tensor codes, Tensor scale, Tensor new_scale, int64_t bits, int64_t gamma, int64_t underflow, Rng rng) {
-  const QuantizerChoice q = {make_format(bits, gamma), Rounding::nearest, static_cast<Underflow>(underflow)};
-  check_codes(codes, q.format, "codes");
-  check_rng(rng, codes);
-  require(scale.numel() == new_scale.numel(), "scale and new_scale must have the same shape");
+  const QuantizerChoice q = {.format = make_format(bits, gamma), .underflow = as_underflow(underflow)};
+  check_codes(codes, q.format, codes, "codes");
+  check_rng(rng, codes, q.draws());
   const Slices s = slices_of_scale(codes, scale);
-  check_float(new_scale, "new_scale");
-  check_device(new_scale, codes, "new_scale");
+  check_float(new_scale, codes, "new_scale");
+  check_same_shape(new_scale, scale, "new_scale", "scale");
   Tensor out = new_tensor(codes, sizes_of(codes), code_type(q.format));
   Device::rescale(q, rng, torch::stable::contiguous(codes), torch::stable::contiguous(scale),
                   torch::stable::contiguous(new_scale), s, out);
@@ -70,7 +68,7 @@ template <typename Device>
 std::tuple<Tensor, Tensor> forward_codes(Tensor codes, Tensor scale, int64_t update_bits, int64_t update_gamma,
                                          int64_t bits, int64_t gamma) {
   const Format update = make_format(update_bits, update_gamma), forward = make_format(bits, gamma);
-  check_codes(codes, update, "codes");
+  check_codes(codes, update, codes, "codes");
   require(update.gamma >= forward.gamma, "the update format's gamma must be at least the forward format's");
   const Slices s = slices_of_scale(codes, scale);
   Tensor out = new_tensor(codes, sizes_of(codes), code_type(forward));
@@ -82,24 +80,23 @@ std::tuple<Tensor, Tensor> forward_codes(Tensor codes, Tensor scale, int64_t upd
 
 template <typename Device>
 Tensor uniform(Tensor like, Tensor rng) {
-  check_rng(rng, like);
+  check_rng(rng, like, true);
   Tensor out = new_tensor(like, sizes_of(like), ScalarType::Float);
   Device::uniform(rng, out);
   return out;
 }
 
 template <typename Device>
-Tensor luq(Tensor x, Tensor top, int64_t exponents, bool stochastic_below, bool stochastic_above, Rng rng) {
-  check_float(x, "x");
-  check_float(top, "top");
-  check_device(top, x, "top");
-  check_rng(rng, x);
+Tensor round_to_powers(Tensor x, Tensor top, int64_t octaves, bool stochastic_below, bool stochastic_above, Rng rng) {
+  check_float(x, x, "x");
+  check_float(top, x, "top");
   require(top.numel() == 1, "top must be one number");
-  require(exponents >= 1 && exponents <= 126, "exponents must be between 1 and 126");
-  require(rng.has_value() || !(stochastic_below || stochastic_above), "stochastic rounding needs rng");
+  require(octaves >= 1 && octaves <= 126, "octaves must be between 1 and 126, got ", octaves);
+  const PowerRounding r = {
+      .octaves = static_cast<int>(octaves), .stochastic_below = stochastic_below, .stochastic_above = stochastic_above};
+  check_rng(rng, x, r.draws());
   Tensor out = new_tensor(x, sizes_of(x), ScalarType::Float);
-  Device::luq(torch::stable::contiguous(x), top, static_cast<int>(exponents), stochastic_below, stochastic_above, rng,
-              out);
+  Device::round_to_powers(r, torch::stable::contiguous(x), top, rng, out);
   return out;
 }
 
@@ -107,23 +104,22 @@ template <typename Device>
 void madam_step(Tensor codes, Tensor moment, Tensor grad, Tensor scale, Tensor cap, Tensor hyper, int64_t bits,
                 int64_t gamma, bool stochastic, Rng rng) {
   const Format f = make_format(bits, gamma);
-  check_codes(codes, f, "codes");
-  check_rng(rng, codes);
-  struct Named {
-    const Tensor& tensor;
-    const char* name;
-  };
-  for (const auto& [t, name] : {Named{moment, "moment"}, {grad, "grad"}, {cap, "cap"}, {hyper, "hyper"}}) {
-    check_float(t, name);
-    check_device(t, codes, name);
-  }
+  check_codes(codes, f, codes, "codes");
+  check_float(moment, codes, "moment");
+  check_float(grad, codes, "grad");
+  check_float(cap, codes, "cap");
+  check_float(hyper, codes, "hyper");
+  check_rng(rng, codes, stochastic);
+  const Slices s = slices_of_scale(codes, scale);
+  check_same_shape(moment, codes, "moment", "codes");
+  check_same_shape(grad, codes, "grad", "codes");
+  check_same_shape(cap, scale, "cap", "scale");
+  require(hyper.numel() == std::ssize(kMadamFields), "hyper must hold ", std::ssize(kMadamFields), " numbers");
   require(codes.is_contiguous() && moment.is_contiguous(), "codes and moment must be contiguous");
-  require(moment.numel() == codes.numel() && grad.numel() == codes.numel() && cap.numel() == scale.numel() &&
-              hyper.numel() == 5,
-          "moment and grad must have the shape of codes, cap that of scale, and hyper 5 entries");
+  check_apart(codes, {&moment, &grad, &scale, &cap, &hyper}, "codes");
+  check_apart(moment, {&grad, &scale, &cap, &hyper}, "moment");
   Device::madam_step(f, stochastic, rng, codes, torch::stable::contiguous(scale), torch::stable::contiguous(grad),
-                     moment, torch::stable::contiguous(cap), torch::stable::contiguous(hyper),
-                     slices_of_scale(codes, scale));
+                     moment, torch::stable::contiguous(cap), torch::stable::contiguous(hyper), s);
 }
 
 }  // namespace lns::ops

@@ -1,10 +1,8 @@
 // The schemas of every operator. Implementations register per device beside this; fake kernels are in lns_sim/ops.
 //
 // Codes come with float32 scales: a 0-d scale for the whole tensor, or one of the tensor's rank with a single dimension
-// larger than 1. `datapath` is [bits, gamma, vector_size, lut_entries, lut_bits, acc_bits, acc_lsb, rounding, overflow,
-// lowest and highest product exponent, what becomes of products below, bits of a bin or 0, overflow of a bin], then LUT
-// constants where they are given; `rng` an int64 tensor [seed, step, tensor id, first element], `counters` an int64
-// tensor [saturations, vectors, zero lanes, vanished] that is empty unless `count` asks for it.
+// larger than 1. core/encoding.h says what the numbers of `datapath`, of `rng` (int64) and of `hyper` (float32) are;
+// `counters` is a gemm/product.h Counters in int64, empty unless `count` asks for it.
 #include <torch/csrc/stable/library.h>
 
 STABLE_TORCH_LIBRARY(lns_sim, m) {
@@ -16,8 +14,10 @@ STABLE_TORCH_LIBRARY(lns_sim, m) {
       "rescale(Tensor codes, Tensor scale, Tensor new_scale, int bits, int gamma, int underflow, Tensor? rng) -> "
       "Tensor");
   m.def("uniform(Tensor like, Tensor rng) -> Tensor");
+  // Powers of two from top / 2^octaves to top, or zero; `stochastic_below` the least one, and above it.
   m.def(
-      "luq(Tensor x, Tensor top, int exponents, bool stochastic_below, bool stochastic_above, Tensor? rng) -> Tensor");
+      "round_to_powers(Tensor x, Tensor top, int octaves, bool stochastic_below, bool stochastic_above, Tensor? rng) "
+      "-> Tensor");
   m.def(
       "forward_codes(Tensor codes, Tensor scale, int update_bits, int update_gamma, int bits, int gamma) "
       "-> (Tensor codes, Tensor scale)");
@@ -25,7 +25,7 @@ STABLE_TORCH_LIBRARY(lns_sim, m) {
   m.def(
       "matmul(Tensor a, Tensor a_scale, Tensor b, Tensor b_scale, int a_bits, int b_bits, int[] datapath, "
       "bool accumulators, bool count) -> (Tensor out, Tensor counters)");
-  // Scales are 0-d or hold one entry per slice of the dimension named in csrc/cpu/convolution.h.
+  // Scales are 0-d or hold one entry per slice of the dimension named in gemm/convolution.h.
   m.def(
       "conv2d(Tensor x, Tensor x_scale, Tensor w, Tensor w_scale, int x_bits, int w_bits, int[] stride, int[] padding, "
       "int[] dilation, int groups, int[] datapath, bool accumulators, bool count) -> (Tensor out, Tensor counters)");
@@ -37,8 +37,7 @@ STABLE_TORCH_LIBRARY(lns_sim, m) {
       "conv2d_weight_gradient(Tensor dy, Tensor dy_scale, Tensor x, Tensor x_scale, int dy_bits, int x_bits, "
       "int[] kernel_size, int[] stride, int[] padding, int[] dilation, int groups, int[] datapath, bool accumulators, "
       "bool count) -> (Tensor out, Tensor counters)");
-  // hyper: float32 [beta, 1 - beta, bias correction, gradient bound, codes per unit]; cap: the largest magnitude
-  // allowed, shaped like scale.
+  // cap: the largest magnitude allowed, shaped like scale.
   m.def(
       "madam_step(Tensor(a!) codes, Tensor(b!) moment, Tensor grad, Tensor scale, Tensor cap, Tensor hyper, int bits, "
       "int gamma, bool stochastic, Tensor? rng) -> ()");

@@ -3,8 +3,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
-#include "core/datapath.h"
-#include "core/philox.h"
+#include "core/encoding.h"
 #include "cpu/dot_products.h"
 #include "cpu/kernels.h"
 
@@ -13,9 +12,14 @@ namespace py = pybind11;
 namespace {
 
 lns::Format format(int bits, int gamma) {
-  const lns::Format f = {bits, gamma};
+  const lns::Format f = {.bits = bits, .gamma = gamma};
   lns::validate(f);
   return f;
+}
+
+template <typename Names>
+py::tuple names(const Names& fields) {
+  return py::tuple(py::cast(std::vector<std::string>(std::begin(fields), std::end(fields))));
 }
 
 }  // namespace
@@ -23,6 +27,17 @@ lns::Format format(int bits, int gamma) {
 PYBIND11_MODULE(_C, m) {
   m.doc() = "Torch-free core of lns_sim";
   m.attr("__version__") = LNS_SIM_VERSION;
+
+  // What numbers without names mean, for the library to compare with its own names.
+  py::dict contract;
+  contract["version"] = lns::kContractVersion;
+  std::vector<std::string> fields;
+  for (const lns::DatapathField& f : lns::kDatapathFields) fields.push_back(f.name);
+  contract["datapath"] = py::tuple(py::cast(fields));
+  contract["counters"] = names(lns::counter_names());
+  contract["random_state"] = names(lns::kRandomStateFields);
+  contract["madam"] = names(lns::kMadamFields);
+  m.attr("contract") = contract;
 
   py::class_<lns::Format>(m, "Format")
       .def(py::init(&format), py::arg("bits"), py::arg("gamma"))
@@ -37,7 +52,7 @@ PYBIND11_MODULE(_C, m) {
       .def_readonly("values", &lns::QuantizerTables::values)
       .def_readonly("inverse_step", &lns::QuantizerTables::inverse_step)
       .def("log_code", [](const lns::QuantizerTables& t, uint32_t float_bits) {
-        const lns::Format f = {16, static_cast<int>(t.thresholds.size())};
+        const lns::Format f = {.bits = 16, .gamma = static_cast<int>(t.thresholds.size())};
         return lns::log_code(t.view(f, lns::Rounding::nearest, lns::Underflow::clamp), float_bits & 0x7fffffffu);
       });
 
@@ -57,7 +72,8 @@ PYBIND11_MODULE(_C, m) {
     return lns::default_acc_lsb(format(bits, gamma), acc_bits, headroom_bits);
   });
   m.def("philox_word", [](uint64_t seed, uint32_t step, uint32_t tensor, uint64_t element) {
-    return lns::philox_word({seed, step, tensor}, static_cast<uint32_t>(element), static_cast<uint32_t>(element >> 32));
+    return lns::philox_word({.seed = seed, .step = step, .tensor = tensor}, static_cast<uint32_t>(element),
+                            static_cast<uint32_t>(element >> 32));
   });
 
   m.def("path_runs", [] {

@@ -29,7 +29,7 @@ for options in (dict(), dict(acc_bits=16), dict(acc_bits=12), dict(lut_entries=1
     worst = lns_sim.compare(model, lambda m: F.cross_entropy(m(x), y), recipes.lns_madam(datapath=pe)).closest
     price = lns_sim.energy(model, x, recipe=recipes.lns_madam(datapath=pe))  # docs/energy.md
     print(
-        f"  {str(options):40} {worst.margin:6.1f}   {worst.name} of layer {worst.layer}; "
+        f"  {options!s:40} {worst.margin:6.1f}   {worst.name} of layer {worst.layer}; "
         f"{1e12 * price.total() / price.products:.0f} fJ a product"
     )
 

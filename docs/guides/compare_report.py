@@ -46,7 +46,7 @@ print(found.verdict())
 # - datapath below fake-quant: this is where bits are missing. `vanished` tells too coarse a unit, `saturated` too small
 # a range.
 #    - bit-exact below fake-quant, but a good margin: the noise came from a pass before; look further up.
-for number, row in enumerate(found.rows, start=1):
+for row in found.rows:
     mark = "  <- matters" if row.margin < 0 else ""
     print(
         f"{row.layer:4} {row.name:16} fake-quant {row.fake_quant:5.1f} dB, bit-exact {row.bit_exact:5.1f} dB, datapath "

@@ -55,7 +55,7 @@ def batch(n):
 
 losses = []
 with lns_sim.count() as totals:
-    for step in range(60):
+    for _ in range(60):
         ids, labels = batch(64)
         loss = model(input_ids=ids, labels=labels).loss
         optimizer.zero_grad()

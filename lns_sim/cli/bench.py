@@ -67,7 +67,7 @@ def _convolutions(n: int, channels: int, size: int) -> list[Case]:
     x, w = torch.randn(n, channels, size, size), torch.randn(channels, channels, 3, 3)
     dy = torch.randn(n, channels, size, size)
     qx, qw, qdy = (quantize(t) for t in (x, w, dy))
-    datapath = Datapath(FORMAT).encode()
+    encoded = Datapath(FORMAT).encode()
     geometry = ([1, 1], [1, 1], [1, 1], 1)
     ops, grad, q = torch.ops.lns_sim, torch.nn.grad, torch_quantize
     bits = (FORMAT.bits, FORMAT.bits)
@@ -87,7 +87,7 @@ def _convolutions(n: int, channels: int, size: int) -> list[Case]:
             macs,
             "MAC",
             lambda: ops.conv2d_input_gradient(
-                qdy.codes, qdy.scale, qw.codes, qw.scale, *bits, list(x.shape), *geometry, datapath, False, False
+                qdy.codes, qdy.scale, qw.codes, qw.scale, *bits, list(x.shape), *geometry, encoded, False, False
             ),
             lambda: grad.conv2d_input(x.shape, w, dy, padding=1),
             lambda: grad.conv2d_input(x.shape, q(w), q(dy), padding=1),
@@ -97,7 +97,7 @@ def _convolutions(n: int, channels: int, size: int) -> list[Case]:
             macs,
             "MAC",
             lambda: ops.conv2d_weight_gradient(
-                qdy.codes, qdy.scale, qx.codes, qx.scale, *bits, [3, 3], *geometry, datapath, False, False
+                qdy.codes, qdy.scale, qx.codes, qx.scale, *bits, [3, 3], *geometry, encoded, False, False
             ),
             lambda: grad.conv2d_weight(x, w.shape, dy, padding=1),
             lambda: grad.conv2d_weight(q(x), w.shape, q(dy), padding=1),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
@@ -91,7 +91,7 @@ def compare(
     data: Data = "digits",
     recipe: Annotated[str, typer.Option(help=RECIPE_HELP)] = "lns-madam",
     checkpoint: Annotated[
-        Optional[Path],
+        Path | None,
         typer.Option(help="of lns-sim train, or a weight file (.safetensors)", show_default="initial weights"),
     ] = None,
     batch_size: Annotated[int, typer.Option(help="samples of the training set")] = 64,

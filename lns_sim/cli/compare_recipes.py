@@ -8,7 +8,7 @@ import json
 import statistics
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -31,7 +31,7 @@ DEFAULTS = Settings()
 
 def compare_recipes(
     names: Annotated[
-        Optional[list[str]], typer.Argument(help="recipes, or files.toml", show_default=" ".join(RECIPES))
+        list[str] | None, typer.Argument(help="recipes, or files.toml", show_default=" ".join(RECIPES))
     ] = None,
     data: Data = "digits",
     model: Model = None,

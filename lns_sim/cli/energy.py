@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import torch
 import typer
@@ -39,7 +39,7 @@ _TOKENS = ("gpt", "gpt256", "bert-base", "bert-large")  # models of these
 
 
 def _sizes(text: str) -> tuple[int, ...]:
-    """ "3x224x224" or "64"."""
+    """A shape such as "3x224x224" or "64"."""
     try:
         sizes = tuple(int(n) for n in text.split("x"))
     except ValueError:
@@ -135,9 +135,9 @@ def energy(
         ),
     ],
     input: Annotated[
-        Optional[str], typer.Option(help="shape of a sample, e.g. 3x224x224", show_default="by model")
+        str | None, typer.Option(help="shape of a sample, e.g. 3x224x224", show_default="by model")
     ] = None,
-    context: Annotated[Optional[int], typer.Option(help="tokens of a sample", show_default="by model", min=1)] = None,
+    context: Annotated[int | None, typer.Option(help="tokens of a sample", show_default="by model", min=1)] = None,
     batch_size: Annotated[int, typer.Option(help="samples of the iteration")] = 1,
     recipe: Annotated[str, typer.Option(help=RECIPE_HELP)] = "lns-madam",
     bits: Bits = LNSFormat.bits,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 from torch import nn
@@ -26,18 +26,16 @@ Data = Annotated[
 ]
 Context = Annotated[int, typer.Option(help="text: tokens that the model sees")]
 Tokens = Annotated[str, typer.Option(help="text: byte, or bpe:N for N byte-pair tokens")]
-Model = Annotated[
-    Optional[str], typer.Option(help=f"one of {', '.join(models.NAMES)}", show_default="cnn, for text gpt")
-]
+Model = Annotated[str | None, typer.Option(help=f"one of {', '.join(models.NAMES)}", show_default="cnn, for text gpt")]
 FloatOptimizer = Annotated[
-    Optional[str],
+    str | None,
     typer.Option(help="sgd or adamw, for float32 training and float parameters", show_default="sgd, for text adamw"),
 ]
-FloatLr = Annotated[Optional[float], typer.Option(help="its learning rate", show_default="0.1, for text 0.003")]
+FloatLr = Annotated[float | None, typer.Option(help="its learning rate", show_default="0.1, for text 0.003")]
 Bits = Annotated[int, typer.Option(help="bits of a code")]
 Gamma = Annotated[int, typer.Option(help="base factor: codes per octave")]
 UpdateBits = Annotated[int, typer.Option(help="bits of a weight between steps")]
-LutEntries = Annotated[Optional[int], typer.Option(help="constants of the datapath", show_default="gamma")]
+LutEntries = Annotated[int | None, typer.Option(help="constants of the datapath", show_default="gamma")]
 AccBits = Annotated[int, typer.Option(help="bits of the accumulator")]
 Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N")]
 

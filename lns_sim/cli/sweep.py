@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -41,7 +41,7 @@ def sweep(
     ] = "lns-madam",
     sampler: Annotated[str, typer.Option(help="grid (every combination), random or nsga2")] = "grid",
     trials: Annotated[
-        Optional[int],
+        int | None,
         typer.Option(
             help="of all workers together, for random and nsga2", min=1, show_default="as many as combinations"
         ),
@@ -55,14 +55,14 @@ def sweep(
     float_optimizer: FloatOptimizer = None,
     float_lr: FloatLr = None,
     held_out: Annotated[
-        Optional[float], typer.Option(help="test on this share of the training set instead of the test set")
+        float | None, typer.Option(help="test on this share of the training set instead of the test set")
     ] = None,
     context: Context = 128,
     tokens: Tokens = "byte",
     seed: Annotated[int, typer.Option(help="first seed", min=0)] = 0,
     seeds: Annotated[int, typer.Option(help="how many seeds a trial trains with", min=1)] = 1,
     storage: Annotated[
-        Optional[str],
+        str | None,
         typer.Option(
             help="a file, also on a network file system, or a database URL; workers that share it share the sweep",
             show_default="study.journal in --out",

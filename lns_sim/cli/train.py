@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -46,7 +46,7 @@ def train(
     data: Data = "digits",
     model: Model = None,
     recipe: Annotated[
-        Optional[list[str]], typer.Option(help=f"{RECIPE_HELP}; repeat for several", show_default="the first three")
+        list[str] | None, typer.Option(help=f"{RECIPE_HELP}; repeat for several", show_default="the first three")
     ] = None,
     epochs: Annotated[int, typer.Option(help="passes over the training set")] = DEFAULTS.epochs,
     batch_size: Annotated[int, typer.Option(help="samples per step")] = DEFAULTS.batch_size,
@@ -73,7 +73,7 @@ def train(
     acc_bits: AccBits = Datapath.acc_bits,
     counters: Annotated[bool, typer.Option(help="count saturations and vanished products")] = DEFAULTS.counters,
     held_out: Annotated[
-        Optional[float], typer.Option(help="test on this share of the training set instead of the test set: for tuning")
+        float | None, typer.Option(help="test on this share of the training set instead of the test set: for tuning")
     ] = None,
     device: Device = "cpu",
     out: Annotated[Path, typer.Option(help="directory for checkpoint.pt, run.json and curves.png")] = Path(

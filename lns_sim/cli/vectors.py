@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -31,11 +31,11 @@ def vectors(
     bits: Annotated[int, typer.Option(help="bits of a code")] = LNSFormat.bits,
     gamma: Annotated[int, typer.Option(help="base factor: codes per octave")] = LNSFormat.gamma,
     vector_size: Annotated[int, typer.Option(help="lanes per accumulation")] = Datapath.vector_size,
-    lut_entries: Annotated[Optional[int], typer.Option(help="constants", show_default="gamma")] = None,
+    lut_entries: Annotated[int | None, typer.Option(help="constants", show_default="gamma")] = None,
     lut_bits: Annotated[int, typer.Option(help="bits of a constant")] = Datapath.lut_bits,
     acc_bits: Annotated[int, typer.Option(help="bits of the accumulator")] = Datapath.acc_bits,
     acc_lsb: Annotated[
-        Optional[int], typer.Option(help="log2 of the accumulator's unit", show_default="from --headroom-bits")
+        int | None, typer.Option(help="log2 of the accumulator's unit", show_default="from --headroom-bits")
     ] = None,
     headroom_bits: Annotated[
         int, typer.Option(help="of the accumulator above the largest product")
@@ -43,16 +43,16 @@ def vectors(
     rounding: Annotated[str, typer.Option(help="truncate or nearest")] = Datapath.rounding,
     overflow: Annotated[str, typer.Option(help="saturate or wrap")] = Datapath.overflow,
     lut_constants: Annotated[
-        Optional[str], typer.Option(help="the constants themselves, e.g. 128,152,181,215", show_default="the paper's")
+        str | None, typer.Option(help="the constants themselves, e.g. 128,152,181,215", show_default="the paper's")
     ] = None,
     product_range: Annotated[
-        Optional[str], typer.Option(help="lowest:highest exponent of a product, e.g. 0:200", show_default="all")
+        str | None, typer.Option(help="lowest:highest exponent of a product, e.g. 0:200", show_default="all")
     ] = None,
     product_underflow: Annotated[
         str, typer.Option(help="of products below the lowest: flush or saturate")
     ] = Datapath.product_underflow,
     bin_bits: Annotated[
-        Optional[int], typer.Option(help="bits of a bin's sum", show_default="as many as it needs")
+        int | None, typer.Option(help="bits of a bin's sum", show_default="as many as it needs")
     ] = None,
     bin_overflow: Annotated[str, typer.Option(help="of bins: saturate or wrap")] = Datapath.bin_overflow,
 ) -> None:

@@ -1,9 +1,11 @@
 """Converted models: weights that live as codes, simulated products, and the conversion of whole models."""
 
-from lns_sim.nn import attention  # noqa: F401  (registers its products)
+from lns_sim.nn import attention, checkpointing, recurrent, refused  # noqa: F401  (which register functions)
 from lns_sim.nn.convert import convert, to_float
 from lns_sim.nn.scope import simulate
 from lns_sim.nn.weight import LNSWeight
 from lns_sim.nn.zeros import ZeroWeightsWarning
+
+checkpointing.install()
 
 __all__ = ["LNSWeight", "ZeroWeightsWarning", "convert", "simulate", "to_float"]

@@ -7,10 +7,11 @@ import fnmatch
 
 import torch
 from torch import nn
+from torch.nn.utils.parametrize import ParametrizationList
 
 from lns_sim import recipes
 from lns_sim.checks import check_choice
-from lns_sim.nn import frozen
+from lns_sim.nn import frozen, methods
 from lns_sim.nn.l1norm import replace_norms
 from lns_sim.nn.scope import Scope
 from lns_sim.nn.weight import LNSWeight
@@ -27,15 +28,36 @@ LAYERS: dict[type[nn.Module], tuple[str, ...]] = {
 }
 # Modules of torch that only arrange others, or multiply nothing: they need no simulation of their own.
 _PASSIVE = (nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.Identity)
+_RECURRENT = (nn.RNNBase, nn.RNNCellBase)
+# Layers of torch that multiply more than their weights, or have no simulated form.
+_MULTIPLYING = (nn.MultiheadAttention, nn.EmbeddingBag, nn.Bilinear, nn.PairwiseDistance, *_RECURRENT)
 
 
 def weights_of(module: nn.Module) -> dict[str, nn.Parameter]:
     """The parameters of one module, by name, that its products take as weights."""
     names = [n for kind, names in LAYERS.items() if isinstance(module, kind) for n in names]
+    if isinstance(module, _RECURRENT):
+        names = [name for name in module._parameters if name.startswith("weight")]
     if type(module).__name__ == "Conv1D" and hasattr(module, "nf"):  # transformers' Linear with a transposed weight
         names = ["weight"]
     found = {name: getattr(module, name, None) for name in names}
     return {name: p for name, p in found.items() if p is not None}
+
+
+def parameters_of_products(module: nn.Module) -> list[nn.Parameter]:
+    """The parameters of one module that are weights, or that weights are computed from (see :func:`convert`)."""
+    own = {name: p for name, p in module._parameters.items() if p is not None and p.dim() > 1}
+    if _is_torchs(module):
+        computed = isinstance(module, ParametrizationList)
+        known = weights_of(module)
+        pruned = {f"{name}_orig" for name in known} | {f"{name}_{part}" for name in known for part in "gv"}
+        return [p for name, p in own.items() if computed or name in known or name in pruned]
+    return [p for p in own.values() if p.dtype == torch.float32 and (p.is_meta or bool(p.any()))]
+
+
+def _is_torchs(module: nn.Module) -> bool:
+    """Is its class, or the one that it had before it was converted, torch's?"""
+    return type(module).__module__.partition(".")[0] == "torch"
 
 
 def _patterns(name: str, value) -> list[str]:
@@ -72,17 +94,18 @@ def convert(
 ) -> nn.Module:
     """Replaces the weights of all layers by :class:`LNSWeight` codes and simulates all products, in place.
 
-    Layers are Linear, Conv1d/2d/3d, ConvTranspose1d/2d/3d, Embedding and MultiheadAttention, and transformers' Conv1D.
-    Products of computed tensors (matmul, einsum, attention) run on the datapath while a converted model's forward runs
-    (see :class:`lns_sim.simulate`). Modules, their forward methods, biases and other parameters stay as they are;
-    initial
-    weights are kept, quantized to the recipe's update format. A weight shared by several modules stays shared.
+    Weights are those of Linear, Conv1d/2d/3d, ConvTranspose1d/2d/3d, Embedding, MultiheadAttention, recurrent layers
+    and cells, and transformers' Conv1D, what a parametrization or pruning computes them from, and every float32
+    parameter of two or more dimensions that a module of another library than torch holds itself, unless it is all zero.
+    Products of computed tensors (matmul, einsum, attention) run on the datapath in every method of the model's modules
+    (see :class:`lns_sim.simulate`), for which their classes become ones of the same name beneath them. Biases and other
+    parameters stay as they are; initial weights are kept, quantized to the recipe's update format. A weight shared by
+    several modules stays shared.
 
     Args:
         model: any module; its weights are float32.
-        recipe: a :class:`lns_sim.recipes.Recipe`, a :class:`lns_sim.recipes.ModelRecipe`, a preset's name or the
-            path of
-            a TOML file (docs/recipes.md); "fp32" or None changes nothing.
+        recipe: a :class:`lns_sim.recipes.Recipe`, a :class:`lns_sim.recipes.ModelRecipe`, a preset's name or
+            the path of a TOML file (docs/recipes.md); "fp32" or None changes nothing.
         skip: name pattern or patterns (as in ``fnmatch``) of modules to leave in float32 with all that is inside, e.g.
             "head" or "blocks.*.fc".
         only: name pattern or patterns of the modules to convert with all that is inside; None: all.
@@ -96,14 +119,12 @@ def convert(
     Raises:
         TypeError: recipe or patterns of the wrong type, or a weight that is not float32.
         ValueError: an unknown recipe name or zeros, a pattern that matches no module, a weight with NaN or Inf, a
-            recurrent layer, a weight shared by modules of different recipes.
+            weight shared by modules of different recipes, or a part that another recipe has converted before.
     """
     check_choice("zeros", zeros, ZEROS)
     if isinstance(recipe, str):
         recipe = recipes.get(recipe)
-    if recipe is None:
-        return model
-    if isinstance(recipe, Recipe):
+    if recipe is None or isinstance(recipe, Recipe):
         recipe = ModelRecipe(recipe)
     if not isinstance(recipe, ModelRecipe):
         raise TypeError(f"recipe must be a Recipe or the name of one, got {recipe!r}")
@@ -111,6 +132,7 @@ def convert(
         replace_norms(model)
     chosen = _recipe_of_each(model, recipe, _patterns("skip", skip), _patterns("only", only))
     modules = dict(model.named_modules(remove_duplicate=False))
+    _check_anew(modules, chosen, whole=only is None)
     _check(modules, chosen)
     warn(_convert_weights(model, modules, chosen, zeros), stacklevel=2)
     _attach_scopes(modules, chosen)
@@ -118,15 +140,26 @@ def convert(
     return model
 
 
+def _check_anew(modules: dict[str, nn.Module], chosen: dict[str, Recipe | None], whole: bool) -> None:
+    """A second conversion adds parts; what it would change is refused."""
+    for name, module in modules.items():
+        scope = methods.scope_of(module)
+        found = [w.recipe for w in weights_of(module).values() if isinstance(w, LNSWeight)] + (
+            [scope.recipe] if scope else []
+        )
+        for recipe in found:
+            if recipe is not None and recipe != chosen[name] and (whole or chosen[name] is not None):
+                raise ValueError(
+                    f"{name or 'the model'} is converted already, by the recipe {recipe.name}; "
+                    "lns_sim.nn.to_float(model) gives a float32 copy, which can be converted anew"
+                )
+
+
 def _check(modules: dict[str, nn.Module], chosen: dict[str, Recipe | None]) -> None:
     users: dict[int, tuple[str, Recipe | None]] = {}
     for name, module in modules.items():
-        if isinstance(module, (nn.RNNBase, nn.RNNCellBase)) and chosen[name] is not None:
-            raise ValueError(
-                f"{name} is recurrent and runs in one fused kernel of torch; skip it to leave it in float32"
-            )
         for p, weight in weights_of(module).items():
-            if isinstance(weight, LNSWeight):
+            if isinstance(weight, LNSWeight) or not isinstance(weight, nn.Parameter):
                 continue
             if weight.dtype != torch.float32:
                 raise TypeError(f"the {p} of {name} must be float32, got {weight.dtype}")
@@ -142,42 +175,49 @@ def _convert_weights(model: nn.Module, modules, chosen, zeros: str) -> list[str]
     first_id = sum(isinstance(p, LNSWeight) for p in model.parameters())  # earlier conversions drew the ids before
     found, still = {}, []  # a shared weight once
     for name, module in modules.items():
-        for p, weight in weights_of(module).items():
-            if chosen[name] is not None and chosen[name].coded_weights and not isinstance(weight, LNSWeight):
-                found.setdefault(id(weight), (f"{name}.{p}".lstrip("."), weight, chosen[name]))
-    for i, (path, old, recipe) in enumerate(found.values(), start=first_id):
+        for weight in parameters_of_products(module) if chosen[name] is not None and chosen[name].coded_weights else ():
+            if not isinstance(weight, LNSWeight):
+                found[id(weight)] = (weight, chosen[name])
+    paths = {id(p): path for path, p in model.named_parameters()}
+    for i, (old, recipe) in enumerate(found.values(), start=first_id):
         dead = old.requires_grad and mostly_zero(old)
         if dead and zeros == "keep":
-            still.append(path)
+            still.append(paths[id(old)])
         coded = LNSWeight.from_float(old, recipe, tensor_id=i, zeros=zeros if dead else "keep")
         new = nn.Parameter(coded, requires_grad=old.requires_grad)
         for module in model.modules():
             for name, parameter in module._parameters.items():
                 if parameter is old:
                     module._parameters[name] = new
+                    if isinstance(module, nn.RNNBase):
+                        module._init_flat_weights()  # a list of its own
     return still
 
 
-def _is_scope(hook) -> bool:
-    return isinstance(getattr(hook, "__self__", None), Scope)
+def _needs_scope(module: nn.Module) -> bool:
+    """May it multiply what is no LNSWeight? Containers only arrange others, torch's layers multiply their weights."""
+    if isinstance(module, _PASSIVE):
+        return False
+    if not _is_torchs(module):
+        return True
+    if isinstance(module, _MULTIPLYING):
+        return True
+    if any(isinstance(module, kind) for kind in LAYERS):
+        return not all(isinstance(w, LNSWeight) for w in weights_of(module).values())
+    return any(module.children())
 
 
 def _attach_scopes(modules, chosen) -> None:
-    """A scope where the recipe changes, and around every module whose own forward may multiply: it may be run alone, as
-    when activations are recomputed."""
-    seen = set()
+    """To every module whose own code may multiply, as it may be reached by any method, and not by way of its parent."""
+    within: dict[str, bool] = {}  # a module that has a recipe
     for index, (name, module) in enumerate(modules.items()):
-        if id(module) in seen:
-            continue
-        seen.add(id(module))
-        if any(_is_scope(hook) for hook in module._forward_pre_hooks.values()):  # converted before
-            continue
-        parent = chosen[name.rpartition(".")[0]] if name else None
-        own = type(module).__module__.partition(".")[0] != "torch" or isinstance(module, nn.MultiheadAttention)
-        if chosen[name] == parent and (chosen[name] is None or not own or isinstance(module, _PASSIVE)):
-            continue
-        weights = [n for n, p in module.named_parameters() if isinstance(p, LNSWeight)]
-        Scope(chosen[name], weights[0] if weights else None, index).attach(module)
+        parent, here = name.rpartition(".")[0], chosen[name]
+        within[name] = here is not None or (name != "" and within[parent])
+        known = methods.scope_of(module)
+        wanted = _needs_scope(module) or (name != "" and here != chosen[parent])
+        if within[name] and wanted and (known is None or (known.recipe is None and here is not None)):
+            weights = [n for n, p in module.named_parameters() if isinstance(p, LNSWeight)]
+            methods.attach(module, Scope(here, weights[0] if weights else None, index))
 
 
 def multiply_in_float32(model: nn.Module) -> None:
@@ -205,9 +245,8 @@ def load_memories(model: nn.Module, found: list[dict[int, Memory]]) -> None:
 
 
 def _scopes(model: nn.Module) -> list[Scope]:
-    return [
-        hook.__self__ for module in model.modules() for hook in module._forward_pre_hooks.values() if _is_scope(hook)
-    ]
+    found = (methods.scope_of(module) for module in model.modules())
+    return [scope for scope in found if scope is not None]
 
 
 def to_float(model: nn.Module) -> nn.Module:
@@ -225,8 +264,6 @@ def to_float(model: nn.Module) -> nn.Module:
                 if id(p) not in values:
                     values[id(p)] = nn.Parameter(p.dequantize(), requires_grad=p.requires_grad)
                 module._parameters[name] = values[id(p)]
-        for hooks in (module._forward_pre_hooks, module._forward_hooks):
-            for key in [k for k, hook in hooks.items() if _is_scope(hook)]:
-                del hooks[key]
-                module._forward_hooks_always_called.pop(key, None)
+        methods.detach(module)
+        frozen.unfollow(module)
     return model

@@ -13,29 +13,36 @@ import torch
 from torch import nn
 from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
 
+from lns_sim.contract import STEP
 from lns_sim.distributed import local
 from lns_sim.nn.weight import LNSWeight
 
-_met: WeakSet[nn.Module] = WeakSet()
-_models: WeakSet[nn.Module] = WeakSet()  # those with weights that have a random stream
-_hook = None
+_models: WeakSet[nn.Module] = WeakSet()
+_after_steps = None  # the hook, where there is a model
 
 
 def follow(model: nn.Module) -> None:
     """From here on the streams of the model's frozen weights move on with every step of an optimizer that has any of
-    its parameters. Nothing where no weight has a stream.
+    its parameters, and those of its copies from their first forward on. Nothing where no weight has a stream.
     """
-    global _hook
-    _met.add(model)
     if _streams(model):
+        if _meet not in model._forward_pre_hooks.values():
+            model.register_forward_pre_hook(_meet)
+        _meet(model, ())
+
+
+def unfollow(module: nn.Module) -> None:
+    """Leaves a copy alone that is to be no converted model."""
+    for key in [key for key, hook in module._forward_pre_hooks.items() if hook is _meet]:
+        del module._forward_pre_hooks[key]
+
+
+def _meet(model: nn.Module, args) -> None:
+    """Before a forward: it may be the first of a copy."""
+    global _after_steps
+    if not torch.compiler.is_compiling() and model not in _models:
         _models.add(model)
-        _hook = _hook or register_optimizer_step_post_hook(_advance)
-
-
-def meet(model: nn.Module) -> None:
-    """Follows a model that runs for the first time: it may be a copy of a converted one."""
-    if not torch.compiler.is_compiling() and model not in _met:
-        follow(model)
+        _after_steps = _after_steps or register_optimizer_step_post_hook(_advance)
 
 
 def _streams(model: nn.Module) -> dict[int, LNSWeight]:
@@ -54,4 +61,4 @@ def _advance(optimizer: Optimizer, args, kwargs) -> None:
         if any(id(p) in held for p in model.parameters()):
             frozen.update({k: w for k, w in _streams(model).items() if k not in held and not w.requires_grad})
     for weight in frozen.values():
-        weight.rng[1] += 1
+        weight.rng[STEP] += 1

@@ -42,6 +42,11 @@ def simulated(simulation: Simulation | None, func, args, kwargs):
     return NotImplemented if handler is None else handler(simulation, *args, **kwargs)
 
 
+def is_handled(func) -> bool:
+    """Does what becomes of a function depend on its arguments?"""
+    return func in _HANDLERS
+
+
 # ---- Whose arithmetic, and on what.
 
 
@@ -210,8 +215,14 @@ def _tensordot(simulation, a, b, dims=2, out=None):
 def _refused(name, simulation, *args, **kwargs):
     if not _simulated(simulation, args):
         return NotImplemented
-    raise NotImplementedError(
-        f"{name} has no simulated form; write it with matmul or einsum, or skip its module in lns_sim.convert"
+    raise without_simulated_form(name)
+
+
+def without_simulated_form(name: str) -> NotImplementedError:
+    """The error of a function of torch that multiplies, but that nobody simulates."""
+    return NotImplementedError(
+        f"{name} has no simulated form; write it with matmul or einsum, skip its module in lns_sim.convert, or leave it"
+        " in float32 inside `with lns_sim.simulate(None):`"
     )
 
 

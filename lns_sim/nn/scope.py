@@ -1,4 +1,4 @@
-"""simulate: every matrix product of a block of code on a recipe's datapath, whoever calls it."""
+"""Simulations: every matrix product of a block of code, or of a module's methods, by a recipe, whoever calls it."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode, _pop_mode, _push_mode
 
 from lns_sim import recipes
+from lns_sim._compile import never_alone
+from lns_sim.contract import TENSOR_ID
 from lns_sim.distributed import local
-from lns_sim.nn import frozen, functions
+from lns_sim.nn import functions
+from lns_sim.nn.witness import watched
 from lns_sim.ops import memory
 from lns_sim.random import STREAMS, random_state
 from lns_sim.recipes import Recipe
@@ -22,14 +25,13 @@ FIRST_PRODUCT = 1 << 24
 class simulate(TorchFunctionMode):
     """``with lns_sim.simulate(recipe): ...`` runs matmul, einsum, attention, F.linear and convolutions by the recipe.
 
-    A converted model opens one around each of its modules, so that products of activations, as in attention, run on the
+    The methods of a converted model's modules run in one, so that products of activations, as in attention, run on the
     datapath too: the second operand stands where a weight stands. Products with an LNSWeight keep the weight's own
     recipe. Sums of products only: elementwise and outer products stay in float32.
 
     Args:
         recipe: a Recipe or a preset's name (compiled code takes a Recipe made outside); None leaves products of
-            computed
-            tensors in float32.
+            computed tensors in float32.
         rng: int64 [seed, step, tensor id, first element], for recipes with stochastic quantizers
             (:func:`lns_sim.random.random_state`); products count ids from it on.
 
@@ -42,6 +44,15 @@ class simulate(TorchFunctionMode):
         self.recipe = recipes.get(recipe) if isinstance(recipe, str) else recipe
         self.rng = rng
         self.count = 0
+        self._outer: list[simulate | None] = []
+
+    def __enter__(self) -> simulate:
+        """Takes the place of a simulation around it, which would see what this one leaves to torch."""
+        self._outer.append(enter(self))
+        return self
+
+    def __exit__(self, *_) -> None:
+        leave(self, self._outer.pop())
 
     def next_rng(self) -> Tensor | None:
         """The random state of the next product; None where nothing is drawn."""
@@ -52,63 +63,92 @@ class simulate(TorchFunctionMode):
         if self.rng is None:
             raise ValueError("a stochastic recipe draws random bits; give simulate(recipe, rng=...)")
         rng = self.rng.clone()
-        rng[2] += FIRST_PRODUCT + len(STREAMS) * number
+        rng[TENSOR_ID] += FIRST_PRODUCT + len(STREAMS) * number
         return rng
 
+    def again(self) -> simulate:
+        """A simulation that goes on from where this one stands, by itself."""
+        other = simulate(self.recipe, self.rng)
+        other.count = self.count
+        return other
+
     def __torch_function__(self, func, types, args=(), kwargs=None):
-        out = functions.simulated(self, func, args, kwargs or {})
-        return func(*args, **(kwargs or {})) if out is NotImplemented else out
+        kwargs = kwargs or {}
+        out = functions.simulated(self, func, args, kwargs)
+        if out is not NotImplemented:
+            return out
+        if self.recipe is None or torch.compiler.is_compiling():  # what is compiled has run before, or should
+            return func(*args, **kwargs)
+        return watched(func, args, kwargs)
 
 
-class Scope(simulate):
-    """The simulation around a module's forward, opened and closed by hooks however that ends.
+class Scope:
+    """The simulation that a converted module's own code runs in, however that code is reached.
 
     Args:
         recipe: of the module's own products; None: float32.
-        weight: name, within the module, of an LNSWeight whose random state the products share, if there is one;
-            else torch's
-            generator gives one for each forward.
+        weight: name, within the module, of an LNSWeight whose random state the products share, if there is one; else
+            torch's generator gives one for each run.
         index: of the module in its model: keeps its products' streams apart from others'.
     """
 
     def __init__(self, recipe: Recipe | None, weight: str | None, index: int):
-        super().__init__(recipe)
-        self.weight, self.index = weight, index
+        self.recipe, self.weight, self.index = recipe, weight, index
         self.memories: dict[int, memory.Memory] = {}  # of errors, by product
-        self._outer: list[simulate | None] = []
+
+    def simulation(self, module: torch.nn.Module) -> ModuleSimulation:
+        """One run's: each thread, and each run within another, has its own."""
+        rng = None
+        if self.recipe is not None and self.recipe.stochastic:
+            if self.weight is None:
+                rng = random_state(None, device=next((p.device for p in module.parameters()), None))
+            else:
+                rng = local(attrgetter(self.weight)(module)).rng.clone()
+                rng[TENSOR_ID].fill_(self.index << 12)  # by assignment it would wait for the GPU
+        return ModuleSimulation(self, rng)
+
+
+class ModuleSimulation(simulate):
+    """What a module's products run in from its outermost method on."""
+
+    def __init__(self, scope: Scope, rng: Tensor | None, count: int = 0):
+        super().__init__(scope.recipe, rng)
+        self.scope, self.count = scope, count
 
     def next_rng(self) -> Tensor | None:
         if keeper := memory.keeper(self.recipe):
-            memory.announce(memory.Place(self.memories, self.count), keeper)
+            memory.announce(memory.Place(self.scope.memories, self.count), keeper)
         return super().next_rng()
 
-    def open(self, module: torch.nn.Module, args) -> None:
-        """Before the module's forward: takes the place of the scope around it."""
-        self.count = 0
-        if self.recipe is not None and self.recipe.stochastic and self.weight is None:
-            self.rng = random_state(None, device=next((p.device for p in module.parameters()), None))
-        elif self.recipe is not None and self.recipe.stochastic:
-            self.rng = local(attrgetter(self.weight)(module)).rng.clone()
-            self.rng[2].fill_(self.index << 12)  # by assignment it would wait for the GPU
-        depth = torch._C._len_torch_function_stack()
-        inside = depth > 0 and isinstance(torch._C._get_function_stack_at(depth - 1), simulate)
-        if not inside and self.weight is not None:
-            frozen.meet(module)
-        self._outer.append(_pop_mode() if inside else None)
-        _push_mode(self)
+    def again(self) -> ModuleSimulation:
+        return ModuleSimulation(self.scope, self.rng, self.count)
 
-    def close(self, module: torch.nn.Module, args, output) -> None:
-        """After it, or after its failure; nothing where another hook failed before :meth:`open`."""
-        if not self._outer:
-            return
+
+def innermost() -> simulate | None:
+    """The simulation that functions of torch meet first; None where another mode, or none, is in front."""
+    depth = torch._C._len_torch_function_stack()
+    mode = torch._C._get_function_stack_at(depth - 1) if depth else None
+    return mode if isinstance(mode, simulate) else None
+
+
+def enter(simulation: simulate) -> simulate | None:
+    """Puts a simulation in the place of the innermost one, which is returned for :func:`leave`."""
+    outer = innermost()
+    if outer is not None:
         _pop_mode()
-        if keeper := memory.keeper(self.recipe):
-            memory.announce(None, keeper)  # without gradients nobody took it
-        outer = self._outer.pop()
-        if outer is not None:
-            _push_mode(outer)
+    _push_mode(simulation)
+    return outer
 
-    def attach(self, module: torch.nn.Module) -> None:
-        """Registers the hooks."""
-        module.register_forward_pre_hook(self.open)
-        module.register_forward_hook(self.close, always_call=True)
+
+def leave(simulation: simulate, outer: simulate | None) -> None:
+    """Puts things back as they were before :func:`enter`."""
+    _pop_mode()
+    if keeper := memory.keeper(simulation.recipe):
+        memory.announce(None, keeper)  # without gradients nobody took it
+    if outer is not None:
+        _push_mode(outer)
+
+
+# Where a compiler gives up a frame and runs it as it is, this would be compiled as a frame of its own, whose guards do
+# not tell one property's getter from another.
+never_alone(simulate.__torch_function__)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
+from lns_sim import contract
 from lns_sim.checks import check_choice
 from lns_sim.functional import quantize
 from lns_sim.nn import functions
@@ -84,7 +85,8 @@ class LNSWeight(LNSTensor):
         return cls(inner["codes"], inner["scale"], *context, inner.get("rng"))
 
     def _stable_hash_for_caching(self) -> str:
-        return f"{self.recipe.encode()} {self.rng is not None}"
+        # Backward passes that torch keeps hold encoded datapaths: those of other contracts must not be found.
+        return f"{self.recipe.encode()} {self.rng is not None} {contract.VERSION} {contract.DATAPATH}"
 
     # ---- Sharded training (FSDP2): a rank holds some rows of codes; scale, recipe and random state are the same
     # everywhere.

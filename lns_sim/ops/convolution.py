@@ -15,8 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lns_sim.functional import conv_geometry, transposed_geometry
 from lns_sim.ops import observer
-from lns_sim.ops.fake import conv_out_size
+from lns_sim.ops.fake import conv_out_size, on_one_device
 from lns_sim.ops.gemm import multiply
 from lns_sim.ops.integer_gemm import integer_product
 from lns_sim.ops.quantize import error_operands, fake_operand, quantize_batch, round_gradient, weight_operand
@@ -57,8 +58,8 @@ def _values(op, a: Operand, b: Operand, depth: int, along: tuple[int, int] | Non
 
 def _run(op, a: Operand, b: Operand, *rest) -> tuple[Tensor, Tensor]:
     """One of the compiled operators; ``rest`` ends with the datapath, and whether to count."""
-    *geometry, datapath, count = rest
-    return op(a.codes, a.scale, b.codes, b.scale, a.format.bits, b.format.bits, *geometry, datapath, False, count)
+    *geometry, encoded, count = rest
+    return op(a.codes, a.scale, b.codes, b.scale, a.format.bits, b.format.bits, *geometry, encoded, False, count)
 
 
 def forward(pass_name: str, r: Recipe, x: Operand, w: Operand, g: Geometry) -> Tensor:
@@ -73,11 +74,11 @@ def forward(pass_name: str, r: Recipe, x: Operand, w: Operand, g: Geometry) -> T
             w.codes[0].numel(),
         )
 
-    def on_datapath(datapath, count):
+    def on_datapath(encoded, count):
         if len(out) == 2:
-            return _run(_ops.conv2d, x, w, *g.plane, datapath, count)
+            return _run(_ops.conv2d, x, w, *g.plane, encoded, count)
         windows = _depth_windows(x, _seen(w.codes.shape[2], out[0], g), g)
-        y, counts = _run(_ops.conv2d, windows, _weight_plane(w), *g.plane, datapath, count)
+        y, counts = _run(_ops.conv2d, windows, _weight_plane(w), *g.plane, encoded, count)
         return _with_depth(y, out[0]), counts
 
     macs = x.codes.shape[0] * math.prod(out) * w.codes.numel()
@@ -96,9 +97,9 @@ def input_gradient(pass_name: str, r: Recipe, dy: Operand, w: Operand, size: lis
 
         return _values(back, dy, w, w.codes.numel() // w.codes.shape[1])
 
-    def on_datapath(datapath, count):
+    def on_datapath(encoded, count):
         if len(size) == 4:
-            return _run(_ops.conv2d_input_gradient, dy, w, list(size), *g.plane, datapath, count)
+            return _run(_ops.conv2d_input_gradient, dy, w, list(size), *g.plane, encoded, count)
         n, c, depth, *plane = size
         seen = _seen_from(w.codes.shape[2], depth, dy.codes.shape[2], g)
         o, in_group, kd, *kernel = w.codes.shape
@@ -107,7 +108,7 @@ def input_gradient(pass_name: str, r: Recipe, dy: Operand, w: Operand, size: lis
         weights = w.with_codes(weights.reshape(o * kd, in_group, *kernel))
         planes = [n * depth, c, *plane]
         dx, counts = _run(
-            _ops.conv2d_input_gradient, _depth_windows(dy, seen, g), weights, planes, *g.plane, datapath, count
+            _ops.conv2d_input_gradient, _depth_windows(dy, seen, g), weights, planes, *g.plane, encoded, count
         )
         return _with_depth(dx, depth), counts
 
@@ -128,12 +129,12 @@ def weight_gradient(pass_name: str, r: Recipe, dy: Operand, x: Operand, kernel: 
 
         return _values(back, dy, x, dy.codes[:, 0].numel(), (0, 0))
 
-    def on_datapath(datapath, count):
+    def on_datapath(encoded, count):
         if len(kernel) == 2:
-            return _run(_ops.conv2d_weight_gradient, dy, x, list(kernel), *g.plane, datapath, count)
+            return _run(_ops.conv2d_weight_gradient, dy, x, list(kernel), *g.plane, encoded, count)
         windows = _depth_windows(x, _seen(kernel[0], dy.codes.shape[2], g), g)
         planes = dy.with_codes(dy.codes.transpose(1, 2).flatten(0, 1).contiguous())
-        dw, counts = _run(_ops.conv2d_weight_gradient, planes, windows, list(kernel[1:]), *g.plane, datapath, count)
+        dw, counts = _run(_ops.conv2d_weight_gradient, planes, windows, list(kernel[1:]), *g.plane, encoded, count)
         return dw.reshape(shape[0], kernel[0], shape[1], *kernel[1:]).permute(0, 2, 1, 3, 4).contiguous(), counts
 
     macs = math.prod(shape) * dy.codes[:, 0].numel()
@@ -214,6 +215,8 @@ def convolution(
 
 def convolution_forward(x, weight, rng, stride, padding, dilation, transposed, output_padding, groups, recipe):
     """The operator, on an LNSWeight too."""
+    geometry = (stride, padding, output_padding, dilation) if transposed else (stride, padding, dilation)
+    (transposed_geometry if transposed else conv_geometry)(x.shape, weight.shape, *geometry, groups)
     observer.enter()
     r, g = Recipe.decode(recipe), Geometry(stride, padding, dilation, groups)
     xq, w = quantize_batch(x, r.activation, rng, "activation"), weight_operand(weight, r)
@@ -226,6 +229,7 @@ def convolution_forward(x, weight, rng, stride, padding, dilation, transposed, o
 
 
 @convolution.register_fake
+@on_one_device
 def _(x, weight, rng, stride, padding, dilation, transposed, output_padding, groups, recipe):
     r = Recipe.decode(recipe)
     y = x.new_empty(_output_shape(x, weight, stride, padding, dilation, transposed, output_padding, groups))

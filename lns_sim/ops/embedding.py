@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from lns_sim.ops import observer
+from lns_sim.ops.fake import on_one_device
 from lns_sim.ops.quantize import round_gradient, weight_operand
 from lns_sim.recipes import Recipe
 
@@ -29,6 +30,7 @@ def embedding_forward(weight: Tensor, indices: Tensor, recipe: str) -> Tensor:
 
 
 @embedding.register_fake
+@on_one_device
 def _(weight, indices, rng, padding_idx, scale_grad_by_freq, recipe):
     return weight.new_empty(*indices.shape, weight.shape[1], dtype=torch.float32)
 

@@ -5,16 +5,41 @@ Each stands for one schema in csrc/ops/library.cpp.
 
 from __future__ import annotations
 
+import functools
+
 import torch
+
+from lns_sim.contract import COUNTERS
 
 
 def code_dtype(bits: int) -> torch.dtype:
+    """Of codes of so many bits."""
     return torch.uint8 if bits <= 8 else torch.int16
+
+
+def on_one_device(kernel):
+    """A fake kernel that refuses tensors of several devices, as the operators do.
+
+    A meta tensor among others brings torch here, too: what came back would be memory that nobody wrote.
+    """
+
+    @functools.wraps(kernel)
+    def checked(*args, **kwargs):
+        devices = {str(t.device) for t in (*args, *kwargs.values()) if isinstance(t, torch.Tensor)}
+        if len(devices) > 1:
+            raise ValueError(f"all tensors must be on one device, got {' and '.join(sorted(devices))}")
+        return kernel(*args, **kwargs)
+
+    return checked
+
+
+def _register(name: str):
+    return lambda kernel: torch.library.register_fake(f"lns_sim::{name}", on_one_device(kernel))
 
 
 def _product(like: torch.Tensor, shape, accumulators: bool, count: bool):
     out = like.new_empty(shape, dtype=torch.int32 if accumulators else torch.float32)
-    return out, like.new_empty((4 if count else 0,), dtype=torch.int64)
+    return out, like.new_empty((len(COUNTERS) if count else 0,), dtype=torch.int64)
 
 
 def conv_out_size(size, kernel, stride, padding, dilation) -> list[int]:
@@ -22,49 +47,49 @@ def conv_out_size(size, kernel, stride, padding, dilation) -> list[int]:
     return [(n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in zip(size, kernel, stride, padding, dilation)]
 
 
-@torch.library.register_fake("lns_sim::quantize")
+@_register("quantize")
 def _(x, bits, gamma, dim, rounding, underflow, rng, thresholds=()):
     scale_shape = [] if dim is None else [n if d == dim else 1 for d, n in enumerate(x.shape)]
     return x.new_empty(x.shape, dtype=code_dtype(bits)), x.new_empty(scale_shape, dtype=torch.float32)
 
 
-@torch.library.register_fake("lns_sim::dequantize")
+@_register("dequantize")
 def _(codes, scale, bits, gamma):
     return codes.new_empty(codes.shape, dtype=torch.float32)
 
 
-@torch.library.register_fake("lns_sim::uniform")
+@_register("uniform")
 def _(like, rng):
     return like.new_empty(like.shape, dtype=torch.float32)
 
 
-@torch.library.register_fake("lns_sim::luq")
-def _(x, top, exponents, stochastic_below, stochastic_above, rng):
+@_register("round_to_powers")
+def _(x, top, octaves, stochastic_below, stochastic_above, rng):
     return x.new_empty(x.shape)
 
 
-@torch.library.register_fake("lns_sim::rescale")
+@_register("rescale")
 def _(codes, scale, new_scale, bits, gamma, underflow, rng):
     return codes.new_empty(codes.shape)
 
 
-@torch.library.register_fake("lns_sim::forward_codes")
+@_register("forward_codes")
 def _(codes, scale, update_bits, update_gamma, bits, gamma):
     return codes.new_empty(codes.shape, dtype=code_dtype(bits)), scale.new_empty(scale.shape)
 
 
-@torch.library.register_fake("lns_sim::matmul")
+@_register("matmul")
 def _(a, a_scale, b, b_scale, a_bits, b_bits, datapath, accumulators, count):
     return _product(a, [*a.shape[:-1], b.shape[-1]], accumulators, count)
 
 
-@torch.library.register_fake("lns_sim::conv2d")
+@_register("conv2d")
 def _(x, x_scale, w, w_scale, x_bits, w_bits, stride, padding, dilation, groups, datapath, accumulators, count):
     size = conv_out_size(x.shape[2:], w.shape[2:], stride, padding, dilation)
     return _product(x, [x.shape[0], w.shape[0], *size], accumulators, count)
 
 
-@torch.library.register_fake("lns_sim::conv2d_input_gradient")
+@_register("conv2d_input_gradient")
 def _(
     dy,
     dy_scale,
@@ -84,7 +109,7 @@ def _(
     return _product(dy, input_size, accumulators, count)
 
 
-@torch.library.register_fake("lns_sim::conv2d_weight_gradient")
+@_register("conv2d_weight_gradient")
 def _(
     dy,
     dy_scale,
@@ -104,6 +129,6 @@ def _(
     return _product(dy, [dy.shape[1], x.shape[1] // groups, *kernel_size], accumulators, count)
 
 
-@torch.library.register_fake("lns_sim::madam_step")
+@_register("madam_step")
 def _(codes, moment, grad, scale, cap, hyper, bits, gamma, stochastic, rng):
     return None

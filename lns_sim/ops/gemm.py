@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from lns_sim.ops import observer
+from lns_sim.ops.float_products import ours
 from lns_sim.ops.integer_gemm import integer_product
 from lns_sim.quantizers import Operand
 from lns_sim.recipes import Recipe
@@ -21,9 +22,9 @@ def matmul(pass_name: str, recipe: Recipe, a: Operand, b: Operand) -> Tensor:
             return integer_product(a, b, a.codes.shape[-1], torch.matmul, (-1, -2))
         return a.value @ b.value
 
-    def on_datapath(datapath, count):
+    def on_datapath(encoded, count):
         scales = a.scale.expand(*a.codes.shape[:-1], 1), b.scale.expand(*b.codes.shape[:-2], 1, b.codes.shape[-1])
-        return _ops.matmul(a.codes, scales[0], b.codes, scales[1], a.format.bits, b.format.bits, datapath, False, count)
+        return _ops.matmul(a.codes, scales[0], b.codes, scales[1], a.format.bits, b.format.bits, encoded, False, count)
 
     return multiply(pass_name, recipe, (a, b), lambda out: out.numel() * a.codes.shape[-1], on_datapath, in_float32)
 
@@ -41,7 +42,8 @@ def multiply(
     """
     datapath, counters = getattr(recipe, pass_name), None
     if datapath is None:
-        out = in_float32()
+        with ours():
+            out = in_float32()
     else:
         count = observer.counting()
         out, counted = on_datapath(datapath.encode(), count)

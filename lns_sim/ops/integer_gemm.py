@@ -56,5 +56,6 @@ def integer_product(a: Operand, b: Operand, depth: int, op, along: tuple[int, in
 def _float32_is_plain(device: torch.device, convolves: bool) -> bool:
     """Are float32's sums of integers exact there? Not by cuDNN, which may transform what it convolves, nor where the
     user allows
-    TF32; a CPU's bfloat16 holds these integers, 8 bits and shifts, and adds in float32."""
+    TF32; a CPU's bfloat16 holds these integers, 8 bits and shifts, and adds in float32.
+    """
     return device.type == "cpu" or (not convolves and torch.backends.cuda.matmul.fp32_precision in ("none", "ieee"))

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from lns_sim.ops import observer
+from lns_sim.ops.fake import on_one_device
 from lns_sim.ops.gemm import matmul
 from lns_sim.ops.quantize import error_operands, fake_operand, quantize_batch, round_gradient, weight_operand
 from lns_sim.ops.saved import Outputs, save_operands, saved_operands
@@ -29,6 +30,7 @@ def linear_forward(x: Tensor, weight: Tensor, rng: Tensor | None, recipe: str) -
 
 
 @linear.register_fake
+@on_one_device
 def _(x, weight, rng, recipe):
     r = Recipe.decode(recipe)
     return (

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from lns_sim.ops import observer
+from lns_sim.ops.fake import on_one_device
 from lns_sim.ops.gemm import matmul
 from lns_sim.ops.quantize import error_operands, fake_operand, quantize_batch, weight_operand
 from lns_sim.ops.saved import save_operands, saved_operands
@@ -25,6 +26,7 @@ def product(a: Tensor, b: Tensor, rng: Tensor | None, recipe: str) -> tuple[Tens
 
 
 @product.register_fake
+@on_one_device
 def _(a, b, rng, recipe):
     r = Recipe.decode(recipe)
     return a.new_empty(*a.shape[:-1], b.shape[-1]), *fake_operand(a, r, "activation"), *fake_operand(b, r, "weight")

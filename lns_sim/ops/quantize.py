@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from lns_sim import distributed
+from lns_sim.contract import FIRST_ELEMENT
 from lns_sim.ops import observer
 from lns_sim.ops.memory import Place
 from lns_sim.quantizers import Operand, Quantizer
@@ -33,7 +34,7 @@ def quantize_batch(x: Tensor, q: Quantizer | None, rng: Tensor | None, stream: s
         raise ValueError(f"a global batch has codes and scales of LNS formats only, not of {type(q).__name__}")
     if q.stochastic:
         rng = stream_of(rng, stream)
-        rng[3].fill_(distributed.offset_of(x))
+        rng[FIRST_ELEMENT].fill_(distributed.offset_of(x))
     with_largest = torch.cat([x.reshape(-1), distributed.largest(x)])  # which the scale follows
     codes, scale = q.quantize(with_largest, rng if q.stochastic else None, -1)
     return observer.report_codes(stream, x, Operand(codes[:-1].reshape(x.shape), scale, q))

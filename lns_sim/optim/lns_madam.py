@@ -7,6 +7,7 @@ import math
 import torch
 
 from lns_sim.checks import check_choice, check_int, check_number
+from lns_sim.contract import FIRST_ELEMENT, MADAM, STEP, in_order
 from lns_sim.distributed import first_element, local, sum_over_shards
 from lns_sim.nn.weight import LNSWeight
 from lns_sim.optim.groups import number
@@ -103,13 +104,19 @@ class LNSMadam(SplitOptimizer):
                     self._random(group, p, index, position) if stochastic else None,
                 )
             if w.rng is not None:
-                w.rng[1] += 1
+                w.rng[STEP] += 1
 
     @staticmethod
     def _hyper(group: dict, gamma: int, t: int) -> torch.Tensor:
         beta = group["beta"]
-        values = [beta, 1 - beta, 1 - beta**t, group["g_bound"], number(group["lr"]) * gamma]
-        return torch.tensor(values, dtype=torch.float64).to(torch.float32)
+        values = dict(
+            beta=beta,
+            one_minus_beta=1 - beta,
+            bias_correction=1 - beta**t,
+            bound=group["g_bound"],
+            codes_per_unit=number(group["lr"]) * gamma,
+        )
+        return torch.tensor(in_order(MADAM, values), dtype=torch.float64).to(torch.float32)
 
     @staticmethod
     def _random(group: dict, p: torch.Tensor, index: int, position: int) -> torch.Tensor:
@@ -119,7 +126,7 @@ class LNSMadam(SplitOptimizer):
         else:
             tensor_id = len(STREAMS) * ((index << 20) + position) + STREAMS["update"]
             rng = random_state(group["seed"], group["step"], tensor_id)
-        rng[3].fill_(first_element(p))
+        rng[FIRST_ELEMENT].fill_(first_element(p))
         return rng.to(p.device, non_blocking=True)
 
 

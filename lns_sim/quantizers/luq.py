@@ -1,8 +1,7 @@
 """LUQ (arXiv 2112.10769): INT4 forward by SAWB's clip, and unbiased logarithmic 4-bit gradients of the neurons.
 
 Gradients are FP4 [1,3,0]: a sign and a power of two of ``alpha``, or zero. Below alpha they are pruned at random, above
-it rounded at
-random between neighbouring powers, both linear in value: without bias.
+it rounded at random between neighbouring powers, both linear in value: without bias.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor
 
 from lns_sim.checks import check_bool, check_choice, check_int, check_number
+from lns_sim.contract import FIRST_ELEMENT
 from lns_sim.quantizers.integer import on_scale
 from lns_sim.quantizers.operand import Operand
 from lns_sim.quantizers.quantizer import Quantizer, largest_magnitude, scale_to
@@ -115,7 +115,7 @@ class LUQ(Quantizer):
         total = first.codes.clone()
         for i in range(1, self.samples):
             fresh = rng.clone()
-            fresh[3] += i * x.numel()  # random bits of elements beyond the tensor's
+            fresh[FIRST_ELEMENT] += i * x.numel()  # random bits of elements beyond the tensor's
             total += logarithmic(x, top, self, fresh)
         return first, first.with_codes(total / self.samples)
 
@@ -130,7 +130,7 @@ def logarithmic(x: Tensor, top: Tensor, q: LUQ, rng: Tensor | None) -> Tensor:
         q: how.
         rng: the random state, where q is stochastic.
     """
-    return torch.ops.lns_sim.luq(x, top, q.exponents, q.below == "stochastic", q.above == "stochastic", rng)
+    return torch.ops.lns_sim.round_to_powers(x, top, q.exponents, q.below == "stochastic", q.above == "stochastic", rng)
 
 
 def maximum_in_hindsight(x: Tensor, memory: dict[str, Tensor], momentum: float) -> Tensor:

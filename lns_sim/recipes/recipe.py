@@ -6,7 +6,7 @@ import dataclasses
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 
 import torch
 
@@ -164,7 +164,7 @@ class ModelRecipe:
         return json.dumps([[pattern, r and json.loads(r.encode())] for pattern, r in parts])
 
 
-@lru_cache(maxsize=None)
+@cache
 def _decode(text: str) -> Recipe:
     fields = json.loads(text)
 

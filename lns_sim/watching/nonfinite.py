@@ -14,11 +14,13 @@ def _finite(*values) -> bool:
     """Are all floating-point tensors within finite?"""
     for value in values:
         if isinstance(value, (tuple, list)):
-            if not _finite(*value):
-                return False
+            finite = _finite(*value)
         elif isinstance(value, Tensor) and value.is_floating_point():
-            if not (value.scale if isinstance(value, LNSWeight) else value).isfinite().all():
-                return False
+            finite = bool((value.scale if isinstance(value, LNSWeight) else value).isfinite().all())
+        else:
+            continue
+        if not finite:
+            return False
     return True
 
 

@@ -1,26 +1,19 @@
 """The torch-free C++ under address and undefined-behaviour sanitizers."""
 
-import os
-import shutil
 import subprocess
 
 import pytest
 from helpers import ROOT
 
-COMPILER = os.environ.get("CXX", "g++")
 
-
-@pytest.mark.skipif(shutil.which(COMPILER) is None, reason=f"no C++ compiler ({COMPILER}): installed from a binary")
-def test_core_and_kernels_under_sanitizers(tmp_path):
-    sources = [
-        ROOT / "tests/core/cpp/core_test.cpp",
-        *sorted(f for part in ("gemm", "cpu") for f in (ROOT / "csrc" / part).glob("*.cpp")),
-    ]
+@pytest.mark.slow
+def test_core_and_kernels_under_sanitizers(tmp_path, cxx):
+    sources = sorted(f for part in ("tests/core/cpp", "csrc/gemm", "csrc/cpu") for f in (ROOT / part).glob("*.cpp"))
     objects, compiles = [], []
     for source in sources:
         objects.append(tmp_path / f"{source.stem}.o")
         command = [
-            COMPILER,
+            cxx,
             "-std=c++20",
             "-O1",
             "-g1",
@@ -39,6 +32,6 @@ def test_core_and_kernels_under_sanitizers(tmp_path):
             assert all(p.wait() == 0 for p in compiles)
     assert all(p.wait() == 0 for p in compiles)
     program = tmp_path / "core_test"
-    subprocess.run([COMPILER, "-fsanitize=address,undefined", *objects, "-o", program], check=True)
+    subprocess.run([cxx, "-fsanitize=address,undefined", *objects, "-o", program], check=True)
     run = subprocess.run([program], capture_output=True, text=True, timeout=300)
     assert run.returncode == 0 and run.stdout.strip() == "ok", run.stdout + run.stderr

@@ -1,7 +1,5 @@
 """The gate-level netlist computes what the kernels do, and its switching is counted right."""
 
-import shutil
-
 import numpy as np
 import pytest
 import torch
@@ -10,7 +8,7 @@ from benchmarks import activity, area
 from benchmarks.netlist import Netlist
 from lns_sim import Datapath, LNSFormat
 
-pytestmark = pytest.mark.skipif(shutil.which("yosys") is None, reason="Yosys is not installed; it makes the netlist")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("yosys")]
 
 D = Datapath(LNSFormat(8, 4), vector_size=4, lut_entries=2, acc_bits=16)
 CLOCKS, STREAMS, LATENCY = 30, 64, 4

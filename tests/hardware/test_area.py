@@ -24,8 +24,9 @@ def accumulate(values, entries, first, bits):
     return out
 
 
-@pytest.mark.skipif(shutil.which("verilator") is None, reason="Verilator is not installed; it simulates the RTL")
+@pytest.mark.usefixtures("verilator")
 @pytest.mark.parametrize("top", ["int8_vector", "fp8_vector"])
+@pytest.mark.slow
 def test_comparison_vectors(top, tmp_path):
     lanes, bits, drop, count = 8, 16, 14, 20_000
     rng = np.random.default_rng(0)
@@ -73,7 +74,8 @@ def test_comparison_vectors(top, tmp_path):
     assert found == expected and max(found) == 2 ** (bits - 1) - 1 and min(found) == -(2 ** (bits - 1))
 
 
-@pytest.mark.skipif(shutil.which("yosys") is None, reason="Yosys is not installed; it measures areas")
+@pytest.mark.usefixtures("yosys")
+@pytest.mark.slow
 def test_areas():
     small = [Datapath(LNSFormat(5, 2), vector_size=4, lut_entries=n) for n in (1, 2)]
     one, two = (area.synthesize(area.pe("small", d)) for d in small)

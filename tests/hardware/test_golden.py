@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from command import lns_sim as command
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import datapaths
 
@@ -71,19 +71,25 @@ def test_corner_cases_reach_the_corners():
     assert {int(name.split()[-1]) for name in made.names if "remainder" in name} == set(range(8))
 
 
-@given(datapath=datapaths(), k=st.integers(1, 70), seed=st.integers(0, 99))
+@given(datapath=datapaths() | datapaths(foreign=True), k=st.integers(1, 70), seed=st.integers(0, 99))
+@settings(max_examples=200)
 def test_traces_obey_the_equations(datapath, k, seed):
     rng = np.random.default_rng(seed)
     a, b = (rng.integers(0, 1 << datapath.format.bits, k) for _ in range(2))
     t = trace_dot(a, b, datapath)
     assert t.accumulator == reference.dot(a.tolist(), b.tolist(), datapath)
     g, acc = datapath.format.gamma, 0
+    low, high = datapath.product_range or (0, 2 * datapath.format.e_max)
+    bounded = datapath.bin_bits is not None
     for v in t.vectors:
-        assert v.p == [q * g + r for q, r in zip(v.q, v.r)]
-        assert sum(v.bins) == sum(v.lanes)
-        assert v.Y == sum(p * c for p, c in zip(v.bins, datapath.constants))
+        assert v.p == [q * g + r for q, r in zip(v.q, v.r)] and all(low <= p <= high for p in v.p)
+        if bounded:
+            assert all(-(1 << datapath.bin_bits - 1) <= p < 1 << datapath.bin_bits - 1 for p in v.bins)
+        else:
+            assert sum(v.bins) == sum(v.lanes)
+        assert sum(p * c for p, c in zip(v.bins, datapath.constants)) == v.Y
         inside = abs(acc + v.Z) < 1 << (datapath.acc_bits - 1)
-        assert (v.acc == acc + v.Z and not v.overflowed) or not inside
+        assert (v.acc == acc + v.Z and (bounded or not v.overflowed)) or not inside  # a bounded bin overflows, too
         acc = v.acc
 
 
@@ -127,6 +133,7 @@ def test_codes_of_ones_own(tmp_path):
         make_vectors(Datapath(), "layer")
 
 
+@pytest.mark.slow
 def test_commands_find_the_first_wrong_result(tmp_path):
     folder = tmp_path / "golden"
     made = command("vectors", str(folder), "--source", "corner", "--k", "70", "--lut-entries", "2", "--acc-bits", "22")

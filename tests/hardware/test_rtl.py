@@ -17,9 +17,9 @@ from lns_sim import Datapath, LNSFormat, LNSTensor, reference
 from lns_sim.golden import make_vectors
 
 sys.path.insert(0, str(ROOT / "tests/rtl"))
-import verilate  # noqa: E402
+import verilate
 
-pytestmark = pytest.mark.skipif(verilate.VERILATOR is None, reason="Verilator is not installed; it simulates the RTL")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("verilator")]
 
 CONFIGURATIONS = [
     Datapath(),

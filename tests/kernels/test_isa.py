@@ -31,8 +31,19 @@ def test_impossible():
 
 HIDE = "import sys; sys.modules['lns_sim._C'] = None\nimport lns_sim"
 OLD = "import torch; torch.__version__ = '2.9.1'\nimport lns_sim"
-FOREIGN = "import types, sys; m = types.ModuleType('lns_sim._C'); m.__version__ = "
-"'0.0.9'\nsys.modules['lns_sim._C'] = m\nimport lns_sim"
+FOREIGN = """
+import types, sys
+m = types.ModuleType("lns_sim._C")
+m.__version__ = "0.0.9"
+sys.modules["lns_sim._C"] = m
+import lns_sim
+"""
+
+
+# The extension with other names: loaded once, changed, and loaded again.
+CHANGED = "import lns_sim._extension as e\nfrom lns_sim import _C\n{}\ne.load.cache_clear()\ne.load()"
+OTHER = CHANGED.format("_C.contract = {**_C.contract, 'counters': _C.contract['counters'][::-1]}")
+UNKNOWN = CHANGED.format("del _C.contract")
 
 
 @pytest.mark.parametrize(
@@ -41,6 +52,8 @@ FOREIGN = "import types, sys; m = types.ModuleType('lns_sim._C'); m.__version__ 
         (HIDE, "pip install --no-build-isolation -e ."),
         (OLD, "needs torch >= 2.10, found 2.9.1"),
         (FOREIGN, "Rebuild with"),
+        (OTHER, "it takes counters as ('vanished', "),
+        (UNKNOWN, "it takes version as None, not 1"),
     ],
 )
 def test_a_missing_or_mismatched_extension_says_what_to_run(code, message):
@@ -48,6 +61,7 @@ def test_a_missing_or_mismatched_extension_says_what_to_run(code, message):
     assert result.returncode != 0 and "ImportError: " in result.stderr and message in result.stderr
 
 
+@pytest.mark.slow
 def test_import_is_quick():
     code = "import time, torch, numpy\nt = time.perf_counter()\nimport lns_sim\nprint(time.perf_counter() - t)"
     assert min(float(run(code).stdout) for _ in range(3)) < 1.0

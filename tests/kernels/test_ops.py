@@ -11,7 +11,7 @@ import lns_sim
 from lns_sim import Datapath, recipes
 
 ops = torch.ops.lns_sim
-PATH = Datapath().encode()
+DATAPATH = Datapath().encode()
 CONV = ([1, 2], [1, 0], [1, 1], 2)
 RECIPE = recipes.lns_madam().encode()
 
@@ -28,22 +28,24 @@ CASES = {
     "dequantize": (ops.dequantize, (codes(3, 4), torch.ones(3, 1), 8, 8)),
     "rescale": (ops.rescale, (codes(3, 4), ONE, 2 * ONE, 8, 8, 0, None)),
     "forward_codes": (ops.forward_codes, (torch.randint(0, 30000, (3, 4)).to(torch.int16), ONE, 16, 2048, 8, 8)),
+    "uniform": (ops.uniform, (torch.randn(3, 4), RNG)),
+    "round_to_powers": (ops.round_to_powers, (torch.randn(3, 4), ONE, 7, True, False, RNG)),
     "matmul": (
         ops.matmul,
-        (codes(2, 3, 4), torch.ones(2, 3, 1), codes(2, 4, 5), torch.ones(2, 1, 5), 8, 8, PATH, False, False),
+        (codes(2, 3, 4), torch.ones(2, 3, 1), codes(2, 4, 5), torch.ones(2, 1, 5), 8, 8, DATAPATH, False, False),
     ),
     "matmul, counted": (
         ops.matmul,
-        (codes(3, 4), torch.ones(3, 1), codes(4, 5), torch.ones(1, 5), 8, 8, PATH, True, True),
+        (codes(3, 4), torch.ones(3, 1), codes(4, 5), torch.ones(1, 5), 8, 8, DATAPATH, True, True),
     ),
-    "conv2d": (ops.conv2d, (codes(2, 4, 6, 6), ONE, codes(6, 2, 3, 3), ONE, 8, 8, *CONV, PATH, False, False)),
+    "conv2d": (ops.conv2d, (codes(2, 4, 6, 6), ONE, codes(6, 2, 3, 3), ONE, 8, 8, *CONV, DATAPATH, False, False)),
     "conv2d_input_gradient": (
         ops.conv2d_input_gradient,
-        (codes(2, 6, 6, 2), ONE, codes(6, 2, 3, 3), ONE, 8, 8, [2, 4, 6, 6], *CONV, PATH, False, True),
+        (codes(2, 6, 6, 2), ONE, codes(6, 2, 3, 3), ONE, 8, 8, [2, 4, 6, 6], *CONV, DATAPATH, False, True),
     ),
     "conv2d_weight_gradient": (
         ops.conv2d_weight_gradient,
-        (codes(2, 6, 6, 2), ONE, codes(2, 4, 6, 6), ONE, 8, 8, [3, 3], *CONV, PATH, False, False),
+        (codes(2, 6, 6, 2), ONE, codes(2, 4, 6, 6), ONE, 8, 8, [3, 3], *CONV, DATAPATH, False, False),
     ),
     "madam_step": (
         ops.madam_step,
@@ -138,6 +140,16 @@ CASES = {
 }
 
 
+def registered_operators():
+    return {
+        name.removeprefix("lns_sim::") for name in torch._C._dispatch_get_all_op_names() if name.startswith("lns_sim::")
+    }
+
+
+def test_every_operator_is_checked():
+    assert registered_operators() == {op._qualified_op_name.removeprefix("lns_sim::") for op, _ in CASES.values()}
+
+
 @pytest.mark.parametrize("op, args", CASES.values(), ids=CASES.keys())
 def test_opcheck(op, args, device):
     # Leaves again after the move, or autograd would be checked on copies.
@@ -164,6 +176,7 @@ def model(recipe):
 @pytest.mark.parametrize(
     "recipe", [recipes.lns_madam(), recipes.lns_madam(stochastic_gradients=True)], ids=["nearest", "stochastic"]
 )
+@pytest.mark.slow
 def test_compiled_training_has_the_bits_of_eager_training(recipe, device):
     torch._dynamo.reset()  # what other tests compiled counts against its limit
     eager = model(recipe).to(device)

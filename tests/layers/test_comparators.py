@@ -206,6 +206,7 @@ def test_recipes_are_written_and_read():
 
 
 @pytest.mark.parametrize("name", SYSTEMS)
+@pytest.mark.slow
 def test_every_system_trains_and_resumes_to_the_same_numbers(name):
     digits = data.load("digits")
 
@@ -224,6 +225,7 @@ def test_every_system_trains_and_resumes_to_the_same_numbers(name):
     assert resumed.result.test == whole.result.test and resumed.result.loss == whole.result.loss
 
 
+@pytest.mark.slow
 def test_fine_tuning_in_high_precision():
     digits = data.load("digits")
     trainer = Trainer(digits, recipes.get("luq"), 0, Settings(model="mlp", epochs=2, fine_tune=1))
@@ -245,6 +247,7 @@ def test_fine_tuning_in_high_precision():
         Settings(epochs=2, fine_tune=3)
 
 
+@pytest.mark.slow
 def test_the_maximum_in_hindsight(tmp_path):
     """Each product's errors are cut at what the steps before showed; a resumed run remembers."""
     torch.manual_seed(0)
@@ -369,6 +372,7 @@ def test_samples_average_out():
     assert (layer.weight.grad.T - used).abs().max() > 1e-3
 
 
+@pytest.mark.slow
 def test_ablation_order():
     mean = {name: statistics.mean(found) for name, found in headlines.luq_ablation(range(3)).items()}
     assert mean["full"] > 85 and mean["stochastic pruning only"] > 85
@@ -404,6 +408,7 @@ def test_shiftquants_variance():
     assert optimal_grouping([1.0, 8.0], 5, 4) == [1 / 7, 8 / 7]
 
 
+@pytest.mark.slow
 def test_shiftquants_headline():
     found = {name: statistics.mean(values) for name, values in headlines.shiftquant_accuracies(range(3)).items()}
     assert found["ShiftQuant, 4 groups"] > 85 and found["float32"] > 92
@@ -542,6 +547,7 @@ def test_the_published_optimizer_is_the_code_update_at_gamma_128():
 # ---- HALP
 
 
+@pytest.mark.slow
 def test_halps_headline():
     norms = {m: headlines.gradient_norms(m) for m in ("halp", "lp-svrg", "lp-sgd")}
     assert norms["halp"][0] == pytest.approx(5.6, abs=0.5)
@@ -634,6 +640,7 @@ def test_what_a_table_says_of_recipes():
     }
 
 
+@pytest.mark.slow
 def test_the_command_tunes_trains_and_goes_on(tmp_path):
     args = [
         "compare-recipes",

@@ -6,6 +6,7 @@ import warnings
 import pytest
 import torch
 import torch.nn.functional as F
+import torch.nn.utils.prune
 from torch import nn
 
 import lns_sim
@@ -40,7 +41,8 @@ def test_functional_calls_run_on_the_datapath():
         y = model(x)
     assert totals["forward"].macs == 3 * 5 * 6 * 8 + 5 * 2 * 6 * 2 * 9
     assert model.calls == 1
-    assert (y - plain(x)).norm() < 0.1 * plain(x).norm() or plain.calls == 2
+    expected = plain(x)
+    assert (y - expected).norm() < 0.1 * expected.norm()
 
 
 def test_a_residual_network_keeps_its_forward_and_weights():
@@ -56,7 +58,8 @@ def test_a_residual_network_keeps_its_forward_and_weights():
             assert ((b.dequantize() - a).abs() <= a.abs() * 2e-4 + 2e-4 * a.abs().max()).all()
         else:
             assert torch.equal(a, b) and not isinstance(b, LNSWeight)
-    assert [type(m) for m in plain.modules()] == [type(m) for m in model.modules()]
+    for a, b in zip(plain.modules(), model.modules(), strict=True):
+        assert isinstance(b, type(a)) and type(b).__name__ == type(a).__name__
 
 
 def test_shared_weights_stay_shared():
@@ -109,6 +112,43 @@ def test_converting_twice_changes_nothing():
     assert lns_sim.convert(layer, "lns-madam").weight is weight
 
 
+def test_another_recipe_for_a_converted_model_is_refused():
+    model = lns_sim.convert(nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3)), "lns-madam")
+    for other in (lns_sim.recipes.lns_madam(bits=6), "fp8", "fp32", None):
+        with pytest.raises(ValueError, match="0 is converted already, by the recipe lns-madam; .*to_float"):
+            lns_sim.convert(model, other)
+    with pytest.raises(ValueError, match="1 is converted already"):
+        lns_sim.convert(model, "fp8", only="1")
+    values = lns_sim.convert(nn.Sequential(nn.Linear(3, 3)), "fp8")
+    with pytest.raises(ValueError, match="converted already, by the recipe fp8"):
+        lns_sim.convert(values, "lns-madam")
+    anew = lns_sim.convert(lns_sim.nn.to_float(model), lns_sim.recipes.lns_madam(bits=6))
+    assert anew[0].weight.recipe.weight.bits == 6
+
+
+def test_parameters_of_ones_own_modules_are_weights():
+    """Those that multiply without a layer of torch around them: raw matrices, stacks of experts, what pruning reads."""
+
+    class Own(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.matrix, self.experts = nn.Parameter(torch.randn(6, 4)), nn.Parameter(torch.randn(3, 6, 4))
+            self.zeros, self.gain = nn.Parameter(torch.zeros(6, 4)), nn.Parameter(torch.randn(4))
+            self.narrow = nn.Parameter(torch.randn(2, 2).half())
+
+        def forward(self, x):
+            return x @ self.matrix * self.gain
+
+    model = lns_sim.convert(Own(), "lns-madam")
+    assert {n for n, p in model.named_parameters() if isinstance(p, LNSWeight)} == {"matrix", "experts"}
+    model(torch.randn(2, 6)).sum().backward()
+    assert model.matrix.grad.shape == (6, 4)
+    assert not any(isinstance(p, LNSWeight) for p in lns_sim.convert(Own(), "fp8").parameters())
+    layer = nn.Linear(6, 4)
+    nn.utils.prune.l1_unstructured(layer, "weight", 0.5)
+    assert isinstance(lns_sim.convert(nn.Sequential(layer), "lns-madam")[0].weight_orig, LNSWeight)
+
+
 def test_converting_in_parts_keeps_random_streams_apart():
     model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3), nn.Linear(3, 3))
     recipe = lns_sim.recipes.lns_madam(stochastic_gradients=True)
@@ -124,6 +164,7 @@ def test_memory_of_a_converted_model():
     assert sum(t.untyped_storage().nbytes() for t in tensors) == 2 * 256 * 256 + 4
 
 
+@pytest.mark.slow
 def test_compiles_without_warnings_of_ours():
     torch._dynamo.reset()  # what other tests compiled counts against its limit
     model = lns_sim.convert(nn.Linear(4, 4), "lns-madam")

@@ -357,7 +357,7 @@ def with_kinds_apart(optimizer) -> dict:
     state = optimizer.state_dict()
     order = [p for g in optimizer.param_groups for p in g["params"]]
     groups = {True: [], False: []}
-    for saved, group in zip(state["param_groups"], optimizer.param_groups):
+    for saved in state["param_groups"]:
         for kind, keys in ((True, ("beta", "g_bound", "p_scale", "rounding", "seed", "levels", "base_lr", "randomize")),
                            (False, optimizer._inner.defaults)):  # fmt: skip
             ids = [i for i in saved["params"] if optimizer.takes(order[i]) == kind]

@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 import torch
 from helpers import ROOT
+from tools import require_module
 from torch import nn
 
 import lns_sim
 from lns_sim import recipes, weights
 
-pytest.importorskip("safetensors", reason="safetensors is not installed (the extra 'export' has it)")
+require_module("safetensors")
 
 
 def model(**kwargs):

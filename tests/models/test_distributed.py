@@ -12,6 +12,8 @@ from helpers import HAVE_CUDA
 
 import lns_sim
 
+pytestmark = pytest.mark.slow
+
 two_gpus = pytest.mark.skipif(
     not HAVE_CUDA or torch.cuda.device_count() < 2, reason="NCCL gives every rank a GPU of its own"
 )
@@ -88,6 +90,5 @@ def test_two_ranks_train_as_one_process_with_the_global_batch(backend, way, tmp_
 
 
 def test_a_global_batch_needs_ranks():
-    with pytest.raises(RuntimeError, match="init_process_group"):
-        with lns_sim.distributed.global_batch():
-            pass
+    with pytest.raises(RuntimeError, match="init_process_group"), lns_sim.distributed.global_batch():
+        pass

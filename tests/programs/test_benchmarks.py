@@ -5,12 +5,10 @@ import subprocess
 import sys
 
 import pytest
-import torch
 from helpers import ROOT
 
-import lns_sim
 from benchmarks.harness import Measurement
-from benchmarks.memory import MEASURABLE, extra_bytes
+from benchmarks.memory import MEASURABLE
 
 
 @pytest.mark.parametrize(
@@ -29,12 +27,22 @@ def test_verdict(ratio, target, at_most, verdict):
 
 @pytest.mark.skipif(not MEASURABLE, reason="only Linux tells a process its own peak memory (/proc/self/clear_refs)")
 def test_a_convolution_takes_less_than_an_eighth_of_its_patch_matrix():
-    x, w = lns_sim.quantize(torch.randn(16, 64, 32, 32)), lns_sim.quantize(torch.randn(64, 64, 3, 3))
-    codes = 9 * x.numel()  # of the patch matrix, a byte each
-    assert extra_bytes(lambda: lns_sim.conv2d(x, w, 1, 1)) < codes / 8
-    assert extra_bytes(lambda: torch.zeros(1, codes)[:, :1].clone()) >= codes  # the meter does see such a matrix
+    """In a process of its own, where no other test's threads allocate, and so large that the kernel's count of pages,
+    which may
+    lag by some hundred, does not matter."""
+    code = """if True:
+        import torch, lns_sim
+        from benchmarks.memory import extra_bytes
+        x, w = lns_sim.quantize(torch.randn(64, 64, 32, 32)), lns_sim.quantize(torch.randn(64, 64, 3, 3))
+        codes = 9 * x.numel()  # of the patch matrix, a byte each, which the meter does see
+        assert extra_bytes(lambda: lns_sim.conv2d(x, w, 1, 1)) < codes / 8
+        assert extra_bytes(lambda: torch.zeros(codes, dtype=torch.uint8)[:1].clone()) > 0.9 * codes
+    """
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
 
 
+@pytest.mark.slow
 def test_the_command_writes_what_it_measured(tmp_path):
     out = tmp_path / "measured.json"
     command = [sys.executable, "-m", "benchmarks", "--only", "memory", "--json", str(out)]

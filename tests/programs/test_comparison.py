@@ -5,7 +5,6 @@ browser.
 import json
 import math
 import re
-import shutil
 import subprocess
 from dataclasses import replace
 
@@ -22,8 +21,6 @@ from lns_sim.recipes import ModelRecipe
 from lns_sim.studies import models
 from lns_sim.studies.compare import page
 from lns_sim.studies.compare.measure import signal_to_noise
-
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
 def small():
@@ -155,6 +152,7 @@ def report(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_the_command(report):
     found = json.loads((report / "out/compare.json").read_text())
     assert len(found["rows"]) == 8 and found["verdict"].startswith("The datapath first matters")
@@ -173,6 +171,7 @@ def test_the_command(report):
         assert run.returncode == 1 and message in run.stderr and run.stderr.count("\n") == 1, (args, run.stderr)
 
 
+@pytest.mark.slow
 def test_a_training_checkpoint_is_compared(tmp_path):
     run = command(
         "train", "--model", "mlp", "--recipe", "lns-madam", "--epochs", "1", "--seeds", "1", "--out", str(tmp_path)
@@ -186,11 +185,11 @@ def test_a_training_checkpoint_is_compared(tmp_path):
     assert run.returncode == 1 and "another model" in run.stderr
 
 
-def browse(file, fragment=""):
+def browse(browser, file, fragment=""):
     """The page's elements after its script has run."""
     run = subprocess.run(
         [
-            BROWSER,
+            browser,
             "--headless",
             "--no-sandbox",
             "--disable-gpu",
@@ -211,27 +210,28 @@ def shown_rows(dom):
     return [re.findall(r"<td[^>]*>(.*?)</td>", cells) for hidden, cells in rows if "hidden" not in hidden]
 
 
+@pytest.mark.slow
 def test_the_page_needs_nothing_else(report):
     text = (report / "out/report.html").read_text()
     assert not re.search(r"""(src|href)=["'](?!#)|@import|url\((?!#)""", text), "it refers to something outside"
 
 
-@pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed to open the report in")
-def test_the_page_in_a_browser(report):
+@pytest.mark.slow
+def test_the_page_in_a_browser(report, browser):
     file = report / "out/report.html"
     found = json.loads((report / "out/compare.json").read_text())
-    dom = browse(file)
+    dom = browse(browser, file)
     assert f"{len(found['rows'])} of {len(found['rows'])} passes" in dom and found["verdict"].split(":")[0] in dom
     rows = shown_rows(dom)
     assert [row[1:3] for row in rows] == [[r["layer"], r["name"].replace("_", " ")] for r in found["rows"]]
     assert all(len(row) == len(page.HEADER) for row in rows)
     margin = page.HEADER.index("margin dB")
-    ascending = [float(row[margin]) for row in shown_rows(browse(file, f"#sort={margin}"))]
+    ascending = [float(row[margin]) for row in shown_rows(browse(browser, file, f"#sort={margin}"))]
     assert ascending == sorted(ascending) and ascending[0] < 0
     vanished = page.HEADER.index("vanished")
-    descending = [float(row[vanished].split()[0]) for row in shown_rows(browse(file, f"#sort=-{vanished}"))]
+    descending = [float(row[vanished].split()[0]) for row in shown_rows(browse(browser, file, f"#sort=-{vanished}"))]
     assert descending == sorted(descending, reverse=True)
-    picked = shown_rows(browse(file, "#pass=forward&layer=3&marked"))
+    picked = shown_rows(browse(browser, file, "#pass=forward&layer=3&marked"))
     marked = [
         r for r in found["rows"] if r["name"] == "forward" and "3" in r["layer"] and r["datapath"] < r["fake_quant"]
     ]

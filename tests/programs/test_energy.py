@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from tools import require_module
 from torch import nn
 from typer.testing import CliRunner
 
@@ -15,7 +16,7 @@ from lns_sim.studies import models
 from lns_sim.studies.energy import paper
 from lns_sim.studies.energy.components import FORMATS, constants, conversion, float_prices, lns_prices
 from lns_sim.studies.energy.mapping import map_pass
-from lns_sim.watching.summary import Pass, Shape
+from lns_sim.watching.passes import Pass, Shape
 
 
 def work(shape, name="forward", useful=None, vector_size=32):
@@ -64,7 +65,7 @@ def test_shapes_of_every_kind_of_layer():
 
 
 def test_the_papers_table():
-    pytest.importorskip("transformers", reason="transformers, which has the BERTs, is not installed")
+    require_module("transformers")
     for name, found in paper.reproduce().items():
         allowed = 0.01 if name.startswith("bert") else 0.065
         for format, mj in paper.TABLE[name].items():

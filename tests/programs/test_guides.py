@@ -1,6 +1,5 @@
 """Every guide runs, and shows what its reader is told to look at."""
 
-import importlib.util
 import os
 import re
 import runpy
@@ -9,6 +8,9 @@ import sys
 
 import pytest
 from helpers import ROOT
+from tools import require_module
+
+pytestmark = pytest.mark.slow
 
 GUIDES = ROOT / "docs/guides"
 SHOWN = {
@@ -40,8 +42,8 @@ def test_every_guide_is_tested():
 
 @pytest.mark.parametrize("name", SHOWN)
 def test_guide(name, capsys, tmp_path, monkeypatch):
-    if name in NEEDS and importlib.util.find_spec(NEEDS[name]) is None:
-        pytest.skip(f"{NEEDS[name]} is not installed (the extra 'test' has it)")
+    if name in NEEDS:
+        require_module(NEEDS[name])
     monkeypatch.setattr(sys, "argv", [name, str(tmp_path)])
     runpy.run_path(str(GUIDES / name), run_name="__main__")
     shown = capsys.readouterr().out

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import pytest
 from command import lns_sim as command
+from tools import require_module
 
 import lns_sim
 from lns_sim import Datapath, LNSFormat, recipes
@@ -18,7 +19,7 @@ from lns_sim.studies.sweep import report, space
 from lns_sim.studies.training import data
 from lns_sim.studies.training.trainer import Settings
 
-optuna = pytest.importorskip("optuna", reason="optuna is not installed (the extra 'sweep' has it)")
+optuna = require_module("optuna")
 from lns_sim.studies.sweep.study import OtherSweep, Sweep  # noqa: E402
 
 FAST = ("--model", "mlp", "--epochs", "1", "--batch-size", "256")
@@ -78,6 +79,7 @@ def read(path):
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_a_grid_resumes_refuses_other_settings_and_reports(tmp_path):
     out = str(tmp_path / "out")
     run = command("sweep", "acc_bits=12,24", "lut_entries=1,16", *FAST, "--out", out)
@@ -121,6 +123,7 @@ def make(path, sampler, trials=None, dimensions=("acc_bits=10:24:2",), **kwargs)
 
 
 @pytest.mark.parametrize("sampler", ["random", "nsga2"])
+@pytest.mark.slow
 def test_samplers_draw_as_many_trials_and_known_points_cost_nothing(sampler, tmp_path):
     steps = []
     sweep = make(tmp_path / "j", sampler, 6, ["acc_bits=12,16,20"])
@@ -142,26 +145,39 @@ def test_samplers_draw_as_many_trials_and_known_points_cost_nothing(sampler, tmp
     assert [t.values for t in repeated.study.trials] == [t.values for t in trials]
 
 
+@pytest.mark.slow
 def test_two_workers_share_a_sweep_and_a_killed_one_loses_only_its_trial(tmp_path):
     args = ["acc_bits=11:17", "--model", "cnn", "--epochs", "3", "--storage", str(tmp_path / "journal"), "--out"]
-    start = [sys.executable, "-c", "from lns_sim.cli import main; main()", "sweep", *args]
+    # Each says when it has started and waits to be let go, so that a busy machine does not leave all trials to the
+    # first.
+    code = "from lns_sim.cli.app import app; print('ready', flush=True); input(); app()"
+    start = [sys.executable, "-c", code, "sweep", *args]
     alone = {**os.environ, "COLUMNS": "140", "OMP_NUM_THREADS": "1"}
-    victim = subprocess.Popen([*start, str(tmp_path / "a")], stdout=subprocess.PIPE, text=True, env=alone)
-    deadline = time.time() + 120
-    while time.time() < deadline:  # until it has finished one trial and is well inside another
-        states = [t.state.name for t in _trials(tmp_path / "journal")]
-        if "COMPLETE" in states and states[-1] == "RUNNING":
-            break
+
+    def started(*names):
+        pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=alone)
+        workers = [subprocess.Popen([*start, str(tmp_path / name)], **pipes) for name in names]
+        assert all(w.stdout.readline() == "ready\n" for w in workers)
+        for w in workers:
+            w.stdin.write("\n")
+            w.stdin.flush()
+        return workers
+
+    (victim,) = started("a")
+    states = []
+    while not (
+        "COMPLETE" in states and states[-1] == "RUNNING"
+    ):  # until it has finished one trial and is well inside another
+        assert victim.poll() is None
         time.sleep(0.1)
+        states = [t.state.name for t in _trials(tmp_path / "journal")]
     time.sleep(0.3)
     victim.send_signal(signal.SIGKILL)
     victim.wait()
     kept = [t.number for t in _trials(tmp_path / "journal") if t.state.name == "COMPLETE"]
     assert kept
-    workers = [
-        subprocess.Popen([*start, str(tmp_path / name)], stdout=subprocess.PIPE, text=True, env=alone) for name in "bc"
-    ]
-    shown = [w.communicate(timeout=300)[0] for w in workers]
+    workers = started("b", "c")
+    shown = [w.communicate()[0] for w in workers]
     assert all(w.returncode == 0 for w in workers)
     trials = _trials(tmp_path / "journal")
     done = [t for t in trials if t.state.name == "COMPLETE"]
@@ -202,6 +218,7 @@ def test_a_study_of_other_settings_is_refused(tmp_path):
         make(tmp_path / "j", "random", 3)
 
 
+@pytest.mark.slow
 def test_mendable_errors_are_one_sentence(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "optuna", None)

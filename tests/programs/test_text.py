@@ -7,6 +7,7 @@ import pytest
 import torch
 from command import lns_sim as run
 from helpers import ROOT
+from tools import require_module
 
 from lns_sim import recipes
 from lns_sim.studies import models
@@ -32,7 +33,7 @@ def test_windows_follow_each_other(abc):
 
 
 def test_byte_pairs_and_the_standard_library(abc):
-    pytest.importorskip("tokenizers", reason="tokenizers is not installed (the extra 'text' has it)")
+    require_module("tokenizers")
     readme = ROOT / "README.md"
     d = data.load(f"text:{readme}", context=16, tokens="bpe:300")
     assert 256 <= d.classes <= 300 and d.x_train.max() >= 256
@@ -56,6 +57,7 @@ def test_errors(abc, kwargs, message):
         text.load(str(abc), **{"context": 8, "tokens": "byte", **kwargs})
 
 
+@pytest.mark.slow
 def test_a_small_gpt_learns_bit_exactly_and_writes(abc, tmp_path):
     d = data.load(f"text:{abc}", context=16)
     settings = Settings(model="gpt", epochs=1, batch_size=16, lr=1 / 16, float_optimizer="adamw", float_lr=3e-3)
@@ -68,6 +70,7 @@ def test_a_small_gpt_learns_bit_exactly_and_writes(abc, tmp_path):
     assert macs == per_token * d.x_train.numel()
 
 
+@pytest.mark.slow
 def test_the_command_line(abc, tmp_path):
     args = [
         "train",

@@ -44,6 +44,7 @@ class Interrupt(Exception):
 
 
 @pytest.mark.parametrize("stop_at", [5, 11, 15, 27, 40])
+@pytest.mark.slow
 def test_an_interrupted_experiment_resumes_to_the_same_bits(digits, tmp_path, stop_at):
     def experiment(name):
         return Experiment(digits, RECIPES, [3], SMALL, tmp_path / name)
@@ -160,6 +161,7 @@ def test_crops_and_flips_show_pieces_of_the_image():
         assert set(inside.tolist()) <= set(before.flatten().tolist()) and len(inside) >= 49
 
 
+@pytest.mark.slow
 def test_the_table_and_the_curves(digits, tmp_path):
     experiment = Experiment(digits, RECIPES, [0, 1], SMALL, tmp_path / "x.pt")
     results = experiment.run()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -21,7 +20,6 @@ SOURCES = (
     "lns_convert.sv",
     "lns_datapath.sv",
 )
-VERILATOR = shutil.which("verilator")
 ENTRIES = 16
 
 
@@ -72,7 +70,7 @@ def build(d: Datapath, folder: Path, rtl: Path = RTL) -> Path:
 
 def _verilator(d: Datapath, rtl: Path, *options: str) -> subprocess.CompletedProcess:
     given = [f"-G{name}={value}" for name, value in parameters(d).items()]
-    command = [VERILATOR, *options, "--top-module", "lns_datapath", *given, *(str(rtl / name) for name in SOURCES)]
+    command = ["verilator", *options, "--top-module", "lns_datapath", *given, *(str(rtl / name) for name in SOURCES)]
     return subprocess.run(command, capture_output=True, text=True)
 
 

@@ -10,6 +10,7 @@ import os
 import sys
 import tempfile
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -110,6 +111,10 @@ def check_checkpoint(model: nn.Module, optimizer: torch.optim.Optimizer, folder:
     assert all(torch.equal(after[name], value) for name, value in before.items()), "the checkpoint changed something"
 
 
+def check_after_step(model, step):
+    check_codes_are_equal(model)
+
+
 def main(backend: str, way: str, name: str, out: str) -> None:
     rank = int(os.environ["RANK"])
     device = torch.device("cpu")
@@ -123,7 +128,7 @@ def main(backend: str, way: str, name: str, out: str) -> None:
     batches = (inputs(name, step, rank).to(device) for step in range(4))
     if way == "ddp":
         parallel = DistributedDataParallel(model, device_ids=[device] if backend == "nccl" else None)
-        optimizer = train(name, parallel, parallel.parameters(), batches, lambda step: check_codes_are_equal(model))
+        optimizer = train(name, parallel, parallel.parameters(), batches, partial(check_after_step, model))
         del parallel  # before its process group
     else:
         mesh = dist.init_device_mesh(device.type, (dist.get_world_size(),))
@@ -147,6 +152,5 @@ def main(backend: str, way: str, name: str, out: str) -> None:
 if __name__ == "__main__":
     main(*sys.argv[1:])
     # torch's caches keep a mesh's gloo threads alive past destroy_process_group; one that frees a tensor while Python
-    # finalizes
-    # aborts the process.
+    # finalizes aborts the process.
     os._exit(0)

@@ -7,12 +7,7 @@ namespace lns::ops {
 
 namespace {
 
-RandomState random_state(const Rng& rng) {
-  if (!rng) return {0, 0, 0};
-  const int64_t* v = rng->const_data_ptr<int64_t>();
-  return {static_cast<uint64_t>(v[0]), static_cast<uint32_t>(v[1]), static_cast<uint32_t>(v[2]),
-          static_cast<uint64_t>(v[3])};
-}
+RandomState random_state(const Rng& rng) { return decode_random_state(rng ? rng->const_data_ptr<int64_t>() : nullptr); }
 
 Quantizer view(const QuantizerChoice& q) {
   return quantizer_tables(q.format.gamma, q.thresholds).view(q.format, q.rounding, q.underflow);
@@ -25,8 +20,8 @@ struct Cpu {
                   scale.mutable_data_ptr<float>());
   }
   static void dequantize(const Format& f, const Tensor& codes, const Tensor& scale, const Slices& s, Tensor& out) {
-    cpu::dequantize({codes.const_data_ptr(), f}, quantizer_tables(f.gamma), scale.const_data_ptr<float>(), s,
-                    out.mutable_data_ptr<float>());
+    cpu::dequantize({.data = codes.const_data_ptr(), .format = f}, quantizer_tables(f.gamma),
+                    scale.const_data_ptr<float>(), s, out.mutable_data_ptr<float>());
   }
   static void rescale(const QuantizerChoice& q, const Rng& rng, const Tensor& codes, const Tensor& from,
                       const Tensor& to, const Slices& s, Tensor& out) {
@@ -36,22 +31,20 @@ struct Cpu {
   static void uniform(const Tensor& rng, Tensor& out) {
     cpu::uniform(random_state(rng), out.numel(), out.mutable_data_ptr<float>());
   }
-  static void luq(const Tensor& x, const Tensor& top, int exponents, bool stochastic_below, bool stochastic_above,
-                  const Rng& rng, Tensor& out) {
-    cpu::luq(top.const_data_ptr<float>(), exponents, stochastic_below, stochastic_above, random_state(rng),
-             x.const_data_ptr<float>(), x.numel(), out.mutable_data_ptr<float>());
+  static void round_to_powers(const PowerRounding& r, const Tensor& x, const Tensor& top, const Rng& rng, Tensor& out) {
+    cpu::round_to_powers(r, top.const_data_ptr<float>(), random_state(rng), x.const_data_ptr<float>(), x.numel(),
+                         out.mutable_data_ptr<float>());
   }
   static void forward_codes(const Format& forward, const Format& update, const Tensor& codes, const Tensor& scale,
                             const Slices& s, Tensor& out, Tensor& out_scale) {
-    cpu::forward_codes(forward, {codes.const_data_ptr(), update}, scale.const_data_ptr<float>(), s,
+    cpu::forward_codes(forward, {.data = codes.const_data_ptr(), .format = update}, scale.const_data_ptr<float>(), s,
                        out.mutable_data_ptr(), out_scale.mutable_data_ptr<float>());
   }
   static void madam_step(const Format& f, bool stochastic, const Rng& rng, Tensor& codes, const Tensor& scale,
                          const Tensor& grad, Tensor& moment, const Tensor& cap, const Tensor& hyper, const Slices& s) {
-    const float* v = hyper.const_data_ptr<float>();
-    cpu::madam_step(view({f, Rounding::nearest, Underflow::clamp}), {v[0], v[1], v[2], v[3], v[4], stochastic},
-                    random_state(rng), codes.mutable_data_ptr(), scale.const_data_ptr<float>(),
-                    grad.const_data_ptr<float>(), moment.mutable_data_ptr<float>(), cap.const_data_ptr<float>(), s);
+    cpu::madam_step(view({.format = f}), decode_madam(hyper.const_data_ptr<float>(), stochastic), random_state(rng),
+                    codes.mutable_data_ptr(), scale.const_data_ptr<float>(), grad.const_data_ptr<float>(),
+                    moment.mutable_data_ptr<float>(), cap.const_data_ptr<float>(), s);
   }
 };
 
@@ -63,7 +56,7 @@ STABLE_TORCH_LIBRARY_IMPL(lns_sim, CPU, m) {
   m.impl("rescale", TORCH_BOX(&rescale<Cpu>));
   m.impl("forward_codes", TORCH_BOX(&forward_codes<Cpu>));
   m.impl("uniform", TORCH_BOX(&uniform<Cpu>));
-  m.impl("luq", TORCH_BOX(&luq<Cpu>));
+  m.impl("round_to_powers", TORCH_BOX(&round_to_powers<Cpu>));
   m.impl("madam_step", TORCH_BOX(&madam_step<Cpu>));
 }
 

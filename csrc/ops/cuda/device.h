@@ -20,7 +20,7 @@ class DeviceCall {
   explicit DeviceCall(const Tensor& like) : device_(like.get_device_index()), guard_(device_), like_(like) {
     void* stream = nullptr;
     require(aoti_torch_get_current_cuda_stream(device_, &stream) == 0, "torch names no current stream");
-    launch_ = {device_, static_cast<cudaStream_t>(stream), [this](size_t bytes) {
+    launch_ = {.device = device_, .stream = static_cast<cudaStream_t>(stream), .allocate = [this](size_t bytes) {
                  scratch_.push_back(new_tensor(like_, {static_cast<int64_t>(bytes)}, ScalarType::Byte));
                  return scratch_.back().mutable_data_ptr();
                }};

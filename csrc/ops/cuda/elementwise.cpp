@@ -26,7 +26,7 @@ struct Cuda {
   }
   static void dequantize(const Format& f, const Tensor& codes, const Tensor& scale, const Slices& s, Tensor& out) {
     const DeviceCall call(codes);
-    cuda::dequantize({codes.const_data_ptr(), f}, view({f, Rounding::nearest, Underflow::clamp}, call.launch(), codes),
+    cuda::dequantize({.data = codes.const_data_ptr(), .format = f}, view({.format = f}, call.launch(), codes),
                      scale.const_data_ptr<float>(), s, out.mutable_data_ptr<float>(), call.launch());
   }
   static void rescale(const QuantizerChoice& q, const Rng& rng, const Tensor& codes, const Tensor& from,
@@ -39,25 +39,23 @@ struct Cuda {
     const DeviceCall call(out);
     cuda::uniform(rng.const_data_ptr<int64_t>(), out.numel(), out.mutable_data_ptr<float>(), call.launch());
   }
-  static void luq(const Tensor& x, const Tensor& top, int exponents, bool stochastic_below, bool stochastic_above,
-                  const Rng& rng, Tensor& out) {
+  static void round_to_powers(const PowerRounding& r, const Tensor& x, const Tensor& top, const Rng& rng, Tensor& out) {
     const DeviceCall call(x);
-    cuda::luq(top.const_data_ptr<float>(), exponents, stochastic_below, stochastic_above, pointer(rng),
-              x.const_data_ptr<float>(), x.numel(), out.mutable_data_ptr<float>(), call.launch());
+    cuda::round_to_powers(r, top.const_data_ptr<float>(), pointer(rng), x.const_data_ptr<float>(), x.numel(),
+                          out.mutable_data_ptr<float>(), call.launch());
   }
   static void forward_codes(const Format& forward, const Format& update, const Tensor& codes, const Tensor& scale,
                             const Slices& s, Tensor& out, Tensor& out_scale) {
     const DeviceCall call(codes);
-    cuda::forward_codes(forward, {codes.const_data_ptr(), update}, scale.const_data_ptr<float>(), s,
+    cuda::forward_codes(forward, {.data = codes.const_data_ptr(), .format = update}, scale.const_data_ptr<float>(), s,
                         out.mutable_data_ptr(), out_scale.mutable_data_ptr<float>(), call.launch());
   }
   static void madam_step(const Format& f, bool stochastic, const Rng& rng, Tensor& codes, const Tensor& scale,
                          const Tensor& grad, Tensor& moment, const Tensor& cap, const Tensor& hyper, const Slices& s) {
     const DeviceCall call(codes);
-    cuda::madam_step(view({f, Rounding::nearest, Underflow::clamp}, call.launch(), codes),
-                     hyper.const_data_ptr<float>(), stochastic, pointer(rng), codes.mutable_data_ptr(),
-                     scale.const_data_ptr<float>(), grad.const_data_ptr<float>(), moment.mutable_data_ptr<float>(),
-                     cap.const_data_ptr<float>(), s, call.launch());
+    cuda::madam_step(view({.format = f}, call.launch(), codes), hyper.const_data_ptr<float>(), stochastic, pointer(rng),
+                     codes.mutable_data_ptr(), scale.const_data_ptr<float>(), grad.const_data_ptr<float>(),
+                     moment.mutable_data_ptr<float>(), cap.const_data_ptr<float>(), s, call.launch());
   }
 };
 
@@ -69,7 +67,7 @@ STABLE_TORCH_LIBRARY_IMPL(lns_sim, CUDA, m) {
   m.impl("rescale", TORCH_BOX(&rescale<Cuda>));
   m.impl("forward_codes", TORCH_BOX(&forward_codes<Cuda>));
   m.impl("uniform", TORCH_BOX(&uniform<Cuda>));
-  m.impl("luq", TORCH_BOX(&luq<Cuda>));
+  m.impl("round_to_powers", TORCH_BOX(&round_to_powers<Cuda>));
   m.impl("madam_step", TORCH_BOX(&madam_step<Cuda>));
 }
 

@@ -15,7 +15,8 @@ from lns_sim.datapath import Datapath
 from lns_sim.nn import LNSWeight, convert
 from lns_sim.studies.energy.components import FORMATS, Prices, float_prices, lns_prices, number
 from lns_sim.studies.energy.mapping import Work, map_pass
-from lns_sim.watching.summary import Pass, Summary, summary
+from lns_sim.watching.passes import Pass
+from lns_sim.watching.summary import Summary, summary
 
 COMPONENTS = ("conversion", "multiply-add", "registers and control", "accumulation", "buffer A", "buffer B")
 

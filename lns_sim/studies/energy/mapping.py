@@ -17,7 +17,7 @@ import math
 from dataclasses import dataclass
 
 from lns_sim.studies.energy.components import number
-from lns_sim.watching.summary import Pass
+from lns_sim.watching.passes import Pass
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ _BERTS = {
 
 
 def bert(name: str) -> nn.Module:
-    """ "bert-base" or "bert-large" (Devlin et al., 2019) with random weights, from the library transformers.
+    """The model "bert-base" or "bert-large" (Devlin et al., 2019) with random weights, from the library transformers.
 
     Raises:
         ImportError: the library is missing.

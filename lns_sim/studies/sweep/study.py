@@ -144,10 +144,8 @@ class Sweep:
             else:
                 gone = silent > self.grace
             if gone:
-                try:
+                with contextlib.suppress(ValueError):  # another worker did
                     self.study.tell(trial.number, state=state.FAIL)
-                except ValueError:  # another worker did
-                    pass
 
     # ---- Trials.
 

@@ -62,9 +62,10 @@ class Data:
 
 
 def load(source: str, context: int = 128, tokens: str = "byte") -> Data:
-    """ "digits", "npz:PATH" (arrays x_train, y_train, x_test, y_test), "openml:NAME" (through scikit-learn),
-    "text:PATH", or
-    "text" (Python's standard library).
+    """Labelled samples or text by name.
+
+    Sources are "digits", "npz:PATH" (arrays x_train, y_train, x_test, y_test), "openml:NAME" (through scikit-learn),
+    "text:PATH", and "text" (Python's standard library).
 
     Args:
         source: which.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -131,7 +132,7 @@ class Experiment:
         while len(self.results) < len(self.runs):
             trainer = self.trainer = self.trainer or self._new_trainer()
             while trainer.epoch < self.settings.epochs:
-                trainer.run_epoch((lambda: on_step(trainer)) if on_step else None)
+                trainer.run_epoch(partial(on_step, trainer) if on_step else None)
                 if trainer.epoch < self.settings.epochs:
                     self.save()
             if self.data.tokenizer is not None:

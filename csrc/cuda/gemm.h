@@ -20,9 +20,9 @@ class Engine {
 
   // What a device needs a copy of.
   const std::vector<int64_t>& tables() const { return tables_; }
-  // Enqueues a product. `tables` is the device's copy, `counters` null or four integers in the order of Counters, which
-  // are added to. Throws std::invalid_argument for sizes beyond 2^31, std::runtime_error if CUDA reports an error.
-  void run(const Product& product, const int64_t* tables, bool accumulators, unsigned long long* counters,
+  // Enqueues a product. `tables` is the device's copy, `counters` null or on the device, where they are
+  // added to. Throws std::invalid_argument for sizes beyond 2^31, std::runtime_error if CUDA reports an error.
+  void run(const Product& product, const int64_t* tables, bool accumulators, Counters* counters,
            const Launch& launch) const;
 
  private:

@@ -1,5 +1,5 @@
 // The CPU's engine behind the operators.
-#include "ops/products.h"
+#include "ops/gemm.h"
 
 #include "cpu/dot_products.h"
 
@@ -12,16 +12,11 @@ struct Cpu {
                   Tensor& counters) {
     static Cache<Ints, cpu::Engine> cache;
     const cpu::Engine& engine =
-        cache.get(datapath, [&] { return std::make_unique<const cpu::Engine>(decode_datapath(datapath)); });
+        cache.get(datapath, [&] { return std::make_unique<const cpu::Engine>(datapath_of(datapath)); });
     const bool count = counters.numel() > 0;
     Counters c;
     for (const Product& p : products) engine.run(p, accumulators, count ? &c : nullptr);
-    if (!count) return;
-    int64_t* v = counters.mutable_data_ptr<int64_t>();
-    v[0] = c.saturations;
-    v[1] = c.vectors;
-    v[2] = c.zero_lanes;
-    v[3] = c.vanished;
+    if (count) memcpy(counters.mutable_data_ptr(), &c, sizeof c);
   }
 };
 

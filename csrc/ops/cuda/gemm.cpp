@@ -1,7 +1,7 @@
 // The GPU's engine behind the operators.
-#include "ops/products.h"
+#include "ops/gemm.h"
 
-#include "cuda/products.h"
+#include "cuda/gemm.h"
 #include "ops/cuda/device.h"
 
 namespace lns::ops {
@@ -14,14 +14,14 @@ struct Cuda {
     static Cache<Ints, cuda::Engine> engines;
     static auto& devices = *new DeviceTables<Ints>;  // outlives CUDA, which ends first
     const cuda::Engine& engine =
-        engines.get(datapath, [&] { return std::make_unique<const cuda::Engine>(decode_datapath(datapath)); });
+        engines.get(datapath, [&] { return std::make_unique<const cuda::Engine>(datapath_of(datapath)); });
     const DeviceCall call(out);
     const int64_t* tables =
         devices.get(datapath, call.launch(), out, [&]() -> const std::vector<int64_t>& { return engine.tables(); });
-    unsigned long long* counts = nullptr;
+    Counters* counts = nullptr;
     if (counters.numel() > 0) {
       torch::stable::zero_(counters);
-      counts = reinterpret_cast<unsigned long long*>(counters.mutable_data_ptr<int64_t>());
+      counts = reinterpret_cast<Counters*>(counters.mutable_data_ptr<int64_t>());
     }
     for (const Product& p : products) engine.run(p, tables, accumulators, counts, call.launch());
   }

@@ -23,7 +23,7 @@ constexpr int kMultipliers = 8;  // warps that multiply
 constexpr int kGates = 4;        // of the two buffers
 
 // Everything a launch knows. Sides are called by their place in the tile: the product's left and right, or exchanged.
-struct Work {
+struct TiledProduct {
   Side rows, columns;
   Batch batch;  // its left is rows
   void* output;
@@ -84,23 +84,23 @@ struct Lanes {
   }
 };
 
-template <typename Held>
-__device__ inline void add_lanes(Held& sums, const Lanes<Held::kRows>& lanes, const char* table, const Work& w,
-                                 int copy, int row_bytes) {
+template <typename ThreadSums>
+__device__ inline void add_lanes(ThreadSums& sums, const Lanes<ThreadSums::kRows>& lanes, const char* table,
+                                 const TiledProduct& tiled, int copy, int row_bytes) {
   int base[kColumns];
 #pragma unroll
   for (int j = 0; j < kColumns; ++j) {
     const int column = lanes.at(lanes.columns, j);
-    base[j] = Held::kSums == Sums::direct ? column : column * row_bytes + copy;
+    base[j] = ThreadSums::kSums == Sums::direct ? column : column * row_bytes + copy;
   }
 #pragma unroll
-  for (int i = 0; i < Held::kRows; ++i) {
+  for (int i = 0; i < ThreadSums::kRows; ++i) {
     const int row = lanes.at(lanes.rows, i);
 #pragma unroll
     for (int j = 0; j < kColumns; ++j) {
-      if constexpr (Held::kSums == Sums::direct) {
+      if constexpr (ThreadSums::kSums == Sums::direct) {
         const int a = row & 0x7fff, b = base[j] & 0x7fff;
-        const int64_t t = a != 0 && b != 0 ? w.products[a + b] : 0;
+        const int64_t t = a != 0 && b != 0 ? tiled.products[a + b] : 0;
         sums.add(i, j, (row ^ base[j]) >> 15 ? -t : t);
       } else {
         sums.add(i, j, *reinterpret_cast<const int32_t*>(table + multiply_add(row, row_bytes, base[j])));
@@ -116,7 +116,7 @@ struct Placing {
 };
 
 // The block's shared memory.
-template <typename Held>
+template <typename ThreadSums>
 struct Memory {
   int rows, columns, pitch_r, pitch_c, row_bytes;
   char* table;
@@ -125,14 +125,14 @@ struct Memory {
   uint64_t* gates;                                // is a buffer filled, for each; has it been multiplied
   uint16_t *row_tile, *column_tile;
 
-  __device__ Memory(const Work& w, char* shared)
-      : rows(Held::kRows * w.warps_r),
-        columns(32 * kColumns * w.warps_c),
+  __device__ Memory(const TiledProduct& tiled, char* shared)
+      : rows(ThreadSums::kRows * tiled.warps_r),
+        columns(32 * kColumns * tiled.warps_c),
         pitch_r(pitch_of(rows)),
         pitch_c(pitch_of(columns)),
-        row_bytes(4 << w.table_shift),
+        row_bytes(4 << tiled.table_shift),
         table(shared) {
-    const int table_bytes = w.table_rows * row_bytes;
+    const int table_bytes = tiled.table_rows * row_bytes;
     side_coordinates = reinterpret_cast<Coordinates*>(shared + ((table_bytes + 15) & ~15));
     k_coordinates = side_coordinates + rows + columns;
     placing = reinterpret_cast<Placing*>(k_coordinates + 2 * kFetchers * kChunk);
@@ -152,38 +152,39 @@ struct Tile {
   bool open;
   Offsets offsets;
 
-  __device__ Tile(const Work& w, int64_t i, int rows, int columns) {
-    column = i % w.tiles_c * columns;
-    i /= w.tiles_c;
-    row = i % w.tiles_r * rows;
-    part = i / w.tiles_r;
-    offsets = w.batch.at(part / w.segments);
-    open =
-        w.gates == nullptr || w.gates[(part / w.segments * w.tiles_r + row / rows) * w.tiles_c + column / columns] != 0;
-    begin = part % w.segments * w.segment_vectors * w.datapath.vector_size;
-    end = min(w.k, begin + w.segment_vectors * w.datapath.vector_size);
+  __device__ Tile(const TiledProduct& tiled, int64_t i, int rows, int columns) {
+    column = i % tiled.tiles_c * columns;
+    i /= tiled.tiles_c;
+    row = i % tiled.tiles_r * rows;
+    part = i / tiled.tiles_r;
+    offsets = tiled.batch.at(part / tiled.segments);
+    open = tiled.gates == nullptr ||
+           tiled.gates[(part / tiled.segments * tiled.tiles_r + row / rows) * tiled.tiles_c + column / columns] != 0;
+    begin = part % tiled.segments * tiled.segment_vectors * tiled.datapath.vector_size;
+    end = min(tiled.k, begin + tiled.segment_vectors * tiled.datapath.vector_size);
   }
 };
 
 // What the fetching warps do: stay one chunk ahead.
-template <typename Held>
-__device__ void fetch(const Work& w, const Memory<Held>& m, int fetcher) {
+template <typename ThreadSums>
+__device__ void fetch(const TiledProduct& tiled, const Memory<ThreadSums>& m, int fetcher) {
   const int thread = fetcher * 32 + threadIdx.x % 32;
   Coordinates* ks = m.k_coordinates + 2 * fetcher * kChunk;
-  Fetcher row_fetcher(w.rows.operand, w.lane_code, m.rows, m.side_coordinates, ks, fetcher);
-  Fetcher column_fetcher(w.columns.operand, w.lane_code, m.columns, m.side_coordinates + m.rows, ks + kChunk, fetcher);
+  Fetcher row_fetcher(tiled.rows.operand, tiled.lane_code, m.rows, m.side_coordinates, ks, fetcher);
+  Fetcher column_fetcher(tiled.columns.operand, tiled.lane_code, m.columns, m.side_coordinates + m.rows, ks + kChunk,
+                         fetcher);
   uint32_t chunk = 0;  // of the block
-  for (int64_t i = blockIdx.x; i < w.tiles; i += gridDim.x) {
-    const Tile tile(w, i, m.rows, m.columns);
+  for (int64_t i = blockIdx.x; i < tiled.tiles; i += gridDim.x) {
+    const Tile tile(tiled, i, m.rows, m.columns);
     if (!tile.open) continue;
     synchronize(1, kFetchers * 32);  // all are done with the last tile's coordinates
     for (int at = thread; at < m.rows + m.columns; at += kFetchers * 32)
-      m.side_coordinates[at] = at < m.rows
-                                   ? row_coordinates(w.rows.operand, tile.row + at, w.rows.rows)
-                                   : row_coordinates(w.columns.operand, tile.column + at - m.rows, w.columns.rows);
+      m.side_coordinates[at] =
+          at < m.rows ? row_coordinates(tiled.rows.operand, tile.row + at, tiled.rows.rows)
+                      : row_coordinates(tiled.columns.operand, tile.column + at - m.rows, tiled.columns.rows);
     synchronize(1, kFetchers * 32);
-    row_fetcher.start_tile(tile.offsets.left, w.rows.rows - tile.row);
-    column_fetcher.start_tile(tile.offsets.right, w.columns.rows - tile.column);
+    row_fetcher.start_tile(tile.offsets.left, tiled.rows.rows - tile.row);
+    column_fetcher.start_tile(tile.offsets.right, tiled.columns.rows - tile.column);
     for (int64_t k0 = tile.begin; k0 < tile.end; k0 += kChunk, ++chunk) {
       const int buffer = chunk & 1;
       m.multiplied(buffer).wait((chunk >> 1 & 1) ^ 1);  // passes at once the first time
@@ -195,36 +196,37 @@ __device__ void fetch(const Work& w, const Memory<Held>& m, int fetcher) {
 }
 
 // Writes a tile's results; the multiplying warps' common work.
-template <typename Held>
-__device__ void write(const Work& w, const Memory<Held>& m, const Tile& tile, const Held& sums, int row0, int column0) {
+template <typename ThreadSums>
+__device__ void write(const TiledProduct& tiled, const Memory<ThreadSums>& m, const Tile& tile, const ThreadSums& sums,
+                      int row0, int column0) {
   constexpr int threads = kMultipliers * 32;
   synchronize(2, threads);  // the last tile's placings are done with
   for (int i = threadIdx.x; i < m.rows + m.columns; i += threads) {
     const bool is_row = i < m.rows;
-    const Side& side = is_row ? w.rows : w.columns;
+    const Side& side = is_row ? tiled.rows : tiled.columns;
     const int64_t at = is_row ? tile.row + i : tile.column + i - m.rows;
     if (at >= side.rows) continue;
     const unsigned row = static_cast<unsigned>(at);
     const float* scale = side.scale + (is_row ? tile.offsets.left_scale : tile.offsets.right_scale);
-    const double unit = is_row ? unit_factor(w.datapath.acc_lsb) : 1.0;
-    m.placing[i] = {axis_offset(side.output, row),
-                    unit * scale_factor(float_bits(scale[axis_offset(side.scale_axis, row)]))};
+    const double unit = is_row ? unit_factor(tiled.datapath.acc_lsb) : 1.0;
+    m.placing[i] = {.at = axis_offset(side.output, row),
+                    .factor = unit * scale_factor(float_bits(scale[axis_offset(side.scale_axis, row)]))};
   }
   synchronize(2, threads);
   const Placing* columns = m.placing + m.rows + column0;
-  const int64_t left = w.columns.rows - tile.column - column0;
+  const int64_t left = tiled.columns.rows - tile.column - column0;
   const bool whole = left >= kColumns && columns[kColumns - 1].at - columns[0].at == kColumns - 1;
 #pragma unroll
-  for (int i = 0; i < Held::kRows; ++i) {
-    if (tile.row + row0 + i >= w.rows.rows) break;
+  for (int i = 0; i < ThreadSums::kRows; ++i) {
+    if (tile.row + row0 + i >= tiled.rows.rows) break;
     const Placing row = m.placing[row0 + i];
     int32_t out[kColumns];
 #pragma unroll
     for (int j = 0; j < kColumns; ++j) {
-      const int32_t acc = sums.read(w.datapath, i, j);
-      out[j] = w.accumulators || j >= left ? acc : __float_as_int(read_out(acc, row.factor * columns[j].factor));
+      const int32_t acc = sums.read(tiled.datapath, i, j);
+      out[j] = tiled.accumulators || j >= left ? acc : __float_as_int(read_out(acc, row.factor * columns[j].factor));
     }
-    int32_t* to = static_cast<int32_t*>(w.output) + tile.offsets.output + row.at;
+    int32_t* to = static_cast<int32_t*>(tiled.output) + tile.offsets.output + row.at;
     if (whole && (reinterpret_cast<uintptr_t>(to + columns[0].at) & 15) == 0) {
       *reinterpret_cast<int4*>(to + columns[0].at) = make_int4(out[0], out[1], out[2], out[3]);
     } else {
@@ -237,57 +239,60 @@ __device__ void write(const Work& w, const Memory<Held>& m, const Tile& tile, co
 
 // Calls body(i, j, where) for a thread's outputs that exist; `where` counts a product's outputs by rows.
 template <int R, typename Body>
-__device__ inline void for_outputs(const Work& w, const Tile& tile, int row0, int column0, Body body) {
+__device__ inline void for_outputs(const TiledProduct& tiled, const Tile& tile, int row0, int column0, Body body) {
 #pragma unroll
   for (int i = 0; i < R; ++i)
 #pragma unroll
     for (int j = 0; j < kColumns; ++j) {
       const int64_t r = tile.row + row0 + i, c = tile.column + column0 + j;
-      if (r < w.rows.rows && c < w.columns.rows) body(i, j, r * w.columns.rows + c);
+      if (r < tiled.rows.rows && c < tiled.columns.rows) body(i, j, r * tiled.columns.rows + c);
     }
 }
 
 __host__ __device__ inline int64_t bounds_per_part(int64_t rows, int64_t columns) {
   return (rows + kBoundedRows - 1) / kBoundedRows * ((columns + kColumns - 1) / kColumns) * 2;
 }
-__device__ inline int64_t bounds_index(const Work& w, int64_t part, int64_t row, int64_t column) {
-  const int64_t across = (w.columns.rows + kColumns - 1) / kColumns;
-  return part * bounds_per_part(w.rows.rows, w.columns.rows) + (row / kBoundedRows * across + column / kColumns) * 2;
+__device__ inline int64_t bounds_index(const TiledProduct& tiled, int64_t part, int64_t row, int64_t column) {
+  const int64_t across = (tiled.columns.rows + kColumns - 1) / kColumns;
+  return part * bounds_per_part(tiled.rows.rows, tiled.columns.rows) +
+         (row / kBoundedRows * across + column / kColumns) * 2;
 }
 
-template <typename Held>
-__global__ void __launch_bounds__((kMultipliers + kFetchers) * 32, 1) multiply(const __grid_constant__ Work w) {
-  constexpr int R = Held::kRows;
+template <typename ThreadSums>
+__global__ void __launch_bounds__((kMultipliers + kFetchers) * 32, 1)
+    multiply(const __grid_constant__ TiledProduct tiled) {
+  constexpr int R = ThreadSums::kRows;
   extern __shared__ __align__(16) char shared[];
-  const Memory<Held> m(w, shared);
+  const Memory<ThreadSums> m(tiled, shared);
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  if constexpr (Held::kSums != Sums::direct) {
-    for (int i = threadIdx.x; i < w.table_rows << w.table_shift; i += blockDim.x)
-      reinterpret_cast<int32_t*>(m.table)[i] = w.table[i >> w.table_shift];
+  if constexpr (ThreadSums::kSums != Sums::direct) {
+    for (int i = threadIdx.x; i < tiled.table_rows << tiled.table_shift; i += blockDim.x)
+      reinterpret_cast<int32_t*>(m.table)[i] = tiled.table[i >> tiled.table_shift];
   }
   if (threadIdx.x == 0)
     for (int b = 0; b < 2; ++b) m.filled(b).init(kFetchers * 32), m.multiplied(b).init(kMultipliers * 32);
   __syncthreads();
-  if (warp >= kMultipliers) return fetch(w, m, warp - kMultipliers);
+  if (warp >= kMultipliers) return fetch(tiled, m, warp - kMultipliers);
 
-  const int row0 = warp / w.warps_c * R, column0 = warp % w.warps_c * 32 * kColumns + lane * kColumns;
-  const int copy = (lane & ((1 << w.table_shift) - 1)) * 4;
-  const int64_t outputs = w.outputs();
-  Held sums;
+  const int row0 = warp / tiled.warps_c * R, column0 = warp % tiled.warps_c * 32 * kColumns + lane * kColumns;
+  const int copy = (lane & ((1 << tiled.table_shift) - 1)) * 4;
+  const int64_t outputs = tiled.outputs();
+  ThreadSums sums;
   uint32_t chunk = 0;  // of the block
-  for (int64_t i = blockIdx.x; i < w.tiles; i += gridDim.x) {
-    const Tile tile(w, i, m.rows, m.columns);
+  for (int64_t i = blockIdx.x; i < tiled.tiles; i += gridDim.x) {
+    const Tile tile(tiled, i, m.rows, m.columns);
     if (!tile.open) continue;
-    sums.start(w.datapath);
-    if constexpr (Held::kUse == Use::overflows) {
-      if (w.starts)
-        for_outputs<R>(w, tile, row0, column0, [&](int r, int c, int64_t at) {
-          sums.resume(w.datapath, r, c, w.starts[tile.part * outputs + at]);
+    sums.start(tiled.datapath);
+    if constexpr (ThreadSums::kUse == Use::overflows) {
+      if (tiled.starts)
+        for_outputs<R>(tiled, tile, row0, column0, [&](int r, int c, int64_t at) {
+          sums.resume(tiled.datapath, r, c, tiled.starts[tile.part * outputs + at]);
         });
     }
     // Warps wholly outside the outputs only keep step: the loads are the limit, and theirs would be wasted.
-    const bool active = tile.row + row0 < w.rows.rows && tile.column + column0 - lane * kColumns < w.columns.rows;
-    int lanes_left = w.datapath.vector_size;  // of the current vector
+    const bool active =
+        tile.row + row0 < tiled.rows.rows && tile.column + column0 - lane * kColumns < tiled.columns.rows;
+    int lanes_left = tiled.datapath.vector_size;  // of the current vector
     for (int64_t k0 = tile.begin; k0 < tile.end; k0 += kChunk, ++chunk) {
       const int buffer = chunk & 1;
       m.filled(buffer).wait(chunk >> 1 & 1);
@@ -298,7 +303,7 @@ __global__ void __launch_bounds__((kMultipliers + kFetchers) * 32, 1) multiply(c
       const uint16_t* row_lanes = m.row_lanes(buffer) + row0;
       const uint16_t* column_lanes = m.column_lanes(buffer) + column0;
       const int depth = static_cast<int>(min(static_cast<int64_t>(kChunk), tile.end - k0));
-      constexpr int kGroup = Held::kSums == Sums::direct ? 1 : kUnroll;
+      constexpr int kGroup = ThreadSums::kSums == Sums::direct ? 1 : kUnroll;
       Lanes<R> now(row_lanes, column_lanes);
 #pragma unroll 1
       for (int d = 0; d < depth; d += kGroup) {
@@ -308,84 +313,84 @@ __global__ void __launch_bounds__((kMultipliers + kFetchers) * 32, 1) multiply(c
           row_lanes += more ? m.pitch_r : 0;
           column_lanes += more ? m.pitch_c : 0;
           const Lanes<R> next(row_lanes, column_lanes);
-          add_lanes(sums, now, m.table, w, copy, m.row_bytes);
+          add_lanes(sums, now, m.table, tiled, copy, m.row_bytes);
           now = next;
         }
-        sums.flush(w.datapath, w.short_lanes);
+        sums.flush(tiled.datapath, tiled.short_lanes);
         lanes_left -= kGroup;
         // Before a vector is closed: warps then close while others multiply.
         if (d + kGroup >= depth) m.multiplied(buffer).arrive();
         if (lanes_left == 0) {
-          sums.close(w.datapath);
-          lanes_left = w.datapath.vector_size;
+          sums.close(tiled.datapath);
+          lanes_left = tiled.datapath.vector_size;
         }
       }
     }
-    if (lanes_left != w.datapath.vector_size) sums.close(w.datapath);
-    if constexpr (Held::kUse == Use::segment) {
-      for_outputs<R>(w, tile, row0, column0, [&](int r, int c, int64_t at) {
-        int32_t* to = w.segment_sums + tile.part * 3 * outputs + at;
+    if (lanes_left != tiled.datapath.vector_size) sums.close(tiled.datapath);
+    if constexpr (ThreadSums::kUse == Use::segment) {
+      for_outputs<R>(tiled, tile, row0, column0, [&](int r, int c, int64_t at) {
+        int32_t* to = tiled.segment_sums + tile.part * 3 * outputs + at;
         to[0] = sums.sum[r][c], to[outputs] = sums.from_low[r][c], to[2 * outputs] = sums.from_high[r][c];
       });
-    } else if constexpr (Held::kUse == Use::bounded) {
-      for_outputs<R>(w, tile, row0, column0, [&](int r, int c, int64_t at) {
-        w.segment_sums[tile.part * outputs + at] = sums.read(w.datapath, r, c);
+    } else if constexpr (ThreadSums::kUse == Use::bounded) {
+      for_outputs<R>(tiled, tile, row0, column0, [&](int r, int c, int64_t at) {
+        tiled.segment_sums[tile.part * outputs + at] = sums.read(tiled.datapath, r, c);
       });
-      if (tile.row + row0 < w.rows.rows && tile.column + column0 < w.columns.rows) {
-        const int64_t at = bounds_index(w, tile.part, tile.row + row0, tile.column + column0);
-        w.segment_bounds[at] = sums.lowest, w.segment_bounds[at + 1] = sums.highest;
+      if (tile.row + row0 < tiled.rows.rows && tile.column + column0 < tiled.columns.rows) {
+        const int64_t at = bounds_index(tiled, tile.part, tile.row + row0, tile.column + column0);
+        tiled.segment_bounds[at] = sums.lowest, tiled.segment_bounds[at + 1] = sums.highest;
       }
-    } else if (!w.starts) {
-      write(w, m, tile, sums, row0, column0);
+    } else if (!tiled.starts) {
+      write(tiled, m, tile, sums, row0, column0);
     }
   }
-  if (w.overflows && sums.overflows) atomicAdd(w.overflows, static_cast<unsigned long long>(sums.overflows));
+  if (tiled.overflows && sums.overflows) atomicAdd(tiled.overflows, static_cast<unsigned long long>(sums.overflows));
 }
 
 // Carries accumulators through the segments of every output and writes the results; `starts`, unless null, takes what
 // each segment starts with. With bounded sums a saturating accumulator may turn out to need SegmentSums: then the gate
 // of its tile of `rows` x `columns` is opened; SegmentSums are joined where gates are open.
 template <Use use>
-__global__ void __launch_bounds__(256)
-    join_segments(const __grid_constant__ Work w, int32_t* starts, int32_t* gates, int gate_rows, int gate_columns) {
-  const Accumulator<int32_t> a(w.datapath);
-  const int64_t columns = w.columns.rows, outputs = w.outputs(), all = outputs * w.batch.count();
+__global__ void __launch_bounds__(256) join_segments(const __grid_constant__ TiledProduct tiled, int32_t* starts,
+                                                     int32_t* gates, int gate_rows, int gate_columns) {
+  const Accumulator<int32_t> a(tiled.datapath);
+  const int64_t columns = tiled.columns.rows, outputs = tiled.outputs(), all = outputs * tiled.batch.count();
   for (int64_t i = blockIdx.x * int64_t{blockDim.x} + threadIdx.x; i < all; i += gridDim.x * int64_t{blockDim.x}) {
     const int64_t instance = i / outputs, output = i % outputs;
     const unsigned r = static_cast<unsigned>(output / columns), c = static_cast<unsigned>(output % columns);
-    const int64_t gates_r = (w.rows.rows + gate_rows - 1) / gate_rows,
+    const int64_t gates_r = (tiled.rows.rows + gate_rows - 1) / gate_rows,
                   gates_c = (columns + gate_columns - 1) / gate_columns;
     int32_t* gate = gates ? gates + (instance * gates_r + r / gate_rows) * gates_c + c / gate_columns : nullptr;
     if (use == Use::segment && *gate == 0) continue;
     int32_t acc = 0;
     bool fits = true;
-    for (int s = 0; s < w.segments; ++s) {
-      const int64_t part = instance * w.segments + s;
+    for (int s = 0; s < tiled.segments; ++s) {
+      const int64_t part = instance * tiled.segments + s;
       if (starts) starts[part * outputs + output] = acc;
       if constexpr (use == Use::bounded) {
-        const int32_t sum = w.segment_sums[part * outputs + output];
+        const int32_t sum = tiled.segment_sums[part * outputs + output];
         if (s > 0 && a.overflow == Overflow::saturate) {
-          const int32_t* bounds = w.segment_bounds + bounds_index(w, part, r, c);
+          const int32_t* bounds = tiled.segment_bounds + bounds_index(tiled, part, r, c);
           const int64_t lowest = bounds[0], highest = bounds[1];
           fits &= min(lowest, lowest + acc) >= a.low && max(highest, highest + acc) <= a.high;
         }
         acc = a.narrow(acc + sum);
       } else {
-        const int32_t* from = w.segment_sums + part * 3 * outputs + output;
+        const int32_t* from = tiled.segment_sums + part * 3 * outputs + output;
         acc = max(from[outputs], min(from[2 * outputs], acc + from[0]));
       }
     }
     if (!fits) *gate = 1;
-    const Offsets o = w.batch.at(instance);
-    const int64_t at = o.output + axis_offset(w.rows.output, r) + axis_offset(w.columns.output, c);
-    if (w.accumulators) {
-      static_cast<int32_t*>(w.output)[at] = acc;
+    const Offsets o = tiled.batch.at(instance);
+    const int64_t at = o.output + axis_offset(tiled.rows.output, r) + axis_offset(tiled.columns.output, c);
+    if (tiled.accumulators) {
+      static_cast<int32_t*>(tiled.output)[at] = acc;
       continue;
     }
-    const double row = scale_factor(float_bits(w.rows.scale[axis_offset(w.rows.scale_axis, r) + o.left_scale]));
+    const double row = scale_factor(float_bits(tiled.rows.scale[axis_offset(tiled.rows.scale_axis, r) + o.left_scale]));
     const double column =
-        scale_factor(float_bits(w.columns.scale[axis_offset(w.columns.scale_axis, c) + o.right_scale]));
-    static_cast<float*>(w.output)[at] = read_out(acc, unit_factor(w.datapath.acc_lsb) * row * column);
+        scale_factor(float_bits(tiled.columns.scale[axis_offset(tiled.columns.scale_axis, c) + o.right_scale]));
+    static_cast<float*>(tiled.output)[at] = read_out(acc, unit_factor(tiled.datapath.acc_lsb) * row * column);
   }
 }
 

@@ -1,5 +1,5 @@
 // How products are cut into tiles and segments, and the launches.
-#include "cuda/products.h"
+#include "cuda/gemm.h"
 
 #include <algorithm>
 #include <stdexcept>
@@ -7,8 +7,8 @@
 #include <utility>
 
 #include "cuda/check.h"
+#include "cuda/gemm_kernel.cuh"
 #include "cuda/lane_counter.cuh"
-#include "cuda/product_kernel.cuh"
 #include "cuda/product_table.h"
 
 namespace lns::cuda {
@@ -26,7 +26,7 @@ struct Limits {
 
 // ---- The rules: which tile a product takes, and into how many segments its K is cut.
 
-struct Cut {
+struct Tiling {
   bool exchanged;  // the product's right side along the tile's rows
   int rows_per_thread, warps_r, warps_c;
   int64_t tiles_r, tiles_c, segments, segment_vectors;
@@ -46,8 +46,8 @@ int shared_bytes(const ProductTable& t, int table_shift, int rows, int columns) 
 }
 
 // The cheapest cut by the rules.
-Cut choose(const Product& p, const ProductTable& t, const Datapath& d, const Limits& limits) {
-  Cut best{};
+Tiling choose(const Product& p, const ProductTable& t, const Datapath& d, const Limits& limits) {
+  Tiling best{};
   double least = 0;
   const int64_t vectors = std::max<int64_t>(1, ceil_div(p.k, d.vector_size)), batch = p.batch.count();
   for (const bool exchanged : {false, true}) {
@@ -55,15 +55,15 @@ Cut choose(const Product& p, const ProductTable& t, const Datapath& d, const Lim
     for (const int per_thread : {16, 8})
       for (const auto [warps_r, warps_c] : kArrangements) {
         if (per_thread == 16 && t.sums != Sums::fused) continue;
-        Cut c = {exchanged,
-                 per_thread,
-                 warps_r,
-                 warps_c,
-                 ceil_div(rows.rows, per_thread * warps_r),
-                 ceil_div(columns.rows, 32 * kColumns * warps_c),
-                 1,
-                 vectors,
-                 t.sums == Sums::direct ? 0 : 5};
+        Tiling c = {.exchanged = exchanged,
+                    .rows_per_thread = per_thread,
+                    .warps_r = warps_r,
+                    .warps_c = warps_c,
+                    .tiles_r = ceil_div(rows.rows, per_thread * warps_r),
+                    .tiles_c = ceil_div(columns.rows, 32 * kColumns * warps_c),
+                    .segments = 1,
+                    .segment_vectors = vectors,
+                    .table_shift = t.sums == Sums::direct ? 0 : 5};
         const auto bytes = [&] {
           return shared_bytes(t, c.table_shift, per_thread * warps_r, 32 * kColumns * warps_c);
         };
@@ -98,56 +98,58 @@ Cut choose(const Product& p, const ProductTable& t, const Datapath& d, const Lim
 }
 
 // Enqueues a kernel over tiles of its own height.
-template <typename Held>
-void launch(Work w, const ProductTable& t, const Launch& at) {
-  w.tiles_r = ceil_div(w.rows.rows, Held::kRows * w.warps_r);
-  w.tiles = w.tiles_r * w.tiles_c * w.segments * w.batch.count();
-  const int bytes = shared_bytes(t, w.table_shift, Held::kRows * w.warps_r, 32 * kColumns * w.warps_c);
-  const int64_t blocks = std::min<int64_t>(w.tiles, Limits(at.device).multiprocessors);
-  check(cudaFuncSetAttribute(multiply<Held>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes), "shared memory");
-  multiply<Held><<<static_cast<unsigned>(blocks), 32 * (kMultipliers + kFetchers), bytes, at.stream>>>(w);
+template <typename ThreadSums>
+void launch(TiledProduct tiled, const ProductTable& t, const Launch& at) {
+  tiled.tiles_r = ceil_div(tiled.rows.rows, ThreadSums::kRows * tiled.warps_r);
+  tiled.tiles = tiled.tiles_r * tiled.tiles_c * tiled.segments * tiled.batch.count();
+  const int bytes =
+      shared_bytes(t, tiled.table_shift, ThreadSums::kRows * tiled.warps_r, 32 * kColumns * tiled.warps_c);
+  const int64_t blocks = std::min<int64_t>(tiled.tiles, Limits(at.device).multiprocessors);
+  check(cudaFuncSetAttribute(multiply<ThreadSums>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes),
+        "shared memory");
+  multiply<ThreadSums><<<static_cast<unsigned>(blocks), 32 * (kMultipliers + kFetchers), bytes, at.stream>>>(tiled);
   check(cudaGetLastError(), "multiply");
 }
 
 constexpr int kGatedRows = 8;  // of a thread, where segments are computed again
 
 template <Use use>
-void join(const Work& w, int32_t* starts, int32_t* gates, const Launch& at) {
-  const int64_t outputs = w.outputs() * w.batch.count();
+void join(const TiledProduct& tiled, int32_t* starts, int32_t* gates, const Launch& at) {
+  const int64_t outputs = tiled.outputs() * tiled.batch.count();
   const int64_t blocks = std::min<int64_t>(ceil_div(outputs, 256), Limits(at.device).multiprocessors * 8);
-  join_segments<use><<<static_cast<unsigned>(blocks), 256, 0, at.stream>>>(w, starts, gates, kGatedRows * w.warps_r,
-                                                                           32 * kColumns * w.warps_c);
+  join_segments<use><<<static_cast<unsigned>(blocks), 256, 0, at.stream>>>(
+      tiled, starts, gates, kGatedRows * tiled.warps_r, 32 * kColumns * tiled.warps_c);
   check(cudaGetLastError(), "join_segments");
 }
 
 // Segments of K at once, then joined. First as if no accumulation saturated behind the first segment, which is rare and
 // found out; then, on the device's own decision, the tiles where one did, by what each segment does to any start.
-void run_segments(Work w, const ProductTable& t, const Launch& at) {
+void run_segments(TiledProduct tiled, const ProductTable& t, const Launch& at) {
   const auto words = [&](int64_t n) { return static_cast<int32_t*>(at.allocate(n * sizeof(int32_t))); };
-  const int64_t parts = w.batch.count() * w.segments, each = parts * w.outputs();
-  unsigned long long* overflows = std::exchange(w.overflows, nullptr);
+  const int64_t parts = tiled.batch.count() * tiled.segments, each = parts * tiled.outputs();
+  unsigned long long* overflows = std::exchange(tiled.overflows, nullptr);
   int32_t* starts = overflows ? words(each) : nullptr;
-  w.segment_sums = words(each);
-  w.segment_bounds = words(parts * bounds_per_part(w.rows.rows, w.columns.rows));
-  launch<FusedSums<kBoundedRows, Use::bounded>>(w, t, at);
+  tiled.segment_sums = words(each);
+  tiled.segment_bounds = words(parts * bounds_per_part(tiled.rows.rows, tiled.columns.rows));
+  launch<FusedSums<kBoundedRows, Use::bounded>>(tiled, t, at);
   int32_t* gates = nullptr;
-  if (w.datapath.overflow == Overflow::saturate) {
-    const int64_t count = ceil_div(w.rows.rows, kGatedRows * w.warps_r) * w.tiles_c * w.batch.count();
+  if (tiled.datapath.overflow == Overflow::saturate) {
+    const int64_t count = ceil_div(tiled.rows.rows, kGatedRows * tiled.warps_r) * tiled.tiles_c * tiled.batch.count();
     gates = words(count);
     check(cudaMemsetAsync(gates, 0, count * sizeof(int32_t), at.stream), "memset");
   }
-  join<Use::bounded>(w, starts, gates, at);
+  join<Use::bounded>(tiled, starts, gates, at);
   if (gates) {
-    w.segment_sums = words(3 * each);
-    w.gates = gates;
-    launch<SegmentSums<kGatedRows>>(w, t, at);
-    join<Use::segment>(w, starts, gates, at);
-    w.gates = nullptr;
+    tiled.segment_sums = words(3 * each);
+    tiled.gates = gates;
+    launch<SegmentSums<kGatedRows>>(tiled, t, at);
+    join<Use::segment>(tiled, starts, gates, at);
+    tiled.gates = nullptr;
   }
   if (overflows) {  // which accumulations overflow depends on where a segment starts: a second walk counts them
-    w.starts = starts;
-    w.overflows = overflows;
-    launch<FusedSums<8, Use::overflows>>(w, t, at);
+    tiled.starts = starts;
+    tiled.overflows = overflows;
+    launch<FusedSums<8, Use::overflows>>(tiled, t, at);
   }
 }
 
@@ -182,43 +184,46 @@ Engine::Engine(const Datapath& datapath) : datapath_(datapath) {
 
 Engine::~Engine() = default;
 
-void Engine::run(const Product& p, const int64_t* tables, bool accumulators, unsigned long long* counters,
+void Engine::run(const Product& p, const int64_t* tables, bool accumulators, Counters* counters,
                  const Launch& at) const {
   if (p.empty()) return;
   check_sizes(p);
   const ProductTable& t = *table_;
   const Limits limits(at.device);
-  const Cut c = choose(p, t, datapath_, limits);
-  Work w = {};
-  w.rows = c.exchanged ? p.right : p.left;
-  w.columns = c.exchanged ? p.left : p.right;
-  w.batch = c.exchanged ? exchange(p.batch) : p.batch;
-  w.output = p.output;
-  w.k = p.k;
-  w.accumulators = accumulators;
-  w.datapath = datapath_;
-  w.lane_code = t.lane_code, w.short_lanes = t.short_lanes;
-  w.table_rows = static_cast<int>(t.rows.size()), w.table_shift = c.table_shift;
-  w.table = reinterpret_cast<const int32_t*>(tables + t.products.size());
-  w.products = tables;
-  w.warps_r = c.warps_r, w.warps_c = c.warps_c;
-  w.tiles_c = c.tiles_c;
-  w.segments = static_cast<int>(c.segments), w.segment_vectors = c.segment_vectors;
-  w.overflows = counters;
+  const Tiling c = choose(p, t, datapath_, limits);
+  TiledProduct tiled = {.rows = c.exchanged ? p.right : p.left,
+                        .columns = c.exchanged ? p.left : p.right,
+                        .batch = c.exchanged ? exchange(p.batch) : p.batch,
+                        .output = p.output,
+                        .k = p.k,
+                        .accumulators = accumulators,
+                        .datapath = datapath_,
+                        .lane_code = t.lane_code,
+                        .table_rows = static_cast<int>(t.rows.size()),
+                        .table_shift = c.table_shift,
+                        .short_lanes = t.short_lanes,
+                        .table = reinterpret_cast<const int32_t*>(tables + t.products.size()),
+                        .products = tables,
+                        .warps_r = c.warps_r,
+                        .warps_c = c.warps_c,
+                        .tiles_c = c.tiles_c,
+                        .segments = static_cast<int>(c.segments),
+                        .segment_vectors = c.segment_vectors,
+                        .overflows = counters ? as_unsigned(&counters->saturations) : nullptr};
   if (c.segments > 1)
-    run_segments(w, t, at);
+    run_segments(tiled, t, at);
   else if (t.sums == Sums::wide)
-    launch<WideSums<8>>(w, t, at);
+    launch<WideSums<8>>(tiled, t, at);
   else if (t.sums == Sums::float64)
-    launch<Float64Sums<8>>(w, t, at);
+    launch<Float64Sums<8>>(tiled, t, at);
   else if (t.sums == Sums::direct)
-    launch<DirectSums<8>>(w, t, at);
+    launch<DirectSums<8>>(tiled, t, at);
   else if (counters)
-    launch<FusedSums<8, Use::overflows>>(w, t, at);
+    launch<FusedSums<8, Use::overflows>>(tiled, t, at);
   else if (c.rows_per_thread == 16)
-    launch<FusedSums<16, Use::results>>(w, t, at);
+    launch<FusedSums<16, Use::results>>(tiled, t, at);
   else
-    launch<FusedSums<8, Use::results>>(w, t, at);
+    launch<FusedSums<8, Use::results>>(tiled, t, at);
   if (counters) {
     const int levels = datapath_.format.e_max() + 1, window = std::min(levels, kLevels);
     const int depth = std::clamp(2048 / window, 1, 8);

@@ -1,0 +1,190 @@
+// The operators that run on the datapath, the same for every device: checks, and what is multiplied with what. `Device`
+// is a class whose static function `run` hands products to the device's engine, see ops/cpu and ops/cuda.
+#pragma once
+
+#include <torch/csrc/stable/library.h>
+
+#include "gemm/convolution.h"
+#include "ops/arguments.h"
+
+namespace lns::ops {
+
+using Ints = std::vector<int64_t>;
+using Result = std::tuple<Tensor, Tensor>;
+
+// Decoded and validated, once.
+inline const Datapath& datapath_of(const Ints& encoded) {
+  static Cache<Ints, Datapath> cache;
+  return cache.get(encoded, [&] {
+    auto d = std::make_unique<const Datapath>(decode_datapath(encoded));
+    validate(*d);
+    return d;
+  });
+}
+
+inline Format operand_format(const Datapath& d, int64_t bits) {
+  require(bits <= d.format.bits, "an operand of ", bits, " bits does not fit a datapath of ", d.format.bits);
+  return make_format(bits, d.format.gamma);
+}
+
+inline Tensor new_output(const Tensor& like, const Ints& sizes, bool accumulators) {
+  return new_tensor(like, sizes, accumulators ? ScalarType::Int : ScalarType::Float);
+}
+
+// Runs the products into `out`; there are counters if they are asked for.
+template <typename Device>
+Result run(const Ints& datapath, const std::vector<Product>& products, bool accumulators, bool count,
+           const Tensor& out) {
+  Tensor counters = new_tensor(out, {count ? kCounters : 0}, ScalarType::Long);
+  Device::run(datapath, products, accumulators, out, counters);
+  return {out, counters};
+}
+
+template <typename Device>
+Result matmul(Tensor a, Tensor a_scale, Tensor b, Tensor b_scale, int64_t a_bits, int64_t b_bits, Ints datapath,
+              bool accumulators, bool count) {
+  const Datapath& d = datapath_of(datapath);
+  const Format fa = operand_format(d, a_bits), fb = operand_format(d, b_bits);
+  check_codes(a, fa, a, "a");
+  check_codes(b, fb, a, "b");
+  check_float(a_scale, a, "a_scale");
+  check_float(b_scale, a, "b_scale");
+  const int64_t rank = a.dim(), row = rank - 2, column = rank - 1;
+  require(rank >= 2 && b.dim() == rank && a_scale.dim() == rank && b_scale.dim() == rank,
+          "matmul takes operands and scales of one rank, 2 or more");
+  const int64_t m = a.size(row), k = a.size(column), n = b.size(column);
+  require(b.size(row) == k && k > 0, "a's last dimension must be b's last but one, and not empty");
+  require(a_scale.size(row) == m && a_scale.size(column) == 1 && b_scale.size(row) == 1 && b_scale.size(column) == n,
+          "a_scale must be (..., M, 1) and b_scale (..., 1, N)");
+  Ints sizes = sizes_of(a);
+  sizes[column] = n;
+  for (int64_t i = 0; i < row; ++i)
+    require(b.size(i) == sizes[i] && a_scale.size(i) == sizes[i] && b_scale.size(i) == sizes[i],
+            "batch dimensions must be equal (expand them first)");
+  Tensor out = new_output(a, sizes, accumulators);
+  Batch batch;
+  for (int64_t i = 0; i < row; ++i)
+    batch.add(sizes[i], {.left = a.stride(i),
+                         .right = b.stride(i),
+                         .left_scale = a_scale.stride(i),
+                         .right_scale = b_scale.stride(i),
+                         .output = out.stride(i)});
+  const CodeView av = {.data = a.const_data_ptr(), .format = fa}, bv = {.data = b.const_data_ptr(), .format = fb};
+  const Product product = {
+      .left = {.operand = OperandView::strided(av, a.stride(row), Axis::flat(k, a.stride(column))),
+               .rows = m,
+               .output = Axis::flat(m, n),
+               .scale = a_scale.const_data_ptr<float>(),
+               .scale_axis = Axis::flat(m, a_scale.stride(row))},
+      .right = {.operand = OperandView::strided(bv, b.stride(column), Axis::flat(k, b.stride(row))),
+                .rows = n,
+                .output = Axis::flat(n, 1),
+                .scale = b_scale.const_data_ptr<float>(),
+                .scale_axis = Axis::flat(n, b_scale.stride(column))},
+      .k = k,
+      .output = out.mutable_data_ptr(),
+      .batch = batch};
+  return run<Device>(datapath, {product}, accumulators, count, out);
+}
+
+// A contiguous operand and its scale, one or one per slice of `scale_dim`; keeps both tensors alive.
+struct ConvArgument {
+  Tensor codes, scale;
+  ConvOperand operand;
+
+  ConvArgument(const Tensor& c, const Tensor& s, const Format& f, int64_t scale_dim, const Tensor& first,
+               const char* name)
+      : codes(c), scale(s) {
+    check_codes(c, f, first, name);
+    check_float(s, first, "its scale");
+    require(c.dim() == 4, name, " must have 4 dimensions");
+    const bool one = s.numel() == 1;
+    require(one || (s.dim() == 4 && s.size(scale_dim) == c.size(scale_dim) && s.numel() == s.size(scale_dim)),
+            "the scale of ", name, " must be one number, or vary along dimension ", scale_dim, " alone");
+    codes = torch::stable::contiguous(c);
+    scale = torch::stable::contiguous(s);
+    operand = {.codes = {.data = codes.const_data_ptr(), .format = f},
+               .scale = scale.const_data_ptr<float>(),
+               .scale_step = one ? 0 : 1};
+  }
+};
+
+struct ConvOptions {
+  const Ints &stride, &padding, &dilation;
+  int64_t groups;
+};
+
+// Checked, of x's and w's sizes.
+inline ConvShape conv_shape(const Ints& x, const Ints& w, const ConvOptions& o) {
+  constexpr int64_t most = 1 << 28;  // what 32 bits hold sums of, on a GPU
+  require(x.size() == 4 && w.size() == 4 && o.stride.size() == 2 && o.padding.size() == 2 && o.dilation.size() == 2,
+          "a convolution takes sizes of 4 dimensions and 2 strides, paddings and dilations");
+  const auto axis = [&](int i) {
+    const ConvAxis a = {
+        .in = x[2 + i], .kernel = w[2 + i], .stride = o.stride[i], .padding = o.padding[i], .dilation = o.dilation[i]};
+    const auto check = [&](int64_t n, int64_t least, const char* name) {
+      require(n >= least && n < most, name, " must be between ", least, " and ", most - 1, ", got ", n);
+    };
+    check(a.in, 0, "an input's extent");
+    check(a.kernel, 1, "a kernel's extent");
+    check(a.stride, 1, "a stride");
+    check(a.padding, 0, "a padding");
+    check(a.dilation, 1, "a dilation");
+    require(a.fits(), "the kernel is larger than the padded input");
+    return a;
+  };
+  require(o.groups > 0 && o.groups < most && x[0] >= 0 && w[1] > 0 && x[1] % o.groups == 0 && x[1] / o.groups == w[1] &&
+              w[0] >= 0 && w[0] % o.groups == 0,
+          "channels do not match groups = ", o.groups);
+  return {.batch = x[0], .in_channels = x[1], .out_channels = w[0], .groups = o.groups, .y = axis(0), .x = axis(1)};
+}
+
+inline Ints output_size(const ConvShape& s) { return {s.batch, s.out_channels, s.y.out(), s.x.out()}; }
+
+template <typename Device>
+Result conv2d(Tensor x, Tensor x_scale, Tensor w, Tensor w_scale, int64_t x_bits, int64_t w_bits, Ints stride,
+              Ints padding, Ints dilation, int64_t groups, Ints datapath, bool accumulators, bool count) {
+  const Datapath& d = datapath_of(datapath);
+  const ConvArgument xa(x, x_scale, operand_format(d, x_bits), 0, x, "x");
+  const ConvArgument wa(w, w_scale, operand_format(d, w_bits), 0, x, "w");
+  const ConvShape s = conv_shape(sizes_of(x), sizes_of(w),
+                                 {.stride = stride, .padding = padding, .dilation = dilation, .groups = groups});
+  Tensor out = new_output(x, output_size(s), accumulators);
+  return run<Device>(datapath, {conv_forward(s, xa.operand, wa.operand, out.mutable_data_ptr())}, accumulators, count,
+                     out);
+}
+
+template <typename Device>
+Result conv2d_input_gradient(Tensor dy, Tensor dy_scale, Tensor w, Tensor w_scale, int64_t dy_bits, int64_t w_bits,
+                             Ints input_size, Ints stride, Ints padding, Ints dilation, int64_t groups, Ints datapath,
+                             bool accumulators, bool count) {
+  const Datapath& d = datapath_of(datapath);
+  const ConvArgument da(dy, dy_scale, operand_format(d, dy_bits), 0, dy, "dy");
+  const ConvArgument wa(w, w_scale, operand_format(d, w_bits), 1, dy, "w");
+  const ConvShape s = conv_shape(input_size, sizes_of(w),
+                                 {.stride = stride, .padding = padding, .dilation = dilation, .groups = groups});
+  require(sizes_of(dy) == output_size(s), "dy's shape is not that of the output");
+  Tensor out = new_output(dy, input_size, accumulators);
+  return run<Device>(datapath,
+                     conv_input_gradient(s, da.operand, wa.operand, out.mutable_data_ptr(), d.vector_size, count),
+                     accumulators, count, out);
+}
+
+template <typename Device>
+Result conv2d_weight_gradient(Tensor dy, Tensor dy_scale, Tensor x, Tensor x_scale, int64_t dy_bits, int64_t x_bits,
+                              Ints kernel_size, Ints stride, Ints padding, Ints dilation, int64_t groups, Ints datapath,
+                              bool accumulators, bool count) {
+  const Datapath& d = datapath_of(datapath);
+  const ConvArgument da(dy, dy_scale, operand_format(d, dy_bits), 1, dy, "dy");
+  const ConvArgument xa(x, x_scale, operand_format(d, x_bits), 1, dy, "x");
+  require(kernel_size.size() == 2 && groups > 0, "kernel_size must hold 2 integers, and groups be positive");
+  const Ints weight = {dy.size(1), x.size(1) / groups, kernel_size[0], kernel_size[1]};
+  const ConvShape s =
+      conv_shape(sizes_of(x), weight, {.stride = stride, .padding = padding, .dilation = dilation, .groups = groups});
+  require(sizes_of(dy) == output_size(s), "dy's shape is not that of the output");
+  Tensor out = new_output(dy, weight, accumulators);
+  return run<Device>(datapath, {conv_weight_gradient(s, da.operand, xa.operand, out.mutable_data_ptr())}, accumulators,
+                     count, out);
+}
+
+}  // namespace lns::ops

@@ -1,0 +1,51 @@
+"""Activation checkpointing: what is computed again in the backward pass runs in the simulation that it first ran in.
+
+torch.utils.checkpoint calls its function once more, in whatever surroundings the backward pass has. Its two ways to do
+so are given a function that brings the simulation along; where none is open, nothing changes.
+"""
+
+from __future__ import annotations
+
+import functools
+
+from torch.utils import checkpoint
+
+from lns_sim.nn.scope import enter, innermost, leave
+
+
+def _again(function):
+    """The function, to be run in a simulation that begins where the innermost one stands now."""
+    current = innermost()
+    if current is None:
+        return function
+    beginning = current.again()
+
+    @functools.wraps(function)
+    def run(*args, **kwargs):
+        simulation = beginning.again()
+        outer = enter(simulation)
+        try:
+            return function(*args, **kwargs)
+        finally:
+            leave(simulation, outer)
+
+    return run
+
+
+def install() -> None:
+    """Changes both ways, once."""
+    forward, generator = checkpoint.CheckpointFunction.forward, checkpoint._checkpoint_without_reentrant_generator
+
+    @functools.wraps(forward)
+    def reentrant(ctx, run_function, *args):
+        again = _again(run_function)
+        out = forward(ctx, run_function, *args)
+        ctx.run_function = again
+        return out
+
+    @functools.wraps(generator)
+    def not_reentrant(fn, *args, **kwargs):
+        return generator(_again(fn), *args, **kwargs)  # which leaves the first run to its caller
+
+    checkpoint.CheckpointFunction.forward = staticmethod(reentrant)
+    checkpoint._checkpoint_without_reentrant_generator = not_reentrant

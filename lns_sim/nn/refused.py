@@ -1,0 +1,37 @@
+"""Functions of torch that sum products, or may for other arguments, and have no simulated form: an error each."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch._higher_order_ops.flex_attention import flex_attention
+
+from lns_sim.nn import functions
+
+
+def _refuse(name: str, simulation, *args, **kwargs):
+    if simulation is None or simulation.recipe is None:
+        return NotImplemented
+    raise functions.without_simulated_form(name)
+
+
+_NAMES = {
+    torch: (
+        *("convolution", "conv_tbc", "cdist", "cov", "corrcoef", "matrix_power", "smm", "hspmm", "sspaddmm", "dsmm"),
+        *("pca_lowrank", "svd_lowrank", "lobpcg", "embedding_bag", "cov", "bilinear", "_cdist_forward", "matrix_exp"),
+        *("quantized_lstm_cell", "quantized_gru_cell", "_sparse_mm", "_euclidean_dist"),
+    ),
+    torch.sparse: ("mm", "addmm", "sampled_addmm", "spsolve"),
+    torch.linalg: ("matrix_power", "matrix_exp"),
+    F: ("embedding_bag", "pdist", "pairwise_distance"),
+    Tensor: ("cov", "corrcoef", "matrix_power", "smm", "sspaddmm", "matrix_exp"),
+}
+for _where, _names in _NAMES.items():
+    for _name in _names:
+        _function = getattr(_where, _name, None)
+        if _function is not None and not functions.is_handled(_function):
+            functions.handles(_function)(partial(_refuse, _name))
+functions.handles(flex_attention)(partial(_refuse, "flex_attention"))

@@ -1,0 +1,218 @@
+"""A converted model simulates its products however they are reached: by any method, thread, copy or recomputation."""
+
+import copy
+import pickle
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+import lns_sim
+from lns_sim.ops.observer import Observer, observe
+
+NAMES = ["lns-madam", "lns-madam-fake-quant", "fp8", "int8", "luq", "shiftquant", "lns-madam-published"]
+
+
+class Products(Observer):
+    def __init__(self):
+        self.names = []
+
+    def product(self, product):
+        self.names.append(product.name)
+
+
+def products(call):
+    """How many forward products were simulated."""
+    with observe(Products()) as seen:
+        call()
+    return seen.names.count("forward")
+
+
+class Pair(nn.Module):
+    """Two layers and a product between them, reached in many ways."""
+
+    def __init__(self):
+        super().__init__()
+        self.enc, self.dec = nn.Sequential(nn.Linear(8, 8), nn.ReLU()), nn.Linear(8, 8)
+
+    def encode(self, x):
+        return self.enc(x)
+
+    def scores(self, x):
+        return x @ x.mT
+
+    def training_step(self, x):
+        return (self(x) - x).square().mean()
+
+    def _private(self, x):
+        return self.scores(self.encode(x))
+
+    def pieces(self, x):
+        """A generator, whose body runs when it is asked."""
+        for row in x:
+            yield self.scores(row[None])
+
+    def forward(self, x):
+        return self.dec(self.scores(self.encode(x)) @ x)
+
+    @staticmethod
+    def helper(x):
+        return x + 1
+
+
+def converted(name, make=Pair):
+    torch.manual_seed(0)
+    return lns_sim.convert(make(), name)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_way_into_a_model(name):
+    model, x = converted(name), torch.randn(4, 8)
+    ways = {
+        "call": (lambda: model(x), 4),
+        "forward": (lambda: model.forward(x), 4),
+        "encode": (lambda: model.encode(x), 1),
+        "training_step": (lambda: model.training_step(x), 4),
+        "private": (lambda: model._private(x), 2),
+        "between layers": (lambda: model.scores(x), 1),
+        "generator": (lambda: list(model.pieces(x)), 4),
+        "container": (lambda: model.enc(x), 1),
+        "layer": (lambda: model.dec(x), 1),
+        "layer's forward": (lambda: model.dec.forward(x), 1),
+        "class": (lambda: type(model).forward(model, x), 4),
+    }
+    assert {way: products(call) for way, (call, _) in ways.items()} == {way: n for way, (_, n) in ways.items()}
+    assert torch.equal(model(x), model.forward(x)) or "luq" in name or "int8" in name or "shift" in name
+    assert model.helper(1) == 2 and torch._C._len_torch_function_stack() == 0
+
+
+def test_methods_of_a_part_have_its_recipe():
+    class Outer(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = Pair()
+
+        def forward(self, x):
+            return self.inner._private(x) @ x
+
+    model = lns_sim.convert(Outer(), "lns-madam", skip="inner")
+    x = torch.randn(4, 8)
+    assert products(lambda: model(x)) == 1
+    model = lns_sim.convert(Outer(), "lns-madam", only="inner")
+    assert products(lambda: model(x)) == 2
+
+
+def test_classes_stay_what_they_were():
+    model = converted("fp8")
+    assert isinstance(model, Pair) and isinstance(model.dec, nn.Linear)
+    assert type(model).__name__ == "Pair" and type(model).__qualname__ == Pair.__qualname__
+    assert type(model) is type(converted("int8")) and "scores" in dir(model) and model.forward.__wrapped__
+    plain = lns_sim.nn.to_float(model)
+    assert type(plain) is Pair and type(plain.dec) is nn.Linear and products(lambda: plain(torch.randn(4, 8))) == 0
+    assert products(lambda: type(model)()(torch.randn(4, 8))) == 0  # another instance was never converted
+
+
+class Module(Pair):
+    """Of this module's namespace, so that it can be pickled."""
+
+
+@pytest.mark.parametrize("how", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))], ids=["deepcopy", "pickle"])
+@pytest.mark.parametrize("name", ["lns-madam", "fp8"])
+def test_copies_are_simulated_by_themselves(name, how):
+    model, x = converted(name, Module), torch.randn(4, 8)
+    other = how(model)
+    assert isinstance(other, Module) and other is not model and products(lambda: other.encode(x)) == 1
+    assert torch.equal(other(x), model(x))
+    lns_sim.nn.to_float(other)
+    assert products(lambda: other(x)) == 4
+
+
+@pytest.mark.parametrize("reentrant", [True, False], ids=["reentrant", "not reentrant"])
+@pytest.mark.parametrize("name", ["lns-madam", "fp8", "luq", "stochastic"])
+def test_a_function_is_computed_again_as_it_was(name, reentrant):
+    class Net(Pair):
+        def forward(self, x, again):
+            def part(h):
+                h = torch.relu(self.enc(h))
+                return torch.einsum("bij,bkj->bik", h, h).softmax(-1) @ h
+
+            return self.dec(checkpoint(part, x, use_reentrant=reentrant) if again else part(x)) @ x.mT
+
+    recipe = lns_sim.recipes.lns_madam(stochastic_gradients=True) if name == "stochastic" else name
+    model, gradients = converted(recipe, Net), []
+    for again in (False, True):
+        torch.manual_seed(1)
+        model.zero_grad()
+        x = torch.randn(2, 5, 8, requires_grad=True)
+        with observe(Products()) as seen:
+            model(x, again).square().sum().backward()
+        gradients.append([x.grad, *(p.grad for p in model.parameters())])
+        assert seen.names.count("forward") == (8 if again else 5)
+    assert all(torch.equal(a, b) for a, b in zip(*gradients))
+
+
+def test_a_block_of_code_is_computed_again_as_it_was():
+    x, found = torch.randn(5, 8, requires_grad=True), []
+    for again in (None, True, False):
+        with lns_sim.simulate("lns-madam"):
+            y = (x @ x.mT) if again is None else checkpoint(lambda x: x @ x.mT, x, use_reentrant=again)
+        found.append(torch.autograd.grad(y.square().sum(), x)[0] if again is None else y)
+        if again is not None:
+            x.grad = None
+            y.square().sum().backward()
+            assert torch.equal(x.grad, found[0])
+
+
+def test_torch_fx_is_refused():
+    model = converted("lns-madam")
+    with pytest.raises(TypeError, match="torch.fx cannot trace a converted Pair: .* trace the model first"):
+        torch.fx.symbolic_trace(model)
+    traced = lns_sim.convert(torch.fx.symbolic_trace(Pair()), "lns-madam")
+    assert products(lambda: traced(torch.randn(4, 8))) == 4
+
+
+def test_threads_in_one_model():
+    model, xs = converted("lns-madam").eval(), [torch.randn(4, 8) for _ in range(200)]
+
+    def one(i):
+        with torch.no_grad():
+            return model(xs[i]) if i % 2 else model._private(xs[i])
+
+    want, interval = [one(i) for i in range(len(xs))], sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            assert all(torch.equal(a, b) for a, b in zip(pool.map(one, range(len(xs))), want))
+    finally:
+        sys.setswitchinterval(interval)
+
+
+def test_a_graph_break_in_a_loop():
+    """Frames that the compiler gives up run in the simulation, whose own code is never compiled by itself."""
+
+    class Layer(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a = nn.Linear(6, 6)
+
+        def forward(self, x):
+            return self.a(x) * (1 + len(x.sum(1).nonzero()))  # data decide
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.layers = nn.Linear(8, 6), nn.ModuleList([Layer(), Layer()])
+
+        def forward(self, x):
+            x = self.first(x) * len(x.shape)
+            x = x + torch.arange(x.shape[1], device=x.device)
+            for layer in self.layers:
+                x = layer(x)
+            return x * len(x.T)
+
+    torch._dynamo.reset()
+    model, x = lns_sim.convert(Net(), "lns-madam"), torch.randn(4, 8)
+    assert torch.equal(torch.compile(model, backend="eager")(x), model(x))

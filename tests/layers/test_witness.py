@@ -1,0 +1,119 @@
+"""Nothing multiplies in float32 unnoticed: what no handler knows is refused, or listed where a recipe leaves it."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import lns_sim
+
+A, B = torch.randn(30, 4), torch.randn(30, 4)
+IMAGE, KERNEL = torch.ones(1, 2, 5, 5), torch.ones(3, 2, 3, 3)
+REFUSED = {
+    "convolution": lambda: torch.convolution(IMAGE, KERNEL, None, [1, 1], [0, 0], [1, 1], False, [0, 0], 1),
+    "conv_tbc": lambda: torch.conv_tbc(torch.ones(5, 2, 4), torch.ones(3, 4, 4), torch.zeros(4)),
+    "cdist": lambda: torch.cdist(A, B),
+    "few rows of cdist": lambda: torch.cdist(A[:2], B[:2]),
+    "cov": lambda: torch.cov(A),
+    "corrcoef": lambda: A.corrcoef(),
+    "matrix_power": lambda: torch.linalg.matrix_power(torch.eye(4), 3),
+    "sparse": lambda: torch.sparse.mm(A.to_sparse(), B.t()),
+    "sparse @": lambda: A.to_sparse() @ B.t(),
+    "complex": lambda: torch.complex(A, A) @ torch.complex(B, B).mT,
+    "bilinear": lambda: F.bilinear(A, B, torch.randn(2, 4, 4)),
+    "embedding_bag": lambda: F.embedding_bag(
+        torch.tensor([[0, 1]]), A, mode="sum", per_sample_weights=torch.ones(1, 2)
+    ),
+    "aten mm": lambda: torch.ops.aten.mm(A, B.t()),
+    "aten overload": lambda: torch.ops.aten.mm.default(A, B.t()),
+    "aten matmul": lambda: torch.ops.aten.matmul(A, B.t()),
+    "low rank": lambda: torch.svd_lowrank(A, 2),
+    "Fourier transform": lambda: torch.fft.rfft(A),
+    "solve": lambda: torch.linalg.solve(torch.eye(30), A),
+    "inverse": lambda: torch.inverse(torch.eye(4)),
+    "distances": lambda: F.pdist(A),
+}
+
+
+@pytest.mark.parametrize("call", REFUSED.values(), ids=REFUSED.keys())
+def test_what_has_no_simulated_form_is_refused(call):
+    with lns_sim.simulate("lns-madam"), pytest.raises(NotImplementedError, match="has no simulated form"):
+        call()
+    with lns_sim.simulate("lns-madam"), lns_sim.simulate(None):
+        left = call()
+    assert left is not None and call() is not None
+
+
+def test_what_multiplies_nothing_stays():
+    with lns_sim.simulate("lns-madam"):
+        y = torch.softmax(F.layer_norm(A, (4,)), -1).cumsum(0).sort().values + B.norm() + F.gelu(A).std()
+        assert torch.arange(6).reshape(2, 3) @ torch.arange(3) is not None  # integers count
+        assert torch.outer(A[0], B[0]).shape == (4, 4)
+    assert y.isfinite().all()
+
+
+class Net(nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.layer, self.function = nn.Linear(6, 4), function
+
+    def forward(self, x):
+        return self.function(self.layer(x))
+
+
+def test_bags_and_other_layers_of_torch_are_reached():
+    model = lns_sim.convert(nn.Sequential(nn.EmbeddingBag(9, 8), nn.Linear(8, 4)), "lns-madam")
+    with pytest.raises(NotImplementedError, match="embedding_bag has no simulated form"):
+        model(torch.tensor([[1, 2, 3]]))
+
+
+def test_summary_lists_what_a_recipe_leaves():
+    def left(y):
+        with lns_sim.simulate(None):
+            return y @ y.mT
+
+    found = lns_sim.summary(lns_sim.convert(Net(left), "lns-madam"), torch.randn(5, 6))
+    assert found.float_products == [("", "mm", 1)] and found.float_gradients == [("mm", 2)]
+    assert "products of gradients left in float32: mm x 2" in str(found)
+
+
+def test_summary_sees_sums_of_elementwise_products():
+    model = lns_sim.convert(Net(lambda y: (y[:, :, None] * y[:, None]).sum(-1)), "lns-madam")
+    assert lns_sim.summary(model, torch.randn(5, 6)).float_products == [("", "mul and sum", 1)]
+    model = lns_sim.convert(Net(lambda y: (y * y).sum(-1) + (y * 2).mean()), "lns-madam")
+    assert lns_sim.summary(model, torch.randn(5, 6)).float_products == []
+
+
+def test_summary_sees_a_functions_own_backward():
+    class Product(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            ctx.save_for_backward(x)
+            return x.square()
+
+        @staticmethod
+        def backward(ctx, g):
+            (x,) = ctx.saved_tensors
+            return g @ (x.mT @ x)
+
+    model = lns_sim.convert(Net(Product.apply), "lns-madam")
+    x = torch.randn(5, 6)
+    model.layer.bias.grad = before = torch.ones(4)
+    found = lns_sim.summary(model, x)
+    assert found.float_products == [] and found.float_gradients == [("mm", 2)]
+    assert model.layer.bias.grad is before and model.layer.weight.grad is None
+    for name in ("lns-madam", "lns-madam-fake-quant", "fp8", "int8"):
+        assert not lns_sim.summary(lns_sim.convert(Net(torch.relu), name), x).float_gradients
+
+
+def test_summary_names_parameters_left_in_float32():
+    class Own(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.zeros = nn.Parameter(torch.zeros(2, 3))
+
+        def forward(self, x):
+            return x + self.zeros
+
+    found = lns_sim.summary(lns_sim.convert(Own(), "lns-madam"), torch.randn(2, 3))
+    assert found.float_parameters == [("zeros", (2, 3))] and "parameters left in float32: zeros 2x3" in str(found)

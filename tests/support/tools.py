@@ -1,0 +1,36 @@
+"""Programs and packages that some tests need: skipped without them, or failing with LNS_SIM_REQUIRE_TOOLS=1."""
+
+import importlib
+import os
+import shutil
+from types import ModuleType
+from typing import NoReturn
+
+import pytest
+
+# Commands of those that go by several names or have a place of their own.
+COMMANDS = {
+    "browser": ("chromium", "chromium-browser", "google-chrome"),
+    "c++": (os.environ.get("CXX", "g++"),),
+    "nvcc": ("nvcc", "/usr/local/cuda/bin/nvcc"),
+}
+
+
+def require_tool(name: str) -> str:
+    """The program's path."""
+    found = map(shutil.which, COMMANDS.get(name, (name,)))
+    return next(filter(None, found), None) or _missing(name)
+
+
+def require_module(name: str) -> ModuleType:
+    """The package, imported."""
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError:
+        _missing(name)
+
+
+def _missing(name: str) -> NoReturn:
+    if os.environ.get("LNS_SIM_REQUIRE_TOOLS") == "1":
+        pytest.fail(f"{name} is not installed, and LNS_SIM_REQUIRE_TOOLS asks for it", pytrace=False)
+    pytest.skip(f"{name} is not installed", allow_module_level=True)
