@@ -240,7 +240,10 @@ def memories(model: nn.Module) -> list[dict[int, Memory]]:
 
 def load_memories(model: nn.Module, found: list[dict[int, Memory]]) -> None:
     """Takes up what :func:`memories` gave for the same model and recipe."""
-    for scope, kept in zip(_scopes(model), found, strict=True):
+    scopes = _scopes(model)
+    if not any(found):  # of a version that counted modules otherwise, too
+        found = [{}] * len(scopes)
+    for scope, kept in zip(scopes, found, strict=True):
         scope.memories = {key: dict(memory) for key, memory in kept.items()}
 
 
