@@ -20,8 +20,8 @@ def joined(saved: dict, groups: list[dict], takes: Callable[[Tensor], bool]) -> 
     state, found = dict(saved["state"]), []
     for group in groups:
         kinds = [takes(p) for p in group["params"]]
-        parts = {kind: next(apart[kind], None) for kind in (True, False) if kind in kinds}
-        if any(part is None or len(part["params"]) != kinds.count(kind) for kind, part in parts.items()):
+        parts = {kind: next(apart[kind], {"params": []}) for kind in (True, False) if kind in kinds}
+        if any(len(part["params"]) != kinds.count(kind) for kind, part in parts.items()):
             raise ValueError("the loaded state has other parameter groups than the optimizer")
         ids = {kind: iter(part["params"]) for kind, part in parts.items()}
         found.append({**group, **_options(parts), "params": [next(ids[kind]) for kind in kinds]})
