@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 from torch import Tensor
 
+_OF_EACH_GROUP = ("base_lrs", "_last_lr", "lr_lambdas", "min_lrs")  # in the states of torch's schedulers
+
 
 def joined(saved: dict, groups: list[dict], takes: Callable[[Tensor], bool]) -> dict:
     """A SplitOptimizer's state whose groups are of one kind each, which ``own`` tells, joined to the given groups; a
@@ -16,15 +18,15 @@ def joined(saved: dict, groups: list[dict], takes: Callable[[Tensor], bool]) -> 
     """
     if any("nominal_lr" in group for group in saved["param_groups"]):
         return saved
-    apart = {kind: iter([g for g in saved["param_groups"] if g["own"] == kind]) for kind in (True, False)}
+    apart = {kind: iter([g for g in saved["param_groups"] if g.get("own") == kind]) for kind in (True, False)}
     state, found = dict(saved["state"]), []
     for group in groups:
         kinds = [takes(p) for p in group["params"]]
-        parts = {kind: next(apart[kind], {"params": []}) for kind in (True, False) if kind in kinds}
+        parts: dict[bool, dict] = {kind: next(apart[kind], {"params": []}) for kind in (True, False) if kind in kinds}
         if any(len(part["params"]) != kinds.count(kind) for kind, part in parts.items()):
             raise ValueError("the loaded state has other parameter groups than the optimizer")
         ids = {kind: iter(part["params"]) for kind, part in parts.items()}
-        found.append({**group, **_options(parts), "params": [next(ids[kind]) for kind in kinds]})
+        found.append({**group, **(_options(parts) if parts else {}), "params": [next(ids[kind]) for kind in kinds]})
         # Updates were counted by the group.
         for i in parts[True]["params"] if True in parts else ():
             if i in state:
@@ -44,4 +46,4 @@ def _options(parts: dict[bool, dict]) -> dict:
 
 def joined_schedule(saved: dict, groups: int) -> dict:
     """A scheduler's state that was saved beside such a state, for so many groups: own ones stood first."""
-    return {k: v[:groups] if isinstance(v, list) else v for k, v in saved.items()}
+    return {key: value[:groups] if key in _OF_EACH_GROUP else value for key, value in saved.items()}
