@@ -379,9 +379,13 @@ def forward_codes(codes, k, update, forward):
 
 
 def weight_cap(codes, k, format, p_scale: float) -> np.float32:
-    """p_scale * rms of a weight's values, summed exactly per exponent."""
+    """p_scale * rms of a weight's values, summed exactly per exponent; infinite where none is above the
+    smallest code.
+    """
     _, e = decode(codes, format)
     counts = np.bincount(e.reshape(-1), minlength=1)
+    if not counts[2:].any():
+        return np.float32(np.inf)
     squares = math.fsum(int(n) * 4.0 ** (i / format.gamma) for i, n in enumerate(counts) if i and n)
     return np.float32(math.ldexp(p_scale * math.sqrt(squares / max(e.size, 1)), k))
 

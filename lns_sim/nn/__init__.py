@@ -4,7 +4,8 @@ from lns_sim.nn import attention, checkpointing, recurrent, refused  # noqa: F40
 from lns_sim.nn.convert import convert, to_float
 from lns_sim.nn.scope import simulate
 from lns_sim.nn.weight import LNSWeight
+from lns_sim.nn.zeros import ZeroWeightsWarning
 
 checkpointing.install()
 
-__all__ = ["LNSWeight", "convert", "simulate", "to_float"]
+__all__ = ["LNSWeight", "ZeroWeightsWarning", "convert", "simulate", "to_float"]

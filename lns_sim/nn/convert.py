@@ -10,10 +10,12 @@ from torch import nn
 from torch.nn.utils.parametrize import ParametrizationList
 
 from lns_sim import recipes
-from lns_sim.nn import methods
+from lns_sim.checks import check_choice
+from lns_sim.nn import frozen, methods
 from lns_sim.nn.l1norm import replace_norms
 from lns_sim.nn.scope import Scope
 from lns_sim.nn.weight import LNSWeight
+from lns_sim.nn.zeros import ZEROS, mostly_zero, warn
 from lns_sim.ops.memory import Memory
 from lns_sim.recipes import ModelRecipe, Recipe
 
@@ -87,7 +89,9 @@ def _recipe_of_each(model: nn.Module, plan: ModelRecipe, skip: list[str], only: 
     return chosen
 
 
-def convert(model: nn.Module, recipe: Recipe | ModelRecipe | str | None, skip=None, only=None) -> nn.Module:
+def convert(
+    model: nn.Module, recipe: Recipe | ModelRecipe | str | None, skip=None, only=None, zeros: str = "keep"
+) -> nn.Module:
     """Replaces the weights of all layers by :class:`LNSWeight` codes and simulates all products, in place.
 
     Weights are those of Linear, Conv1d/2d/3d, ConvTranspose1d/2d/3d, Embedding, MultiheadAttention, recurrent layers
@@ -105,15 +109,19 @@ def convert(model: nn.Module, recipe: Recipe | ModelRecipe | str | None, skip=No
         skip: name pattern or patterns (as in ``fnmatch``) of modules to leave in float32 with all that is inside, e.g.
             "head" or "blocks.*.fc".
         only: name pattern or patterns of the modules to convert with all that is inside; None: all.
+        zeros: of weights that take gradients and are at least half zeros, which no multiplicative update moves: "keep"
+            with a warning that names them (:class:`lns_sim.nn.ZeroWeightsWarning`), or "smallest": zeros begin at the
+            smallest code with random signs.
 
     Returns:
         The model itself.
 
     Raises:
         TypeError: recipe or patterns of the wrong type, or a weight that is not float32.
-        ValueError: an unknown recipe name, a pattern that matches no module, a weight with NaN or Inf,
-            a weight shared by modules of different recipes, or a part that another recipe has converted before.
+        ValueError: an unknown recipe name or zeros, a pattern that matches no module, a weight with NaN or Inf, a
+            weight shared by modules of different recipes, or a part that another recipe has converted before.
     """
+    check_choice("zeros", zeros, ZEROS)
     if isinstance(recipe, str):
         recipe = recipes.get(recipe)
     if recipe is None or isinstance(recipe, Recipe):
@@ -126,8 +134,9 @@ def convert(model: nn.Module, recipe: Recipe | ModelRecipe | str | None, skip=No
     modules = dict(model.named_modules(remove_duplicate=False))
     _check_anew(modules, chosen, whole=only is None)
     _check(modules, chosen)
-    _convert_weights(model, modules, chosen)
+    warn(_convert_weights(model, modules, chosen, zeros), stacklevel=2)
     _attach_scopes(modules, chosen)
+    frozen.follow(model)
     return model
 
 
@@ -161,21 +170,28 @@ def _check(modules: dict[str, nn.Module], chosen: dict[str, Recipe | None]) -> N
                 raise ValueError(f"{name} and {other} share a weight, so one recipe must hold for both, or none")
 
 
-def _convert_weights(model: nn.Module, modules, chosen) -> None:
+def _convert_weights(model: nn.Module, modules, chosen, zeros: str) -> list[str]:
+    """Returns the names of those that training would leave at zero."""
     first_id = sum(isinstance(p, LNSWeight) for p in model.parameters())  # earlier conversions drew the ids before
-    found = {}  # a shared weight once
+    found, still = {}, []  # a shared weight once
     for name, module in modules.items():
         for weight in parameters_of_products(module) if chosen[name] is not None and chosen[name].coded_weights else ():
             if not isinstance(weight, LNSWeight):
                 found[id(weight)] = (weight, chosen[name])
+    paths = {id(p): path for path, p in model.named_parameters()}
     for i, (old, recipe) in enumerate(found.values(), start=first_id):
-        new = nn.Parameter(LNSWeight.from_float(old, recipe, tensor_id=i), requires_grad=old.requires_grad)
+        dead = old.requires_grad and mostly_zero(old)
+        if dead and zeros == "keep":
+            still.append(paths[id(old)])
+        coded = LNSWeight.from_float(old, recipe, tensor_id=i, zeros=zeros if dead else "keep")
+        new = nn.Parameter(coded, requires_grad=old.requires_grad)
         for module in model.modules():
             for name, parameter in module._parameters.items():
                 if parameter is old:
                     module._parameters[name] = new
                     if isinstance(module, nn.RNNBase):
                         module._init_flat_weights()  # a list of its own
+    return still
 
 
 def _needs_scope(module: nn.Module) -> bool:
@@ -224,7 +240,10 @@ def memories(model: nn.Module) -> list[dict[int, Memory]]:
 
 def load_memories(model: nn.Module, found: list[dict[int, Memory]]) -> None:
     """Takes up what :func:`memories` gave for the same model and recipe."""
-    for scope, kept in zip(_scopes(model), found, strict=True):
+    scopes = _scopes(model)
+    if not any(found):  # of a version that counted modules otherwise, too
+        found = [{}] * len(scopes)
+    for scope, kept in zip(scopes, found, strict=True):
         scope.memories = {key: dict(memory) for key, memory in kept.items()}
 
 
@@ -249,4 +268,5 @@ def to_float(model: nn.Module) -> nn.Module:
                     values[id(p)] = nn.Parameter(p.dequantize(), requires_grad=p.requires_grad)
                 module._parameters[name] = values[id(p)]
         methods.detach(module)
+        frozen.unfollow(module)
     return model

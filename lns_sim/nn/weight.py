@@ -6,8 +6,10 @@ import torch
 import torch.nn.functional as F
 
 from lns_sim import contract
+from lns_sim.checks import check_choice
 from lns_sim.functional import quantize
 from lns_sim.nn import functions
+from lns_sim.nn.zeros import ZEROS, smallest_codes
 from lns_sim.ops import convolution, embedding, linear
 from lns_sim.ops.quantize import weight_operand
 from lns_sim.random import STREAMS, random_state
@@ -38,15 +40,25 @@ class LNSWeight(LNSTensor):
         self.rng = rng
 
     @classmethod
-    def from_float(cls, weight: torch.Tensor, recipe: Recipe, tensor_id: int = 0) -> LNSWeight:
-        """The nearest update-format codes of a float32 weight. ``tensor_id`` keeps weights' random streams apart.
+    def from_float(cls, weight: torch.Tensor, recipe: Recipe, tensor_id: int = 0, zeros: str = "keep") -> LNSWeight:
+        """The nearest update-format codes of a float32 weight.
+
+        Args:
+            weight: any shape.
+            recipe: the layer's arithmetic.
+            tensor_id: keeps weights' random streams apart.
+            zeros: "keep", or "smallest": zeros become the smallest code, with signs drawn by ``recipe.seed``; a weight
+                of nothing else gets the scale of one whose largest magnitude is 1.
 
         Raises:
-            ValueError: the weight holds NaN or Inf.
+            ValueError: the weight holds NaN or Inf, or zeros is neither.
         """
+        check_choice("zeros", zeros, ZEROS)
         w = quantize(weight.detach(), recipe.update)
         if not weight.is_meta and bool(w.scale.isnan()):
             raise ValueError("a weight holds NaN or Inf and has no codes")
+        if zeros == "smallest":
+            w = smallest_codes(w, recipe.seed, len(STREAMS) * tensor_id)
         rng = None
         if recipe.stochastic:
             rng = random_state(recipe.seed, tensor_id=len(STREAMS) * tensor_id, device=weight.device)

@@ -2,6 +2,6 @@
 
 from lns_sim.optim.closure import ClosureOptimizer, Diverged
 from lns_sim.optim.lns_madam import LNSMadam
-from lns_sim.optim.split import FLOAT_OPTIMIZERS
+from lns_sim.optim.split import FLOAT_OPTIMIZERS, SplitOptimizer
 
-__all__ = ["FLOAT_OPTIMIZERS", "ClosureOptimizer", "Diverged", "LNSMadam"]
+__all__ = ["FLOAT_OPTIMIZERS", "ClosureOptimizer", "Diverged", "LNSMadam", "SplitOptimizer"]

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from lns_sim.checks import check_choice, check_int, check_number
 from lns_sim.optim.closure import ClosureOptimizer, Diverged
+from lns_sim.optim.groups import check_known, number
 from lns_sim.random import draw, random_state
 
 METHODS = ("sgd", "lp-sgd", "svrg", "lp-svrg", "halp")
@@ -60,7 +61,7 @@ class HALP(ClosureOptimizer):
         seed: of the stochastic rounding.
 
     Raises:
-        ValueError: an argument is out of range.
+        ValueError: an argument is out of range, or a group has an option that it does not know.
     """
 
     def __init__(
@@ -73,15 +74,33 @@ class HALP(ClosureOptimizer):
         delta: float = 1 / 64,
         seed: int = 0,
     ):
-        check_number("lr", lr, 0.0, low_open=True)
+        self._check(dict(lr=lr, delta=delta))
         check_choice("method", method, METHODS)
         check_int("bits", bits, 2, 24)
         check_number("mu", mu, 0.0, low_open=True)
-        check_number("delta", delta, 0.0, low_open=True)
         check_int("seed", seed, 0, (1 << 64) - 1)
         super().__init__(params, dict(lr=lr, steps=0, first=None, grown=0, delta=delta))
         self.method, self.bits, self.mu, self.seed = method, bits, mu, seed
         self.saturated = 0.0  # share of z's numbers at an end of the grid after the last step
+
+    @staticmethod
+    def _check(options: dict) -> None:
+        check_number("lr", number(options["lr"]), 0.0, low_open=True)
+        check_number("delta", options["delta"], 0.0, low_open=True)
+
+    def add_param_group(self, param_group: dict) -> None:
+        """Adds parameters, with lr and delta of their own where the group gives them.
+
+        Raises:
+            TypeError, ValueError: as at construction, or an option that a group does not know.
+        """
+        check_known(param_group, self.defaults)
+        self._check({**self.defaults, **param_group})
+        super().add_param_group(param_group)
+
+    def __getstate__(self) -> dict:
+        own = {name: getattr(self, name) for name in ("method", "bits", "mu", "seed", "saturated")}
+        return {**super().__getstate__(), **own}
 
     @property
     def two_gradients(self) -> bool:
@@ -165,14 +184,15 @@ class HALP(ClosureOptimizer):
             group["steps"] += 1
         at_end = count = 0
         for i, ((p, state, group), d) in enumerate(zip(each, direction)):
+            lr = number(group["lr"])
             if self.method in ("sgd", "svrg"):
-                p.sub_(group["lr"] * d)
+                p.sub_(lr * d)
                 continue
             u = draw(p, random_state(self.seed, group["steps"], i, p.device)).to(p.dtype)
             if self.method != "halp":
-                p.copy_(group["delta"] * on_grid(p - group["lr"] * d, group["delta"], self.bits, u))
+                p.copy_(group["delta"] * on_grid(p - lr * d, group["delta"], self.bits, u))
             elif group["delta"] > 0:  # a full gradient of 0 stops
-                n = on_grid(state["z"] - group["lr"] * d, group["delta"], self.bits, u)
+                n = on_grid(state["z"] - lr * d, group["delta"], self.bits, u)
                 state["z"] = group["delta"] * n
                 p.copy_(state["w"] + state["z"])
                 at_end += (n.abs() >= (1 << (self.bits - 1)) - 1).sum().item()

@@ -6,20 +6,20 @@ import math
 
 import torch
 
-from lns_sim.checks import check_choice, check_number
+from lns_sim.checks import check_choice, check_int, check_number
 from lns_sim.contract import FIRST_ELEMENT, MADAM, STEP, in_order
 from lns_sim.distributed import first_element, local, sum_over_shards
 from lns_sim.nn.weight import LNSWeight
+from lns_sim.optim.groups import number
 from lns_sim.optim.split import SplitOptimizer
-from lns_sim.random import STREAMS, stream_of
+from lns_sim.random import STREAMS, random_state, stream_of
 
 
-def check_madam(lr: float, beta: float, g_bound: float, p_scale: float) -> None:
-    """Of Madam in all its forms. Raises ValueError for a number that is not finite or out of range."""
-    check_number("lr", lr, 0.0)
-    check_number("beta", beta, 0.0, math.nextafter(1.0, 0.0))
-    check_number("g_bound", g_bound, 0.0, low_open=True)
-    check_number("p_scale", p_scale, 0.0, low_open=True)
+def check_madam(options: dict) -> None:
+    """Of Madam in all its forms. Raises TypeError for no number, ValueError for one not finite or out of range."""
+    check_number("beta", options["beta"], 0.0, math.nextafter(1.0, 0.0))
+    check_number("g_bound", options["g_bound"], 0.0, low_open=True)
+    check_number("p_scale", options["p_scale"], 0.0, low_open=True)
 
 
 class LNSMadam(SplitOptimizer):
@@ -27,26 +27,31 @@ class LNSMadam(SplitOptimizer):
 
     A weight's exponent moves by ``round(lr * gamma_update * ghat)`` codes, against its gradient's sign; signs never
     flip and zeros stay zero. Biases and normalization parameters, which multiplicative updates could not move through
-    zero, go to the named torch optimizer. Both kinds are groups of this one object: schedulers and ``state_dict`` see
-    them alike.
+    zero, go to the named torch optimizer. A group holds both kinds freely: how ``lr`` and ``float_lr`` go together, and
+    which of a group's options act on which kind, is told at :class:`lns_sim.optim.SplitOptimizer`.
+
+    Each step moves the random state of every weight in the groups on, whether the weight had a gradient or not.
 
     Args:
-        params: parameters or parameter groups, e.g. ``model.parameters()``. A group holds weights of both kinds freely.
+        params: parameters, pairs of names and parameters, or parameter groups, e.g. ``model.parameters()``.
         lr: octaves per unit of normalized gradient.
         beta: decay of the second moment, in [0, 1).
         g_bound: clamp of the normalized gradient.
-        p_scale: weights are kept below ``p_scale`` times the root mean square of their initial values, and below
-            the largest
-            number of their format at the scale that their initial values gave them.
+        p_scale: weights are kept below ``p_scale`` times the root mean square of their initial values
+            (:func:`weight_cap`), and below the largest number of their format at their scale.
         rounding: "nearest" (half to even) or "stochastic" steps.
-        seed: of the stochastic steps, where a weight's recipe draws no random bits itself.
+        seed: of the stochastic steps, where a weight's recipe draws no random bits itself, in [0, 2^64).
         float_optimizer: "sgd", "adam" or "adamw", for all parameters that are not LNSWeights.
         float_lr: its learning rate.
         float_kwargs: its other arguments, e.g. ``{"momentum": 0.9}``.
 
     Raises:
-        ValueError: a non-finite or out-of-range argument, or an unknown optimizer name.
+        TypeError: an option of the wrong type.
+        ValueError: a non-finite or out-of-range option, one that a group does not know or that has no effect there, or
+            an unknown optimizer name.
     """
+
+    own_kind = "weights that exist as codes"
 
     def __init__(
         self,
@@ -61,72 +66,73 @@ class LNSMadam(SplitOptimizer):
         float_lr: float = 0.1,
         float_kwargs: dict | None = None,
     ):
-        check_madam(lr, beta, g_bound, p_scale)
-        check_choice("rounding", rounding, ("nearest", "stochastic"))
-        defaults = dict(lr=lr, beta=beta, g_bound=g_bound, p_scale=p_scale, rounding=rounding, seed=seed, step=0)
+        defaults = dict(lr=lr, beta=beta, g_bound=g_bound, p_scale=p_scale, rounding=rounding, seed=seed)
         super().__init__(params, defaults, float_optimizer, float_lr, float_kwargs)
 
     def takes(self, p: torch.Tensor) -> bool:
         return isinstance(local(p), LNSWeight)
 
-    def _step_own(self, group: dict, index: int) -> None:
-        check_number("lr", float(group["lr"]), 0.0)
-        group["step"] += 1
-        hyper = {}  # per device
-        for position, p in enumerate(group["params"]):
-            if p.grad is None:
-                continue
-            state = self.state[p]
-            if not state:
-                state["moment"] = torch.zeros_like(p)
-                state["cap"] = weight_cap(p, group["p_scale"])
+    def _check(self, options: dict) -> None:
+        super()._check(options)
+        check_madam(options)
+        check_choice("rounding", options["rounding"], ("nearest", "stochastic"))
+        check_int("seed", options["seed"], 0, (1 << 64) - 1)
+
+    def _step_own(self, group: dict, weights: list[torch.Tensor], index: int) -> None:
+        stochastic = group["rounding"] == "stochastic"
+        hyper = {}  # by device and number of updates, which most weights share
+        for position, p in enumerate(weights):
             w = local(p)
-            if w.device not in hyper:
-                hyper[w.device] = self._hyper(group, w).to(w.device, non_blocking=True)
-            stochastic = group["rounding"] == "stochastic"
-            rng = self._random(group, p, index, position) if stochastic else None
-            torch.ops.lns_sim.madam_step(
-                w.codes,
-                local(state["moment"]),
-                local(p.grad),
-                w.scale,
-                state["cap"],
-                hyper[w.device],
-                w.format.bits,
-                w.format.gamma,
-                stochastic,
-                rng,
-            )
+            if p.grad is not None:
+                state = self.state[p]
+                if not state:
+                    state.update(t=0, moment=torch.zeros_like(p), cap=weight_cap(p, group["p_scale"]))
+                state["t"] += 1
+                key = w.device, w.format.gamma, state["t"]
+                if key not in hyper:
+                    hyper[key] = self._hyper(group, w.format.gamma, state["t"]).to(w.device, non_blocking=True)
+                torch.ops.lns_sim.madam_step(
+                    w.codes,
+                    local(state["moment"]),
+                    local(p.grad),
+                    w.scale,
+                    state["cap"],
+                    hyper[key],
+                    w.format.bits,
+                    w.format.gamma,
+                    stochastic,
+                    self._random(group, p, index, position) if stochastic else None,
+                )
             if w.rng is not None:
                 w.rng[STEP] += 1
 
     @staticmethod
-    def _hyper(group: dict, p: LNSWeight) -> torch.Tensor:
+    def _hyper(group: dict, gamma: int, t: int) -> torch.Tensor:
         beta = group["beta"]
         values = dict(
             beta=beta,
             one_minus_beta=1 - beta,
-            bias_correction=1 - beta ** group["step"],
+            bias_correction=1 - beta**t,
             bound=group["g_bound"],
-            codes_per_unit=float(group["lr"]) * p.format.gamma,
+            codes_per_unit=number(group["lr"]) * gamma,
         )
         return torch.tensor(in_order(MADAM, values), dtype=torch.float64).to(torch.float32)
 
     @staticmethod
     def _random(group: dict, p: torch.Tensor, index: int, position: int) -> torch.Tensor:
-        first, own = first_element(p), local(p).rng
+        own = local(p).rng
         if own is not None:
             rng = stream_of(own, "update")
-            rng[FIRST_ELEMENT].fill_(first)
-            return rng
-        tensor_id = len(STREAMS) * ((index << 20) + position) + STREAMS["update"]
-        state = torch.tensor([group["seed"], group["step"], tensor_id, first], dtype=torch.int64)
-        return state.to(p.device, non_blocking=True)
+        else:
+            tensor_id = len(STREAMS) * ((index << 20) + position) + STREAMS["update"]
+            rng = random_state(group["seed"], group["step"], tensor_id)
+        rng[FIRST_ELEMENT].fill_(first_element(p))
+        return rng.to(p.device, non_blocking=True)
 
 
 def weight_cap(weight: torch.Tensor, p_scale: float) -> torch.Tensor:
     """``p_scale`` times the root mean square of an LNSTensor's values, float32 shaped like its scale; of a sharded
-    one's all.
+    one's all. Infinite where nothing is larger than the smallest code: such a weight's initial values tell no size.
 
     Exponents are counted and their squares summed exactly, so every device and any number of ranks find the same
     number.
@@ -136,6 +142,8 @@ def weight_cap(weight: torch.Tensor, p_scale: float) -> torch.Tensor:
     exponents = (shard.codes.to(torch.int64) & format.e_max).reshape(-1)
     counts = torch.bincount(exponents.cpu(), minlength=format.e_max + 1)  # there it is deterministic
     counts = sum_over_shards(counts.to(shard.device), weight).tolist()
+    if not any(counts[2:]):
+        return torch.full_like(shard.scale, math.inf)
     squares = math.fsum(n * 4.0 ** (e / format.gamma) for e, n in enumerate(counts) if e and n)
     root = p_scale * math.sqrt(squares / max(weight.numel(), 1))
     return torch.full_like(shard.scale, root) * shard.scale

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import torch
 
-from lns_sim.checks import check_int, check_number
+from lns_sim.checks import check_bool, check_int, check_number
+from lns_sim.optim.groups import number
 from lns_sim.optim.lns_madam import check_madam
 from lns_sim.optim.split import SplitOptimizer
 
@@ -24,18 +25,20 @@ class _Normalized(SplitOptimizer):
     def takes(self, p: torch.Tensor) -> bool:
         return p.dim() >= 2
 
-    def _step_own(self, group: dict, index: int) -> None:
-        check_number("lr", float(group["lr"]), 0.0)
-        group["step"] += 1
-        correction = 1 - group["beta"] ** group["step"]
-        for p in group["params"]:
+    def _check(self, options: dict) -> None:
+        super()._check(options)
+        check_madam(options)
+
+    def _step_own(self, group: dict, weights: list[torch.Tensor], index: int) -> None:
+        for p in weights:
             if p.grad is None:
                 continue
             state = self.state[p]
             if not state:
-                state["moment"] = torch.zeros_like(p)
-                state["cap"] = group["p_scale"] * p.square().mean().sqrt()
+                state.update(t=0, moment=torch.zeros_like(p), cap=group["p_scale"] * p.square().mean().sqrt())
                 self._begin(p, state, group)
+            state["t"] += 1
+            correction = 1 - group["beta"] ** state["t"]
             v = state["moment"].mul_(group["beta"]).addcmul_(p.grad, p.grad, value=1 - group["beta"])
             ghat = (p.grad / (v / correction).sqrt()).nan_to_num_(nan=0.0).clamp_(-group["g_bound"], group["g_bound"])
             self._move(p, ghat, state, group)
@@ -62,7 +65,7 @@ class Madam(_Normalized):
             :class:`lns_sim.optim.LNSMadam`.
 
     Raises:
-        ValueError: a non-finite or out-of-range argument, or an unknown optimizer name.
+        TypeError, ValueError: as of :class:`lns_sim.optim.LNSMadam`.
     """
 
     def __init__(
@@ -74,11 +77,10 @@ class Madam(_Normalized):
         p_scale: float = 3.0,
         **float_options,
     ):
-        check_madam(lr, beta, g_bound, p_scale)
-        super().__init__(params, dict(lr=lr, beta=beta, g_bound=g_bound, p_scale=p_scale, step=0), **float_options)
+        super().__init__(params, dict(lr=lr, beta=beta, g_bound=g_bound, p_scale=p_scale), **float_options)
 
     def _move(self, p, ghat, state, group) -> None:
-        p.mul_(self._factor(ghat, p.sign(), group["lr"]))
+        p.mul_(self._factor(ghat, p.sign(), number(group["lr"])))
         torch.minimum(torch.maximum(p, -state["cap"], out=p), state["cap"], out=p)
 
     @staticmethod
@@ -125,7 +127,7 @@ class IntegerMadam(_Normalized):
         others: as of :class:`Madam`.
 
     Raises:
-        ValueError: a non-finite or out-of-range argument, or an unknown optimizer name.
+        TypeError, ValueError: as of :class:`lns_sim.optim.LNSMadam`.
     """
 
     def __init__(
@@ -140,23 +142,19 @@ class IntegerMadam(_Normalized):
         randomize: bool = False,
         **float_options,
     ):
-        check_madam(lr, beta, g_bound, p_scale)
-        check_int("levels", levels, 2, 1 << 15)
-        check_number("base_lr", base_lr, 0.0, low_open=True)
         super().__init__(
             params,
             dict(
-                lr=lr,
-                beta=beta,
-                g_bound=g_bound,
-                p_scale=p_scale,
-                levels=levels,
-                base_lr=base_lr,
-                randomize=randomize,
-                step=0,
+                lr=lr, beta=beta, g_bound=g_bound, p_scale=p_scale, levels=levels, base_lr=base_lr, randomize=randomize
             ),
             **float_options,
         )
+
+    def _check(self, options: dict) -> None:
+        super()._check(options)
+        check_int("levels", options["levels"], 2, 1 << 15)
+        check_number("base_lr", options["base_lr"], 0.0, low_open=True)
+        check_bool("randomize", options["randomize"])
 
     def _begin(self, p, state, group) -> None:
         top = group["levels"] - 1
@@ -169,7 +167,7 @@ class IntegerMadam(_Normalized):
         self._show(p, state, group)
 
     def _move(self, p, ghat, state, group) -> None:
-        steps = ghat.mul_(group["lr"]).round_().mul_(state["sign"])
+        steps = ghat.mul_(number(group["lr"])).round_().mul_(state["sign"])
         state["level"] = (state["level"] + steps).clamp_(0, group["levels"] - 1).to(torch.int16)
         self._show(p, state, group)
 

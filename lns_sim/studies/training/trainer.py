@@ -16,6 +16,7 @@ from lns_sim.datapath import Counters
 from lns_sim.nn import LNSWeight, convert
 from lns_sim.nn.convert import load_memories, memories, multiply_in_float32
 from lns_sim.optim import FLOAT_OPTIMIZERS, ClosureOptimizer, Diverged, LNSMadam
+from lns_sim.optim.two_kinds import joined_schedule
 from lns_sim.recipes import ModelRecipe, Recipe
 from lns_sim.registry import OPTIMIZERS, OptimizerSettings
 from lns_sim.studies import models
@@ -300,6 +301,6 @@ class Trainer:
     def load_state_dict(self, state: dict) -> None:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.scheduler.load_state_dict(state["scheduler"])
+        self.scheduler.load_state_dict(joined_schedule(state["scheduler"], len(self.optimizer.param_groups)))
         load_memories(self.model, state["memories"])
         self.result = Result(**state["result"])
