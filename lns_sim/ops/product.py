@@ -7,12 +7,14 @@ from torch import Tensor
 
 from lns_sim.ops import observer
 from lns_sim.ops.gemm import matmul
+from lns_sim.ops.passes import backward_pass, outside_autocast
 from lns_sim.ops.quantize import error_operands, fake_operand, quantize_batch, weight_operand
 from lns_sim.ops.saved import save_operands, saved_operands
 from lns_sim.recipes import Recipe
 
 
 @torch.library.custom_op("lns_sim::product", mutates_args=())
+@outside_autocast
 def product(a: Tensor, b: Tensor, rng: Tensor | None, recipe: str) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """a (..., M, K) x b (..., K, N), same batch, both computed; b stands where a weight stands in the recipe.
 
@@ -30,6 +32,7 @@ def _(a, b, rng, recipe):
     return a.new_empty(*a.shape[:-1], b.shape[-1]), *fake_operand(a, r, "activation"), *fake_operand(b, r, "weight")
 
 
+@backward_pass
 def _product_backward(ctx, dy, *_):
     a, b, rng, r = saved_operands(ctx)
     error, for_b = error_operands(dy, r, rng, -1, ctx.place)

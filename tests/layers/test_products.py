@@ -125,7 +125,7 @@ def test_what_is_no_dot_product_stays_in_float32():
 def test_errors():
     a = torch.randn(4, 4)
     with lns_sim.simulate(R):
-        with pytest.raises(ValueError, match="float32 and torch.float64"):
+        with pytest.raises(ValueError, match="must be float32, got torch.float64"):
             a @ a.double()
         for refused in (
             lambda: torch.dot(a[0], a[0]),
@@ -136,7 +136,7 @@ def test_errors():
                 refused()
         with pytest.raises(ValueError, match="last but one"):
             a @ torch.randn(3, 4)
-        with pytest.raises(ValueError, match="names 1 operands, got 2"):
+        with pytest.raises(RuntimeError, match="more operands were provided"):
             torch.einsum("ij->i", a, a)
     with pytest.raises(ValueError, match="did you mean 'lns-madam'"), lns_sim.simulate("lns-adam"):
         pass
