@@ -22,7 +22,7 @@ def call(op, *args):
         if not torch.is_grad_enabled() and _in_backward():
             raise RuntimeError(
                 "a simulated product inside a backward pass would be quantized and counted as one of a forward pass; "
-                "leave its gradient to autograd, or multiply dequantize()d weights outside of lns_sim.simulate"
+                "leave its gradient to autograd, or multiply by weight.dequantize()"
             )
     with torch._C.DisableTorchFunctionSubclass():
         return op(*args)
