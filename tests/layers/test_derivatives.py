@@ -1,4 +1,4 @@
-"""Derivatives of derivatives: right where nothing is quantized, refused in a sentence elsewhere, never another number."""
+"""Derivatives of derivatives: right where nothing is quantized, refused in a sentence elsewhere, never silently wrong."""
 
 import copy
 
