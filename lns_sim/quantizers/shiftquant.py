@@ -56,6 +56,8 @@ class ShiftQuant(Quantizer):
         return torch.where(ranges > 0, octaves, self.groups - 1).clamp_(0, self.groups - 1)
 
     def quantize(self, x: Tensor, rng: Tensor | None, dim: int) -> tuple[Tensor, Tensor]:
+        if x.numel() == 0:
+            return x.to(torch.int16), x.new_ones(())
         top = (1 << (self.bits - 1)) - 1
         ranges = self.ranges(x, dim)
         s0 = scale_to(ranges.amax(), top)
