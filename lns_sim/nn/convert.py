@@ -99,11 +99,11 @@ def convert(model: nn.Module, recipe: Recipe | ModelRecipe | str | None, skip=No
         recipe = ModelRecipe(recipe)
     if not isinstance(recipe, ModelRecipe):
         raise TypeError(f"recipe must be a Recipe or the name of one, got {recipe!r}")
-    if recipe.l1_norms:
-        replace_norms(model)
     chosen = _recipe_of_each(model, recipe, _patterns("skip", skip), _patterns("only", only))
     modules = dict(model.named_modules(remove_duplicate=False))
     _check(modules, chosen)
+    replace_norms(model, [name for name, r in chosen.items() if r is not None and r.l1_norms])
+    modules = dict(model.named_modules(remove_duplicate=False))
     _convert_weights(model, modules, chosen)
     _attach_scopes(modules, chosen)
     return model

@@ -158,11 +158,6 @@ class ModelRecipe:
         """The default's."""
         return self.default and self.default.optimizer
 
-    @property
-    def l1_norms(self) -> bool:
-        """The default's."""
-        return self.default is not None and self.default.l1_norms
-
     def encode(self) -> str:
         """A canonical JSON text."""
         parts = [["", self.default], *self.overrides]

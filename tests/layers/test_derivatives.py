@@ -1,4 +1,4 @@
-"""Derivatives of derivatives: right where nothing is quantized, refused in a sentence elsewhere, never silently wrong."""
+"""Derivatives of derivatives: right where nothing is quantized, else refused in a sentence, never silently wrong."""
 
 import copy
 
