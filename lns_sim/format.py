@@ -59,7 +59,7 @@ class LNSFormat:
     def values(self) -> torch.Tensor:
         """The float32 value of every code 0 .. 2^bits - 1 at scale 1 (k = 0), shape (2^bits,)."""
         codes = torch.arange(1 << self.bits).to(self.dtype)
-        return torch.ops.lns_sim.dequantize(codes, torch.ones(()), self.bits, self.gamma)
+        return torch.ops.lns_sim.dequantize(codes, torch.ones((), dtype=torch.float32), self.bits, self.gamma)
 
     def __repr__(self) -> str:
         return (

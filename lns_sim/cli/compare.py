@@ -60,11 +60,14 @@ def _with_weights(model: nn.Module, path: Path, recipe) -> nn.Module:
         converted = convert(model, recipe)
         weights.load(converted, path)
         return to_float(converted)
-    state = read_checkpoint(path)["trainer"]["model"]
+    trainer = read_checkpoint(path)["trainer"]
+    state = trainer.get("model") if isinstance(trainer, dict) else None
+    if not isinstance(state, dict):
+        raise ValueError(f"{path} holds no model")
     values = {k: v.dequantize() if isinstance(v, LNSWeight) else v for k, v in state.items()}
     try:
         model.load_state_dict(values)
-    except RuntimeError as error:
+    except (RuntimeError, AttributeError) as error:  # other names and shapes, or no tensors
         raise ValueError(f"{path} is of another model: {str(error).splitlines()[-1].strip()}") from None
     return model
 

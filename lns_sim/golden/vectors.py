@@ -21,6 +21,7 @@ from lns_sim.datapath import Datapath
 from lns_sim.format import LNSFormat
 from lns_sim.functional import matmul
 from lns_sim.golden.trace import DotTrace, trace_dot
+from lns_sim.npz import read_npz
 from lns_sim.tensor import LNSTensor
 from lns_sim.version import __version__
 
@@ -132,7 +133,7 @@ def make_vectors(
 
 def _accumulate(a: np.ndarray, b: np.ndarray, datapath: Datapath) -> np.ndarray:
     f = datapath.format
-    one = torch.ones(())
+    one = torch.ones((), dtype=torch.float32)
     x, y = (
         LNSTensor(torch.from_numpy(v.astype(np.uint16 if f.bits > 8 else np.uint8)).view(f.dtype), one, f)
         for v in (a, b)
@@ -142,11 +143,7 @@ def _accumulate(a: np.ndarray, b: np.ndarray, datapath: Datapath) -> np.ndarray:
 
 
 def _load(path: Path, datapath: Datapath) -> tuple[np.ndarray, np.ndarray]:
-    with np.load(path, allow_pickle=False) as file:
-        missing = {"a", "b"} - set(file.files)
-        if missing:
-            raise ValueError(f"{path} must hold the arrays 'a' and 'b', but has {', '.join(file.files) or 'none'}")
-        a, b = file["a"], file["b"]
+    a, b = read_npz(path, ("a", "b"))
     for name, codes in (("a", a), ("b", b)):
         if codes.ndim != 2 or codes.size == 0 or codes.dtype.kind not in "iu":
             raise ValueError(
@@ -224,17 +221,27 @@ def read_vectors(path) -> VectorSet:
         fields = d["datapath"]
         datapath = Datapath(**{**fields, "format": LNSFormat(**fields["format"])})
         n, k, per = d["dot_products"], d["k"], d["vectors_per_dot_product"]
+        check_int("dot_products", n, 1, None)
+        check_int("k", k, 1, None)
+        if per != -(-k // datapath.vector_size):
+            raise ValueError(f"{per} vectors of {datapath.vector_size} lanes do not hold k = {k} codes")
         operands = []
         for name in ("a", "b"):
             words = (path.parent / f"{name}.hex").read_text().split()
             if len(words) != n * per:
                 raise ValueError(f"{name}.hex holds {len(words)} words, not {n * per}")
             operands.append(np.array([unpack(words[i * per : (i + 1) * per], k, datapath) for i in range(n)]))
-        accumulators = np.array(d["accumulators"], dtype=np.int64)
-        if len(accumulators) != n:
-            raise ValueError(f"{len(accumulators)} accumulators for {n} dot products")
-        return VectorSet(datapath, *operands, accumulators, d["source"], d["names"])
-    except (KeyError, TypeError, json.JSONDecodeError, ValueError) as error:
+        accumulators, names, limit = d["accumulators"], d["names"], 1 << (datapath.acc_bits - 1)
+        if len(accumulators) != n or len(names) not in (0, n):
+            raise ValueError(f"{len(accumulators)} accumulators and {len(names)} names for {n} dot products")
+        for value in accumulators:
+            check_int("an accumulator", value, -limit, limit - 1)
+        return VectorSet(datapath, *operands, np.array(accumulators, dtype=np.int64), d["source"], names)
+    except OSError:
+        raise
+    except KeyError as error:
+        raise ValueError(f"{path} is no set of vectors: it lacks {error}") from error
+    except Exception as error:  # whatever a damaged file makes of itself
         raise ValueError(f"{path} is no set of vectors: {error}") from error
 
 

@@ -24,6 +24,30 @@ def _probabilities(scores: Tensor) -> Tensor:
     return torch.softmax(scores, -1).masked_fill((scores == -math.inf).all(-1, keepdim=True), 0.0)
 
 
+def _check(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, is_causal: bool, enable_gqa: bool) -> None:
+    """Raises ValueError where the arguments of an attention do not fit together."""
+    shapes = f"query {tuple(query.shape)}, key {tuple(key.shape)} and value {tuple(value.shape)}"
+    if min(x.dim() for x in (query, key, value)) < 2:
+        raise ValueError(f"attention takes (..., length, width), got {shapes}")
+    if query.shape[-1] != key.shape[-1]:
+        raise ValueError(f"query and key must have the same last dimension, got {shapes}")
+    if key.shape[-2] != value.shape[-2]:
+        raise ValueError(f"key and value must have the same length, got {shapes}")
+    if enable_gqa:
+        if min(x.dim() for x in (query, key, value)) < 3:
+            raise ValueError(f"enable_gqa needs (..., heads, length, width), got {shapes}")
+        if any(x.shape[-3] == 0 or query.shape[-3] % x.shape[-3] for x in (key, value)):
+            raise ValueError(f"enable_gqa needs numbers of heads that divide the query's, got {shapes}")
+    if mask is None:
+        return
+    if is_causal:
+        raise ValueError("is_causal takes no attn_mask beside it")
+    if mask.dtype != torch.bool and not mask.is_floating_point():
+        raise ValueError(f"attn_mask must be boolean or floating-point, got {mask.dtype}")
+    if mask.is_floating_point() and mask.dtype != query.dtype:
+        raise ValueError(f"attn_mask must be boolean or {query.dtype} as the query, got {mask.dtype}")
+
+
 @functions.handles(F.scaled_dot_product_attention)
 def _attention(
     simulation, query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False
@@ -31,24 +55,31 @@ def _attention(
     """Masks, softmax and dropout in float32 between the two products."""
     if simulation is None or simulation.recipe is None:
         return NotImplemented
+    _check(query, key, value, attn_mask, is_causal, enable_gqa)
     if is_causal:
-        if attn_mask is not None:
-            raise ValueError("is_causal takes no attn_mask beside it")
         attn_mask = torch.ones(query.shape[-2], key.shape[-2], dtype=torch.bool, device=query.device).tril()
     if enable_gqa:  # several query heads share a key head
-        repeats = query.shape[-3] // key.shape[-3]
-        key, value = key.repeat_interleave(repeats, -3), value.repeat_interleave(repeats, -3)
+        key, value = (x.repeat_interleave(query.shape[-3] // x.shape[-3], -3) for x in (key, value))
     scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
     with simulation:
-        scores = _masked((query @ key.mT) * scale, attn_mask)
+        scores = (query @ key.mT) * scale
+        scores = _masked(scores, None if attn_mask is None else attn_mask.expand(scores.shape))
         return F.dropout(_probabilities(scores), dropout_p) @ value
 
 
-def _float_mask(mask: Tensor | None) -> Tensor | None:
-    """Additive; in torch.nn.MultiheadAttention a boolean mask is true where nothing may be seen."""
-    if mask is None or mask.dtype != torch.bool:
-        return mask
-    return torch.zeros(mask.shape, device=mask.device).masked_fill(mask, -math.inf)
+def _added_mask(name: str, mask: Tensor | None, shape: tuple[int, ...], like: Tensor) -> Tensor | float:
+    """What is added to scores; in torch.nn.MultiheadAttention a boolean mask is true where nothing may be seen.
+
+    Raises:
+        ValueError: neither boolean nor floating-point, or of another shape.
+    """
+    if mask is None:
+        return 0.0
+    if mask.dtype != torch.bool and not mask.is_floating_point():
+        raise ValueError(f"{name} must be boolean or floating-point, got {mask.dtype}")
+    if mask.shape != shape:
+        raise ValueError(f"{name} must have shape {shape}, got {tuple(mask.shape)}")
+    return like.new_zeros(shape).masked_fill(mask, -math.inf) if mask.dtype == torch.bool else mask
 
 
 @functions.handles(F.multi_head_attention_forward)
@@ -85,12 +116,24 @@ def _multi_head_attention(
         raise TypeError("a converted MultiheadAttention runs inside its module or lns_sim.simulate")
     if static_k is not None or static_v is not None:
         raise ValueError("a simulated MultiheadAttention takes no static_k or static_v")
-    batched = query.dim() == 3
+    if is_causal and attn_mask is None:
+        raise ValueError("is_causal only says that attn_mask is causal, and needs it")
+    batched = F._mha_shape_check(query, key, value, key_padding_mask, attn_mask, num_heads)
     if not batched:
         query, key, value = query.unsqueeze(1), key.unsqueeze(1), value.unsqueeze(1)
-    length, n, width = query.shape
+        key_padding_mask = None if key_padding_mask is None else key_padding_mask.unsqueeze(0)
+    (length, n, width), sources = query.shape, len(key)
     if width != embed_dim_to_check:
         raise ValueError(f"the query's last dimension must be {embed_dim_to_check}, got {width}")
+    if key.shape[:2] != value.shape[:2] or key.shape[1] != n:
+        raise ValueError(
+            "key and value must be as long, and the query's batch theirs, got "
+            f"{tuple(query.shape)}, {tuple(key.shape)} and {tuple(value.shape)}"
+        )
+    every_head = attn_mask is not None and attn_mask.dim() == 3  # has a mask of its own
+    shape = (n * num_heads, length, sources) if every_head else (length, sources)
+    mask = _added_mask("attn_mask", attn_mask, shape, query)
+    padding = _added_mask("key_padding_mask", key_padding_mask, (n, sources), query)
     biases = [None] * 3 if in_proj_bias is None else in_proj_bias.chunk(3)
     with simulation:
         weights = (q_proj_weight, k_proj_weight, v_proj_weight) if use_separate_proj_weight else None
@@ -103,16 +146,18 @@ def _multi_head_attention(
             k, v = torch.cat([k, bias_k.expand(1, n, -1)]), torch.cat([v, bias_v.expand(1, n, -1)])
         if add_zero_attn:
             k, v = F.pad(k, (0, 0, 0, 0, 0, 1)), F.pad(v, (0, 0, 0, 0, 0, 1))
-        heads = lambda x: x.reshape(len(x), n, num_heads, -1).permute(1, 2, 0, 3)  # noqa: E731  (N, heads, length, dim)
+
+        def heads(x: Tensor) -> Tensor:
+            """(N, heads, length, width of a head)."""
+            return x.reshape(len(x), n, num_heads, width // num_heads).permute(1, 2, 0, 3)
+
         scores = (heads(q) @ heads(k).mT) / math.sqrt(width // num_heads)
-        added = scores.shape[-1] - len(key)
-        mask = _float_mask(attn_mask)
-        if mask is not None:
-            mask = mask.reshape(n, num_heads, length, len(key)) if mask.dim() == 3 else mask
-            scores = scores + F.pad(mask, (0, added))
+        added = (0, scores.shape[-1] - sources)
+        if attn_mask is not None:
+            mask = mask.reshape(n, num_heads, length, sources) if every_head else mask
+            scores = scores + F.pad(mask, added)
         if key_padding_mask is not None:
-            padding = _float_mask(key_padding_mask).reshape(n, 1, 1, len(key))
-            scores = scores + F.pad(padding, (0, added))
+            scores = scores + F.pad(padding.reshape(n, 1, 1, sources), added)
         attention = F.dropout(_probabilities(scores), dropout_p, training)
         y = (attention @ heads(v)).permute(2, 0, 1, 3).reshape(length, n, width)
         y = F.linear(y, out_proj_weight, out_proj_bias)

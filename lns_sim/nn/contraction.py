@@ -9,19 +9,36 @@ import torch
 from torch import Tensor
 
 
+def arguments(equation, *operands) -> tuple[str, list[Tensor]]:
+    """torch.einsum's equation and operands, of any of its forms."""
+    if isinstance(equation, Tensor):  # each operand followed by a list of its dimensions' numbers
+        *pairs, output = (equation, *operands) if len(operands) % 2 == 0 else (equation, *operands, None)
+        letters = ",".join(map(_lettered, pairs[1::2]))
+        return letters if output is None else f"{letters}->{_lettered(output)}", pairs[::2]
+    if len(operands) == 1 and isinstance(operands[0], (list, tuple)):
+        return equation, list(operands[0])
+    return equation, list(operands)
+
+
+def _lettered(numbers) -> str:
+    return "".join("..." if n is Ellipsis else (string.ascii_uppercase + string.ascii_lowercase)[n] for n in numbers)
+
+
 def einsum(equation: str, operands: list[Tensor], matmul: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
     """torch.einsum from left to right, two operands at a time, each sum of products by ``matmul``.
 
     Sums over one operand alone and products without a sum stay in float32, as they are no dot products.
 
     Raises:
-        ValueError: the equation does not fit the operands.
+        RuntimeError: torch's own, of an equation that does not fit the operands.
     """
+    torch.einsum(equation, *(torch.empty(x.shape, device="meta") for x in operands))
     inputs, output = _letters(equation, operands)
     for i, (x, letters) in enumerate(zip(operands, inputs)):
         if len(set(letters)) < len(letters):  # a diagonal
             inputs[i] = "".join(dict.fromkeys(letters))
             operands[i] = torch.einsum(f"{letters}->{inputs[i]}", x)
+    _leave_out_broadcast(operands, inputs)
     a, a_letters = operands[0], inputs[0]
     for i in range(1, len(operands)):
         later = set(output).union(*inputs[i + 1 :])
@@ -30,6 +47,19 @@ def einsum(equation: str, operands: list[Tensor], matmul: Callable[[Tensor, Tens
     a = a.sum(gone) if gone else a
     a_letters = [letter for letter in a_letters if letter in output]
     return a.permute([a_letters.index(letter) for letter in output])
+
+
+def _leave_out_broadcast(operands: list[Tensor], inputs: list[str]) -> None:
+    """A dimension of size 1 that others have longer: its operand does without that letter."""
+    longest: dict[str, int] = {}
+    for x, letters in zip(operands, inputs):
+        for n, letter in zip(x.shape, letters):
+            longest[letter] = n if n != 1 else longest.get(letter, 1)
+    for i, letters in enumerate(inputs):
+        for d in reversed(range(len(letters))):
+            if operands[i].shape[d] == 1 != longest[letters[d]]:
+                operands[i] = operands[i].select(d, 0)
+                inputs[i] = inputs[i][:d] + inputs[i][d + 1 :]
 
 
 def _contract(a: Tensor, a_letters, b: Tensor, b_letters, later, matmul):
@@ -60,30 +90,31 @@ def _letters(equation: str, operands: list[Tensor]) -> tuple[list[str], str]:
     """Every operand's letters and the output's, dots spelled out."""
     left, arrow, right = equation.replace(" ", "").partition("->")
     inputs = left.split(",")
-    if len(inputs) != len(operands):
-        raise ValueError(f"einsum's equation {equation!r} names {len(inputs)} operands, got {len(operands)}")
     free = [c for c in string.ascii_letters if c not in equation]
     dots = [x.dim() - len(letters.replace("...", "")) for x, letters in zip(operands, inputs)]
-    most = max([n for n, letters in zip(dots, inputs) if "..." in letters], default=0)
-    for i, (letters, n) in enumerate(zip(inputs, dots)):
-        if n < 0 or (n > 0 and "..." not in letters):
-            raise ValueError(f"einsum's {letters!r} does not fit an operand of shape {tuple(operands[i].shape)}")
-        inputs[i] = letters.replace("...", "".join(free[most - n : most]))
+    most = max(dots)
+    inputs = [letters.replace("...", "".join(free[most - n : most])) for letters, n in zip(inputs, dots)]
     if not arrow:
         counts = {c: sum(letters.count(c) for letters in inputs) for c in "".join(inputs)}
         right = "..." + "".join(sorted(c for c, n in counts.items() if n == 1 and c not in free[:most]))
     return inputs, right.replace("...", "".join(free[:most]))
 
 
-def tensordot_equation(a_dim: int, b_dim: int, dims) -> str:
-    """torch.tensordot's sums as an einsum equation."""
+def tensordot_equation(a: Tensor, b: Tensor, dims) -> str:
+    """torch.tensordot's sums as an einsum equation.
+
+    Raises:
+        RuntimeError: torch's own, of dimensions that do not fit the operands.
+    """
+    torch.tensordot(*(torch.empty(x.shape, device="meta") for x in (a, b)), dims)
+    dims = dims.tolist() if isinstance(dims, Tensor) else dims
     if isinstance(dims, int):
-        pairs = [(a_dim - dims + i, i) for i in range(dims)]
+        pairs = [(a.dim() - dims + i, i) for i in range(dims)]
     else:
-        pairs = [(i % a_dim, j % b_dim) for i, j in zip(*[[d] if isinstance(d, int) else list(d) for d in dims])]
-    a, b = list(string.ascii_lowercase[:a_dim]), list(string.ascii_uppercase[:b_dim])
+        pairs = list(zip(*[[d] if isinstance(d, int) else list(d) for d in dims]))
+    left, right = list(string.ascii_lowercase[: a.dim()]), list(string.ascii_uppercase[: b.dim()])
     for i, j in pairs:
-        b[j] = a[i]
-    shared = {a[i] for i, _ in pairs}
-    out = [c for c in a + b if c not in shared]
-    return f"{''.join(a)},{''.join(b)}->{''.join(out)}"
+        right[j] = left[i]
+    shared = {left[i] for i, _ in pairs}
+    out = [c for c in left + right if c not in shared]
+    return f"{''.join(left)},{''.join(right)}->{''.join(out)}"

@@ -12,7 +12,7 @@ from torch.nn.utils.parametrize import ParametrizationList
 from lns_sim import recipes
 from lns_sim.checks import check_choice
 from lns_sim.nn import frozen, methods
-from lns_sim.nn.l1norm import replace_norms
+from lns_sim.nn.l1norm import L1Norm, replace_norms
 from lns_sim.nn.scope import Scope
 from lns_sim.nn.weight import LNSWeight
 from lns_sim.nn.zeros import ZEROS, mostly_zero, warn
@@ -128,12 +128,12 @@ def convert(
         recipe = ModelRecipe(recipe)
     if not isinstance(recipe, ModelRecipe):
         raise TypeError(f"recipe must be a Recipe or the name of one, got {recipe!r}")
-    if recipe.l1_norms:
-        replace_norms(model)
     chosen = _recipe_of_each(model, recipe, _patterns("skip", skip), _patterns("only", only))
     modules = dict(model.named_modules(remove_duplicate=False))
     _check_anew(modules, chosen, whole=only is None)
     _check(modules, chosen)
+    replace_norms(model, [name for name, r in chosen.items() if r is not None and r.l1_norms])
+    modules = dict(model.named_modules(remove_duplicate=False))
     warn(_convert_weights(model, modules, chosen, zeros), stacklevel=2)
     _attach_scopes(modules, chosen)
     frozen.follow(model)
@@ -196,7 +196,7 @@ def _convert_weights(model: nn.Module, modules, chosen, zeros: str) -> list[str]
 
 def _needs_scope(module: nn.Module) -> bool:
     """May it multiply what is no LNSWeight? Containers only arrange others, torch's layers multiply their weights."""
-    if isinstance(module, _PASSIVE):
+    if isinstance(module, (*_PASSIVE, L1Norm)):
         return False
     if not _is_torchs(module):
         return True

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lns_sim.functional import conv_geometry, transposed_geometry
 from lns_sim.nn import contraction
+from lns_sim.nn.calling import call
 from lns_sim.recipes import Recipe
 from lns_sim.tensor import LNSTensor
 
@@ -50,13 +50,14 @@ def is_handled(func) -> bool:
 # ---- Whose arithmetic, and on what.
 
 
-def _is_weight(x) -> bool:
+def is_weight(x) -> bool:
+    """Is it an LNSWeight?"""
     return isinstance(x, LNSTensor) and hasattr(x, "recipe")
 
 
-def _arithmetic(simulation, weight=None) -> tuple[Recipe | None, Tensor | None]:
+def arithmetic(simulation, weight=None) -> tuple[Recipe | None, Tensor | None]:
     """The recipe of a product and its random state: an LNSWeight's own, else the simulation's."""
-    if _is_weight(weight):
+    if is_weight(weight):
         return weight.recipe, weight.rng
     return (
         (None, None) if simulation is None or simulation.recipe is None else (simulation.recipe, simulation.next_rng())
@@ -68,26 +69,27 @@ def _autocasts(x: Tensor) -> bool:
     return not x.is_meta and torch.is_autocast_enabled(x.device.type)
 
 
-def _float32(x: Tensor, name: str) -> Tensor:
+def float32(x: Tensor, name: str) -> Tensor:
     """A computed operand; autocast's narrower ones are widened.
 
     Raises:
-        TypeError: it is an LNSWeight, or no float32 tensor.
+        ValueError: it is an LNSWeight, or no float32 tensor. (A TypeError would be hidden by Python's @.)
     """
     if isinstance(x, LNSTensor):
-        raise TypeError(f"an LNSWeight can only be the weight of a product, not its {name}; dequantize() it")
+        raise ValueError(f"an LNSWeight can only be the weight of a product, not its {name}; dequantize() it")
+    if x.dtype in (torch.bfloat16, torch.float16) and _autocasts(x):
+        return x.float()
     if x.dtype != torch.float32:
-        if x.is_floating_point() and _autocasts(x):
-            return x.float()
-        raise TypeError(f"the {name} of a simulated product must be float32, got {x.dtype}")
+        raise ValueError(f"the {name} of a simulated product must be float32, got {x.dtype}")
     return x
 
 
 def _linear_op(x: Tensor, weight: Tensor, recipe: Recipe, rng: Tensor | None) -> Tensor:
-    if x.shape[-1] != weight.shape[1]:
+    if weight.dim() != 2:
+        raise ValueError(f"the weight must have 2 dimensions, got shape {tuple(weight.shape)}")
+    if x.dim() == 0 or x.shape[-1] != weight.shape[1]:
         raise ValueError(f"the input's last dimension must be {weight.shape[1]}, got shape {tuple(x.shape)}")
-    with torch._C.DisableTorchFunctionSubclass():
-        return torch.ops.lns_sim.linear(x, weight, rng, recipe.encode())[0]
+    return call(torch.ops.lns_sim.linear, x, weight, rng, recipe.encode())[0]
 
 
 # ---- Linear layers and embeddings
@@ -95,77 +97,71 @@ def _linear_op(x: Tensor, weight: Tensor, recipe: Recipe, rng: Tensor | None) ->
 
 @handles(F.linear)
 def _linear(simulation, input, weight, bias=None):
-    recipe, rng = _arithmetic(simulation, weight)
+    recipe, rng = arithmetic(simulation, weight)
     if recipe is None and not isinstance(input, LNSTensor):
         return NotImplemented
-    x = _float32(input, "input")
-    y = _linear_op(x, weight if _is_weight(weight) else _float32(weight, "weight"), recipe, rng)
-    return y if bias is None else y + bias
+    x = float32(input, "input")
+    y = _linear_op(x, weight if is_weight(weight) else float32(weight, "weight"), recipe, rng)
+    return y if bias is None else y + bias.expand(y.shape)
 
 
 @handles(F.embedding)
 def _embedding(
     simulation, input, weight, padding_idx=None, max_norm=None, norm_type=2.0, scale_grad_by_freq=False, sparse=False
 ):
-    if not _is_weight(weight):
+    if not is_weight(weight):
         return NotImplemented
     if max_norm is not None or sparse:
         raise ValueError("a converted embedding takes neither max_norm nor sparse gradients")
-    padding_idx = -1 if padding_idx is None else padding_idx % weight.shape[0]
-    with torch._C.DisableTorchFunctionSubclass():
-        return torch.ops.lns_sim.embedding(
-            weight, input, weight.rng, padding_idx, scale_grad_by_freq, weight.recipe.encode()
-        )
+    rows = weight.shape[0]
+    if padding_idx is not None and not -rows <= padding_idx < rows:
+        raise ValueError(f"padding_idx must be within the {rows} embeddings, got {padding_idx}")
+    padding_idx = -1 if padding_idx is None else padding_idx % rows
+    recipe = weight.recipe.encode()
+    return call(torch.ops.lns_sim.embedding, weight, input, weight.rng, padding_idx, scale_grad_by_freq, recipe)
 
 
 # ---- Matrix products
 
 
 def product(a: Tensor, b: Tensor, recipe: Recipe, rng: Tensor | None) -> Tensor:
-    """a (..., M, K) x b (..., K, N) of two computed tensors; batch dimensions broadcast."""
-    if _autocasts(a):
-        a, b = a.float(), b.float()
-    if a.dtype != torch.float32 or b.dtype != torch.float32:  # no TypeError: Python's @ would hide it
-        raise ValueError(f"both operands of a simulated product must be float32, got {a.dtype} and {b.dtype}")
+    """a (..., M, K) x b (..., K, N) of two computed tensors; batch dimensions broadcast. With K = 1 only the gradients
+    are simulated, as the product itself sums nothing.
+    """
+    a, b = float32(a, "first operand"), float32(b, "second operand")
     if a.shape[-1] != b.shape[-2]:
         raise ValueError(
             f"a's last dimension must be b's last but one, got shapes {tuple(a.shape)} and {tuple(b.shape)}"
         )
     out = [*torch.broadcast_shapes(a.shape[:-2], b.shape[:-2]), a.shape[-2], b.shape[-1]]
     if b.shape[:-2].numel() == 1:  # b is shared: one product of all rows
-        a, b = a.reshape(-1, a.shape[-1]), b.reshape(b.shape[-2:])
+        a, b = a.reshape(a.shape[:-1].numel(), a.shape[-1]), b.reshape(b.shape[-2:])
     else:
         a, b = a.expand(*out[:-2], *a.shape[-2:]), b.expand(*out[:-2], *b.shape[-2:])
-    return torch.ops.lns_sim.product(a, b, rng, recipe.encode())[0].reshape(out)
+    op = torch.ops.lns_sim.outer_product if a.shape[-1] == 1 else torch.ops.lns_sim.product
+    return call(op, a, b, rng, recipe.encode())[0].reshape(out)
 
 
-@handles(
-    torch.matmul,
-    torch.linalg.matmul,
-    Tensor.matmul,
-    Tensor.__matmul__,
-    torch.mm,
-    Tensor.mm,
-    torch.bmm,
-    Tensor.bmm,
-    torch.mv,
-    Tensor.mv,
-)
-def _matmul(simulation, a, b, *, out=None):
-    if out is not None:
-        raise ValueError("a simulated product takes no out")
-    if _is_weight(b):
-        return _linear_op(_float32(a, "input"), _two_dimensional(b).t(), b.recipe, b.rng)
-    if _is_weight(a):
-        x = _float32(b, "input")
+def multiplied(simulation, a, b):
+    """``a @ b``, or NotImplemented where torch multiplies."""
+    if not (isinstance(a, Tensor) and isinstance(b, Tensor)):
+        return NotImplemented
+    if is_weight(b):
+        return _linear_op(float32(a, "input"), _two_dimensional(b).t(), b.recipe, b.rng)
+    if is_weight(a):
+        x = float32(b, "input")
         y = _linear_op(x if b.dim() == 1 else x.mT, _two_dimensional(a), a.recipe, a.rng)
         return y if b.dim() == 1 else y.mT
     if simulation is None or simulation.recipe is None or not (a.is_floating_point() and b.is_floating_point()):
         return NotImplemented
-    left, right = a if a.dim() > 1 else a[None], b if b.dim() > 1 else b[:, None]
-    if left.shape[-1] <= 1:  # nothing is summed: an outer product, as of positions and frequencies
+    if 0 in (a.dim(), b.dim()):  # an error of torch
         return NotImplemented
-    recipe, rng = _arithmetic(simulation)
+    left, right = a if a.dim() > 1 else a[None], b if b.dim() > 1 else b[:, None]
+    if left.shape[-1] <= 1 and not (torch.is_grad_enabled() and (a.requires_grad or b.requires_grad)):
+        return NotImplemented  # nothing is summed, as of positions and frequencies
+    if left.layout != torch.strided or right.layout != torch.strided:  # refused, as nobody handles it
+        return NotImplemented
+    recipe, rng = arithmetic(simulation)
     y = product(left, right, recipe, rng)
     y = y if b.dim() > 1 else y[..., 0]
     return y if a.dim() > 1 else y[..., 0, :] if b.dim() > 1 else y[..., 0]
@@ -173,33 +169,109 @@ def _matmul(simulation, a, b, *, out=None):
 
 def _two_dimensional(weight: Tensor) -> Tensor:
     if weight.dim() != 2:
-        raise TypeError(f"an LNSWeight in a matrix product must have 2 dimensions, got shape {tuple(weight.shape)}")
+        raise ValueError(f"an LNSWeight in a matrix product must have 2 dimensions, got shape {tuple(weight.shape)}")
     return weight
 
 
+class _Form(NamedTuple):
+    """How a matrix product is written: torch's names of its operands, and their ranks where they are prescribed."""
+
+    operands: tuple[str, str]
+    ranks: tuple[int, int] | None = None
+
+    def bind(self, args, kwargs) -> tuple[Tensor, Tensor, dict]:
+        """Both operands, and the keywords that are left."""
+        if len(args) > 2:
+            raise TypeError(f"a simulated product takes {' and '.join(self.operands)}, got {len(args)} operands")
+        rest = {**kwargs, **dict(zip(self.operands, args))}
+        try:
+            return rest.pop(self.operands[0]), rest.pop(self.operands[1]), rest
+        except KeyError as missing:
+            raise TypeError(f"a simulated product needs {missing}") from None
+
+    def fits(self, a: Tensor, b: Tensor) -> bool:
+        """Are ranks and batches those that torch asks for?"""
+        if self.ranks is None:
+            return True
+        return (a.dim(), b.dim()) == self.ranks and (a.dim() < 3 or a.shape[0] == b.shape[0])
+
+    def multiplied(self, simulation, a, b):
+        """As :func:`multiplied`; what does not fit is left to torch's own error."""
+        if not simulates(simulation, (a, b)) or not (isinstance(a, Tensor) and isinstance(b, Tensor)):
+            return NotImplemented
+        if not self.fits(a, b):
+            if is_weight(a) or is_weight(b):
+                raise ValueError(f"the operands must have {self.ranks} dimensions, got {(a.dim(), b.dim())}")
+            return NotImplemented
+        return multiplied(simulation, a, b)
+
+
+def _no_options(options: dict) -> None:
+    given = [name for name, value in options.items() if value is not None]
+    if given:
+        raise ValueError(f"a simulated product takes no {given[0]}")
+
+
+def _register_products():
+    plain = _Form(("input", "other"))
+    for functions, form in (
+        ((torch.matmul, torch.linalg.matmul, Tensor.matmul, Tensor.__matmul__), plain),
+        ((torch.mm, Tensor.mm), _Form(("input", "mat2"), (2, 2))),
+        ((torch.bmm, Tensor.bmm), _Form(("input", "mat2"), (3, 3))),
+        ((torch.mv, Tensor.mv), _Form(("input", "vec"), (2, 1))),
+    ):
+
+        def multiply(simulation, *args, form=form, **kwargs):
+            a, b, options = form.bind(args, kwargs)
+            y = form.multiplied(simulation, a, b)
+            if y is not NotImplemented:
+                _no_options(options)
+            return y
+
+        handles(*functions)(multiply)
+    for functions, form in (
+        ((torch.addmm, Tensor.addmm), _Form(("mat1", "mat2"), (2, 2))),
+        ((torch.baddbmm, Tensor.baddbmm), _Form(("batch1", "batch2"), (3, 3))),
+        ((torch.addmv, Tensor.addmv), _Form(("mat", "vec"), (2, 1))),
+    ):
+
+        def add(simulation, input, *args, beta=1, alpha=1, form=form, **kwargs):
+            a, b, options = form.bind(args, kwargs)
+            y = form.multiplied(simulation, a, b)
+            if y is NotImplemented:
+                return y
+            _no_options(options)
+            return _times(float32(input, "input").expand(y.shape), beta) + _times(y, alpha)
+
+        handles(*functions)(add)
+
+
+def _times(x: Tensor, factor) -> Tensor:
+    """``factor * x``, where a zero makes zeros of NaN and Inf, too, as in torch's sums."""
+    return factor * x if factor != 0 else x.masked_fill(torch.ones_like(x, dtype=torch.bool), 0.0)
+
+
+_register_products()
+
+
 @handles(Tensor.__rmatmul__)
-def _rmatmul(simulation, a, b):
-    return _matmul(simulation, b, a)
+def _rmatmul(simulation, input, other):
+    return multiplied(simulation, other, input)
 
 
-@handles(torch.addmm, Tensor.addmm, torch.baddbmm, Tensor.baddbmm, torch.addmv, Tensor.addmv)
-def _addmm(simulation, input, a, b, *, beta=1, alpha=1):
-    y = _matmul(simulation, a, b)
-    return NotImplemented if y is NotImplemented else beta * input + alpha * y
-
-
-def _simulated(simulation, operands) -> bool:
-    return (simulation is not None and simulation.recipe is not None) or any(map(_is_weight, operands))
+def simulates(simulation, operands) -> bool:
+    """Is a product of these one of ours?"""
+    return (simulation is not None and simulation.recipe is not None) or any(map(is_weight, operands))
 
 
 @handles(torch.einsum)
-def _einsum(simulation, equation, *operands):
-    operands = list(operands[0]) if len(operands) == 1 and isinstance(operands[0], (list, tuple)) else list(operands)
-    if not _simulated(simulation, operands):
+def _einsum(simulation, *args):
+    equation, operands = contraction.arguments(*args)
+    if not simulates(simulation, operands) or not any(x.is_floating_point() for x in operands):
         return NotImplemented
 
     def multiply(a, b):
-        y = _matmul(simulation, a, b)
+        y = multiplied(simulation, a, b)
         return a @ b if y is NotImplemented else y
 
     return contraction.einsum(equation, operands, multiply)
@@ -207,13 +279,14 @@ def _einsum(simulation, equation, *operands):
 
 @handles(torch.tensordot)
 def _tensordot(simulation, a, b, dims=2, out=None):
-    if not _simulated(simulation, (a, b)):
+    if not simulates(simulation, (a, b)):
         return NotImplemented
-    return _einsum(simulation, contraction.tensordot_equation(a.dim(), b.dim(), dims), a, b)
+    _no_options({"out": out})
+    return _einsum(simulation, contraction.tensordot_equation(a, b, dims), a, b)
 
 
 def _refused(name, simulation, *args, **kwargs):
-    if not _simulated(simulation, args):
+    if not simulates(simulation, (*args, *kwargs.values())):
         return NotImplemented
     raise without_simulated_form(name)
 
@@ -245,82 +318,5 @@ for _function in (
     Tensor.addmv_,
     torch._int_mm,
     torch._scaled_mm,
-    *filter(None, [getattr(torch, "_grouped_mm", None), getattr(F, "grouped_mm", None)]),
 ):
     handles(_function)(partial(_refused, _function.__name__))
-
-
-# ---- Convolutions
-
-
-def _several(value, n: int) -> list:
-    return list(value) * (n if len(value) == 1 else 1) if isinstance(value, (tuple, list)) else [value] * n
-
-
-def _same_padding(weight, dilation) -> list[int]:
-    total = [d * (k - 1) for d, k in zip(dilation, weight.shape[2:])]
-    if any(t % 2 for t in total):
-        raise ValueError("padding='same' needs an odd dilated kernel size here; pad the input explicitly")
-    return [t // 2 for t in total]
-
-
-def _convolution(simulation, n, input, weight, bias, stride, padding, dilation, groups, output_padding=None):
-    """n spatial dimensions, transposed with an output padding; one dimension is two with a first one of size 1."""
-    recipe, rng = _arithmetic(simulation, weight)
-    if recipe is None and not isinstance(input, LNSTensor):
-        return NotImplemented
-    x = _float32(input, "input")
-    weight = weight if _is_weight(weight) else _float32(weight, "weight")
-    x = x if x.dim() == n + 2 else x.unsqueeze(0)
-    stride, dilation = _several(stride, n), _several(dilation, n)
-    if isinstance(padding, str):
-        padding = [0] * n if padding == "valid" else _same_padding(weight, dilation)
-    padding = _several(padding, n)
-    transposed = output_padding is not None
-    if transposed:
-        output_padding = _several(output_padding, n)
-        transposed_geometry(x.shape, weight.shape, stride, padding, output_padding, dilation, groups)
-    else:
-        conv_geometry(x.shape, weight.shape, stride, padding, dilation, groups)
-    if n == 1:
-        x, weight = x.unsqueeze(-2), weight.unsqueeze(2)
-        stride, padding, dilation = [1, *stride], [0, *padding], [1, *dilation]
-        output_padding = [0, *output_padding] if transposed else None
-    with torch._C.DisableTorchFunctionSubclass():
-        y = torch.ops.lns_sim.convolution(
-            x,
-            weight,
-            rng,
-            stride,
-            padding,
-            dilation,
-            transposed,
-            output_padding or [0] * len(stride),
-            groups,
-            recipe.encode(),
-        )[0]
-    y = y.squeeze(-2) if n == 1 else y
-    y = y if bias is None else y + bias.view(-1, *[1] * n)
-    return y if input.dim() == n + 2 else y.squeeze(0)
-
-
-def _register_convolutions():
-    for n, plain, transposed in (
-        (1, (F.conv1d, torch.conv1d), (F.conv_transpose1d, torch.conv_transpose1d)),
-        (2, (F.conv2d, torch.conv2d), (F.conv_transpose2d, torch.conv_transpose2d)),
-        (3, (F.conv3d, torch.conv3d), (F.conv_transpose3d, torch.conv_transpose3d)),
-    ):
-
-        def conv(simulation, input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, n=n):
-            return _convolution(simulation, n, input, weight, bias, stride, padding, dilation, groups)
-
-        def conv_transpose(
-            simulation, input, weight, bias=None, stride=1, padding=0, output_padding=0, groups=1, dilation=1, n=n
-        ):
-            return _convolution(simulation, n, input, weight, bias, stride, padding, dilation, groups, output_padding)
-
-        handles(*plain)(conv)
-        handles(*transposed)(conv_transpose)
-
-
-_register_convolutions()

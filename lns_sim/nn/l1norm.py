@@ -8,6 +8,7 @@ s``.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -48,17 +49,22 @@ class _Normalize(torch.autograd.Function):
         return _rounded(d - d.mean(ctx.dims, keepdim=True), ctx.bits), None, None, None
 
 
-class _L1Norm(nn.Module):
+class L1Norm(nn.Module):
+    """What both have: a gain and a shift, in float32."""
+
     def __init__(self, shape: tuple[int, ...], eps: float, bits: int | None):
         super().__init__()
         check_number("eps", eps, 0.0, low_open=True)
         if bits is not None:
             check_int("bits", bits, 2, 8)
         self.eps, self.bits = eps, bits
-        self.weight, self.bias = nn.Parameter(torch.ones(shape)), nn.Parameter(torch.zeros(shape))
+        self.weight, self.bias = (
+            nn.Parameter(torch.ones(shape, dtype=torch.float32)),
+            nn.Parameter(torch.zeros(shape, dtype=torch.float32)),
+        )
 
 
-class L1BatchNorm(_L1Norm):
+class L1BatchNorm(L1Norm):
     """Batch norm by mean magnitudes, of (N, C) or (N, C, *size); running mean and s for evaluation.
 
     Args:
@@ -75,8 +81,8 @@ class L1BatchNorm(_L1Norm):
         super().__init__((features,), eps, bits)
         check_number("momentum", momentum, 0.0, 1.0)
         self.momentum = momentum
-        self.register_buffer("running_mean", torch.zeros(features))
-        self.register_buffer("running_s", torch.ones(features))
+        self.register_buffer("running_mean", torch.zeros(features, dtype=torch.float32))
+        self.register_buffer("running_s", torch.ones(features, dtype=torch.float32))
 
     def forward(self, x: Tensor) -> Tensor:
         if x.dim() < 2 or x.shape[1] != len(self.weight):
@@ -97,7 +103,7 @@ class L1BatchNorm(_L1Norm):
         return xh * self.weight.view(shape) + self.bias.view(shape)
 
 
-class L1LayerNorm(_L1Norm):
+class L1LayerNorm(L1Norm):
     """Layer norm by mean magnitudes over the last dimensions.
 
     Args:
@@ -113,36 +119,76 @@ class L1LayerNorm(_L1Norm):
         return xh * self.weight + self.bias
 
 
-def replace_norms(model: nn.Module, bits: int | None = 8) -> nn.Module:
-    """Every batch and layer norm inside a model replaced by its :func:`l1_form`, in place; the model itself. Shared
-    ones stay shared.
+_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.LayerNorm)
+
+
+def replace_norms(model: nn.Module, chosen: Iterable[str] | None = None, bits: int | None = 8) -> nn.Module:
+    """Batch and layer norms inside a model replaced by their :func:`l1_form`, in place; the model itself. Shared ones
+    stay shared.
+
+    Args:
+        model: any module.
+        chosen: names of modules that may be replaced; None: all.
+        bits: as of :class:`L1BatchNorm`.
+
+    Raises:
+        ValueError: one of them has no such form, or is the model itself; then none is replaced.
     """
-    made: dict[nn.Module, _L1Norm] = {}
-    for module in list(model.modules()):
-        for name, child in list(module._modules.items()):  # named_children leaves out a second place
-            if isinstance(child, (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.LayerNorm)):
-                if child not in made:
-                    made[child] = l1_form(child, bits)
-                setattr(module, name, made[child])
+    modules = dict(model.named_modules(remove_duplicate=False))
+    chosen = set(modules if chosen is None else chosen)
+    norms = {name: norm for name, norm in modules.items() if isinstance(norm, _NORMS)}
+    made = {}
+    for name, norm in norms.items():
+        if name not in chosen:
+            continue
+        if not name:
+            raise ValueError(
+                "a norm that is the model itself cannot be replaced in place; use lns_sim.nn.l1norm.l1_form"
+            )
+        apart = [other for other, same in norms.items() if same is norm and other not in chosen]
+        if apart:
+            raise ValueError(f"{name} and {apart[0]} are one norm, so one recipe must hold for both")
+        if norm not in made:
+            try:
+                made[norm] = l1_form(norm, bits)
+            except ValueError as error:
+                raise ValueError(f"{name} has no L1 form: {error}; skip it to leave it as it is") from None
+    for name in chosen & norms.keys():
+        parent, _, own = name.rpartition(".")
+        setattr(modules[parent], own, made[norms[name]])
     return model
 
 
-def l1_form(norm: nn.Module, bits: int | None = 8) -> _L1Norm:
-    """The L1 form of a batch or layer norm, with its weight, bias, device and mode.
+def l1_form(norm: nn.Module, bits: int | None = 8) -> L1Norm:
+    """The L1 form of a batch or layer norm, with its weight, bias, hooks, device, dtype and mode.
 
     Running means are taken over, running standard deviations as the running s, which they are of Gaussians. What a norm
-    does not
-    learn, its L1 form does not either.
+    does not learn, its L1 form does not either.
+
+    Raises:
+        ValueError: its type is a subclass, whose own forward would be lost, or it keeps no running statistics, or
+            cumulative ones (``momentum=None``).
     """
+    if type(norm) not in _NORMS:
+        raise ValueError(f"a {type(norm).__name__} may do more than normalize")
     if isinstance(norm, nn.LayerNorm):
         new = L1LayerNorm(tuple(norm.normalized_shape), norm.eps, bits)
     else:
-        new = L1BatchNorm(norm.num_features, norm.eps, 0.1 if norm.momentum is None else norm.momentum, bits)
+        if norm.running_mean is None:
+            raise ValueError("it keeps no running statistics")
+        if norm.momentum is None:
+            raise ValueError("its running statistics are cumulative (momentum=None)")
+        new = L1BatchNorm(norm.num_features, norm.eps, norm.momentum, bits)
     known = {key: value.detach() for key, value in norm.state_dict().items() if key != "num_batches_tracked"}
     if "running_var" in known:
         known["running_s"] = known.pop("running_var").sqrt() + norm.eps
-    new.to(next((value.device for value in known.values()), None)).load_state_dict(known, strict=False)
+    if known:
+        like = next(iter(known.values()))
+        new.to(like.device, like.dtype).load_state_dict(known, strict=False)
     for key, parameter in new.named_parameters():
         learned = getattr(norm, key)
         parameter.requires_grad_(learned is not None and learned.requires_grad)
+    for key, hooks in vars(norm).items():
+        if "_hook" in key:
+            setattr(new, key, hooks)
     return new.train(norm.training)

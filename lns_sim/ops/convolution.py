@@ -20,6 +20,7 @@ from lns_sim.ops import observer
 from lns_sim.ops.fake import conv_out_size, on_one_device
 from lns_sim.ops.gemm import multiply
 from lns_sim.ops.integer_gemm import integer_product
+from lns_sim.ops.passes import backward_pass, outside_autocast
 from lns_sim.ops.quantize import error_operands, fake_operand, quantize_batch, round_gradient, weight_operand
 from lns_sim.ops.saved import save_operands, saved_operands
 from lns_sim.quantizers import Operand
@@ -141,6 +142,24 @@ def weight_gradient(pass_name: str, r: Recipe, dy: Operand, x: Operand, kernel: 
     return multiply(pass_name, r, (dy, x), lambda _: macs, on_datapath, in_float32)
 
 
+# ---- Output padding of a transposed convolution, as of the convolution that it runs backwards.
+
+
+def _beyond(stride: list[int], output_padding: list[int]) -> list[int]:
+    """Positions that the convolution has beyond x's, where the output padding holds whole strides."""
+    return [e // s for e, s in zip(output_padding, stride)]
+
+
+def _padded(x: Operand, beyond: list[int]) -> Operand:
+    """x with zeros at those positions."""
+    return x.with_codes(F.pad(x.codes, [n for b in reversed(beyond) for n in (0, b)])) if any(beyond) else x
+
+
+def _cropped(dx: Tensor, beyond: list[int]) -> Tensor:
+    """Without what belongs to them."""
+    return dx[(..., *[slice(n - b) for n, b in zip(dx.shape[2:], beyond)])].contiguous() if any(beyond) else dx
+
+
 # ---- Depth: which slice each tap of each output sees; -1 for zeros.
 
 
@@ -213,6 +232,7 @@ def convolution(
     return convolution_forward(x, weight, rng, stride, padding, dilation, transposed, output_padding, groups, recipe)
 
 
+@outside_autocast
 def convolution_forward(x, weight, rng, stride, padding, dilation, transposed, output_padding, groups, recipe):
     """The operator, on an LNSWeight too."""
     geometry = (stride, padding, output_padding, dilation) if transposed else (stride, padding, dilation)
@@ -222,7 +242,7 @@ def convolution_forward(x, weight, rng, stride, padding, dilation, transposed, o
     xq, w = quantize_batch(x, r.activation, rng, "activation"), weight_operand(weight, r)
     if transposed:
         size = _output_shape(x, weight, stride, padding, dilation, True, output_padding, groups)
-        y = input_gradient("forward", r, xq, w, size, g)
+        y = input_gradient("forward", r, _padded(xq, _beyond(stride, output_padding)), w, size, g)
     else:
         y = forward("forward", r, xq, w, g)
     return y, xq.codes, xq.scale, w.codes, w.scale
@@ -238,9 +258,14 @@ def _(x, weight, rng, stride, padding, dilation, transposed, output_padding, gro
 
 def _save(ctx, inputs, output):
     save_operands(ctx, inputs, output)
-    ctx.geometry, ctx.transposed = Geometry(*inputs[3:6], inputs[8]), inputs[6]
+    ctx.geometry, ctx.transposed, ctx.beyond = (
+        Geometry(*inputs[3:6], inputs[8]),
+        inputs[6],
+        _beyond(inputs[3], inputs[7]),
+    )
 
 
+@backward_pass
 def _backward(ctx, dy, *_):
     x, w, rng, r = saved_operands(ctx)
     g, kernel = ctx.geometry, w.codes.shape[2:]
@@ -248,11 +273,11 @@ def _backward(ctx, dy, *_):
     dx = dw = None
     if ctx.needs_input_grad[0]:
         if ctx.transposed:
-            dx = forward("input_gradient", r, error, w, g)
+            dx = _cropped(forward("input_gradient", r, error, w, g), ctx.beyond)
         else:
             dx = input_gradient("input_gradient", r, error, w, list(x.codes.shape), g)
     if ctx.needs_input_grad[1]:
-        operands = (x, for_weight) if ctx.transposed else (for_weight, x)
+        operands = (_padded(x, ctx.beyond), for_weight) if ctx.transposed else (for_weight, x)
         dw = round_gradient(weight_gradient("weight_gradient", r, *operands, list(kernel), g), r, rng)
     return dx, dw, *[None] * 8
 

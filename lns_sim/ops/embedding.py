@@ -5,8 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lns_sim import distributed
 from lns_sim.ops import observer
 from lns_sim.ops.fake import on_one_device
+from lns_sim.ops.passes import backward_pass, outside_autocast
 from lns_sim.ops.quantize import round_gradient, weight_operand
 from lns_sim.recipes import Recipe
 
@@ -22,11 +24,13 @@ def embedding(
     return embedding_forward(weight, indices, recipe)
 
 
+@outside_autocast
 def embedding_forward(weight: Tensor, indices: Tensor, recipe: str) -> Tensor:
     """The operator, on an LNSWeight too."""
     observer.enter()
     w = weight_operand(weight, Recipe.decode(recipe))
-    return w.with_codes(w.codes[indices]).value
+    codes = w.codes if w.codes.dtype.itemsize > 1 else w.codes.view(torch.uint8)  # which every lookup knows
+    return w.with_codes(torch.embedding(codes, indices).view(w.codes.dtype)).value
 
 
 @embedding.register_fake
@@ -38,9 +42,11 @@ def _(weight, indices, rng, padding_idx, scale_grad_by_freq, recipe):
 def _save(ctx, inputs, output):
     weight, indices, rng, ctx.padding_idx, ctx.scale_grad_by_freq, ctx.recipe = inputs
     ctx.rows, ctx.site = weight.shape[0], observer.site()
+    ctx.differentiable = Recipe.decode(ctx.recipe).gradient is None and not distributed.batches_are_one()
     ctx.save_for_backward(indices, rng)
 
 
+@backward_pass
 def _backward(ctx, dy):
     observer.go_on(ctx.site)
     indices, rng = ctx.saved_tensors

@@ -48,10 +48,11 @@ def float_product(func, args) -> str | None:
     name = name_of(func)
     if name not in _NAMES:
         return None
+    tensors = [x for x in args if isinstance(x, Tensor)]
     at = _INNER.get(name)
-    if at is not None and args[at].shape[-1] == 1:
+    if (at is not None and args[at].shape[-1] == 1) or not all(x.numel() for x in tensors):  # a sum of one, or of none
         return None
-    return name if any(isinstance(x, Tensor) and (x.is_floating_point() or x.is_complex()) for x in args) else None
+    return name if any(x.is_floating_point() or x.is_complex() for x in tensors) else None
 
 
 def is_ours(func) -> bool:

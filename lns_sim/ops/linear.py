@@ -8,9 +8,14 @@ from torch import Tensor
 from lns_sim.ops import observer
 from lns_sim.ops.fake import on_one_device
 from lns_sim.ops.gemm import matmul
+from lns_sim.ops.passes import backward_pass, outside_autocast
 from lns_sim.ops.quantize import error_operands, fake_operand, quantize_batch, round_gradient, weight_operand
 from lns_sim.ops.saved import Outputs, save_operands, saved_operands
 from lns_sim.recipes import Recipe
+
+
+def _rows(x: Tensor) -> Tensor:
+    return x.reshape(x.shape[:-1].numel(), x.shape[-1])
 
 
 @torch.library.custom_op("lns_sim::linear", mutates_args=())
@@ -19,12 +24,13 @@ def linear(x: Tensor, weight: Tensor, rng: Tensor | None, recipe: str) -> tuple[
     return linear_forward(x, weight, rng, recipe)
 
 
+@outside_autocast
 def linear_forward(x: Tensor, weight: Tensor, rng: Tensor | None, recipe: str) -> Outputs:
     """The operator, on an LNSWeight too."""
     observer.enter()
     r = Recipe.decode(recipe)
     xq, w = quantize_batch(x, r.activation, rng, "activation"), weight_operand(weight, r)
-    rows = xq.with_codes(xq.codes.reshape(-1, x.shape[-1]))
+    rows = xq.with_codes(_rows(xq.codes))
     y = matmul("forward", r, rows, w.mT)
     return y.reshape(*x.shape[:-1], weight.shape[0]), xq.codes, xq.scale, w.codes, w.scale
 
@@ -40,14 +46,15 @@ def _(x, weight, rng, recipe):
     )
 
 
+@backward_pass
 def _linear_backward(ctx, dy, *_):
     x, w, rng, r = saved_operands(ctx)
-    error, for_weight = error_operands(dy.reshape(-1, w.codes.shape[0]), r, rng, 1, ctx.place)
+    error, for_weight = error_operands(_rows(dy), r, rng, 1, ctx.place)
     dx = dw = None
     if ctx.needs_input_grad[0]:
         dx = matmul("input_gradient", r, error, w).reshape(x.codes.shape)
     if ctx.needs_input_grad[1]:
-        rows = x.with_codes(x.codes.reshape(-1, x.codes.shape[-1]))
+        rows = x.with_codes(_rows(x.codes))
         dw = round_gradient(matmul("weight_gradient", r, for_weight.mT, rows), r, rng)
     return dx, dw, None, None
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import contextmanager
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from lns_sim.quantizers import Operand
@@ -102,7 +103,27 @@ def report_codes(name: str, source: Tensor, operand: Operand) -> Operand:
     return operand
 
 
-def report(name: str, recipe, operands, macs: int, out: Tensor, counters: Tensor | None, in_float32) -> None:
-    """Tells the observers."""
+def report(name: str, recipe, operands, macs: int, out: Tensor, counters: Tensor | None, in_float32) -> Tensor:
+    """Tells the observers of a product, and passes its result on."""
+    if type(out) is not Tensor:  # a compiler is tracing
+        return unobserved(out)
     for observer in _observers:
         observer.product(Product(site(), name, recipe, operands, macs, out, counters, in_float32))
+    return out
+
+
+@torch.library.custom_op("lns_sim::unobserved", mutates_args=())
+def unobserved(out: Tensor) -> Tensor:
+    """A product's result in compiled code, which reports nothing: an error where somebody watches when it runs."""
+    if _observers:
+        raise RuntimeError(
+            "products of compiled code are neither counted nor observed; run the model without torch.compile"
+        )
+    return out.clone()
+
+
+@unobserved.register_fake
+def _(out):
+    if _observers:
+        raise RuntimeError("products are counted and observed in eager execution; run the model without torch.compile")
+    return torch.empty_like(out)

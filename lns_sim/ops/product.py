@@ -8,12 +8,14 @@ from torch import Tensor
 from lns_sim.ops import observer
 from lns_sim.ops.fake import on_one_device
 from lns_sim.ops.gemm import matmul
+from lns_sim.ops.passes import backward_pass, outside_autocast
 from lns_sim.ops.quantize import error_operands, fake_operand, quantize_batch, weight_operand
 from lns_sim.ops.saved import save_operands, saved_operands
 from lns_sim.recipes import Recipe
 
 
 @torch.library.custom_op("lns_sim::product", mutates_args=())
+@outside_autocast
 def product(a: Tensor, b: Tensor, rng: Tensor | None, recipe: str) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """a (..., M, K) x b (..., K, N), same batch, both computed; b stands where a weight stands in the recipe.
 
@@ -25,13 +27,13 @@ def product(a: Tensor, b: Tensor, rng: Tensor | None, recipe: str) -> tuple[Tens
     return matmul("forward", r, aq, bq), aq.codes, aq.scale, bq.codes, bq.scale
 
 
-@product.register_fake
 @on_one_device
-def _(a, b, rng, recipe):
+def _fake(a, b, rng, recipe):
     r = Recipe.decode(recipe)
     return a.new_empty(*a.shape[:-1], b.shape[-1]), *fake_operand(a, r, "activation"), *fake_operand(b, r, "weight")
 
 
+@backward_pass
 def _product_backward(ctx, dy, *_):
     a, b, rng, r = saved_operands(ctx)
     error, for_b = error_operands(dy, r, rng, -1, ctx.place)
@@ -40,4 +42,21 @@ def _product_backward(ctx, dy, *_):
     return da, db, None, None
 
 
+product.register_fake(_fake)
 product.register_autograd(_product_backward, setup_context=save_operands)
+
+
+@torch.library.custom_op("lns_sim::outer_product", mutates_args=())
+@outside_autocast
+def outer_product(
+    a: Tensor, b: Tensor, rng: Tensor | None, recipe: str
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """a (..., M, 1) x b (..., 1, N), which sums nothing and stays float32; its gradients are those of a product."""
+    observer.enter()
+    r = Recipe.decode(recipe)
+    aq, bq = quantize_batch(a, r.activation, rng, "activation"), weight_operand(b, r)
+    return a * b, aq.codes, aq.scale, bq.codes, bq.scale
+
+
+outer_product.register_fake(_fake)
+outer_product.register_autograd(_product_backward, setup_context=save_operands)

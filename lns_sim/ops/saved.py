@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from lns_sim import distributed
 from lns_sim.ops import memory, observer
 from lns_sim.quantizers import Operand
 from lns_sim.recipes import Recipe
@@ -13,10 +14,16 @@ Outputs = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 
 
 def save_operands(ctx, inputs, output):
-    """For backward: both operands' codes and scales, the random state, the recipe."""
-    ctx.recipe, ctx.site, ctx.place = inputs[-1], observer.site(), memory.take(Recipe.decode(inputs[-1]))
-    ctx.save_for_backward(*output[1:], inputs[2])
-    ctx.mark_non_differentiable(*output[1:])
+    """For backward: both operands' codes and scales, the random state, the recipe.
+
+    Where nothing is quantized the operands themselves, on which gradients depend in turn.
+    """
+    r = Recipe.decode(inputs[-1])
+    ctx.recipe, ctx.site, ctx.place = inputs[-1], observer.site(), memory.take(r)
+    ctx.differentiable = not r.quantizes and not distributed.batches_are_one()
+    a, a_scale, b, b_scale = (inputs[0], output[2], inputs[1], output[4]) if ctx.differentiable else output[1:]
+    ctx.save_for_backward(a, a_scale, b, b_scale, inputs[2])
+    ctx.mark_non_differentiable(output[1], *output[3:])  # a scale, of one number, stays: see backward_pass
 
 
 def saved_operands(ctx) -> tuple[Operand, Operand, Tensor | None, Recipe]:

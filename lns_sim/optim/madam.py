@@ -173,4 +173,4 @@ class IntegerMadam(_Normalized):
 
     @staticmethod
     def _show(p, state, group) -> None:
-        p.copy_(state["sign"] * state["cap"] * torch.exp(-group["base_lr"] * state["level"]))
+        p.copy_(state["sign"] * state["cap"] * torch.exp(-group["base_lr"] * state["level"].to(p.dtype)))

@@ -86,12 +86,22 @@ class Quantizer:
 
 
 def largest_magnitude(x: Tensor) -> Tensor:
-    """max|x|, 0-d, in one pass over x; NaN where x has one."""
+    """max|x|, 0-d, in one pass over x; 0 of nothing, NaN where x has one."""
+    if x.numel() == 0:
+        return x.new_zeros(())
     low, high = torch.aminmax(x)
     return torch.maximum(-low, high)
 
 
+# No scale is smaller: a subnormal one holds too few bits to bring the largest magnitude to where codes end.
+SMALLEST_SCALE = torch.finfo(torch.float32).tiny
+# Of a scale times the largest code: at most this before rounding, so that float32 holds it.
+LARGEST_VALUE = 2.0**128 - 2.0**105
+
+
 def scale_to(top: Tensor, largest: float) -> Tensor:
-    """The scale at which ``top`` is ``largest``; 1 for an all-zero tensor, NaN where top is not finite."""
-    scale = top / largest
-    return torch.where(scale > 0, scale, torch.where(top == 0, 1.0, torch.nan))
+    """The scale at which ``top`` is ``largest``, 2^-126 at least; 1 for an all-zero tensor, NaN where top is not
+    finite.
+    """
+    scale = (top / largest).clamp(SMALLEST_SCALE, LARGEST_VALUE / largest)
+    return torch.where(top == 0, 1.0, torch.where(top.isfinite(), scale, torch.nan))

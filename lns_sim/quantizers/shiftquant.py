@@ -57,6 +57,8 @@ class ShiftQuant(Quantizer):
 
     def quantize(self, x: Tensor, rng: Tensor | None, dim: int) -> tuple[Tensor, Tensor]:
         assert rng is not None
+        if x.numel() == 0:
+            return x.to(torch.int16), x.new_ones(())
         top = (1 << (self.bits - 1)) - 1
         ranges = self.ranges(x, dim)
         s0 = scale_to(ranges.amax(), top)

@@ -7,6 +7,7 @@ import difflib
 from pathlib import Path
 
 import tomlkit
+from tomlkit.exceptions import TOMLKitError
 
 from lns_sim.datapath import Datapath
 from lns_sim.format import LNSFormat
@@ -37,16 +38,18 @@ def load(path: str | Path) -> ModelRecipe:
         ValueError: no TOML, or an unknown key or a wrong value; the message names file and key.
     """
     path = Path(path)
-    text = path.read_text()
     try:
-        return parse(text, path.stem)
-    except ValueError as error:  # tomlkit's own are ValueErrors, too
+        return parse(path.read_text("utf-8"), path.stem)
+    except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
 
 
 def parse(text: str, name: str | None = None) -> ModelRecipe:
     """The recipe of a file's text, called ``name`` unless the text says; raises as :func:`load`."""
-    table = tomlkit.parse(text).unwrap()
+    try:
+        table = tomlkit.parse(text).unwrap()
+    except (TOMLKitError, RecursionError) as error:
+        raise ValueError(str(error)) from None
     if name is not None and table.get("preset") != "fp32":
         table.setdefault("name", name)
     overrides = table.pop("override", [])
@@ -94,21 +97,22 @@ def _changed(recipe: Recipe, table: dict, where: str) -> Recipe:
         elif value == "float32" and key != "update":
             changes[key] = None  # a pass multiplied in float32, or a tensor left unquantized
         else:
-            changes[key] = _table(_TABLES[key], getattr(recipe, key), value, f"{where}{key}")
+            quantizes = key in ("activation", "weight", "error", "gradient")
+            changes[key] = _table(_TABLES[key], getattr(recipe, key), value, f"{where}{key}", quantizes)
     return _made(lambda: dataclasses.replace(recipe, **changes), where[:-1] or "recipe")
 
 
-def _table(kind: type, known, table, where: str):
-    """A dataclass with some fields changed."""
+def _table(kind: type, known, table, where: str, quantizes: bool = False):
+    """A dataclass with some fields changed; one that ``quantizes`` may become another quantizer."""
     if not isinstance(table, dict):
         raise ValueError(f"{where} must be a table, got {table!r}")
-    if "quantizer" in table:  # another system's
+    if quantizes and "quantizer" in table:  # another system's
         table = dict(table)
         name = table.pop("quantizer")
         kind, known = _made(lambda: QUANTIZERS[name], where), None
     elif isinstance(known, Quantizer):
         kind = type(known)
-    elif kind is LNSFormat and "format" in table:  # a quantizer of float32 weights
+    elif quantizes and kind is LNSFormat and "format" in table:  # a quantizer of float32 weights
         kind, known = LNS, None
     allowed = [f.name for f in dataclasses.fields(kind)]
     for key in table:

@@ -114,6 +114,11 @@ class Recipe:
         """Does any quantizer draw random bits?"""
         return any(q is not None and q.stochastic for q in (self.activation, self.error, self.gradient))
 
+    @property
+    def quantizes(self) -> bool:
+        """Is any tensor made codes? Else the products are plain ones, in float32."""
+        return any(q is not None for q in (self.activation, self.weight, self.error, self.gradient))
+
     def encode(self) -> str:
         """A canonical JSON text, by which the operators know a recipe."""
         return self._text
@@ -153,11 +158,6 @@ class ModelRecipe:
     def optimizer(self) -> str | None:
         """The default's."""
         return None if self.default is None else self.default.optimizer
-
-    @property
-    def l1_norms(self) -> bool:
-        """The default's."""
-        return self.default is not None and self.default.l1_norms
 
     def encode(self) -> str:
         """A canonical JSON text."""

@@ -126,10 +126,17 @@ class Contest:
         }
         self._runs: dict[str, dict | None] = {}
         if path.exists():
-            state = json.loads(path.read_text())
-            if state["about"] != self._about:
+            try:
+                state = json.loads(path.read_text())
+                about, self._runs = state["about"], dict(state["runs"])
+                for run in filter(None, self._runs.values()):
+                    Result(**run)
+            except OSError:
+                raise
+            except Exception as error:  # whatever a damaged file makes of itself
+                raise ForeignCheckpoint(f"{path} holds no runs of a contest, or is damaged") from error
+            if about != self._about:
                 raise ForeignCheckpoint(f"{path} was made with other settings; use another --out, or the same")
-            self._runs = state["runs"]
 
     @property
     def runs(self) -> int:

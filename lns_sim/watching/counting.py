@@ -22,8 +22,6 @@ class _Totals(Observer):
         counters = product.counters
         if counters is None:
             return
-        if type(counters) is not torch.Tensor:  # a compiler is tracing
-            raise RuntimeError("lns_sim.count() counts eager execution; run the model without torch.compile")
         total = self.pending.setdefault(product.name, [0, torch.zeros_like(counters)])
         total[0] += product.macs
         total[1] += counters.to(total[1].device)

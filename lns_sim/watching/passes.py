@@ -119,6 +119,11 @@ def _product(layer, out, a, b, rng, recipe):
     return _passes(layer, "product", Recipe.decode(recipe), _wanted(a, b), shapes, a, b, out[0], shapes["forward"].macs)
 
 
+def _outer_product(layer, out, a, b, rng, recipe):
+    """Its forward pass sums nothing."""
+    return [p for p in _product(layer, out, a, b, rng, recipe) if p.name != "forward"]
+
+
 def _convolution(layer, out, x, weight, rng, stride, padding, dilation, transposed, output_padding, groups, recipe):
     y, taps = out[0], math.prod(weight.shape[2:])
     # As the convolution from `big` to `small` that a transposed one runs backwards.
@@ -144,6 +149,7 @@ def _embedding(layer, out, weight, indices, rng, padding_idx, scale_grad_by_freq
 DESCRIPTIONS = {
     _ops.linear.default: _linear,
     _ops.product.default: _product,
+    _ops.outer_product.default: _outer_product,
     _ops.convolution.default: _convolution,
     _ops.embedding.default: _embedding,
 }

@@ -130,7 +130,7 @@ CASES = {
     ),
     "layer dtype": (
         lambda: lns_sim.convert(nn.Linear(2, 2), "lns-madam")(torch.randn(1, 2).half()),
-        TypeError,
+        ValueError,
         "must be float32, got torch.float16",
     ),
     "isa": (

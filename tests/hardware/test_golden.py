@@ -121,7 +121,7 @@ def test_codes_of_ones_own(tmp_path):
     made = make_vectors(Datapath(), f"npz:{tmp_path / 'layer.npz'}")
     assert (made.accumulators == reference.dot([127] * 10, [255] * 10, Datapath())).all()
     for arrays, message in [
-        (dict(a=np.zeros((2, 3), int)), "must hold the arrays"),
+        (dict(a=np.zeros((2, 3), int)), "lacks b; it holds a"),
         (dict(a=np.zeros(3, int), b=np.zeros(3, int)), "shape"),
         (dict(a=np.full((1, 2), 256), b=np.zeros((1, 2), int)), "outside 0 .. 255"),
         (dict(a=np.zeros((1, 2), int), b=np.zeros((2, 2), int)), "one shape"),

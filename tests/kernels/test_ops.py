@@ -88,6 +88,10 @@ CASES = {
         ops.product,
         (torch.randn(2, 3, 8, requires_grad=True), torch.randn(2, 8, 5, requires_grad=True), None, RECIPE),
     ),
+    "outer_product": (
+        ops.outer_product,
+        (torch.randn(2, 3, 1, requires_grad=True), torch.randn(2, 1, 5, requires_grad=True), None, RECIPE),
+    ),
     "product, fake-quant, b alone": (
         ops.product,
         (torch.randn(2, 3, 8), torch.randn(2, 8, 5, requires_grad=True), None, recipes.lns_madam_fake_quant().encode()),

@@ -455,7 +455,7 @@ def test_l1_norms_by_hand_and_in_evaluation():
 
 def test_l1_forms_keep_what_a_norm_is():
     shared = nn.BatchNorm1d(4, affine=False)
-    plain = nn.Sequential(shared, nn.LayerNorm(4, bias=False), shared, nn.BatchNorm1d(4, track_running_stats=False))
+    plain = nn.Sequential(shared, nn.LayerNorm(4, bias=False), shared)
     plain(torch.randn(2000, 4) * 3 + 1)  # running statistics
     model = replace_norms(copy.deepcopy(plain).eval())
     assert model[0] is model[2] and not any(norm.training for norm in model)
@@ -469,6 +469,68 @@ def test_l1_forms_keep_what_a_norm_is():
     assert torch.allclose(model[0](x), shared.eval()(x), atol=0.1)  # 8 bits
     with torch.device("meta"):
         assert lns_sim.convert(nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4)), "shiftquant")(torch.zeros(2, 4)).is_meta
+
+
+def normed():
+    return nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Sequential(nn.LayerNorm(4), nn.Linear(4, 4)))
+
+
+def kinds(model):
+    return [type(model[1]), type(model[2][0])]
+
+
+def test_l1_norms_follow_the_plan():
+    both, none = [L1BatchNorm, L1LayerNorm], [nn.BatchNorm1d, nn.LayerNorm]
+    l1, plain = recipes.get("shiftquant"), recipes.get("fp8")
+    for arguments, expected in (
+        ((l1,), both),
+        ((l1, "2"), [L1BatchNorm, nn.LayerNorm]),
+        ((l1, None, "2"), [nn.BatchNorm1d, L1LayerNorm]),
+        ((plain,), none),
+        ((recipes.ModelRecipe(l1, (("2.0", None),)),), [L1BatchNorm, nn.LayerNorm]),
+        ((recipes.ModelRecipe(l1, (("1", plain),)),), [nn.BatchNorm1d, L1LayerNorm]),
+        ((recipes.ModelRecipe(plain, (("2", l1),)),), [nn.BatchNorm1d, L1LayerNorm]),
+    ):
+        assert kinds(lns_sim.convert(normed(), *arguments)) == expected
+    refused = normed()
+    refused[0].weight.data[0, 0] = torch.nan
+    with pytest.raises(ValueError, match="NaN"):
+        lns_sim.convert(refused, l1)
+    assert kinds(refused) == none
+
+
+@pytest.mark.parametrize(
+    "norm, message",
+    [
+        (nn.BatchNorm1d(4, momentum=None), "1 has no L1 form: .*cumulative"),
+        (nn.BatchNorm1d(4, track_running_stats=False), "1 has no L1 form: .*no running statistics"),
+        (type("Own", (nn.LayerNorm,), {})(4), "1 has no L1 form: a Own may do more"),
+    ],
+)
+def test_norms_without_an_l1_form(norm, message):
+    model = normed()
+    model[1] = norm
+    with pytest.raises(ValueError, match=message):
+        lns_sim.convert(model, "shiftquant")
+    assert kinds(model) == [type(norm), nn.LayerNorm] and type(model[0].weight) is nn.Parameter
+    lns_sim.convert(model, "shiftquant", skip="1")
+    assert model[1] is norm and kinds(model)[1] is L1LayerNorm
+
+
+def test_norms_that_cannot_be_replaced_where_they_are():
+    with pytest.raises(ValueError, match="the model itself"):
+        lns_sim.convert(nn.LayerNorm(4), "shiftquant")
+    shared = nn.LayerNorm(4)
+    with pytest.raises(ValueError, match="0 and 1 are one norm"):
+        lns_sim.convert(nn.Sequential(shared, shared), "shiftquant", skip="1")
+
+
+def test_l1_forms_keep_hooks():
+    model, seen = normed(), []
+    model[1].register_forward_hook(lambda module, args, y: seen.append(type(module)))
+    model[1].register_full_backward_hook(lambda module, dx, dy: seen.append("backward"))
+    lns_sim.convert(model, "shiftquant")(torch.randn(3, 4)).sum().backward()
+    assert seen == [L1BatchNorm, "backward"]
 
 
 # ---- Madam and its kin

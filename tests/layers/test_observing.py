@@ -54,6 +54,32 @@ def test_what_observers_see(device):
     assert len(alone.products) == count
 
 
+@pytest.mark.parametrize("recipe", ["lns-madam", "fp8", "madam"])
+@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+def test_compiled_code_is_not_watched(recipe, backend):
+    """Nor is its backward pass alone, nor what was compiled before; and that is said."""
+    model, x = lns_sim.convert(nn.Sequential(nn.Linear(8, 8), nn.Conv1d(4, 2, 3)), recipe), torch.randn(4, 4, 8)
+    torch._dynamo.reset()
+    compiled = torch.compile(model, backend=backend)
+    y = compiled(x)
+    compiled(x).sum().backward()
+    assert torch.equal(y, model(x))
+    for watching in (lambda: lns_sim.count(), lambda: observe(Log())):
+        with pytest.raises(RuntimeError, match="neither counted nor observed"), watching():
+            compiled(x).sum().backward()
+        y = compiled(x)
+        with pytest.raises(RuntimeError, match="neither counted nor observed"), watching():
+            y.sum().backward()
+        torch._dynamo.reset()
+        with pytest.raises(RuntimeError, match="without torch.compile"), watching():
+            torch.compile(model, backend=backend)(x).sum().backward()
+        compiled = torch.compile(model, backend=backend)
+        compiled(x)
+    with lns_sim.count() as totals:
+        model(x)
+    assert ("forward" in totals) == (recipe == "lns-madam")
+
+
 def test_watching_costs_nothing_when_nobody_does():
     """The calls of a step, times what each takes with no observer, against the step."""
     torch.manual_seed(0)
@@ -66,7 +92,14 @@ def test_watching_costs_nothing_when_nobody_does():
     step()
     calls, arguments = (
         {},
-        {"enter": (), "site": (), "go_on": (None,), "counting": (), "report": (None,) * 7, "report_codes": (None,) * 3},
+        {
+            "enter": (),
+            "site": (),
+            "go_on": (None,),
+            "counting": (),
+            "report": (None, None, None, 0, torch.zeros(()), None, None),
+            "report_codes": (None,) * 3,
+        },
     )
     with pytest.MonkeyPatch.context() as patch:
         for name in arguments:

@@ -117,3 +117,34 @@ def test_summary_names_parameters_left_in_float32():
 
     found = lns_sim.summary(lns_sim.convert(Own(), "lns-madam"), torch.randn(2, 3))
     assert found.float_parameters == [("zeros", (2, 3))] and "parameters left in float32: zeros 2x3" in str(found)
+
+
+def test_an_outer_products_gradients_are_simulated():
+    """The product itself sums nothing and is torch's; its gradients are sums."""
+    a, b = torch.randn(2, 5, 1, requires_grad=True), torch.randn(2, 1, 4, requires_grad=True)
+    with lns_sim.simulate("lns-madam"), lns_sim.count() as totals:
+        y = a @ b
+        y.backward(error := torch.randn(2, 5, 4))
+    assert torch.equal(y, a.detach() @ b.detach()) and set(totals) == {"input_gradient", "weight_gradient"}
+    assert totals["input_gradient"].macs == totals["weight_gradient"].macs == 2 * 5 * 4
+    codes = [lns_sim.quantize(t.detach()) for t in (error, a, b)]
+    assert torch.equal(a.grad, lns_sim.matmul(codes[0], codes[2].mT))
+    assert torch.equal(b.grad.mT, lns_sim.matmul(codes[0].mT, codes[1]))
+    found = lns_sim.summary(
+        lns_sim.convert(Net(lambda y: y[..., None] @ y[..., None, :]), "lns-madam"), torch.randn(3, 6)
+    )
+    assert [p.name for p in found.passes if p.kind == "product"] == ["input_gradient", "weight_gradient"]
+    assert not found.float_products and not found.float_gradients
+
+
+@pytest.mark.parametrize("ends", [[2, 5, 5, 7], [3, 3, 4, 6]])
+def test_grouped_products_are_their_groups(ends):
+    a, b = torch.randn(7, 6, requires_grad=True), torch.randn(4, 6, 5, requires_grad=True)
+    offs = torch.tensor(ends, dtype=torch.int32)
+    with lns_sim.simulate("lns-madam"):
+        y = torch._grouped_mm(a, b, offs)
+        parts = [a[begin:end] @ b[i] for i, (begin, end) in enumerate(zip([0, *ends], ends))]
+        assert torch.equal(y[: ends[-1]], torch.cat(parts)) and not y[ends[-1] :].any()
+        assert torch._grouped_mm(torch.randn(4, 3, 6), b).shape == (4, 3, 5)
+    y.sum().backward()
+    assert a.grad.shape == a.shape and b.grad.shape == b.shape

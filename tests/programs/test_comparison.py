@@ -127,6 +127,13 @@ def test_what_became_of_the_codes():
     assert weight.clipped == 0.05
 
 
+@pytest.mark.parametrize("bits", [12, 16])
+def test_more_octaves_than_a_double_holds(bits):
+    model, x = nn.Linear(4, 3), torch.randn(2, 4)
+    found = lns_sim.compare(model, lambda m: m(x).sum(), recipes.lns_madam_fake_quant(bits=bits, gamma=1))
+    assert all(codes.clipped == 0 for codes in next(iter(found.codes.values())))
+
+
 def test_errors():
     x, y = batch()
     with pytest.raises(ValueError, match="takes a float32 model"):

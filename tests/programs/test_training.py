@@ -256,3 +256,27 @@ def test_a_damaged_checkpoint_is_an_error(digits, tmp_path, contents):
     (tmp_path / "x.pt").write_bytes(data_[: len(data_) // 2] if contents == b"half" else contents)
     with pytest.raises(ForeignCheckpoint, match="damaged"):
         Experiment(digits, RECIPES[:1], [0], SMALL, tmp_path / "x.pt").resume()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda state: state.update(results=[{}]),
+        lambda state: state.update(results=3),
+        lambda state: state.update(trainer=3),
+        lambda state: state["trainer"].pop("model"),
+        lambda state: state["trainer"].update(model=3),
+        lambda state: state["trainer"]["model"].popitem(),
+        lambda state: state["trainer"].update(optimizer={}),
+        lambda state: state["trainer"].update(result={"recipe": 1}),
+        lambda state: state["trainer"].update(memories=None),
+    ],
+)
+def test_a_checkpoint_with_other_contents_is_an_error(digits, tmp_path, change):
+    path = tmp_path / "x.pt"
+    Experiment(digits, RECIPES[:1], [0], SMALL, path).run()
+    state = torch.load(path, weights_only=True)
+    change(state)
+    torch.save(state, path)
+    with pytest.raises(ForeignCheckpoint, match="x.pt is damaged"):
+        Experiment(digits, RECIPES[:1], [0], SMALL, path).resume()

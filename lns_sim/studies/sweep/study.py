@@ -99,13 +99,18 @@ class Sweep:
 
     def _open(self, storage: str, name: str):
         optuna = _optuna()
-        if "://" in storage:
-            opened = storage
-        else:
-            Path(storage).parent.mkdir(parents=True, exist_ok=True)
-            opened = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(storage))
         directions = ["maximize" if self.maximize else "minimize", "minimize"]
-        study = optuna.create_study(study_name=name, storage=opened, directions=directions, load_if_exists=True)
+        try:
+            if "://" in storage:
+                opened = storage
+            else:
+                Path(storage).parent.mkdir(parents=True, exist_ok=True)
+                opened = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(storage))
+            study = optuna.create_study(study_name=name, storage=opened, directions=directions, load_if_exists=True)
+        except (OSError, ImportError):
+            raise
+        except Exception as error:  # of Optuna, JSON and databases, none of which name the storage
+            raise ValueError(f"{storage} is no storage of Optuna, or is damaged: {error}") from error
         known = study.user_attrs.get("sweep")
         if known is None:
             study.set_user_attr("sweep", self.describe())

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from lns_sim.checks import check_choice, check_number
+from lns_sim.npz import read_npz
 
 if TYPE_CHECKING:
     from lns_sim.studies.training.text import Tokenizer
@@ -116,12 +117,12 @@ def _split(name: str, x, y) -> Data:
 
 
 def _npz(path: str) -> Data:
-    with np.load(path) as file:
-        missing = [k for k in ("x_train", "y_train", "x_test", "y_test") if k not in file]
-        if missing:
-            raise ValueError(f"{path} lacks {', '.join(missing)}; it holds {', '.join(file.files) or 'nothing'}")
-        arrays = [file[k] for k in ("x_train", "y_train", "x_test", "y_test")]
+    arrays = read_npz(path, ("x_train", "y_train", "x_test", "y_test"))
     for x, y, part in ((arrays[0], arrays[1], "train"), (arrays[2], arrays[3], "test")):
+        if x.ndim < 2 or x.dtype.kind not in "biuf":
+            raise ValueError(f"{path}: x_{part} must hold numbers, a sample a row, got {x.dtype} {x.shape}")
+        if y.ndim != 1 or y.dtype.kind not in "biuf" or (y < 0).any() or (y != np.floor(y)).any():
+            raise ValueError(f"{path}: y_{part} must hold classes from 0 on, got {y.dtype} {y.shape}")
         if len(x) != len(y):
             raise ValueError(f"{path}: x_{part} has {len(x)} samples, y_{part} {len(y)}")
     if arrays[0].shape[1:] != arrays[2].shape[1:]:

@@ -95,10 +95,13 @@ class Experiment:
         state = read_checkpoint(self.checkpoint)
         if state["experiment"] != self.describe():
             raise ForeignCheckpoint(f"{self.checkpoint} was made with other settings; use another --out, or the same")
-        self.results = [Result(**r) for r in state["results"]]
-        if state["trainer"] is not None:
-            self.trainer = self._new_trainer()
-            self.trainer.load_state_dict(state["trainer"])
+        try:
+            self.results = [Result(**r) for r in state["results"]]
+            if state["trainer"] is not None:
+                self.trainer = self._new_trainer()
+                self.trainer.load_state_dict(state["trainer"])
+        except Exception as error:  # whatever a damaged file makes of itself
+            raise ForeignCheckpoint(f"{self.checkpoint} is damaged: {error}") from error
 
     def save(self) -> None:
         """Writes the checkpoint: finished results, and the state of the run in progress (or of the last one)."""
