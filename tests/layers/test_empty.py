@@ -68,3 +68,13 @@ def test_attention_without_keys():
     with lns_sim.simulate("lns-madam"):
         y = F.scaled_dot_product_attention(torch.ones(2, 3, 4), torch.ones(2, 0, 4), torch.ones(2, 0, 4))
     assert torch.equal(y, torch.zeros(2, 3, 4))
+
+
+def test_an_empty_share_of_a_global_batch(tmp_path):
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1)
+    try:
+        model = lns_sim.convert(nn.Linear(8, 4), "lns-madam")
+        with pytest.raises(ValueError, match="this one's is empty"), lns_sim.distributed.global_batch():
+            model(torch.empty(0, 8))
+    finally:
+        torch.distributed.destroy_process_group()
