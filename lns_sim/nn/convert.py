@@ -214,8 +214,7 @@ def _attach_scopes(modules, chosen) -> None:
         parent, here = name.rpartition(".")[0], chosen[name]
         within[name] = here is not None or (name != "" and within[parent])
         known = methods.scope_of(module)
-        wanted = _needs_scope(module) or (name != "" and here != chosen[parent])
-        if within[name] and wanted and (known is None or (known.recipe is None and here is not None)):
+        if within[name] and _needs_scope(module) and (known is None or (known.recipe is None and here is not None)):
             weights = [n for n, p in module.named_parameters() if isinstance(p, LNSWeight)]
             methods.attach(module, Scope(here, weights[0] if weights else None, index))
 

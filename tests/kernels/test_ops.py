@@ -88,6 +88,7 @@ CASES = {
         ops.product,
         (torch.randn(2, 3, 8, requires_grad=True), torch.randn(2, 8, 5, requires_grad=True), None, RECIPE),
     ),
+    "unobserved": (ops.unobserved, (torch.randn(2, 3),)),
     "outer_product": (
         ops.outer_product,
         (torch.randn(2, 3, 1, requires_grad=True), torch.randn(2, 1, 5, requires_grad=True), None, RECIPE),

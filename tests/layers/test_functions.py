@@ -57,6 +57,7 @@ ARGUMENTS = {
 }
 # Those with tests of their own: no operands by name, of LNSWeights only, of a module.
 ELSEWHERE = {torch.einsum, F.embedding, F.multi_head_attention_forward}
+ELSEWHERE |= {torch._grouped_mm, F.grouped_mm} if hasattr(F, "grouped_mm") else {torch._grouped_mm}
 ELSEWHERE |= {getattr(torch, kind + end) for kind in ("lstm", "gru", "rnn_tanh", "rnn_relu") for end in ("", "_cell")}
 
 
