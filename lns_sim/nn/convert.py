@@ -9,6 +9,8 @@ import torch
 from torch import nn
 
 from lns_sim import recipes
+from lns_sim.distributed import local
+from lns_sim.nn import state
 from lns_sim.nn.l1norm import replace_norms
 from lns_sim.nn.scope import Scope
 from lns_sim.nn.weight import LNSWeight
@@ -119,6 +121,10 @@ def _check(modules: dict[str, nn.Module], chosen: dict[str, Recipe | None]) -> N
         for p, weight in weights_of(module).items():
             if isinstance(weight, LNSWeight):
                 continue
+            if isinstance(weight, nn.parameter.UninitializedParameter):
+                raise ValueError(f"the {p} of {name} has no shape yet; run the model once before it is converted")
+            if local(weight) is not weight and chosen[name] is not None:
+                raise ValueError(f"the {p} of {name} is sharded already; convert the model before it is distributed")
             if weight.dtype != torch.float32:
                 raise TypeError(f"the {p} of {name} must be float32, got {weight.dtype}")
             if chosen[name] is not None and not weight.is_meta and not weight.isfinite().all():
@@ -141,6 +147,7 @@ def _convert_weights(model: nn.Module, modules, chosen) -> None:
             for name, parameter in module._parameters.items():
                 if parameter is old:
                     module._parameters[name] = new
+                    state.attach(module)
 
 
 def _is_scope(hook) -> bool:
@@ -208,8 +215,9 @@ def to_float(model: nn.Module) -> nn.Module:
         for name, p in module._parameters.items():
             if isinstance(p, LNSWeight):
                 if id(p) not in values:
-                    values[id(p)] = nn.Parameter(p.dequantize(), requires_grad=p.requires_grad)
+                    values[id(p)] = nn.Parameter(p.detach().dequantize(), requires_grad=p.requires_grad)
                 module._parameters[name] = values[id(p)]
+        state.detach(module)
         for hooks in (module._forward_pre_hooks, module._forward_hooks):
             for key in [k for k, hook in hooks.items() if _is_scope(hook)]:
                 del hooks[key]

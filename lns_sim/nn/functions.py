@@ -64,13 +64,15 @@ def _autocasts(x: Tensor) -> bool:
 
 
 def _float32(x: Tensor, name: str) -> Tensor:
-    """A computed operand; autocast's narrower ones are widened.
+    """A computed operand; autocast's narrower ones are widened, and a weight in its place gives its values.
 
     Raises:
-        TypeError: it is an LNSWeight, or no float32 tensor.
+        TypeError: it is no float32 tensor.
     """
+    if _is_weight(x):
+        return x.dequantize()
     if isinstance(x, LNSTensor):
-        raise TypeError(f"an LNSWeight can only be the weight of a product, not its {name}; dequantize() it")
+        raise TypeError(f"the {name} of a simulated product must be float32, got codes; dequantize() them")
     if x.dtype != torch.float32:
         if x.is_floating_point() and _autocasts(x):
             return x.float()
@@ -78,7 +80,20 @@ def _float32(x: Tensor, name: str) -> Tensor:
     return x
 
 
+def _refuse_transforms() -> None:
+    """Raises NotImplementedError in torch.func's grad, vjp, jvp and what is made of them; in vmap a product is many."""
+    if torch.compiler.is_compiling():
+        return
+    stack = torch._C._functorch.get_interpreter_stack() or ()
+    if any(level.key() != torch._C._functorch.TransformType.Vmap for level in stack):
+        raise NotImplementedError(
+            "torch.func has no gradients of simulated products (grad, vjp, jvp, jacrev); call backward() on the loss, "
+            "for the gradients of single samples in a loop over them"
+        )
+
+
 def _linear_op(x: Tensor, weight: Tensor, recipe: Recipe, rng: Tensor | None) -> Tensor:
+    _refuse_transforms()
     if x.shape[-1] != weight.shape[1]:
         raise ValueError(f"the input's last dimension must be {weight.shape[1]}, got shape {tuple(x.shape)}")
     with torch._C.DisableTorchFunctionSubclass():
@@ -91,8 +106,8 @@ def _linear_op(x: Tensor, weight: Tensor, recipe: Recipe, rng: Tensor | None) ->
 @handles(F.linear)
 def _linear(simulation, input, weight, bias=None):
     recipe, rng = _arithmetic(simulation, weight)
-    if recipe is None and not isinstance(input, LNSTensor):
-        return NotImplemented
+    if recipe is None:
+        return F.linear(input.dequantize(), weight, bias) if _is_weight(input) else NotImplemented
     x = _float32(input, "input")
     y = _linear_op(x, weight if _is_weight(weight) else _float32(weight, "weight"), recipe, rng)
     return y if bias is None else y + bias
@@ -106,6 +121,7 @@ def _embedding(
         return NotImplemented
     if max_norm is not None or sparse:
         raise ValueError("a converted embedding takes neither max_norm nor sparse gradients")
+    _refuse_transforms()
     padding_idx = -1 if padding_idx is None else padding_idx % weight.shape[0]
     with torch._C.DisableTorchFunctionSubclass():
         return torch.ops.lns_sim.embedding(
@@ -118,6 +134,7 @@ def _embedding(
 
 def product(a: Tensor, b: Tensor, recipe: Recipe, rng: Tensor | None) -> Tensor:
     """a (..., M, K) x b (..., K, N) of two computed tensors; batch dimensions broadcast."""
+    _refuse_transforms()
     if _autocasts(a):
         a, b = a.float(), b.float()
     if a.dtype != torch.float32 or b.dtype != torch.float32:  # no TypeError: Python's @ would hide it
@@ -149,8 +166,12 @@ def product(a: Tensor, b: Tensor, recipe: Recipe, rng: Tensor | None) -> Tensor:
 def _matmul(simulation, a, b, *, out=None):
     if out is not None:
         raise ValueError("a simulated product takes no out")
+    if _is_weight(b) and b.dim() == 1:
+        return _matmul(simulation, a, b.unsqueeze(1)).squeeze(-1)
     if _is_weight(b):
         return _linear_op(_float32(a, "input"), _two_dimensional(b).t(), b.recipe, b.rng)
+    if _is_weight(a) and a.dim() == 1:
+        return _matmul(simulation, a.unsqueeze(0), b).squeeze(0 if b.dim() == 1 else -2)
     if _is_weight(a):
         x = _float32(b, "input")
         y = _linear_op(x if b.dim() == 1 else x.mT, _two_dimensional(a), a.recipe, a.rng)
@@ -256,8 +277,9 @@ def _same_padding(weight, dilation) -> list[int]:
 def _convolution(simulation, n, input, weight, bias, stride, padding, dilation, groups, output_padding=None):
     """n spatial dimensions, transposed with an output padding; one dimension is two with a first one of size 1."""
     recipe, rng = _arithmetic(simulation, weight)
-    if recipe is None and not isinstance(input, LNSTensor):
+    if recipe is None:
         return NotImplemented
+    _refuse_transforms()
     x = _float32(input, "input")
     weight = weight if _is_weight(weight) else _float32(weight, "weight")
     x = x if x.dim() == n + 2 else x.unsqueeze(0)
