@@ -117,7 +117,7 @@ def join(func, args, kwargs):
 
 def _alike(tensors: list[torch.Tensor]) -> bool:
     x = tensors[0]
-    if any(type(t) is not type(x) or t.scale.dim() for t in tensors):
+    if not isinstance(x, LNSTensor) or any(type(t) is not type(x) or t.scale.dim() for t in tensors):
         return False
     same = lambda t: t.scale is x.scale or (known(t) and known(x) and torch.equal(t.scale, x.scale))  # noqa: E731
     return all(t.__tensor_flatten__() == x.__tensor_flatten__() and t.device == x.device and same(t) for t in tensors)

@@ -168,29 +168,26 @@ def _matmul(simulation, a, b, *, out=None):
         raise ValueError("a simulated product takes no out")
     if _is_weight(b) and b.dim() == 1:
         return _matmul(simulation, a, b.unsqueeze(1)).squeeze(-1)
-    if _is_weight(b):
-        return _linear_op(_float32(a, "input"), _two_dimensional(b).t(), b.recipe, b.rng)
+    if _is_weight(b) and b.dim() == 2:
+        return _linear_op(_float32(a, "input"), b.t(), b.recipe, b.rng)
     if _is_weight(a) and a.dim() == 1:
         return _matmul(simulation, a.unsqueeze(0), b).squeeze(0 if b.dim() == 1 else -2)
-    if _is_weight(a):
+    if _is_weight(a) and a.dim() == 2:
         x = _float32(b, "input")
-        y = _linear_op(x if b.dim() == 1 else x.mT, _two_dimensional(a), a.recipe, a.rng)
+        y = _linear_op(x if b.dim() == 1 else x.mT, a, a.recipe, a.rng)
         return y if b.dim() == 1 else y.mT
-    if simulation is None or simulation.recipe is None or not (a.is_floating_point() and b.is_floating_point()):
+    stack = b if _is_weight(b) else a  # a weight of more dimensions is an operand like others, by its own recipe
+    recipe = stack.recipe if _is_weight(stack) else simulation and simulation.recipe
+    if recipe is None or not (a.is_floating_point() and b.is_floating_point()):
         return NotImplemented
     left, right = a if a.dim() > 1 else a[None], b if b.dim() > 1 else b[:, None]
     if left.shape[-1] <= 1:  # nothing is summed: an outer product, as of positions and frequencies
         return NotImplemented
-    recipe, rng = _arithmetic(simulation)
+    recipe, rng = _arithmetic(simulation, stack)
+    left, right = (x.dequantize() if _is_weight(x) else x for x in (left, right))
     y = product(left, right, recipe, rng)
     y = y if b.dim() > 1 else y[..., 0]
     return y if a.dim() > 1 else y[..., 0, :] if b.dim() > 1 else y[..., 0]
-
-
-def _two_dimensional(weight: Tensor) -> Tensor:
-    if weight.dim() != 2:
-        raise TypeError(f"an LNSWeight in a matrix product must have 2 dimensions, got shape {tuple(weight.shape)}")
-    return weight
 
 
 @handles(Tensor.__rmatmul__)
