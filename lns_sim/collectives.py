@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+from functools import partial
+
 import torch
 import torch.distributed._functional_collectives  # which registers what a gather calls
 
-from lns_sim.tensor import LNSTensor, implements
+from lns_sim.tensor import LNSTensor, decode, implements
 from lns_sim.views import join
 
 aten, c10d, functional = torch.ops.aten, torch.ops.c10d, torch.ops._c10d_functional
@@ -29,15 +32,46 @@ if hasattr(functional, "_wrap_tensor_autograd"):  # newer versions of torch have
     implements(functional._wrap_tensor_autograd.default)(lambda func, args, kwargs: args[0])
 
 
+def _inner(x: torch.Tensor) -> list[torch.Tensor]:
+    """What moves of a tensor."""
+    if not isinstance(x, LNSTensor):
+        return [x]
+    return [_moved(x.codes), *(getattr(x, name) for name in x.__tensor_flatten__()[0] if name != "codes")]
+
+
+def _one_after_another(calls):
+    """Runs collectives, all but the last to their ends; returns the last one's work."""
+    work = None
+    for call in calls:
+        if work is not None:
+            work.wait()
+        work = call()[1]
+    return work
+
+
 @implements(c10d.broadcast_.default)
 def _broadcast(func, args, kwargs):
-    tensors, work = args[0], None
-    for x in tensors:
-        for inner in [_moved(x.codes), x.scale] if isinstance(x, LNSTensor) else [x]:
-            if work is not None:
-                work.wait()
-            work = func([inner], *args[1:], **kwargs)[1]
-    return tensors, work
+    """Weights as they are; readable tensors, of state_dicts, as values, which is what other ranks expect."""
+    tensors, *rest = args
+    if tensors[0].readable:
+        values = [decode(x) for x in tensors]
+        work = func(values, *rest, **kwargs)[1]
+        work.wait()
+        for x, value in zip(tensors, values):
+            x.copy_(value)
+        return tensors, work
+    return tensors, _one_after_another(partial(func, [inner], *rest, **kwargs) for x in tensors for inner in _inner(x))
+
+
+@implements(c10d.scatter_.default)
+def _scatter(func, args, kwargs):
+    """To rank r the r-th of the root's tensors; the dispatcher sees only the tensor that is written."""
+    (to,), sources, *rest = args
+    parts = zip(*map(_inner, sources[0])) if sources and sources[0] else itertools.repeat(None)
+    return [to], _one_after_another(
+        partial(func, [inner], sources if part is None else [list(part)], *rest, **kwargs)
+        for inner, part in zip(_inner(to), parts)
+    )
 
 
 class Bucket(torch.Tensor):
@@ -74,5 +108,8 @@ class Bucket(torch.Tensor):
 @implements(aten.cat.default)
 def _cat(func, args, kwargs):
     """C++ comes here from DDP's flattening; a user's torch.cat of weights has passed LNSWeight.__torch_function__."""
-    flattening = torch._C._is_torch_function_enabled() and all(t.dim() == 1 for t in args[0])
-    return Bucket(args[0]) if flattening and torch.distributed.is_initialized() else join(func, args, kwargs)
+    pieces = args[0]
+    flattening = torch._C._is_torch_function_enabled() and all(t.dim() == 1 for t in pieces)
+    if flattening and torch.distributed.is_initialized() and not any(getattr(t, "readable", False) for t in pieces):
+        return Bucket(pieces)
+    return join(func, args, kwargs)

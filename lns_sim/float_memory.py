@@ -13,13 +13,16 @@ _shown: weakref.WeakValueDictionary[tuple, torch.Tensor] = weakref.WeakValueDict
 class FloatMemory:
     """Memory as :class:`torch.Tensor` has it, for tensors of codes.
 
-    A tensor that :meth:`Module.state_dict` of a converted model gave is ``readable``: it shows tools a float32 copy of
-    its values, which lives as long as it does. So safetensors, save_pretrained and the like write float32 files. Of
-    any other one ``data_ptr`` tells the codes apart from others, as tools use it, and nothing more.
+    A tensor that a converted model's state_dict gave, or a file, is ``readable``, unless it is a parameter: it shows
+    tools a float32 copy of its values, which lives as long as it does. So safetensors, save_pretrained and the like
+    write float32 files. Of any other one ``data_ptr`` tells the codes apart from others, as tools use it, no more.
     """
 
     readable = False
     ATTRIBUTES = ("readable", "_float_memory")
+
+    def _is_read(self) -> bool:
+        return self.readable and not isinstance(self, torch.nn.Parameter)
 
     def _memory(self) -> torch.Tensor:
         """float32 values laid out as the codes' storage is, up to date; views of the same codes share them."""
@@ -36,13 +39,13 @@ class FloatMemory:
 
     def data_ptr(self) -> int:
         """An address that no other codes have; of float32 values where the tensor is readable."""
-        if not self.readable:
+        if not self._is_read():
             return self.codes.data_ptr()
         return self._memory().data_ptr() + 4 * self.codes.storage_offset()
 
     def untyped_storage(self) -> torch.UntypedStorage:
         """Of float32 values where the tensor is readable, else torch's placeholder, which holds nothing."""
-        return self._memory().untyped_storage() if self.readable else torch.Tensor.untyped_storage(self)
+        return self._memory().untyped_storage() if self._is_read() else torch.Tensor.untyped_storage(self)
 
     def storage(self):
         """As torch's, where the tensor is readable.
@@ -50,7 +53,7 @@ class FloatMemory:
         Raises:
             RuntimeError: it is not.
         """
-        if not self.readable:
+        if not self._is_read():
             raise RuntimeError(
                 "codes have no float32 memory: save model.state_dict(), which shows its values, or "
                 "lns_sim.nn.to_float(model), or write codes by lns_sim.weights.save"

@@ -34,6 +34,7 @@ class LNSTensor(FloatMemory, torch.Tensor):
     """
 
     finite = False  # must its values be?
+    shard = False  # is the scale other ranks', too?
 
     @staticmethod
     def __new__(cls, codes, scale, format, **kwargs):
@@ -137,7 +138,7 @@ class LNSTensor(FloatMemory, torch.Tensor):
 
     def _attributes(self) -> dict:
         """What users and modules have written on it."""
-        own = {"codes", "scale", "bits", "gamma", "recipe", "rng", *FloatMemory.ATTRIBUTES}
+        own = {"codes", "scale", "bits", "gamma", "recipe", "rng", "shard", *FloatMemory.ATTRIBUTES}
         return {name: value for name, value in self.__dict__.items() if name not in own}
 
     def __reduce_ex__(self, protocol):
@@ -169,10 +170,17 @@ class LNSTensor(FloatMemory, torch.Tensor):
         if handler is None:
             decomposed = func.decompose(*args, **kwargs)  # in inference mode nobody did before
             return cls.leave(func, args, kwargs) if decomposed is NotImplemented else decomposed
-        if not torch.is_inference_mode_enabled() or not func.is_view or args[0].is_inference():
-            return handler(func, args, kwargs)
-        with torch.inference_mode(False):  # as torch has it, a view of an ordinary tensor is one
-            return handler(func, args, kwargs)
+        if torch.is_inference_mode_enabled() and func.is_view and not args[0].is_inference():
+            with torch.inference_mode(False):  # as torch has it, a view of an ordinary tensor is one
+                out = handler(func, args, kwargs)
+        else:
+            out = handler(func, args, kwargs)
+        x = args[0]
+        if isinstance(x, LNSTensor) and (x.readable or x.shard):
+            for y in out if isinstance(out, list) else [out]:
+                if isinstance(y, LNSTensor):
+                    y.readable, y.shard = x.readable, x.shard
+        return out
 
     @classmethod
     def leave(cls, func, args, kwargs):
@@ -190,6 +198,7 @@ def rebuild(cls, inner: dict, context: tuple, requires_grad: bool, attributes: d
     """A tensor out of a pickle or file."""
     out = cls.__tensor_unflatten__(inner, context, None, None).requires_grad_(requires_grad)
     out.__dict__.update(attributes)
+    out.readable = True
     return out
 
 
@@ -218,10 +227,10 @@ def encode(value: torch.Tensor, like: LNSTensor) -> LNSTensor:
     dims = [d for d, n in enumerate(like.scale.shape) if n > 1]
     codes, scale = torch.ops.lns_sim.quantize(value, like.bits, like.gamma, dims[0] if dims else None, 0, 0, None)
     new = like.with_inner(codes, scale)
+    if like.finite and known(new) and bool(scale.isnan().any()):
+        raise ValueError("a weight was given NaN or Inf, which have no codes")
     if not (known(new) and known(like)):
         return new
-    if like.finite and bool(scale.isnan().any()):
-        raise ValueError("a weight was given NaN or Inf, which have no codes")
     own = like.scale.to(value.device)
     if own.shape != scale.shape or torch.equal(own, scale):
         return new
@@ -289,10 +298,15 @@ def _copy(func, args, kwargs):
         source = source.to(to.device)
     elif source.format != to.format:
         raise ValueError(f"cannot copy codes of {source.format!r} into {to.format!r}; dequantize() them first")
-    if _is_part(to):
+    if _is_part(to) and not to.shard:
         _write_part(to, source)
         return to
     if not isinstance(source, LNSTensor):
+        if to.shard:
+            raise ValueError(
+                "a shard of a weight takes no float32 values, as its scale is all ranks': load them before fully_shard, "
+                "or by set_model_state_dict with full_state_dict=True and without broadcast_from_rank0"
+            )
         source = encode(source, to)
     for name in to.__tensor_flatten__()[0]:
         if getattr(source, name, None) is not None:
@@ -332,20 +346,24 @@ def _like(func, args, kwargs):
 
 @implements(aten.empty_like.default)
 def _empty(func, args, kwargs):
-    """Module.to_empty names a device and gets codes, which are to be loaded; others look for scratch space."""
-    x, device = args[0], kwargs.get("device")
-    if device is None or kwargs.get("dtype", torch.float32) not in (None, torch.float32):
+    """Codes, which are to be written: Module.to_empty and distributed loading ask for them."""
+    if kwargs.get("dtype") not in (None, torch.float32):
         return _like(func, args, kwargs)
-    move = lambda t: torch.ones_like(t, device=device) if t.is_meta else t.to(device)  # noqa: E731
+    x = args[0]
+    device = kwargs.get("device") or x.device
+    move = lambda t: torch.ones_like(t, device=device) if t.is_meta else t.to(device, copy=True)  # noqa: E731
     return x.map_inner(move, lambda codes: torch.zeros_like(codes, device=device))
 
 
 @implements(aten.new_zeros.default)
 def _zero_codes(func, args, kwargs):
+    """FSDP2 makes its shards of them, whose scale is that of the whole."""
     x, size = args[0], list(args[1])
     if x.scale.dim():
         raise TypeError("zeros of a tensor with a scale per slice have no scale; dequantize() it")
-    return x.with_inner(x.codes.new_zeros(size, device=kwargs.get("device")), x.scale.clone())
+    zeros = x.with_inner(x.codes.new_zeros(size, device=kwargs.get("device")), x.scale.clone())
+    zeros.shard = True
+    return zeros
 
 
 torch.serialization.add_safe_globals([LNSTensor, LNSFormat, rebuild])

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lns_sim.distributed import local
 from lns_sim.functional import conv_geometry, transposed_geometry
 from lns_sim.nn import contraction
 from lns_sim.recipes import Recipe
@@ -68,7 +69,13 @@ def _float32(x: Tensor, name: str) -> Tensor:
 
     Raises:
         TypeError: it is no float32 tensor.
+        NotImplementedError: it is a DTensor.
     """
+    if local(x) is not x:
+        raise NotImplementedError(
+            f"the {name} of a simulated product is a DTensor, as of tensor parallelism, which is not simulated; ranks "
+            "train by DDP or FSDP2"
+        )
     if _is_weight(x):
         return x.dequantize()
     if isinstance(x, LNSTensor):
