@@ -50,6 +50,13 @@ def _named(model: nn.Module) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     return tensors, shared
 
 
+def _place(name: str, shared: dict[str, str], names) -> str:
+    """What a name stands for among a model's tensors, or a file's."""
+    if name in shared:
+        return f"the same as {shared[name]}"
+    return "a parameter of its own" if name in names or f"{name}.codes" in names else "missing"
+
+
 def save(model: nn.Module, path: str | Path) -> None:
     """Writes all parameters and buffers; of an LNSWeight NAME its ``NAME.codes``, ``NAME.scale`` and format.
 
@@ -117,11 +124,6 @@ def load(model: nn.Module, path: str | Path) -> None:
         raise FileNotFoundError(f"no such file: {path}")
     tensors, record = _read(path)
     state, shared = _named(model)
-    for name in shared | record["shared"]:
-        own, given = shared.get(name), record["shared"].get(name)
-        if own != given:
-            kinds = ["a parameter of its own" if of is None else f"the same as {of}" for of in (own, given)]
-            raise ValueError(f"{name} is {kinds[0]} in the model, but {kinds[1]} in {path}")
     copies: list[tuple[torch.Tensor, torch.Tensor]] = []
     for name, value in state.items():
         if isinstance(value, LNSWeight) != (name in record["formats"]):
@@ -134,6 +136,10 @@ def load(model: nn.Module, path: str | Path) -> None:
             copies += [(value.codes, f"{name}.codes"), (value.scale, f"{name}.scale")]
         else:
             copies.append((value, name))
+    for name in shared | record["shared"]:
+        own, given = _place(name, shared, state), _place(name, record["shared"], tensors)
+        if own != given:
+            raise ValueError(f"{name} is {own} in the model, but {given} in {path}")
     for to, name in copies:
         check_choice("a tensor of the model", name, tensors)
         source = tensors[name]

@@ -39,7 +39,7 @@ class LNSWeight(LNSTensor):
     def __new__(cls, codes, scale=None, recipe=None, rng=None, *, requires_grad=False):
         if scale is None and not isinstance(codes, LNSWeight):
             raise TypeError(
-                "an LNSWeight is made of codes; lns_sim.convert(model, recipe) makes them of float32 weights"
+                "an LNSWeight is made of codes; load_state_dict makes them of float32 values, as lns_sim.convert does"
             )
         return LNSTensor.__new__(cls, *((codes.codes, codes.scale) if scale is None else (codes, scale)), None)
 
