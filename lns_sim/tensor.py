@@ -114,7 +114,8 @@ class LNSTensor(FloatMemory, torch.Tensor):
             raise ValueError(f"codes of {value.format!r} cannot be those of {self.format!r}; dequantize() them first")
         taken = self.with_inner(value.codes, value.scale)
         torch.Tensor.data.__set__(self, taken)  # sizes, strides, device
-        self.codes, self.scale = taken.codes, taken.scale
+        for name in self.__tensor_flatten__()[0]:
+            setattr(self, name, getattr(value, name, getattr(self, name)))
 
     # ---- Subclass protocol: what torch.compile, copies, pickling and dispatch need.
 
