@@ -3,6 +3,7 @@
 from lns_sim import ops  # isort: skip  (loads the extension and registers the operators)
 from lns_sim import distributed, nn, optim, quantizers, recipes, reference, registry, weights
 from lns_sim import systems as systems  # which registers them
+from lns_sim import views as views  # and these operators of torch's on codes
 from lns_sim.datapath import Counters, Datapath
 from lns_sim.format import LNSFormat
 from lns_sim.functional import conv2d, matmul, quantize
@@ -14,6 +15,9 @@ from lns_sim.tensor import LNSTensor
 from lns_sim.version import __version__
 from lns_sim.watching.counting import count
 from lns_sim.watching.summary import summary
+
+if distributed.dist.is_available():
+    from lns_sim import collectives as collectives
 
 __all__ = [
     "Counters",

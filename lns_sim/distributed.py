@@ -22,6 +22,14 @@ def whole(x: Tensor) -> Tensor:
     return x if local(x) is x else x.full_tensor()
 
 
+def with_local(x: Tensor, shard: Tensor) -> Tensor:
+    """A DTensor laid out as x, of which this rank holds another shard."""
+    from torch.distributed.tensor import DTensor
+
+    layout = dict(run_check=False, shape=x.shape, stride=x.stride())
+    return DTensor.from_local(shard, x.device_mesh, x.placements, **layout)
+
+
 def first_element(x: Tensor) -> int:
     """The index, in the whole tensor, of this rank's first element.
 
@@ -45,6 +53,16 @@ def sum_over_shards(value: Tensor, x: Tensor) -> Tensor:
             if placement.is_shard():
                 dist.all_reduce(value, group=x.device_mesh.get_group(dim))
     return value
+
+
+def largest_over_shards(x: Tensor) -> Tensor:
+    """The largest magnitude of all shards of a DTensor, of shape (1,)."""
+    shard = local(x)
+    magnitude = shard.abs().amax().reshape(1) if shard.numel() else shard.new_zeros(1)
+    for dim, placement in enumerate(x.placements):
+        if placement.is_shard():
+            dist.all_reduce(magnitude, dist.ReduceOp.MAX, group=x.device_mesh.get_group(dim))
+    return magnitude
 
 
 # ---- Batches as one.

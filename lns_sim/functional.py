@@ -16,6 +16,14 @@ from lns_sim.random import random_state
 from lns_sim.tensor import LNSTensor
 
 
+def _without_gradient(name: str, x: torch.Tensor) -> None:
+    if x.requires_grad and torch.is_grad_enabled():
+        raise ValueError(
+            f"{name} requires grad, but quantize, matmul and conv2d have no gradients: give {name}.detach(), or use "
+            "layers of lns_sim.convert or torch's functions inside lns_sim.simulate"
+        )
+
+
 def quantize(
     x: torch.Tensor,
     format: LNSFormat = LNSFormat(),
@@ -28,6 +36,8 @@ def quantize(
     thresholds: Sequence[int] | None = None,
 ) -> LNSTensor:
     """float32 to codes with a power-of-two scale chosen so that the largest magnitude does not clip (spec section 2).
+
+    It has no gradient: training is that of converted models, or of products inside :class:`lns_sim.simulate`.
 
     Args:
         x: float32, any shape.
@@ -48,11 +58,12 @@ def quantize(
 
     Raises:
         TypeError: x is not a float32 tensor.
-        ValueError: another argument is out of range.
+        ValueError: x requires grad, or another argument is out of range.
     """
     if not isinstance(x, torch.Tensor) or isinstance(x, LNSTensor) or x.dtype != torch.float32:
         got = x.dtype if isinstance(x, torch.Tensor) and not isinstance(x, LNSTensor) else type(x).__name__
         raise TypeError(f"x must be a float32 tensor, got {got}")
+    _without_gradient("x", x)
     if not isinstance(format, LNSFormat):
         raise TypeError(f"format must be an LNSFormat, got {format!r}")
     if dim is not None:
@@ -88,6 +99,7 @@ def _check_operands(datapath: Datapath | None, **operands: LNSTensor) -> list[in
     for name, t in operands.items():
         if not isinstance(t, LNSTensor):
             raise TypeError(f"{name} must be an LNSTensor (see lns_sim.quantize), got {type(t).__name__}")
+        _without_gradient(name, t)
     if datapath is None:
         encoded = _default_datapath(max(a.bits, b.bits), a.gamma)
     elif isinstance(datapath, Datapath):
@@ -120,7 +132,7 @@ def matmul(
     return_accumulator: bool = False,
     counters: bool = False,
 ):
-    """a @ b with every dot product on the datapath (spec sections 3 and 4).
+    """a @ b with every dot product on the datapath (spec sections 3 and 4), without gradients.
 
     Args:
         a: shape (..., M, K). Its scale must not vary along K.
@@ -134,7 +146,8 @@ def matmul(
 
     Raises:
         TypeError: an operand is not an LNSTensor.
-        ValueError: shapes, scales, formats or devices do not fit; the message says which and how.
+        ValueError: an operand requires grad, or shapes, scales, formats or devices do not fit; the message says which
+            and how.
     """
     encoded = _check_operands(datapath, a=a, b=b)
     for name, t in (("a", a), ("b", b)):
@@ -240,7 +253,8 @@ def conv2d(
     return_accumulator: bool = False,
     counters: bool = False,
 ):
-    """2-D convolution with every output a dot product on the datapath over (kh, kw, channel), channel fastest.
+    """2-D convolution with every output a dot product on the datapath over (kh, kw, channel), channel fastest; without
+    gradients.
 
     Args:
         x: shape (N, C, H, W); one scale, or one per image (dim 0).

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 
 from lns_sim.checks import check_choice, check_int
+from lns_sim.float_memory import FloatMemory
 from lns_sim.format import LNSFormat
 from lns_sim.policies import UNDERFLOWS
 from lns_sim.random import random_state
@@ -12,7 +15,7 @@ from lns_sim.random import random_state
 aten = torch.ops.aten
 
 
-class LNSTensor(torch.Tensor):
+class LNSTensor(FloatMemory, torch.Tensor):
     """A float32 tensor that exists only as codes (spec section 1).
 
     Made by :func:`lns_sim.quantize`. To autograd and to modules it looks like float32; its memory is ``codes`` and
@@ -20,12 +23,18 @@ class LNSTensor(torch.Tensor):
     and (de)serialization work on codes; arithmetic does not happen behind the user's back: it raises
     NotImplementedError and asks for ``dequantize()``.
 
+    Written to (by ``copy_``, or as a view by ``x[2] = ...``) it quantizes anew: it keeps its scale where that holds all
+    values exactly, else the quantizer chooses one. Views share codes and scale.
+
     Args:
         codes: uint8 (up to 8 bits) or int16 codes, any shape.
         scale: float32 powers of two, 0-d for the whole tensor, or of the codes' rank with one dimension of the codes'
             size and ones elsewhere.
         format: the codes' format.
     """
+
+    finite = False  # must its values be?
+    shard = False  # is the scale other ranks', too?
 
     @staticmethod
     def __new__(cls, codes, scale, format, **kwargs):
@@ -55,8 +64,10 @@ class LNSTensor(torch.Tensor):
         return LNSFormat(self.bits, self.gamma)
 
     def dequantize(self) -> torch.Tensor:
-        """The float32 values, exactly rounded; NaN everywhere if the scale is NaN."""
-        return torch.ops.lns_sim.dequantize(self.codes, self.scale, self.format.bits, self.format.gamma)
+        """The float32 values, exactly rounded; NaN everywhere if the scale is NaN. Their gradient is this tensor's."""
+        if self.requires_grad and torch.is_grad_enabled():
+            return torch.ops.lns_sim.values(self)
+        return decode(self)
 
     def rescale(self, k, underflow: str = "clamp", seed: int | None = None) -> LNSTensor:
         """The same values at scale 2^k: exact integer exponent arithmetic, e + gamma * (k_old - k).
@@ -90,7 +101,23 @@ class LNSTensor(torch.Tensor):
         """The scale exponents as int32, shaped like ``scale`` (undefined where the scale is NaN)."""
         return torch.frexp(self.scale).exponent - 1
 
-    # ---- Subclass protocol: what torch.compile, pickling and dispatch need.
+    @property
+    def data(self) -> LNSTensor:
+        """The same codes without autograd. Assigned to, it takes over another tensor's codes, or a float32 tensor's."""
+        return torch.Tensor.data.__get__(self)
+
+    @data.setter
+    def data(self, value: torch.Tensor) -> None:
+        if not isinstance(value, LNSTensor):
+            value = encode(value, self)
+        if value.format != self.format:
+            raise ValueError(f"codes of {value.format!r} cannot be those of {self.format!r}; dequantize() them first")
+        taken = self.with_inner(value.codes, value.scale)
+        torch.Tensor.data.__set__(self, taken)  # sizes, strides, device
+        for name in self.__tensor_flatten__()[0]:
+            setattr(self, name, getattr(value, name, getattr(self, name)))
+
+    # ---- Subclass protocol: what torch.compile, copies, pickling and dispatch need.
 
     def __tensor_flatten__(self):
         return ["codes", "scale"], (self.format,)
@@ -110,11 +137,28 @@ class LNSTensor(torch.Tensor):
         """The same tensor with ``function`` applied to each inner tensor (``on_codes`` to the codes, if given)."""
         return LNSTensor((on_codes or function)(self.codes), function(self.scale), self.format)
 
+    def _attributes(self) -> dict:
+        """What users and modules have written on it."""
+        own = {"codes", "scale", "bits", "gamma", "recipe", "rng", "shard", *FloatMemory.ATTRIBUTES}
+        return {name: value for name, value in self.__dict__.items() if name not in own}
+
+    def __reduce_ex__(self, protocol):
+        names, context = self.__tensor_flatten__()
+        inner = {name: getattr(self, name) for name in names}
+        return rebuild, (type(self), inner, context, self.requires_grad, self._attributes())
+
+    def __deepcopy__(self, memo):
+        if not self.is_leaf:
+            raise RuntimeError("only leaves of a graph can be deep-copied; detach() the tensor first")
+        if id(self) not in memo:
+            copied = memo[id(self)] = self.detach().clone().requires_grad_(self.requires_grad)
+            copied.__dict__.update(copy.deepcopy(self._attributes(), memo))
+            copied.grad = copy.deepcopy(self.grad, memo)
+        return memo[id(self)]
+
     def __repr__(self, *, tensor_contents=None):
         grad = ", requires_grad=True" if self.requires_grad else ""
-        # Only a plain scale has a value to show: tracing prints tensors whose inner ones are symbolic.
-        known = type(self.scale) is torch.Tensor and self.scale.dim() == 0
-        k = f"k={self.k.item()}" if known else f"scale of shape {tuple(self.scale.shape)}"
+        k = f"k={self.k.item()}" if known(self) and self.scale.dim() == 0 else f"scale of {tuple(self.scale.shape)}"
         return (
             f"{type(self).__name__}(shape={tuple(self.shape)}, {self.format!r}, {k}, device={str(self.device)!r}{grad})"
         )
@@ -123,13 +167,79 @@ class LNSTensor(torch.Tensor):
 
     @classmethod
     def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
-        handler = _HANDLERS.get(func)
+        handler, kwargs = _HANDLERS.get(func), kwargs or {}
         if handler is None:
-            raise NotImplementedError(
-                f"{func} is not defined on the codes of an {cls.__name__}; call .dequantize() for float32 values"
-            )
-        return handler(func, args, kwargs or {})
+            decomposed = func.decompose(*args, **kwargs)  # in inference mode nobody did before
+            return cls.leave(func, args, kwargs) if decomposed is NotImplemented else decomposed
+        if torch.is_inference_mode_enabled() and func.is_view and not args[0].is_inference():
+            with torch.inference_mode(False):  # as torch has it, a view of an ordinary tensor is one
+                out = handler(func, args, kwargs)
+        else:
+            out = handler(func, args, kwargs)
+        x = args[0]
+        if isinstance(x, LNSTensor) and (x.readable or x.shard):
+            for y in out if isinstance(out, list) else [out]:
+                if isinstance(y, LNSTensor):
+                    y.readable, y.shard = x.readable, x.shard
+        return out
 
+    @classmethod
+    def leave(cls, func, args, kwargs):
+        """An operator that codes do not know.
+
+        Raises:
+            NotImplementedError: always; a weight has values for it.
+        """
+        raise NotImplementedError(
+            f"{func} is not defined on the codes of an {cls.__name__}; call .dequantize() for float32 values"
+        )
+
+
+def rebuild(cls, inner: dict, context: tuple, requires_grad: bool, attributes: dict) -> LNSTensor:
+    """A tensor out of a pickle or file."""
+    out = cls.__tensor_unflatten__(inner, context, None, None).requires_grad_(requires_grad)
+    out.__dict__.update(attributes)
+    out.readable = True
+    return out
+
+
+# ---- Codes and values.
+
+
+def decode(x: LNSTensor) -> torch.Tensor:
+    """The float32 values, without autograd."""
+    return torch.ops.lns_sim.dequantize(x.codes, x.scale, x.bits, x.gamma)
+
+
+def known(x: LNSTensor) -> bool:
+    """Are there numbers? Tracing's tensors and the meta device's have none."""
+    return type(x.scale) is torch.Tensor and not x.scale.is_meta
+
+
+def encode(value: torch.Tensor, like: LNSTensor) -> LNSTensor:
+    """float32 values in codes as those of ``like``, at its scale if that holds all of them exactly, else at their own.
+
+    So the values of codes become the same codes again, whatever the largest among them is.
+
+    Raises:
+        ValueError: the values of a weight hold NaN or Inf.
+    """
+    value = value.detach().to(torch.float32)
+    dims = [d for d, n in enumerate(like.scale.shape) if n > 1]
+    codes, scale = torch.ops.lns_sim.quantize(value, like.bits, like.gamma, dims[0] if dims else None, 0, 0, None)
+    new = like.with_inner(codes, scale)
+    if like.finite and known(new) and bool(scale.isnan().any()):
+        raise ValueError("a weight was given NaN or Inf, which have no codes")
+    if not (known(new) and known(like)):
+        return new
+    own = like.scale.to(value.device)
+    if own.shape != scale.shape or torch.equal(own, scale):
+        return new
+    kept = like.with_inner(torch.ops.lns_sim.rescale(codes, scale, own, like.bits, like.gamma, 0, None), own)
+    return kept if torch.equal(decode(kept), value) else new
+
+
+# ---- Operators that codes know; views are in lns_sim/views.py, collectives in lns_sim/collectives.py.
 
 _HANDLERS = {}
 
@@ -170,132 +280,91 @@ def _is_pinned(func, args, kwargs):
     return args[0].codes.is_pinned()
 
 
-# Operators that rearrange dimensions act on a full-rank scale as on the codes.
-@implements(aten.t.default, aten.transpose.int, aten.permute.default, aten.unsqueeze.default)
-def _rearrange(func, args, kwargs):
-    x = args[0]
-    scale = x.scale if x.scale.dim() == 0 else func(x.scale, *args[1:], **kwargs)
-    return x.with_inner(func(x.codes, *args[1:], **kwargs), scale)
-
-
-@implements(aten.view.default, aten._unsafe_view.default, aten.reshape.default)
-def _view(func, args, kwargs):
-    x = args[0]
-    if x.scale.numel() > 1 and list(args[1]) != list(x.shape):
-        raise TypeError("a tensor with a scale per slice keeps its shape; dequantize() it, or quantize after reshaping")
-    return x.with_inner(func(x.codes, *args[1:]), x.scale if x.scale.dim() == 0 else x.scale.reshape(()))
-
-
-@implements(aten.expand.default)
-def _expand(func, args, kwargs):
-    x, sizes = args[0], list(args[1])
-    scale = x.scale
-    if scale.dim():
-        scale = scale.reshape([1] * (len(sizes) - scale.dim()) + list(scale.shape))
-    return x.with_inner(func(x.codes, sizes, **kwargs), scale)
-
-
-# Indexing one dimension also indexes the scale if it varies along it.
-@implements(aten.slice.Tensor, aten.select.int)
-def _index(func, args, kwargs):
-    x = args[0]
-    dim = args[1] if len(args) > 1 else 0
-    codes = func(x.codes, *args[1:], **kwargs)
-    scale = x.scale
-    if scale.dim():
-        if scale.shape[dim] > 1:
-            scale = func(scale, *args[1:], **kwargs)
-        elif func is aten.select.int:
-            scale = scale.squeeze(dim)
-        if scale.numel() == 1:
-            scale = scale.reshape(())
-    return x.with_inner(codes, scale)
+@implements(aten._local_scalar_dense.default)
+def _item(func, args, kwargs):
+    return decode(args[0]).item()
 
 
 @implements(aten.copy_.default)
 def _copy(func, args, kwargs):
     to, source = args[0], args[1]
-    if not isinstance(to, LNSTensor):  # float32 <- codes
-        return to.copy_(source.dequantize())
-    if not isinstance(source, LNSTensor):  # codes <- float32: the quantizer decides the scale anew
-        dims = [d for d, n in enumerate(to.scale.shape) if n > 1]
-        value = source.to(to.device, torch.float32)
-        codes = torch.ops.lns_sim.quantize(value, to.bits, to.gamma, dims[0] if dims else None, 0, 0, None)
-        source = LNSTensor(*codes, to.format)
-    if source.format != to.format:
+    if not isinstance(to, LNSTensor):
+        if isinstance(to, torch.nn.Parameter):
+            raise TypeError(
+                "a float32 Parameter takes no codes: convert the model before it loads them, load the state_dict of "
+                "lns_sim.nn.to_float(model), or dequantize() them"
+            )
+        return to.copy_(decode(source))
+    if not isinstance(source, LNSTensor):
+        source = source.to(to.device)
+    elif source.format != to.format:
         raise ValueError(f"cannot copy codes of {source.format!r} into {to.format!r}; dequantize() them first")
+    if _is_part(to) and not to.shard:
+        _write_part(to, source)
+        return to
+    if not isinstance(source, LNSTensor):
+        if to.shard:
+            raise ValueError(
+                "a shard of a weight takes no float32 values, as its scale is all ranks': load them before fully_shard,"
+                " or by set_model_state_dict with full_state_dict=True and without broadcast_from_rank0"
+            )
+        source = encode(source, to)
     for name in to.__tensor_flatten__()[0]:
         if getattr(source, name, None) is not None:
             getattr(to, name).copy_(getattr(source, name))
     return to
 
 
+def _is_part(x: LNSTensor) -> bool:
+    """Are there more codes of the same scale, of which x is a view?"""
+    alone = x.codes.untyped_storage().nbytes() <= x.codes.numel() * x.codes.element_size()
+    return known(x) and not alone and x.scale.untyped_storage().nbytes() == x.scale.element_size()
+
+
+def _write_part(part: LNSTensor, source: torch.Tensor) -> None:
+    """Writes into a view: the scale is the whole tensor's, whose other values stay."""
+    if isinstance(source, LNSTensor):
+        if torch.equal(source.scale, part.scale):
+            part.codes.copy_(source.codes)
+            return
+        source = decode(source)
+    codes = part.codes
+    storage = torch.empty(0, dtype=codes.dtype, device=codes.device).set_(codes.untyped_storage())
+    whole = LNSTensor(storage, part.scale.reshape(()), part.format)
+    values = decode(whole)
+    values.as_strided(codes.shape, codes.stride(), codes.storage_offset()).copy_(source)
+    written = encode(values, part.with_inner(whole.codes, whole.scale))
+    whole.codes.copy_(written.codes)
+    whole.scale.copy_(written.scale)
+
+
 # What makes a parameter's gradients and optimizer states: plain float32 tensors of its shape.
-@implements(
-    aten.zeros_like.default,
-    aten.empty_like.default,
-    aten.ones_like.default,
-    aten.new_empty.default,
-    aten.new_empty_strided.default,
-)
+@implements(aten.zeros_like.default, aten.ones_like.default, aten.new_empty.default, aten.new_empty_strided.default)
 def _like(func, args, kwargs):
     x = args[0]
     return func(torch.empty(x.shape, dtype=torch.float32, device=x.device), *args[1:], **kwargs)
 
 
-# Sharded training (FSDP2) cuts a parameter along a dimension, pads the shards, and sees what it gathered by strides.
-@implements(aten.split.Tensor)
-def _split(func, args, kwargs):
-    x, _, dim = args[0], args[1], args[2] if len(args) > 2 else kwargs.get("dim", 0)
-    codes = func(x.codes, *args[1:], **kwargs)
-    varies = x.scale.dim() > 0 and x.scale.shape[dim] > 1
-    return [
-        x.with_inner(c, s)
-        for c, s in zip(codes, func(x.scale, *args[1:], **kwargs) if varies else [x.scale] * len(codes))
-    ]
+@implements(aten.empty_like.default)
+def _empty(func, args, kwargs):
+    """Codes, which are to be written: Module.to_empty and distributed loading ask for them."""
+    if kwargs.get("dtype") not in (None, torch.float32):
+        return _like(func, args, kwargs)
+    x = args[0]
+    device = kwargs.get("device") or x.device
+    move = lambda t: torch.ones_like(t, device=device) if t.is_meta else t.to(device, copy=True)  # noqa: E731
+    return x.map_inner(move, lambda codes: torch.zeros_like(codes, device=device))
 
 
 @implements(aten.new_zeros.default)
 def _zero_codes(func, args, kwargs):
+    """FSDP2 makes its shards of them, whose scale is that of the whole."""
     x, size = args[0], list(args[1])
     if x.scale.dim():
         raise TypeError("zeros of a tensor with a scale per slice have no scale; dequantize() it")
-    return x.with_inner(x.codes.new_zeros(size, device=kwargs.get("device")), x.scale)
+    zeros = x.with_inner(x.codes.new_zeros(size, device=kwargs.get("device")), x.scale.clone())
+    zeros.shard = True
+    return zeros
 
 
-@implements(aten.as_strided.default, aten.constant_pad_nd.default)
-def _as_strided(func, args, kwargs):
-    x = args[0]
-    if x.scale.dim():
-        raise TypeError("a tensor with a scale per slice cannot be padded or seen by strides; dequantize() it")
-    if func is aten.constant_pad_nd.default and len(args) > 2 and args[2]:
-        raise ValueError(f"codes can be padded with zeros only, got {args[2]}")
-    return x.with_inner(func(x.codes, *args[1:], **kwargs), x.scale)
-
-
-def _gather(func, args, kwargs):
-    """Of a sharded parameter's codes; the scale is every rank's."""
-    x = args[0]
-    moved = x.codes if x.codes.dtype == torch.uint8 else x.codes.view(torch.bfloat16)  # which every backend moves
-    gathered = torch.ops._c10d_functional.wait_tensor(func(moved, *args[1:], **kwargs))
-    return x.with_inner(gathered.view(x.codes.dtype), x.scale)
-
-
-if torch.distributed.is_available():
-    import torch.distributed._functional_collectives  # which registers what a gather calls
-
-    _collectives = torch.ops._c10d_functional
-    implements(_collectives.all_gather_into_tensor.default)(_gather)
-    implements(_collectives.wait_tensor.default)(lambda func, args, kwargs: args[0])
-    if hasattr(_collectives, "_wrap_tensor_autograd"):  # newer versions of torch have it
-        implements(_collectives._wrap_tensor_autograd.default)(lambda func, args, kwargs: args[0])
-
-
-# Data-parallel training flattens parameters into float32 buckets to broadcast them: exact, as every code's value
-# quantizes back to it.
-@implements(aten.cat.default)
-def _cat(func, args, kwargs):
-    return func([t.dequantize() if isinstance(t, LNSTensor) else t for t in args[0]], *args[1:], **kwargs)
-
-
-torch.serialization.add_safe_globals([LNSTensor, LNSFormat])
+torch.serialization.add_safe_globals([LNSTensor, LNSFormat, rebuild])

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -26,6 +27,36 @@ def _safetensors():
     return safetensors
 
 
+def _digest(tensors: dict[str, torch.Tensor], record: dict) -> str:
+    """Of everything that a file says, but for the digest itself."""
+    digest = hashlib.sha256(json.dumps(record, sort_keys=True).encode())
+    for name in sorted(tensors):
+        t = tensors[name]
+        digest.update(f"{name} {t.dtype} {tuple(t.shape)}".encode())
+        digest.update(t.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _named(model: nn.Module) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """Parameters and buffers by their first names, and for every other name the first one of the same tensor."""
+    tensors: dict[str, torch.Tensor] = {}
+    shared: dict[str, str] = {}
+    first: dict[int, str] = {}
+    for name, value in model.state_dict(keep_vars=True).items():
+        if first.setdefault(id(value), name) == name:
+            tensors[name] = value
+        else:
+            shared[name] = first[id(value)]
+    return tensors, shared
+
+
+def _place(name: str, shared: dict[str, str], names) -> str:
+    """What a name stands for among a model's tensors, or a file's."""
+    if name in shared:
+        return f"the same as {shared[name]}"
+    return "a parameter of its own" if name in names or f"{name}.codes" in names else "missing"
+
+
 def save(model: nn.Module, path: str | Path) -> None:
     """Writes all parameters and buffers; of an LNSWeight NAME its ``NAME.codes``, ``NAME.scale`` and format.
 
@@ -37,15 +68,10 @@ def save(model: nn.Module, path: str | Path) -> None:
     """
     tensors: dict[str, torch.Tensor] = {}
     formats: dict[str, dict[str, int]] = {}
-    shared: dict[str, str] = {}
-    first: dict[int, str] = {}
+    state, shared = _named(model)
     several = torch.distributed.is_available() and torch.distributed.is_initialized()
     writes = not several or torch.distributed.get_rank() == 0
-    for name, value in model.state_dict(keep_vars=True).items():
-        if id(value) in first:
-            shared[name] = first[id(value)]
-            continue
-        first[id(value)] = name
+    for name, value in state.items():
         value = whole(value)
         if not writes:
             continue
@@ -56,7 +82,30 @@ def save(model: nn.Module, path: str | Path) -> None:
             tensors[name] = value.detach().cpu().contiguous()
     record = {"version": __version__, "formats": formats, "shared": shared}
     if writes:
+        record["sha256"] = _digest(tensors, record)
         _safetensors().torch.save_file(tensors, path, metadata={KEY: json.dumps(record)})
+
+
+def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict]:
+    """A file's tensors and record. Raises ValueError if it is not as :func:`save` wrote it."""
+    library = _safetensors()
+    try:
+        with library.safe_open(path, "pt") as file:
+            metadata = (file.metadata() or {}).get(KEY)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (no dict)
+    except library.SafetensorError as error:
+        raise ValueError(f"{path} is no safetensors file, or is damaged: {error}") from None
+    if metadata is None:
+        raise ValueError(f"{path} was not written by lns_sim: its metadata has no {KEY!r}")
+    try:
+        record = json.loads(metadata)
+        digest = record.pop("sha256")
+        written = _digest(tensors, record)
+    except (ValueError, TypeError, KeyError, AttributeError):
+        digest, written = None, ""
+    if digest != written:
+        raise ValueError(f"{path} is damaged, or of an older lns_sim: its sha256 is not that of what it holds")
+    return tensors, record
 
 
 @torch.no_grad()
@@ -67,22 +116,14 @@ def load(model: nn.Module, path: str | Path) -> None:
     Raises:
         ImportError: safetensors is not installed.
         FileNotFoundError: no such file.
-        ValueError: no such weight file, or names, shapes, dtypes or formats that differ; the message names them.
+        ValueError: no such weight file, a damaged one, or names, shapes, dtypes, formats or shared parameters that
+            differ; the message names them.
     """
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"no such file: {path}")
-    library = _safetensors()
-    try:
-        with library.safe_open(path, "pt") as file:
-            metadata = (file.metadata() or {}).get(KEY)
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (no dict)
-    except library.SafetensorError as error:
-        raise ValueError(f"{path} is no safetensors file, or is damaged: {error}") from None
-    if metadata is None:
-        raise ValueError(f"{path} was not written by lns_sim: its metadata has no {KEY!r}")
-    record = json.loads(metadata)
-    state = {n: t for n, t in model.state_dict(keep_vars=True).items() if n not in record["shared"]}
+    tensors, record = _read(path)
+    state, shared = _named(model)
     copies: list[tuple[torch.Tensor, torch.Tensor]] = []
     for name, value in state.items():
         if isinstance(value, LNSWeight) != (name in record["formats"]):
@@ -95,6 +136,10 @@ def load(model: nn.Module, path: str | Path) -> None:
             copies += [(value.codes, f"{name}.codes"), (value.scale, f"{name}.scale")]
         else:
             copies.append((value, name))
+    for name in shared | record["shared"]:
+        own, given = _place(name, shared, state), _place(name, record["shared"], tensors)
+        if own != given:
+            raise ValueError(f"{name} is {own} in the model, but {given} in {path}")
     for to, name in copies:
         check_choice("a tensor of the model", name, tensors)
         source = tensors[name]

@@ -35,9 +35,7 @@ def einsum(equation: str, operands: list[Tensor], matmul: Callable[[Tensor, Tens
     torch.einsum(equation, *(torch.empty(x.shape, device="meta") for x in operands))
     inputs, output = _letters(equation, operands)
     for i, (x, letters) in enumerate(zip(operands, inputs)):
-        if len(set(letters)) < len(letters):  # a diagonal
-            inputs[i] = "".join(dict.fromkeys(letters))
-            operands[i] = torch.einsum(f"{letters}->{inputs[i]}", x)
+        operands[i], inputs[i] = _diagonal(x, letters)
     _leave_out_broadcast(operands, inputs)
     a, a_letters = operands[0], inputs[0]
     for i in range(1, len(operands)):
@@ -71,7 +69,9 @@ def _contract(a: Tensor, a_letters, b: Tensor, b_letters, later, matmul):
     rows, columns = [c for c in a_letters if c not in both], [c for c in b_letters if c not in both]
     out = batch + rows + columns
     if not summed:
-        return torch.einsum(f"{''.join(a_letters)},{''.join(b_letters)}->{''.join(out)}", a, b), out
+        left = a.permute([a_letters.index(c) for c in batch + rows])[(..., *[None] * len(columns))]
+        right = b.permute([b_letters.index(c) for c in batch + columns])
+        return left * right[(*[slice(None)] * len(batch), *[None] * len(rows))], out
     size = {**dict(zip(b_letters, b.shape)), **dict(zip(a_letters, a.shape))}
     left = a.permute([a_letters.index(c) for c in batch + rows + summed])
     right = b.permute([b_letters.index(c) for c in batch + summed + columns])
@@ -79,6 +79,15 @@ def _contract(a: Tensor, a_letters, b: Tensor, b_letters, later, matmul):
     left = left.reshape(*[size[c] for c in batch], count(rows), count(summed))
     right = right.reshape(*[size[c] for c in batch], count(summed), count(columns))
     return matmul(left, right).reshape([size[c] for c in out]), out
+
+
+def _diagonal(x: Tensor, letters: str):
+    """Of repeated letters."""
+    for c in dict.fromkeys(letters):
+        while letters.count(c) > 1:
+            i, j = letters.index(c), letters.rindex(c)
+            x, letters = x.diagonal(0, i, j), letters[:i] + letters[i + 1 : j] + letters[j + 1 :] + c
+    return x, letters
 
 
 def _sum_own(x: Tensor, letters, needed):

@@ -11,7 +11,8 @@ from torch.nn.utils.parametrize import ParametrizationList
 
 from lns_sim import recipes
 from lns_sim.checks import check_choice
-from lns_sim.nn import frozen, methods
+from lns_sim.distributed import local
+from lns_sim.nn import frozen, methods, state
 from lns_sim.nn.l1norm import L1Norm, replace_norms
 from lns_sim.nn.scope import Scope
 from lns_sim.nn.weight import LNSWeight
@@ -161,6 +162,10 @@ def _check(modules: dict[str, nn.Module], chosen: dict[str, Recipe | None]) -> N
         for p, weight in weights_of(module).items():
             if isinstance(weight, LNSWeight) or not isinstance(weight, nn.Parameter):
                 continue
+            if isinstance(weight, nn.parameter.UninitializedParameter):
+                raise ValueError(f"the {p} of {name} has no shape yet; run the model once before it is converted")
+            if local(weight) is not weight and chosen[name] is not None:
+                raise ValueError(f"the {p} of {name} is sharded already; convert the model before it is distributed")
             if weight.dtype != torch.float32:
                 raise TypeError(f"the {p} of {name} must be float32, got {weight.dtype}")
             if chosen[name] is not None and not weight.is_meta and not weight.isfinite().all():
@@ -191,20 +196,15 @@ def _convert_weights(model: nn.Module, modules, chosen, zeros: str) -> list[str]
                     module._parameters[name] = new
                     if isinstance(module, nn.RNNBase):
                         module._init_flat_weights()  # a list of its own
+                    state.attach(module)
     return still
 
 
 def _needs_scope(module: nn.Module) -> bool:
-    """May it multiply what is no LNSWeight? Containers only arrange others, torch's layers multiply their weights."""
+    """May it multiply? Containers only arrange others, and most layers of torch's sum no products."""
     if isinstance(module, (*_PASSIVE, L1Norm)):
         return False
-    if not _is_torchs(module):
-        return True
-    if isinstance(module, _MULTIPLYING):
-        return True
-    if any(isinstance(module, kind) for kind in LAYERS):
-        return not all(isinstance(w, LNSWeight) for w in weights_of(module).values())
-    return any(module.children())
+    return not _is_torchs(module) or isinstance(module, (*LAYERS, *_MULTIPLYING)) or any(module.children())
 
 
 def _attach_scopes(modules, chosen) -> None:
@@ -264,8 +264,9 @@ def to_float(model: nn.Module) -> nn.Module:
         for name, p in module._parameters.items():
             if isinstance(p, LNSWeight):
                 if id(p) not in values:
-                    values[id(p)] = nn.Parameter(p.dequantize(), requires_grad=p.requires_grad)
+                    values[id(p)] = nn.Parameter(p.detach().dequantize(), requires_grad=p.requires_grad)
                 module._parameters[name] = values[id(p)]
+        state.detach(module)
         methods.detach(module)
         frozen.unfollow(module)
     return model

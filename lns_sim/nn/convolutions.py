@@ -9,7 +9,6 @@ from lns_sim.checks import check_choice
 from lns_sim.functional import conv_geometry, transposed_geometry
 from lns_sim.nn.calling import call
 from lns_sim.nn.functions import arithmetic, float32, handles, is_weight
-from lns_sim.tensor import LNSTensor
 
 
 def _several(value, n: int) -> list:
@@ -32,7 +31,7 @@ def _named_padding(name: str, weight, stride, dilation) -> list[int]:
 def _convolution(simulation, n, input, weight, bias, stride, padding, dilation, groups, output_padding=None):
     """n spatial dimensions, transposed with an output padding; one dimension is two with a first one of size 1."""
     recipe, rng = arithmetic(simulation, weight)
-    if recipe is None and not isinstance(input, LNSTensor):
+    if recipe is None:
         return NotImplemented
     x = float32(input, "input")
     weight = weight if is_weight(weight) else float32(weight, "weight")

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lns_sim.distributed import local
 from lns_sim.nn import contraction
 from lns_sim.nn.calling import call
 from lns_sim.recipes import Recipe
@@ -70,13 +71,21 @@ def _autocasts(x: Tensor) -> bool:
 
 
 def float32(x: Tensor, name: str) -> Tensor:
-    """A computed operand; autocast's narrower ones are widened.
+    """A computed operand; autocast's narrower ones are widened, and a weight in its place gives its values.
 
     Raises:
-        ValueError: it is an LNSWeight, or no float32 tensor. (A TypeError would be hidden by Python's @.)
+        ValueError: it is no float32 tensor. (A TypeError would be hidden by Python's @.)
+        NotImplementedError: it is a DTensor.
     """
+    if local(x) is not x:
+        raise NotImplementedError(
+            f"the {name} of a simulated product is a DTensor, as of tensor parallelism, which is not simulated; ranks "
+            "train by DDP or FSDP2"
+        )
+    if is_weight(x):
+        return x.dequantize()
     if isinstance(x, LNSTensor):
-        raise ValueError(f"an LNSWeight can only be the weight of a product, not its {name}; dequantize() it")
+        raise ValueError(f"the {name} of a simulated product must be float32, got codes; dequantize() them")
     if x.dtype in (torch.bfloat16, torch.float16) and _autocasts(x):
         return x.float()
     if x.dtype != torch.float32:
@@ -98,8 +107,8 @@ def _linear_op(x: Tensor, weight: Tensor, recipe: Recipe, rng: Tensor | None) ->
 @handles(F.linear)
 def _linear(simulation, input, weight, bias=None):
     recipe, rng = arithmetic(simulation, weight)
-    if recipe is None and not isinstance(input, LNSTensor):
-        return NotImplemented
+    if recipe is None:
+        return F.linear(input.dequantize(), weight, bias) if is_weight(input) else NotImplemented
     x = float32(input, "input")
     y = _linear_op(x, weight if is_weight(weight) else float32(weight, "weight"), recipe, rng)
     return y if bias is None else y + bias.expand(y.shape)
@@ -146,13 +155,19 @@ def multiplied(simulation, a, b):
     """``a @ b``, or NotImplemented where torch multiplies."""
     if not (isinstance(a, Tensor) and isinstance(b, Tensor)):
         return NotImplemented
-    if is_weight(b):
-        return _linear_op(float32(a, "input"), _two_dimensional(b).t(), b.recipe, b.rng)
-    if is_weight(a):
+    if is_weight(b) and b.dim() == 1:
+        return multiplied(simulation, a, b.unsqueeze(1)).squeeze(-1)
+    if is_weight(b) and b.dim() == 2:
+        return _linear_op(float32(a, "input"), b.t(), b.recipe, b.rng)
+    if is_weight(a) and a.dim() == 1:
+        return multiplied(simulation, a.unsqueeze(0), b).squeeze(0 if b.dim() == 1 else -2)
+    if is_weight(a) and a.dim() == 2:
         x = float32(b, "input")
-        y = _linear_op(x if b.dim() == 1 else x.mT, _two_dimensional(a), a.recipe, a.rng)
+        y = _linear_op(x if b.dim() == 1 else x.mT, a, a.recipe, a.rng)
         return y if b.dim() == 1 else y.mT
-    if simulation is None or simulation.recipe is None or not (a.is_floating_point() and b.is_floating_point()):
+    stack = b if is_weight(b) else a  # a weight of more dimensions is an operand like others, by its own recipe
+    recipe = stack.recipe if is_weight(stack) else simulation and simulation.recipe
+    if recipe is None or not (a.is_floating_point() and b.is_floating_point()):
         return NotImplemented
     if 0 in (a.dim(), b.dim()):  # an error of torch
         return NotImplemented
@@ -161,16 +176,11 @@ def multiplied(simulation, a, b):
         return NotImplemented  # nothing is summed, as of positions and frequencies
     if left.layout != torch.strided or right.layout != torch.strided:  # refused, as nobody handles it
         return NotImplemented
-    recipe, rng = arithmetic(simulation)
+    recipe, rng = arithmetic(simulation, stack)
+    left, right = (x.dequantize() if is_weight(x) else x for x in (left, right))
     y = product(left, right, recipe, rng)
     y = y if b.dim() > 1 else y[..., 0]
     return y if a.dim() > 1 else y[..., 0, :] if b.dim() > 1 else y[..., 0]
-
-
-def _two_dimensional(weight: Tensor) -> Tensor:
-    if weight.dim() != 2:
-        raise ValueError(f"an LNSWeight in a matrix product must have 2 dimensions, got shape {tuple(weight.shape)}")
-    return weight
 
 
 class _Form(NamedTuple):

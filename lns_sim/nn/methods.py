@@ -10,7 +10,7 @@ from types import FunctionType
 import torch
 from torch import nn
 
-from lns_sim.nn.scope import Scope, enter, innermost, leave
+from lns_sim.nn.scope import ModuleSimulation, Scope, enter, innermost, leave
 
 _ATTRIBUTE = "_lns_sim_scope"
 
@@ -75,7 +75,7 @@ def _within_scope(method: FunctionType) -> FunctionType:
             if current is not None and getattr(current, "scope", None) is scope:
                 return method(self, *args, **kwargs)
             _refuse_tracing(self, args, kwargs)
-            simulation = scope.simulation(self)
+            simulation = ModuleSimulation(scope, self)
             outer = enter(simulation)
             try:
                 return method(self, *args, **kwargs)

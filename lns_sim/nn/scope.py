@@ -96,32 +96,33 @@ class Scope:
         self.recipe, self.weight, self.index = recipe, weight, index
         self.memories: dict[int, memory.Memory] = {}  # of errors, by product
 
-    def simulation(self, module: torch.nn.Module) -> ModuleSimulation:
-        """One run's: each thread, and each run within another, has its own."""
-        rng = None
-        if self.recipe is not None and self.recipe.stochastic:
-            if self.weight is None:
-                rng = random_state(None, device=next((p.device for p in module.parameters()), None))
-            else:
-                rng = local(attrgetter(self.weight)(module)).rng.clone()
-                rng[TENSOR_ID].fill_(self.index << 12)  # by assignment it would wait for the GPU
-        return ModuleSimulation(self, rng)
+    def random_state(self, module: torch.nn.Module) -> Tensor:
+        """That one run of the module draws from."""
+        if self.weight is None:
+            return random_state(None, device=next((p.device for p in module.parameters()), None))
+        rng = local(attrgetter(self.weight)(module)).rng.clone()
+        rng[TENSOR_ID].fill_(self.index << 12)  # by assignment it would wait for the GPU
+        return rng
 
 
 class ModuleSimulation(simulate):
-    """What a module's products run in from its outermost method on."""
+    """What a module's products run in from its outermost method on: each thread, and each run within another, has its
+    own.
+    """
 
-    def __init__(self, scope: Scope, rng: Tensor | None, count: int = 0):
+    def __init__(self, scope: Scope, module: torch.nn.Module, rng: Tensor | None = None, count: int = 0):
         super().__init__(scope.recipe, rng)
-        self.scope, self.count = scope, count
+        self.scope, self.module, self.count = scope, module, count
 
     def next_rng(self) -> Tensor | None:
         if keeper := memory.keeper(self.recipe):
             memory.announce(memory.Place(self.scope.memories, self.count), keeper)
+        if self.rng is None and self.recipe is not None and self.recipe.stochastic:
+            self.rng = self.scope.random_state(self.module)
         return super().next_rng()
 
     def again(self) -> ModuleSimulation:
-        return ModuleSimulation(self.scope, self.rng, self.count)
+        return ModuleSimulation(self.scope, self.module, self.rng, self.count)
 
 
 def innermost() -> simulate | None:

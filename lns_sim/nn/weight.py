@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
 
 from lns_sim import contract
 from lns_sim.checks import check_choice
@@ -14,30 +15,52 @@ from lns_sim.ops import convolution, embedding, linear
 from lns_sim.ops.quantize import weight_operand
 from lns_sim.random import STREAMS, random_state
 from lns_sim.recipes import Recipe
-from lns_sim.tensor import LNSTensor, implements
+from lns_sim.tensor import LNSTensor, decode, implements
+
+aten = torch.ops.aten
 
 
 class LNSWeight(LNSTensor):
     """A weight of a converted layer (spec section 5): codes of ``recipe.update``, one scale, and its recipe.
 
-    ``F.linear``, ``matmul``, convolutions and ``F.embedding`` with an LNSWeight run on the recipe's datapaths, wherever
-    they are called; gradients are plain float32 tensors. Everything else is as for :class:`lns_sim.LNSTensor`.
+    ``F.linear``, ``matmul``, convolutions and ``F.embedding`` with an LNSWeight, or with a view or choice of its codes,
+    run on the recipe's datapaths, wherever they are called; gradients are plain float32 tensors. All else that is
+    computed from it takes its float32 values, whose gradient is the weight's; what writes to it is quantized to codes.
 
     Args:
-        codes, scale: as for LNSTensor, in the format ``recipe.update``; the scale is 0-d.
+        codes, scale: as for LNSTensor, in the format ``recipe.update``; the scale is 0-d. An LNSWeight alone, as
+            nn.Parameter takes a tensor, stands for its codes and all else.
         recipe: the layer's arithmetic.
         rng: int64 [seed, step, tensor id, first element] where a quantizer of the recipe is stochastic, else None. The
             optimizer advances the step.
+        requires_grad: as of nn.Parameter.
     """
 
-    @staticmethod
-    def __new__(cls, codes, scale, recipe, rng=None):
-        return LNSTensor.__new__(cls, codes, scale, recipe.update)
+    finite = True
 
-    def __init__(self, codes: torch.Tensor, scale: torch.Tensor, recipe: Recipe, rng: torch.Tensor | None = None):
+    @staticmethod
+    def __new__(cls, codes, scale=None, recipe=None, rng=None, *, requires_grad=False):
+        if scale is None and not isinstance(codes, LNSWeight):
+            raise TypeError(
+                "an LNSWeight is made of codes; load_state_dict makes them of float32 values, as lns_sim.convert does"
+            )
+        return LNSTensor.__new__(cls, *((codes.codes, codes.scale) if scale is None else (codes, scale)), None)
+
+    def __init__(
+        self,
+        codes: torch.Tensor,
+        scale: torch.Tensor | None = None,
+        recipe: Recipe | None = None,
+        rng: torch.Tensor | None = None,
+        *,
+        requires_grad: bool = False,
+    ):
+        if isinstance(codes, LNSWeight):
+            codes, scale, recipe, rng = codes.codes, codes.scale, codes.recipe, codes.rng
         LNSTensor.__init__(self, codes, scale, recipe.update)
         self.recipe = recipe
         self.rng = rng
+        self.requires_grad_(requires_grad)
 
     @classmethod
     def from_float(cls, weight: torch.Tensor, recipe: Recipe, tensor_id: int = 0, zeros: str = "keep") -> LNSWeight:
@@ -61,7 +84,8 @@ class LNSWeight(LNSTensor):
             w = smallest_codes(w, recipe.seed, len(STREAMS) * tensor_id)
         rng = None
         if recipe.stochastic:
-            rng = random_state(recipe.seed, tensor_id=len(STREAMS) * tensor_id, device=weight.device)
+            device = None if weight.is_meta else weight.device  # random states have numbers even there
+            rng = random_state(recipe.seed, tensor_id=len(STREAMS) * tensor_id, device=device)
         return cls(w.codes, w.scale, recipe, rng)
 
     def forward_codes(self) -> LNSTensor:
@@ -74,6 +98,8 @@ class LNSWeight(LNSTensor):
 
     def map_inner(self, function, on_codes=None):
         rng = None if self.rng is None else function(self.rng)
+        if rng is not None and rng.is_meta:
+            rng = self.rng
         return LNSWeight((on_codes or function)(self.codes), function(self.scale), self.recipe, rng)
 
     def __tensor_flatten__(self):
@@ -94,7 +120,15 @@ class LNSWeight(LNSTensor):
     def fsdp_pre_all_gather(self, mesh, outer_size, outer_stride, module, mp_policy):
         """What FSDP2 gathers: this shard's codes, padded to the first one's rows, as a type that every backend
         moves.
+
+        Raises:
+            TypeError: for mixed precision.
         """
+        if mp_policy.param_dtype not in (None, torch.float32):
+            raise TypeError(
+                f"a weight's codes have no {mp_policy.param_dtype} form, which FSDP2's mp_policy asks for; leave its "
+                "param_dtype None"
+            )
         rows = -(-outer_size[0] // mesh.size())
         codes = F.pad(self.codes, (*[0, 0] * (self.dim() - 1), 0, rows - self.codes.shape[0]))
         return (codes if codes.dtype == torch.uint8 else codes.view(torch.bfloat16),), None
@@ -114,6 +148,52 @@ class LNSWeight(LNSTensor):
             return out
         with torch._C.DisableTorchFunctionSubclass():
             return func(*args, **(kwargs or {}))
+
+    @classmethod
+    def leave(cls, func, args, kwargs):
+        """An operator that codes do not know, on their values; what it writes becomes codes again.
+
+        Raises:
+            NotImplementedError: it multiplies matrices, which must not happen in float32 unnoticed, or sends tensors to
+                other ranks.
+        """
+        if func in _PRODUCTS or func.namespace in ("c10d", "_c10d_functional"):
+            raise NotImplementedError(
+                f"{func} has no form on codes: docs/recipes.md says what multiplies, and ranks train by "
+                "DDP or FSDP2; call .dequantize() for float32 values"
+            )
+        values = {}  # of each tensor once, by its id: one that is written to may be read as well
+
+        def value(x):
+            if id(x) not in values:
+                values[id(x)] = decode(x)
+            return values[id(x)]
+
+        given = tree_map_only(LNSTensor, value, (args, kwargs))
+        out = func(*given[0], **given[1])
+        weights = {id(values[id(x)]): x for x in tree_leaves((args, kwargs)) if id(x) in values}
+        if func._schema.is_mutable:
+            named = {a.name: x for a, x in zip(func._schema.arguments, args)} | kwargs
+            written = [named[a.name] for a in func._schema.arguments if a.is_write and a.name in named]
+            for x in filter(lambda x: id(x) in values, tree_leaves(written)):
+                x.copy_(values[id(x)])
+        return tree_map(lambda x: weights.get(id(x), x), out)
+
+
+# What multiplies matrices; torch.matmul and its like (lns_sim/nn/functions.py) never come to these with a weight.
+_PRODUCTS = {
+    aten.mm.default,
+    aten.addmm.default,
+    aten.bmm.default,
+    aten.baddbmm.default,
+    aten.mv.default,
+    aten.addmv.default,
+    aten.dot.default,
+    aten.vdot.default,
+    aten.convolution.default,
+    aten.embedding.default,
+    aten._trilinear.default,
+}
 
 
 # The operators know an LNSWeight's codes.

@@ -53,7 +53,7 @@ def test_a_weight_is_two_bytes():
     w = weight((64, 64))
     assert isinstance(w, torch.nn.Parameter) and isinstance(w, LNSWeight) and w.requires_grad
     assert w.codes.dtype == torch.int16 and w.codes.untyped_storage().nbytes() == 2 * 64 * 64
-    assert w.data_ptr() == 0  # nothing but codes and scale
+    assert w.data_ptr() == w.codes.data_ptr()  # nothing but codes and scale
 
 
 def test_deepcopy_and_files():
@@ -106,3 +106,91 @@ def test_to_and_clone():
 def test_repr_says_what_it_is():
     assert "octaves" in repr(weight()) and "LNSWeight" in repr(weight())
     assert "k=" in repr(lns_sim.quantize(torch.randn(3)))
+
+
+@pytest.mark.parametrize("view", [lambda t: t.view(t.shape), lambda t: t[::2].reshape(-1), lambda t: t.squeeze(0)])
+def test_a_scale_per_slice_survives_the_same_shape(view):
+    x = lns_sim.quantize(torch.randn(5) * torch.logspace(-3, 3, 5), dim=0)
+    assert torch.equal(view(x).dequantize(), view(x.dequantize()))
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, torch.clone, lambda t: t.contiguous()])
+def test_copies_of_views_have_the_strides_of_their_codes(copied):
+    x = copied(lns_sim.quantize(torch.randn(5, 4, 1)).narrow(1, 0, 3))
+    assert x.stride() == x.codes.stride() and x.reshape(-1).shape == (15,)
+
+
+def test_rows_are_written_at_the_scale_of_the_whole():
+    w = weight()
+    values = w.dequantize().detach()
+    with torch.no_grad():
+        w[1].fill_(100.0)
+        w[2] = 1e-2
+        w[torch.tensor([0, 3])] = 0.0
+    values[1], values[2], values[[0, 3]] = 100.0, 1e-2, 0.0
+    assert torch.allclose(w.dequantize(), values, rtol=4e-4)
+
+
+def test_values_of_codes_become_the_same_codes():
+    """Whatever the largest of them is: the scale stays where it holds all values."""
+    w = weight()
+    w.scale.mul_(8)
+    w.codes.sub_(3 * 2048)
+    before = copy.deepcopy(w)
+    w.data.copy_(before.dequantize())
+    assert torch.equal(w.codes, before.codes) and torch.equal(w.scale, before.scale)
+
+
+def test_a_weight_has_no_codes_for_nan():
+    with pytest.raises(ValueError, match="NaN or Inf"):
+        weight().data.fill_(float("nan"))
+
+
+def test_data_can_be_assigned():
+    w, other = weight(), weight()
+    w.data = torch.full((4, 6), 2.0)
+    assert torch.equal(w.dequantize(), torch.full((4, 6), 2.0)) and w.requires_grad
+    w.data = other.data
+    assert torch.equal(w.codes, other.codes)
+    w.data = other.data[:2]
+    assert w.shape == (2, 6) and torch.equal(w.dequantize(), other[:2].dequantize())
+    values = torch.nn.utils.parameters_to_vector([other])
+    torch.nn.utils.vector_to_parameters(values + 1, [other])
+    assert torch.allclose(other.dequantize().flatten(), values + 1, atol=2e-3)
+    with pytest.raises(ValueError, match="dequantize"):
+        w.data = weight(update_bits=12).data
+
+
+def test_memory_is_that_of_codes_or_a_copy_of_values():
+    w = weight().detach()
+    assert torch.equal(torch.from_dlpack(w), w.dequantize()) and w.tolist() == w.dequantize().tolist()
+    assert (w.numpy() == w.dequantize().numpy()).all() and float(w[0, 0]) == w.dequantize()[0, 0]
+    assert w.share_memory_() is w and w.is_shared() and w.codes.is_shared() and w.scale.is_shared()
+    with pytest.raises(RuntimeError, match="state_dict"):
+        w.storage()
+    with pytest.raises(NotImplementedError, match="dequantize"):
+        w.apply_(abs)
+
+
+@pytest.mark.parametrize("where", [None, "cpu", {"cuda:0": "cpu"}, lambda storage, location: storage])
+def test_files_are_read_to_any_place(where):
+    w, file = weight(), io.BytesIO()
+    torch.save({"w": w}, file)
+    file.seek(0)
+    read = torch.load(file, map_location=where, weights_only=True)["w"]
+    assert torch.equal(read.codes, w.codes) and isinstance(read, torch.nn.Parameter) and read.requires_grad
+
+
+def test_repr_without_numbers():
+    assert "meta" in repr(weight().to("meta"))
+
+
+def test_functions_on_codes_refuse_gradients():
+    x = torch.randn(3, 3, requires_grad=True)
+    with pytest.raises(ValueError, match="detach"):
+        lns_sim.quantize(x)
+    q = lns_sim.quantize(x.detach())
+    with pytest.raises(ValueError, match="b requires grad"):
+        lns_sim.matmul(q, weight((3, 3), bits=8, gamma=8))
+    with torch.no_grad():
+        lns_sim.quantize(x)

@@ -89,6 +89,7 @@ CASES = {
         (torch.randn(2, 3, 8, requires_grad=True), torch.randn(2, 8, 5, requires_grad=True), None, RECIPE),
     ),
     "unobserved": (ops.unobserved, (torch.randn(2, 3),)),
+    "values": (ops.values, (torch.randn(2, 3, requires_grad=True),)),
     "outer_product": (
         ops.outer_product,
         (torch.randn(2, 3, 1, requires_grad=True), torch.randn(2, 1, 5, requires_grad=True), None, RECIPE),

@@ -203,10 +203,8 @@ def test_errors_of_the_operator_reach_the_user():
     """Python's @ takes a TypeError for "not my operand", and says something else."""
     w, x = lns_sim.convert(nn.Linear(4, 4), "lns-madam").weight, torch.ones(2, 4)
     for call, message in (
-        (lambda: w @ w, "only be the weight"),
         (lambda: x.double() @ w, "float32, got torch.float64"),
         (lambda: w @ x.t().bfloat16(), "float32, got torch.bfloat16"),
-        (lambda: x @ w[None], "2 dimensions"),
         (lambda: x[0, 0] @ w, "last dimension"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -5,6 +5,7 @@ process.
 import subprocess
 import sys
 
+import loading_ranks
 import pytest
 import ranks
 import torch
@@ -92,3 +93,9 @@ def test_two_ranks_train_as_one_process_with_the_global_batch(backend, way, tmp_
 def test_a_global_batch_needs_ranks():
     with pytest.raises(RuntimeError, match="init_process_group"), lns_sim.distributed.global_batch():
         pass
+
+
+def test_weights_are_broadcast_loaded_or_refused():
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    run = subprocess.run([*command, loading_ranks.__file__], capture_output=True, text=True, timeout=240)
+    assert run.returncode == 0, run.stderr[-3000:]
