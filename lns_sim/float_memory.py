@@ -10,6 +10,19 @@ import torch
 _shown: weakref.WeakValueDictionary[tuple, torch.Tensor] = weakref.WeakValueDictionary()
 
 
+ADVICE = (
+    "codes have no float32 memory: save model.state_dict(), which shows its values, or lns_sim.nn.to_float(model), or "
+    "write codes by lns_sim.weights.save"
+)
+
+
+class NoStorage(torch.UntypedStorage):
+    """The empty storage of a tensor of codes, with an error for who looks into it."""
+
+    def data_ptr(self):
+        raise RuntimeError(ADVICE)
+
+
 class FloatMemory:
     """Memory as :class:`torch.Tensor` has it, for tensors of codes.
 
@@ -44,8 +57,12 @@ class FloatMemory:
         return self._memory().data_ptr() + 4 * self.codes.storage_offset()
 
     def untyped_storage(self) -> torch.UntypedStorage:
-        """Of float32 values where the tensor is readable, else torch's placeholder, which holds nothing."""
-        return self._memory().untyped_storage() if self._is_read() else torch.Tensor.untyped_storage(self)
+        """Of float32 values where the tensor is readable, else an empty one."""
+        if self._is_read():
+            return self._memory().untyped_storage()
+        storage = torch.Tensor.untyped_storage(self)
+        storage.__class__ = NoStorage
+        return storage
 
     def storage(self):
         """As torch's, where the tensor is readable.
@@ -54,10 +71,7 @@ class FloatMemory:
             RuntimeError: it is not.
         """
         if not self._is_read():
-            raise RuntimeError(
-                "codes have no float32 memory: save model.state_dict(), which shows its values, or "
-                "lns_sim.nn.to_float(model), or write codes by lns_sim.weights.save"
-            )
+            raise RuntimeError(ADVICE)
         return torch.TypedStorage(wrap_storage=self.untyped_storage(), dtype=torch.float32, _internal=True)
 
     def share_memory_(self):

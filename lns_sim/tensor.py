@@ -38,9 +38,11 @@ class LNSTensor(FloatMemory, torch.Tensor):
 
     @staticmethod
     def __new__(cls, codes, scale, format, **kwargs):
-        return torch.Tensor._make_wrapper_subclass(
-            cls, codes.shape, strides=codes.stride(), dtype=torch.float32, device=codes.device, requires_grad=False
+        out = torch.Tensor._make_wrapper_subclass(
+            cls, codes.shape, codes.stride(), dtype=torch.float32, device=codes.device, storage_size=0
         )
+        torch._C._set_throw_on_mutable_data_ptr(out)  # an error for C++ that would read its null pointer
+        return out
 
     def __init__(self, codes: torch.Tensor, scale: torch.Tensor, format: LNSFormat):
         if codes.dtype != format.dtype:

@@ -166,8 +166,12 @@ def test_memory_is_that_of_codes_or_a_copy_of_values():
     assert torch.equal(torch.from_dlpack(w), w.dequantize()) and w.tolist() == w.dequantize().tolist()
     assert (w.numpy() == w.dequantize().numpy()).all() and float(w[0, 0]) == w.dequantize()[0, 0]
     assert w.share_memory_() is w and w.is_shared() and w.codes.is_shared() and w.scale.is_shared()
-    with pytest.raises(RuntimeError, match="state_dict"):
-        w.storage()
+    for look in (w.storage, w.untyped_storage().data_ptr):
+        with pytest.raises(RuntimeError, match="state_dict"):
+            look()
+    assert w.untyped_storage().share_memory_().nbytes() == 0
+    with pytest.raises(RuntimeError, match="data pointer"):  # C++ has no null pointer to read
+        torch.from_dlpack(torch.utils.dlpack.to_dlpack(w))
     with pytest.raises(NotImplementedError, match="dequantize"):
         w.apply_(abs)
 
