@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 OLDEST := $(VENV)-oldest
 OLDEST_TORCH := 2.10.0
 
-.PHONY: train test test-fast test-nightly test-oldest lint bench area activity clean
+.PHONY: train test test-fast test-nightly test-oldest lint bench area activity formal clean
 
 train: $(READY)
 	$(BIN)/lns-sim train
@@ -39,10 +39,13 @@ bench: $(READY)
 	$(BIN)/lns-sim bench
 
 area: $(READY)
-	$(BIN)/python -m benchmarks.area
+	$(BIN)/python -m csrc.rtl.synthesis.area
 
 activity: $(READY)
-	$(BIN)/python -m benchmarks.activity
+	$(BIN)/python -m csrc.rtl.synthesis.activity
+
+formal: $(READY)
+	$(BIN)/python -m csrc.rtl.formal
 
 # The environment is made once; the extension is rebuilt when its sources change.
 $(VENV)/.installed: requirements.txt
@@ -58,7 +61,7 @@ $(OLDEST)/.installed: requirements.txt
 	$(OLDEST)/bin/python -m pip install --quiet --no-cache-dir -r $(OLDEST)/requirements.txt
 	touch $@
 
-$(READY): $(VENV)/.installed setup.py pyproject.toml lns_sim/version.py $(shell find csrc -type f)
+$(READY): $(VENV)/.installed setup.py pyproject.toml lns_sim/version.py $(shell find csrc -path csrc/rtl -prune -o -type f -print)
 	$(BIN)/python -m pip install --quiet --no-build-isolation --no-deps -e .
 	touch $@
 

@@ -27,9 +27,9 @@ if not os.path.exists(os.path.join(sysconfig.get_paths()["include"], "Python.h")
 
 
 def sources(*suffixes: str) -> list[str]:
-    """Files under csrc; those of other devices are left out."""
+    """Files under csrc; hardware and those of other devices are left out."""
     files = (p.relative_to(ROOT) for p in (ROOT / "csrc").rglob("*") if p.suffix in suffixes)
-    return sorted(str(p) for p in files if CUDA or "cuda" not in p.parts)
+    return sorted(str(p) for p in files if "rtl" not in p.parts and (CUDA or "cuda" not in p.parts))
 
 
 MACROS = [

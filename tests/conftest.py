@@ -41,7 +41,9 @@ def program(name):
     return path
 
 
-browser, cxx, nvcc, verilator, yosys = map(program, ("browser", "c++", "nvcc", "verilator", "yosys"))
+browser, cxx, icarus, nvcc, verilator, yosys = map(
+    program, ("browser", "c++", "iverilog", "nvcc", "verilator", "yosys")
+)
 
 
 @pytest.fixture

@@ -6,12 +6,11 @@ import subprocess
 import numpy as np
 import pytest
 import torch
-from helpers import ROOT
 
-from benchmarks import area
+from csrc.rtl.design import fp8_vector, int8_vector, pe
+from csrc.rtl.simulation import verilate
+from csrc.rtl.synthesis import area, yosys
 from lns_sim import Datapath, LNSFormat
-
-RTL = ROOT / "tests/rtl"
 
 
 def accumulate(values, entries, first, bits):
@@ -43,32 +42,9 @@ def test_comparison_vectors(top, tmp_path):
     records = np.zeros((count, 4 + 2 * lanes), np.uint8)
     records[:, 0], records[:, 1], records[:, 4 : 4 + lanes], records[:, 4 + lanes :] = entries, first, a, b
     (tmp_path / "in").write_bytes(np.array([count, lanes], np.int32).tobytes() + records.tobytes())
-    sources = [str(area.RTL / name) for name in (*area.OTHERS, f"{top}.sv")]
-    given = [f"-GLANES={lanes}", f"-GACC_BITS={bits}", *([f"-GDROP={drop}"] if top == "fp8_vector" else [])]
-    lint = subprocess.run(
-        ["verilator", "--lint-only", "-Wall", "--top-module", top, *given, *sources], capture_output=True, text=True
-    )
-    assert lint.stderr == ""
-    command = [
-        "verilator",
-        "--cc",
-        "--exe",
-        "--build",
-        "--Mdir",
-        str(tmp_path / "v"),
-        "--top-module",
-        top,
-        *given,
-        "-CFLAGS",
-        f"-DACC_BITS={bits}",
-        "--prefix",
-        "Vtop",
-        *sources,
-        str(RTL / "vector_bench.cpp"),
-    ]
-    build = subprocess.run(command, capture_output=True, text=True)
-    assert build.returncode == 0, build.stderr[-2000:]
-    subprocess.run([tmp_path / "v/Vtop", tmp_path / "in", tmp_path / "out"], check=True)
+    design = int8_vector(lanes, bits) if top == "int8_vector" else fp8_vector(lanes, bits, drop)
+    assert verilate.lint(design) == ""
+    subprocess.run([verilate.build(design, tmp_path / "v"), tmp_path / "in", tmp_path / "out"], check=True)
     found = np.fromfile(tmp_path / "out", np.int32).tolist()
     expected = accumulate(sums, entries, first, bits)
     assert found == expected and max(found) == 2 ** (bits - 1) - 1 and min(found) == -(2 ** (bits - 1))
@@ -78,16 +54,18 @@ def test_comparison_vectors(top, tmp_path):
 @pytest.mark.slow
 def test_areas():
     small = [Datapath(LNSFormat(5, 2), vector_size=4, lut_entries=n) for n in (1, 2)]
-    one, two = (area.synthesize(area.pe("small", d)) for d in small)
+    one, two, bins = (area.synthesize(design) for design in (*map(pe, small), pe(small[1], "bins")))
+    assert bins.transistors > two.transistors
     assert (
         two.transistors > one.transistors > area.FLIP_FLOP * one.flip_flops
         and two.cells > one.cells > one.flip_flops > 16 * 24
     )
-    wide = area.synthesize(area.pe("wide", Datapath(LNSFormat(5, 2), vector_size=4, lut_entries=1, acc_bits=32)))
+    wide = area.synthesize(pe(Datapath(LNSFormat(5, 2), vector_size=4, lut_entries=1, acc_bits=32)))
     assert wide.flip_flops > one.flip_flops + 16 * 8 - 1
     assert 5 < one.depth < 200
+    assert 30 < yosys.luts(int8_vector(lanes=1, acc_bits=4)) < 500
     names = [d.name for d in area.designs()]
-    assert len(set(names)) == len(names) == 10
+    assert len(set(names)) == len(names) == 15
 
 
 def test_without_yosys_the_command_says_what_is_missing(monkeypatch):

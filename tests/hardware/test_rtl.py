@@ -2,22 +2,24 @@
 them.
 """
 
+import contextlib
+import random
 import shutil
+import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from helpers import ROOT
 
 import lns_sim
-from benchmarks import activity
+from csrc.rtl.design import MICROARCHITECTURES, RTL, datapath, pe
+from csrc.rtl.simulation import verilate
+from csrc.rtl.synthesis import activity
 from lns_sim import Datapath, LNSFormat, LNSTensor, reference
 from lns_sim.golden import make_vectors
-
-sys.path.insert(0, str(ROOT / "tests/rtl"))
-import verilate
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("verilator")]
 
@@ -37,29 +39,63 @@ CONFIGURATIONS = [
     Datapath(LNSFormat(5, 8), vector_size=8, lut_bits=12, acc_bits=24, acc_lsb=-4),
     Datapath(LNSFormat(9, 16), vector_size=6, lut_entries=4, acc_bits=28),
 ]
-VECTORS = 300_000  # of each configuration
+VECTORS = 300_000  # of each configuration, half of them for each microarchitecture
+
+
+def anywhere(count, seed=0):
+    """Datapaths from the whole range of what the RTL takes, every other one with an accumulator of 4 to 8 bits."""
+    rng, found = random.Random(seed), []
+    while len(found) < count:
+        bits = rng.randint(2, 16)
+        gamma = 1 << rng.randint(0, min(bits - 1, 7))
+        options = dict(
+            vector_size=rng.choice([1, 2, 3, 6, 9, 16, 33]),
+            lut_entries=1 << rng.randint(0, gamma.bit_length() - 1),
+            lut_bits=rng.randint(2, 24),
+            acc_bits=rng.randint(4, 32 if len(found) % 2 else 8),
+            rounding=rng.choice(["truncate", "nearest"]),
+            overflow=rng.choice(["saturate", "wrap"]),
+        )
+        f = LNSFormat(bits, gamma)
+        lsb = 2 * f.e_max // gamma - rng.randint(1, options["acc_bits"] + 3)  # the largest products are seen
+        with contextlib.suppress(ValueError):  # constants that do not fit, or sums of more than 62 bits
+            found.append(Datapath(f, **options, acc_lsb=lsb))
+    return found
+
+
+def large_codes(d, count, k, seed):
+    """Codes of the highest octaves, whose products are seen by any accumulator, and some zeros."""
+    rng, f = np.random.default_rng(seed), d.format
+    e = np.maximum(f.e_max - rng.integers(0, 5 * f.gamma, (2, count, k)), 0)
+    return e * (rng.random(e.shape) < 0.9) | rng.integers(0, 2, e.shape) << (f.bits - 1)
+
+
+# The microarchitectures are built in turn for datapaths from anywhere, and both for those above.
+CASES = [(d, m) for d in CONFIGURATIONS for m in MICROARCHITECTURES]
+CASES += [(d, MICROARCHITECTURES[i % 2]) for i, d in enumerate(anywhere(16), start=1)]
 
 
 @pytest.fixture(scope="module")
 def programs(tmp_path_factory):
-    """A simulator of every configuration, built two at a time."""
-    folders = [tmp_path_factory.mktemp("rtl") for _ in CONFIGURATIONS]
+    """A simulator of every case, built two at a time."""
+    folders = [tmp_path_factory.mktemp("rtl") for _ in CASES]
     with ThreadPoolExecutor(2) as pool:
-        return dict(zip(CONFIGURATIONS, pool.map(verilate.build, CONFIGURATIONS, folders)))
+        return dict(zip(CASES, pool.map(lambda case, folder: verilate.build(datapath(*case), folder), CASES, folders)))
 
 
 def converted(accumulators, d, octaves=0):
     """The codes of all accumulators at the scale that the quantizer gives them, or octaves beside it, and that for the
     hardware.
     """
-    values = torch.from_numpy(accumulators).to(torch.float32) * 2.0**d.lsb
-    q, f = lns_sim.quantize(values, d.format), d.format
-    scale = d.lsb - int(q.k) + octaves
-    e = np.where(accumulators == 0, 0, 1)
-    some = accumulators != 0
-    e[some] = np.clip(reference.log_code(values.numpy()[some], f.gamma) + f.gamma * (scale - d.lsb), 1, f.e_max)
-    codes = np.where(some & (accumulators < 0), e | 1 << (f.bits - 1), e)
-    assert octaves or (codes == q.codes.to(torch.int64).numpy() & ((1 << f.bits) - 1)).all()
+    f, some = d.format, accumulators != 0
+    e = np.zeros(len(accumulators), np.int64)
+    e[some] = reference.log_code(accumulators[some].astype(np.float32), f.gamma)
+    scale = (f.e_max - e[some].max(initial=0)) // f.gamma + np.broadcast_to(octaves, e.shape)
+    e[some] = np.clip(e + f.gamma * scale, 1, f.e_max)[some]
+    codes = np.where(accumulators < 0, e | 1 << (f.bits - 1), e)
+    if not np.any(octaves) and some.any() and abs(d.lsb) < 90:
+        q = lns_sim.quantize(torch.from_numpy(accumulators).to(torch.float32) * 2.0**d.lsb, f)
+        assert (codes == q.codes.to(torch.int64).numpy() & ((1 << f.bits) - 1)).all() and scale[0] == d.lsb - int(q.k)
     return codes, scale
 
 
@@ -82,7 +118,7 @@ def midpoints(d):
         rows.append(
             [(min(p - 1, f.e_max), p - min(p - 1, f.e_max)) for p in exponents if p >= 2]
         )  # no product is smaller
-    rows = [row for row in rows if row]
+    rows = [row for row in rows if row] or [[(1, 1)]]
     a = np.zeros((2 * len(rows), top + 1), np.int64)
     b = np.zeros_like(a)
     for i, row in enumerate(rows):
@@ -110,32 +146,116 @@ def mismatch(program, d, a, b, accumulators, pause=0, octaves=0):
     return "" if pause or clocks <= vectors + 8 else f"{clocks} clocks for {vectors} vectors"
 
 
-@pytest.mark.parametrize("d", CONFIGURATIONS, ids=str)
-def test_lint_is_clean(d):
-    assert verilate.lint(d) == ""
+def name(case):
+    return f"{case[1]}-{case[0]}"
 
 
-@pytest.mark.parametrize("d", CONFIGURATIONS, ids=str)
-def test_random_and_corner_vectors(programs, d):
+@pytest.mark.parametrize("case", CASES, ids=name)
+def test_lint_is_clean(case, icarus):
+    """Of Verilator and of Icarus."""
+    for design in (datapath(*case), pe(*case, handshake=False)):
+        assert verilate.lint(design) == ""
+        given = [f"-P{design.top}.{parameter}={value}" for parameter, value in design.parameters]
+        command = [icarus, "-g2012", "-Wall", "-t", "null", "-s", design.top, *given, *design.paths()]
+        run = subprocess.run(command, capture_output=True, text=True)
+        assert run.returncode == 0 and run.stderr == ""
+
+
+@pytest.mark.parametrize(
+    "parameter, value",
+    [
+        ("BITS", 1),
+        ("BITS", 17),
+        ("GAMMA", 3),
+        ("GAMMA", 256),
+        ("LANES", 0),
+        ("LUT_ENTRIES", 3),
+        ("LUT_ENTRIES", 16),
+        ("LUT_BITS", 1),
+        ("LUT_BITS", 25),
+        ("ACC_BITS", 3),
+        ("ACC_BITS", 33),
+        ("ACC_LSB", -40),
+        ("NEAREST", 2),
+        ("WRAP", 2),
+        ("ENTRIES", 1),
+        ("ROM", 2),
+        ("FLUSH", 2),
+        ("SCALE_BITS", 1),
+    ],
+)
+def test_parameters_out_of_range_are_refused(parameter, value):
+    design = datapath(Datapath())
+    assert parameter in dict(design.parameters)
+    wrong = replace(design, parameters=tuple({**dict(design.parameters), parameter: value}.items()))
+    assert "a parameter is out of range" in verilate.lint(wrong)
+
+
+@pytest.mark.parametrize(
+    "departure",
+    [
+        dict(lut_constants=(128, 140, 152, 166, 181, 197, 215, 235)),
+        dict(product_range=(3, 200)),
+        dict(product_underflow="saturate"),
+        dict(bin_bits=20),
+        dict(bin_overflow="wrap"),
+    ],
+    ids=lambda d: next(iter(d)),
+)
+def test_what_the_rtl_cannot_do_is_refused(departure):
+    for make in (pe, datapath):
+        with pytest.raises(ValueError, match=next(iter(departure))):
+            make(Datapath(**departure))
+        with pytest.raises(ValueError, match="up to 128"):
+            make(Datapath(LNSFormat(9, 256), lut_entries=1))
+
+
+@pytest.mark.parametrize("case", CASES, ids=name)
+def test_random_and_corner_vectors(programs, case):
     """Saturation up and down, exact cancellation, zeros, a single lane, long dot products; with and without pauses."""
+    d, program = case[0], programs[case]
+    products = VECTORS // 6 if d in CONFIGURATIONS else VECTORS // 30
     for source, k, count in (
-        ("random", 3 * d.vector_size - 1, VECTORS // 3),
+        ("random", 3 * d.vector_size - 1, products),
         ("corner", 2 * d.vector_size, 1),
         ("corner", 4096, 1),
     ):
         v = make_vectors(d, source, count, k, seed=2)
-        assert mismatch(programs[d], d, v.a, v.b, v.accumulators) == "", source
-    v = make_vectors(d, "random", 3000, 2 * d.vector_size + 1, seed=3)
-    for octaves in (-9, 2):  # codes below the smallest and above the largest
-        assert mismatch(programs[d], d, v.a, v.b, v.accumulators, pause=100, octaves=octaves) == ""
-    assert mismatch(programs[d], d, *midpoints(d)) == ""
+        assert mismatch(program, d, v.a, v.b, v.accumulators) == "", source
+    # Scales that change from result to result: codes below the smallest and above the largest.
+    a, b = large_codes(d, 4000, 2 * d.vector_size + 1, seed=3)
+    accumulators, octaves = accumulators_of(a, b, d), np.random.default_rng(4).integers(-12, 4, len(a))
+    assert len(set(accumulators.tolist())) >= 3
+    for pause in (0, 100, 200):
+        assert mismatch(program, d, a, b, accumulators, pause, octaves) == ""
+    assert mismatch(program, d, *midpoints(d)) == ""
 
 
-def test_all_pairs_of_codes(programs):
+def test_golden_vectors_with_waveforms(tmp_path):
+    d = Datapath(LNSFormat(4, 2), vector_size=2, acc_bits=8)
+    make_vectors(d, "random", 20, 5).write(tmp_path)
+    command = [
+        sys.executable,
+        "-m",
+        "csrc.rtl.simulation",
+        tmp_path,
+        "--waves",
+        tmp_path / "waves.vcd",
+        "--pause",
+        "50",
+    ]
+    run = subprocess.run(command, cwd=RTL.parents[1], capture_output=True, text=True)
+    assert run.returncode == 0 and "20 dot products" in run.stdout, run.stdout + run.stderr
+    waves = (tmp_path / "waves.vcd").read_text()
+    assert "in_scale" in waves and "under_way" in waves and waves.count("\n#") > 100
+
+
+@pytest.mark.parametrize("m", MICROARCHITECTURES)
+def test_all_pairs_of_codes(programs, m):
     d = Datapath()
     a, b = (codes.reshape(-1, 1) for codes in np.meshgrid(np.arange(256), np.arange(256)))
     expected = accumulators_of(a, b, d)
-    assert len(a) == 65_536 and mismatch(programs[d], d, a, b, expected) == ""
+    assert len(a) == 65_536 and mismatch(programs[d, m], d, a, b, expected) == ""
 
 
 def accumulators_of(a, b, d):
@@ -161,27 +281,43 @@ def test_codes_of_a_layer_in_training(programs, layer):
         a, b = activity.rows(name, layer, *(operand.codes.to(torch.int64) for operand in operands))
         left, right = (rng.integers(len(x), size=400) for x in (a, b))
         a, b = a[left].numpy(), b[right].numpy()
-        assert a.any() and mismatch(programs[d], d, a, b, accumulators_of(a, b, d)) == "", name
+        expected = accumulators_of(a, b, d)
+        assert a.any() and all(mismatch(programs[d, m], d, a, b, expected) == "" for m in MICROARCHITECTURES), name
 
 
 # Faults, each of which some vector must show: (file, what is there, what a mistake would make of it).
 FAULTS = {
-    "a wrong constant": ("lns_pkg.sv", "2 * (c + step) - 1", "2 * (c + step) + 1"),
+    "a wrong constant": ("lns_pkg.sv", "132'd1 << (63 - f)", "132'd1 << (64 - f)"),
     "a carry dropped in the exponent adder": (
-        "lns_lane.sv",
+        "lns_product.sv",
         "{1'b0, a[BITS-2:0]} + {1'b0, b[BITS-2:0]}",
         "{1'b0, a[BITS-2:0] + b[BITS-2:0]}",
     ),
-    "a lane one bit too narrow": ("lns_*.sv", "max(Q_MAX - ACC_LSB + 1, 1)", "max(Q_MAX - ACC_LSB, 1)"),
-    "signs by or": ("lns_lane.sv", "a[BITS-1] ^ b[BITS-1]", "a[BITS-1] | b[BITS-1]"),
-    "zero only where both are": ("lns_lane.sv", "== '0 || b", "== '0 && b"),
-    "no Mitchell part": ("lns_lane.sv", "(LOG_G + 1)'(r & BITS'(2 ** LOG_L - 1))", "(LOG_G + 1)'(r & BITS'(0))"),
-    "the wrong bin": ("lns_lane.sv", "BIN_BITS'(r >> LOG_L)", "BIN_BITS'(r)"),
-    "a lost adder": ("lns_adder_tree.sv", "S'(low) + S'(high)", "S'(low) | S'(high)"),
+    "lanes two bits too narrow": ("lns_pkg.sv", "q_max(bits, gamma) - acc_lsb + 1", "q_max(bits, gamma) - acc_lsb - 1"),
+    "signs by or": ("lns_product.sv", "a[BITS-1] ^ b[BITS-1]", "a[BITS-1] | b[BITS-1]"),
+    "zero only where both are": (
+        "lns_product.sv",
+        "a[BITS-2:0] != '0 && b[BITS-2:0] != '0",
+        "(a[BITS-2:0] != '0 || b[BITS-2:0] != '0)",
+    ),
+    "a bit below the unit kept": ("lns_product.sv", "32'(shift) >= NEEDED", "1'b1"),
+    "a bit of the unit dropped": ("lns_product.sv", "32'(shift) >= NEEDED", "32'(shift) > NEEDED"),
+    "no Mitchell part": ("lns_term.sv", "GAMMA + i % PER_BIN", "GAMMA + i % 1"),
+    "the wrong constant's word": ("lns_term.sv", "lut_constant(i / PER_BIN", "lut_constant(i % LUT_ENTRIES"),
+    "the wrong bin": ("lns_bins.sv", "/ PER_BIN == j", "% LUT_ENTRIES == j"),
+    "a lane in two bins": ("lns_bins.sv", "/ PER_BIN == j", "/ PER_BIN >= j"),
+    "the constant of another bin": (
+        "lns_bins.sv",
+        "lut_constant(j, LUT_ENTRIES",
+        "lut_constant(LUT_ENTRIES - 1 - j, LUT_ENTRIES",
+    ),
+    "a lost carry": ("carry_save.sv", "(a & b) | (c & (a ^ b))", "(a & b) | (c & a)"),
+    "a lost adder": ("adder_tree.sv", "two[S-1:0] + two[2*S-1:S]", "two[S-1:0] | two[2*S-1:S]"),
+    "a sign's weight left in the sum": ("adder_tree.sv", "= -OFFSETS", "= OFFSETS"),
     "truncation towards zero": (
         "lns_pe.sv",
-        "((Y_BITS + 1)'(y3) +",
-        "((Y_BITS + 1)'(y3) + (y3[Y_BITS-1] ? (Y_BITS + 1)'(2 ** F - 1) : '0) +",
+        "((Y_BITS + 1)'(y) +",
+        "((Y_BITS + 1)'(y) + (y[Y_BITS-1] ? (Y_BITS + 1)'(2 ** F - 1) : '0) +",
     ),
     "saturation to the other end": (
         "collector.sv",
@@ -189,9 +325,19 @@ FAULTS = {
         "{~next[N_BITS-1], {(ACC_BITS - 1) {next[N_BITS-1]}}}",
     ),
     "wrapping instead of saturating": ("collector.sv", "over && WRAP == 0", "over && WRAP != 0"),
-    "an entry that is not cleared": ("collector.sv", "first ? '0 : entries", "1'b0 ? '0 : entries"),
-    "a stage that does not wait": ("lns_pe.sv", "if (advance) begin", "if (1) begin"),
-    "midpoints between other codes": ("lns_pkg.sv", "(2 * j + 1 + 46 * gamma)", "(2 * j + 46 * gamma)"),
+    "an entry that is not cleared": ("collector.sv", "{ACC_BITS{!first}}", "{ACC_BITS{1'b1}}"),
+    "a result more than the queue holds": (
+        "lns_pe.sv",
+        "under_way != ($clog2(RESULTS) + 1)'(RESULTS)",
+        "under_way != ($clog2(RESULTS) + 1)'(RESULTS + 1)",
+    ),
+    "a scale of a vector that is not taken": (
+        "lns_datapath.sv",
+        "in_valid && in_ready && in_last",
+        "in_valid && in_last",
+    ),
+    "a post-processing that does not wait": ("lns_convert.sv", "if (advance)", "if (1)"),
+    "midpoints between other codes": ("lns_pkg.sv", "power(2 * j + 1, 2 * gamma)", "power(2 * j, 2 * gamma)"),
     "no clamp at the largest code": ("lns_convert.sv", "e > E_MAX ? E_MAX : e", "e"),
     "zero below the smallest code": ("lns_convert.sv", "below ? E_BITS'(1)", "below ? E_BITS'(0)"),
     "the sign left in the magnitude": ("lns_convert.sv", "acc[ACC_BITS-1] ? -acc : acc", "acc"),
@@ -208,17 +354,17 @@ def faulty(tmp_path_factory):
 
     def judge(name):
         folder = tmp_path_factory.mktemp("fault")
-        for file in verilate.SOURCES:
-            shutil.copy(verilate.RTL / file, folder)
+        shutil.copytree(RTL, folder, dirs_exist_ok=True)
+        m = "bins" if name and FAULTS[name][0] == "lns_bins.sv" else "rom"
         if name:
             pattern, old, new = FAULTS[name]
-            changed = [file for file in folder.glob(pattern) if old in file.read_text()]
+            changed = [file for file in folder.rglob(pattern) if old in file.read_text()]
             assert changed, f"{old} is in none of {pattern}"
             for file in changed:
                 file.write_text(file.read_text().replace(old, new))
-        program = verilate.build(d, folder / "build", folder)
+        program = verilate.build(datapath(d, m), folder / "build", folder)
         try:
-            return "; ".join(filter(None, (mismatch(program, d, *s, 60, octaves) for s in sets for octaves in (0, 2))))
+            return "; ".join(filter(None, (mismatch(program, d, *s, 60, np.arange(len(s[0])) % 3) for s in sets)))
         except AssertionError as error:  # of the RTL's own, or results that do not come out
             return str(error)
 

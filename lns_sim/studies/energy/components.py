@@ -89,7 +89,7 @@ def float_prices(name: str) -> Prices:
 
 
 def lane_bits(d: Datapath) -> int:
-    """Bits of a lane's shifted one above the accumulator's unit (csrc/rtl/lns_lane.sv)."""
+    """Bits of a lane's shifted one above the accumulator's unit (t_bits in csrc/rtl/pe/lns_pkg.sv)."""
     return max(2 * d.format.e_max // d.format.gamma - d.lsb + 1, 1)
 
 

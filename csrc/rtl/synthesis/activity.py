@@ -1,8 +1,8 @@
 """Switching activity of the PE, gate by gate, on tensors of a network in training and on random ones, beside INT8 and
 FP8 vectors.
 
-Run it: python -m benchmarks.activity (`make activity`; needs Yosys). The designs of `make area` are simulated at gate
-level with zero
+Run it: python -m csrc.rtl.synthesis.activity (`make activity`; needs Yosys). The designs of `make area` are simulated
+at gate level with zero
 delay, the left operand held for 16 clocks and the collector's entries in turn (the paper's local-A-stationary
 dataflow). The unit is one
 switched gate input: a net that changes counts once for each gate input that it drives; a flip-flop's clock input
@@ -23,8 +23,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import lns_sim
-from benchmarks.area import PAPER_CONVERSION, Design, comparison_designs, pe
-from benchmarks.netlist import Netlist
+from csrc.rtl.design import MICROARCHITECTURES, Design, fp8_vector, int8_vector, pe
+from csrc.rtl.synthesis.area import PAPER_CONVERSION
+from csrc.rtl.synthesis.netlist import Netlist
 from lns_sim import Datapath, recipes
 from lns_sim.ops.observer import Observer, observe
 from lns_sim.quantizers.operand import Operand
@@ -35,20 +36,21 @@ from lns_sim.studies.training import data
 HELD = 16  # clocks that the stationary operand stays
 STREAMS, VECTORS = 1024, 9  # simulated side by side; of K
 SOURCES = ("random", *PASSES)
-# What a design's instances are called in tables, in the order of the data.
+# What a design's blocks are called in tables, in the order of the data.
 BLOCKS = {
     "registers": "operands and registers",
-    "": "constants, alignment",
-    "sum": "constants, alignment",
-    "lane": "lanes",
-    "bin": "bins",
+    "product": "products",
+    "term": "shifts and ROMs",
+    "tree": "adder trees",
+    "": "constants, alignment, control",
     "collector": "collector",
+    "results": "queue",
     "clock": "clock",
 }
 VECTOR_BLOCKS = {
     "registers": BLOCKS["registers"],
     "": "multipliers",
-    "sum": "adder tree",
+    "tree": "adder trees",
     "collector": "collector",
     "clock": "clock",
 }
@@ -165,8 +167,13 @@ def measure(design: Design, kind: str, trained: dict[str, tuple[Operand, Operand
 def designs() -> list[tuple[Design, str]]:
     """The table's rows, and the codes that each takes."""
     base = Datapath()
-    found = [(pe(f"LNS, LUT {n}", replace(base, lut_entries=n)), "lns") for n in PAPER_CONVERSION]
-    return found + list(zip(comparison_designs(), ("int8", "e4m3")))
+    found = [
+        (pe(replace(base, lut_entries=n), m, name=f"LNS {m}, LUT {n}"), "lns")
+        for m in MICROARCHITECTURES
+        for n in PAPER_CONVERSION
+    ]
+    found.append((pe(base, handshake=False, name="LNS rom, LUT 8, no handshake"), "lns"))
+    return [*found, (int8_vector(), "int8"), (fp8_vector(), "e4m3")]
 
 
 def draw(found: dict[str, dict[str, dict[str, float]]], path: Path) -> None:
@@ -210,22 +217,21 @@ def main(out: Path) -> None:
         found = dict(zip((design.name for design, _ in chosen), pool.map(lambda pair: measure(*pair, trained), chosen)))
     table = Table(
         title="Switched gate inputs for each product",
-        caption="conversion: lanes, bins, constants and alignment, mean of the "
-        "three passes, to LUT 1; paper: its energy of conversion (LNS-Madam, IEEE TC 2022), to LUT 1",
+        caption="conversion: what stands between registers and collector, mean of "
+        "the three passes, to LUT 1; paper: its energy of conversion (LNS-Madam, IEEE TC 2022), to LUT 1",
     )
-    for name in ("design", *(s.replace("_", " ") for s in SOURCES), "trained / random", "conversion", "paper"):
+    for name in ("design", *(s.replace("_", " ") for s in SOURCES), "mean of passes", "conversion", "paper"):
         table.add_column(name, justify="left" if name == "design" else "right")
-    paper = {f"LNS, LUT {n}": f"{fj / PAPER_CONVERSION[1]:.2f}" for n, fj in PAPER_CONVERSION.items()}
-    first = conversion(found["LNS, LUT 1"])
+    paper = {
+        f"LNS {m}, LUT {n}": (f"LNS {m}, LUT 1", fj / PAPER_CONVERSION[1])
+        for m in MICROARCHITECTURES
+        for n, fj in PAPER_CONVERSION.items()
+    }
     for name, sources in found.items():
         totals = [sum(sources[source].values()) for source in SOURCES]
-        table.add_row(
-            name,
-            *(f"{t:.0f}" for t in totals),
-            f"{np.mean(totals[1:]) / totals[0]:.2f}",
-            f"{conversion(sources) / first:.2f}" if name in paper else "",
-            paper.get(name, ""),
-        )
+        first, energy = paper.get(name, (None, 0.0))
+        ratios = (f"{conversion(sources) / conversion(found[first]):.2f}", f"{energy:.2f}") if first else ("", "")
+        table.add_row(name, *(f"{t:.0f}" for t in totals), f"{np.mean(totals[1:]):.0f}", *ratios)
     console = Console()
     (console if console.is_terminal else Console(width=120)).print(table)
     out.mkdir(parents=True, exist_ok=True)
@@ -236,7 +242,7 @@ def main(out: Path) -> None:
 
 def conversion(sources: dict[str, dict[str, float]]) -> float:
     """What turns products into sums: all blocks between registers and collector, mean of the three passes."""
-    return float(np.mean([sum(sources[p][b] for b in ("lanes", "bins", "constants, alignment")) for p in PASSES]))
+    return float(np.mean([sum(sources[p][BLOCKS[b]] for b in ("product", "term", "tree", "")) for p in PASSES]))
 
 
 if __name__ == "__main__":

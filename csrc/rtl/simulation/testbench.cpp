@@ -1,16 +1,20 @@
-// Drives lns_datapath with vectors from a file and writes what comes out, with pauses on both sides drawn from a seed.
+// Drives lns_datapath (verilated as Vtop) with vectors from a file and writes what comes out, with pauses on both sides
+// drawn from a seed. A third argument names a file for waveforms (VCD), where the simulator is built with them.
 //
-// Input: int32 count, scale, pause (in 256ths), stride; then for each vector uint8 entry, first, last, 0 and the lanes
-// of a and of b in `stride` bytes each. Output: int32 entry, accumulator, code for each result, and int32 -1, clocks,
-// 0.
+// Input: int32 count, pause (in 256ths), stride; then for each vector uint8 entry, first, last, 0, int32 scale, and the
+// lanes of a and of b in `stride` bytes each. Output: int32 entry, accumulator, code for each result, and int32 -1,
+// clocks, 0.
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
 #include <random>
 #include <vector>
 
-#include "Vlns_datapath.h"
+#include "Vtop.h"
 #include "verilated.h"
+#if VM_TRACE
+#include "verilated_vcd_c.h"
+#endif
 
 template <class Port>
 void set(Port& port, const uint8_t* bytes) {
@@ -18,20 +22,33 @@ void set(Port& port, const uint8_t* bytes) {
 }
 
 int main(int argc, char** argv) {
-  std::FILE* in = argc == 3 ? std::fopen(argv[1], "rb") : nullptr;
+  std::FILE* in = argc >= 3 ? std::fopen(argv[1], "rb") : nullptr;
   std::FILE* out = in ? std::fopen(argv[2], "wb") : nullptr;
-  int32_t header[4];
+  int32_t header[3];
   if (!out || std::fread(header, sizeof header, 1, in) != 1) return 2;
-  const int32_t count = header[0], pause = header[2];
-  const size_t stride = header[3], size = 4 + 2 * stride;
+  const int32_t count = header[0], pause = header[1];
+  const size_t stride = header[2], size = 8 + 2 * stride;
   std::vector<uint8_t> word(size);
   std::mt19937 random(1);
   auto pauses = [&] { return static_cast<int32_t>(random() & 255) < pause; };
-  Vlns_datapath top;
-  top.scale = header[1];
+  Vtop top;
+#if VM_TRACE
+  Verilated::traceEverOn(true);
+  VerilatedVcdC waves;
+  top.trace(&waves, 99);
+  if (argc > 3) waves.open(argv[3]);
+#endif
+  uint64_t time = 0;
+  auto settle = [&] {
+    top.eval();
+#if VM_TRACE
+    if (waves.isOpen()) waves.dump(time);
+#endif
+    ++time;
+  };
+  auto clock = [&] { top.clk = 1, settle(), top.clk = 0, settle(); };
   top.rst = 1;
   top.out_ready = 1;
-  auto clock = [&] { top.clk = 1, top.eval(), top.clk = 0, top.eval(); };
   clock(), clock();
   top.rst = 0;
   int32_t sent = 0, clocks = 0, idle = 0;
@@ -40,13 +57,16 @@ int main(int argc, char** argv) {
     if (!loaded && sent < count) {
       if (std::fread(word.data(), size, 1, in) != 1) return 3;
       top.in_entry = word[0], top.in_first = word[1], top.in_last = word[2];
-      set(top.in_a, word.data() + 4);
-      set(top.in_b, word.data() + 4 + stride);
+      int32_t scale;
+      std::memcpy(&scale, word.data() + 4, sizeof scale);
+      top.in_scale = scale & ((1 << SCALE_BITS) - 1);
+      set(top.in_a, word.data() + 8);
+      set(top.in_b, word.data() + 8 + stride);
       loaded = true;
     }
     top.in_valid = loaded && !pauses();
     top.out_ready = !pauses();
-    top.eval();
+    settle();
     if (top.out_valid && top.out_ready) {
       const int32_t acc =
           static_cast<int32_t>(static_cast<uint32_t>(top.out_acc) << (32 - ACC_BITS)) >> (32 - ACC_BITS);

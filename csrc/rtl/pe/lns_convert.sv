@@ -16,10 +16,16 @@ module lns_convert #(
     output logic [BITS-1:0]              code
 );
   localparam int LOG_G = $clog2(GAMMA);
-  localparam int POSITION_BITS = $clog2(ACC_BITS) + 1;
-  localparam int E_BITS = lns_pkg::max(SCALE_BITS, POSITION_BITS) + LOG_G + 2;
   localparam int M_BITS = lns_pkg::max(ACC_BITS, 24);
+  localparam int POSITION_BITS = $clog2(M_BITS);
+  localparam int E_BITS = lns_pkg::max(lns_pkg::max(SCALE_BITS, POSITION_BITS + 1) + LOG_G + 2, BITS + 1);
   localparam logic signed [E_BITS-1:0] E_MAX = E_BITS'(2 ** (BITS - 1) - 1);
+
+  require #(.HOLDS(BITS >= 2 && BITS <= 16)) u_bits ();
+  require #(.HOLDS(GAMMA >= 1 && GAMMA <= 128 && GAMMA == 2 ** LOG_G)) u_gamma ();
+  require #(.HOLDS(ACC_BITS >= 4 && ACC_BITS <= 32)) u_acc_bits ();
+  require #(.HOLDS(SCALE_BITS >= 2 && SCALE_BITS <= 24)) u_scale_bits ();
+  require #(.HOLDS(FLUSH == 0 || FLUSH == 1)) u_flush ();
 
   // 1. Leading one; the mantissa aligned to it.
   wire [ACC_BITS-1:0] magnitude = acc[ACC_BITS-1] ? -acc : acc;
@@ -48,19 +54,20 @@ module lns_convert #(
   end else begin : g_rounded
     localparam int R = M_BITS - 24;
     wire [R-1:0] rest = aligned1[R-1:0];
-    wire up = rest > R'(2 ** (R - 1)) || (rest == R'(2 ** (R - 1)) && aligned1[R]);
+    wire up = rest[R-1] && (R'(rest << 1) != '0 || aligned1[R]);
     assign mantissa = {1'b0, aligned1[M_BITS-1:R]} + 25'(up);
   end
   // Rounded up to the next power of two, all bits but the carry are zero: no midpoint lies below, one octave higher.
-  wire [23:0] fraction = mantissa[24] ? 24'h800000 : mantissa[23:0];
+  wire carry = mantissa[24];
+  wire [23:0] fraction = carry ? 24'h800000 : mantissa[23:0];
   logic [GAMMA-1:0] above;
   for (genvar j = 0; j < GAMMA; j++) begin : g_midpoint
-    localparam logic [23:0] T = 24'(lns_pkg::threshold(j, GAMMA));
+    localparam logic [23:0] T = lns_pkg::threshold(j, GAMMA);
     assign above[j] = fraction > T;
   end
   logic signed [E_BITS-1:0] e;
   always_comb begin
-    e = (E_BITS'(scale1) + E_BITS'($signed({1'b0, position1})) + E_BITS'($signed({1'b0, mantissa[24]}))) <<< LOG_G;
+    e = (E_BITS'(scale1) + E_BITS'($signed({1'b0, position1})) + E_BITS'($signed({1'b0, carry}))) <<< LOG_G;
     for (int j = 0; j < GAMMA; j++) e = e + E_BITS'($signed({1'b0, above[j]}));
   end
   wire below = e < 1;

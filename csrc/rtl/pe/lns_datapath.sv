@@ -12,6 +12,7 @@ module lns_datapath #(
     parameter int ENTRIES = 16,
     parameter int SCALE_BITS = 10,
     parameter int FLUSH = 0,
+    parameter int ROM = 1,
     localparam int ENTRY_BITS = $clog2(ENTRIES)
 ) (
     input  logic                         clk,
@@ -23,7 +24,7 @@ module lns_datapath #(
     input  logic [ENTRY_BITS-1:0]        in_entry,
     input  logic                         in_first,
     input  logic                         in_last,
-    input  logic signed [SCALE_BITS-1:0] scale,
+    input  logic signed [SCALE_BITS-1:0] in_scale,  // read with the last vector of a dot product
     output logic                         out_valid,
     input  logic                         out_ready,
     output logic [ENTRY_BITS-1:0]        out_entry,
@@ -36,9 +37,15 @@ module lns_datapath #(
   wire advance = !out_valid || out_ready;
 
   lns_pe #(.BITS(BITS), .GAMMA(GAMMA), .LANES(LANES), .LUT_ENTRIES(LUT_ENTRIES), .LUT_BITS(LUT_BITS), .ACC_BITS(ACC_BITS),
-           .ACC_LSB(ACC_LSB), .NEAREST(NEAREST), .WRAP(WRAP), .ENTRIES(ENTRIES)) u_pe (
+           .ACC_LSB(ACC_LSB), .NEAREST(NEAREST), .WRAP(WRAP), .ENTRIES(ENTRIES), .ROM(ROM)) u_pe (
       .clk, .rst, .in_valid, .in_ready, .in_a, .in_b, .in_entry, .in_first, .in_last,
       .out_valid(pe_valid), .out_ready(advance), .out_entry(pe_entry), .out_acc(pe_acc));
+
+  // Results keep their order, and so do their scales.
+  wire signed [SCALE_BITS-1:0] scale;
+  wire scaled;
+  queue #(.WIDTH(SCALE_BITS), .WORDS(lns_pkg::results(ROM))) u_scales (
+      .clk, .rst, .push(in_valid && in_ready && in_last), .data(in_scale), .pop(pe_valid && advance), .valid(scaled), .q(scale));
 
   lns_convert #(.BITS(BITS), .GAMMA(GAMMA), .ACC_BITS(ACC_BITS), .SCALE_BITS(SCALE_BITS), .FLUSH(FLUSH)) u_convert (
       .clk, .acc(pe_acc), .scale, .advance, .code(out_code));
@@ -51,4 +58,7 @@ module lns_datapath #(
     end
     if (rst) {valid1, out_valid} <= '0;
   end
+`ifndef SYNTHESIS
+  always @(posedge clk) if (!rst) assert (scaled || !pe_valid) else $error("a result has no scale");
+`endif
 endmodule

@@ -18,7 +18,7 @@ module sum_vector #(
   localparam int S_BITS = W + $clog2(LANES);
   wire signed  [S_BITS-1:0] sum;
   logic signed [S_BITS-1:0] sum2;
-  lns_adder_tree #(.N(LANES), .W(W)) u_tree (.x(term), .sum(sum));
+  adder_tree #(.N(LANES), .W(W)) u_tree (.x(term), .sum(sum));
 
   logic valid1, valid2, first1, first2;
   logic [ENTRY_BITS-1:0] entry1, entry2;
@@ -26,7 +26,9 @@ module sum_vector #(
     {valid1, first1, entry1} <= {in_valid, in_first, in_entry};
     {valid2, first2, entry2} <= {valid1, first1, entry1};
     sum2 <= sum;
+    out_acc <= acc;
   end
+  wire signed [ACC_BITS-1:0] acc;
   collector #(.ACC_BITS(ACC_BITS), .IN_BITS(S_BITS), .ENTRIES(ENTRIES)) u_collector (
-      .clk, .valid(valid2), .first(first2), .entry(entry2), .value(sum2), .acc(out_acc));
+      .clk, .valid(valid2), .first(first2), .entry(entry2), .value(sum2), .acc);
 endmodule

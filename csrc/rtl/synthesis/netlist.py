@@ -5,16 +5,17 @@ Zero delay: a net switches at most once a clock, glitches are not seen. A net's 
 
 from __future__ import annotations
 
-import json
-import tempfile
 from collections import defaultdict
-from pathlib import Path
 
 import numpy as np
 
-from benchmarks.area import Design, run_yosys
+from csrc.rtl.design import Design
+from csrc.rtl.synthesis import yosys
 
 _GATES = {"$_NOT_": 1, "$_AND_": 2, "$_OR_": 2, "$_XOR_": 2, "$_MUX_": 3}  # inputs
+FLIP_FLOP = 16  # transistors; these and those of the gates are Yosys' estimate for static CMOS
+_TRANSISTORS = {"$_NOT_": 2, "$_AND_": 6, "$_OR_": 6, "$_XOR_": 12, "$_MUX_": 12, "$_DFF_P_": FLIP_FLOP}
+_BLOCKS = ("product", "term", "tree", "collector", "results")  # instances of yosys.BLOCKS
 _ZERO, _ONE = 0, 1  # the nets of the constants
 
 
@@ -37,15 +38,14 @@ class Netlist:
 
     Attributes:
         loads: gate inputs that each net drives, shape (nets,).
+        cells: gates and flip-flops.
         flip_flops: how many there are.
+        transistors: of each block (see :meth:`by_block`).
+        depth: most gates between two registers.
     """
 
     def __init__(self, design: Design):
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "netlist.json"
-            # Blocks are optimized on their own, so that each gate belongs to one.
-            run_yosys(design, "", f"flatten\nopt_clean\nwrite_json {path}")
-            module = json.loads(path.read_text())["modules"][design.top]
+        module = yosys.gates(design)
         self.ports = {name: port["bits"] for name, port in module["ports"].items()}
         cells = [(cell["type"], cell["connections"], _block(name)) for name, cell in module["cells"].items()]
         bits = {b for port in self.ports.values() for b in port} | {
@@ -58,12 +58,14 @@ class Netlist:
         self.loads = np.zeros(self.nets, np.int64)
         self._block_of = ["registers"] * self.nets  # ports, too
         self._registers: tuple[list[int], list[int]] = ([], [])  # D and Q
+        self.cells, self.transistors = len(cells), defaultdict(int)
         waiting = []
         for kind, pins, block in cells:
             at = {pin: self._net[bits[0]] for pin, bits in pins.items()}
             out = at["Q" if kind == "$_DFF_P_" else "Y"]
-            if kind != "$_DFF_P_" or block:
-                self._block_of[out] = block
+            block = "registers" if kind == "$_DFF_P_" and not block else block
+            self._block_of[out] = block
+            self.transistors[block] += _TRANSISTORS[kind]
             if kind == "$_DFF_P_":
                 self._registers[0].append(at["D"])
                 self._registers[1].append(out)
@@ -98,6 +100,7 @@ class Netlist:
                     ready.append(j)
         if settled != len(gates):
             raise RuntimeError("the design has a combinational loop")
+        self.depth = 1 + max(depth)
         return [
             (kind, np.array([i for i, _ in found]).T, np.array([out for _, out in found]))
             for (_, kind), found in sorted(groups.items())
@@ -108,9 +111,9 @@ class Netlist:
         return self._net[self.ports[port][bit]]
 
     def by_block(self, of_nets: np.ndarray) -> dict[str, int]:
-        """Sums over the nets that each block drives: by the instance at the top ("lane", "collector"...), "" for the
-        top's own
-        gates, "registers" for its flip-flops and the ports."""
+        """Sums over the nets that each block drives: by the kind of instance ("product", "collector"...), "" for gates
+        around
+        them, "registers" for flip-flops around them and the ports."""
         sums: dict[str, int] = defaultdict(int)
         for block, value in zip(self._block_of, of_nets.tolist()):
             sums[block] += value
@@ -159,9 +162,6 @@ class Netlist:
 
 
 def _block(cell: str) -> str:
-    """The instance that a cell is counted with: "g_lane[3].u_lane.$abc$1" is in "lane"; a collector stands for
-    itself.
-    """
-    path = cell.replace("$flatten", "").replace("\\", "").split(".")
-    instances = [part[2:] for part in path if part.startswith("u_")]
-    return "collector" if "collector" in instances else instances[0] if instances else ""
+    """The instance that a cell is counted with: "g_rom.u_rom.g_lane[3].u_term.$abc$1" is in "term"."""
+    instances = [part.strip("\\")[2:] for part in cell.replace("$flatten", "").split(".")]
+    return next((instance for instance in instances if instance in _BLOCKS), "")

@@ -11,17 +11,16 @@ module collector #(
     input  logic                       first,
     input  logic [ENTRY_BITS-1:0]      entry,
     input  logic signed [IN_BITS-1:0]  value,
-    output logic signed [ACC_BITS-1:0] acc
+    output logic signed [ACC_BITS-1:0] acc  // what the entry becomes with the clock
 );
   localparam int N_BITS = (ACC_BITS > IN_BITS ? ACC_BITS : IN_BITS) + 1;
-  logic signed [ACC_BITS-1:0] entries[0:ENTRIES-1];
-  wire signed [ACC_BITS-1:0] held = first ? '0 : entries[entry];
-  wire signed [N_BITS-1:0] next = N_BITS'(held) + N_BITS'(value);
+  wire [ACC_BITS-1:0] held;
+  register_file #(.WIDTH(ACC_BITS), .WORDS(ENTRIES)) u_entries (
+      .clk, .write(valid), .write_at(entry), .data(acc), .read_at(entry), .q(held));
+
+  wire signed [ACC_BITS-1:0] start = $signed(held & {ACC_BITS{!first}});
+  wire signed [N_BITS-1:0] next = N_BITS'(start) + N_BITS'(value);
   wire over = next != N_BITS'($signed(next[ACC_BITS-1:0]));
   wire signed [ACC_BITS-1:0] extreme = {next[N_BITS-1], {(ACC_BITS - 1) {~next[N_BITS-1]}}};
-  wire signed [ACC_BITS-1:0] after = over && WRAP == 0 ? extreme : next[ACC_BITS-1:0];
-  always_ff @(posedge clk) if (valid) begin
-    entries[entry] <= after;
-    acc <= after;
-  end
+  assign acc = over && WRAP == 0 ? extreme : next[ACC_BITS-1:0];
 endmodule

@@ -1,0 +1,46 @@
+"""Sends golden vectors through the RTL, and writes waveforms if asked to.
+
+Run it: python -m csrc.rtl.simulation FOLDER [--waves waves.vcd] (needs Verilator; FOLDER is of `lns-sim vectors`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from csrc.rtl.design import MICROARCHITECTURES, datapath
+from csrc.rtl.simulation import verilate
+from lns_sim.golden import read_vectors
+
+
+def main() -> None:
+    """Builds the vectors' datapath, runs them, and says how many results are not the golden ones."""
+    parser = argparse.ArgumentParser(description="Sends golden vectors through the RTL.")
+    parser.add_argument("folder", type=Path, help="of `lns-sim vectors`")
+    parser.add_argument("--microarchitecture", choices=MICROARCHITECTURES, default=MICROARCHITECTURES[0])
+    parser.add_argument("--pause", type=int, default=0, help="how often each side pauses, in 256ths")
+    parser.add_argument("--waves", type=Path, help="where waveforms go (VCD)")
+    given = parser.parse_args()
+    if verilate.VERILATOR is None:
+        sys.exit("this needs Verilator: on Debian, apt-get install verilator")
+    vectors = read_vectors(given.folder)
+    design = datapath(vectors.datapath, given.microarchitecture)
+    with tempfile.TemporaryDirectory() as folder:
+        program = verilate.build(design, Path(folder), waves=given.waves is not None)
+        found, _, clocks = verilate.simulate(
+            program, vectors.datapath, vectors.a, vectors.b, pause=given.pause, waves=given.waves
+        )
+    wrong = np.flatnonzero(found != vectors.accumulators)
+    print(f"{len(found)} dot products in {clocks} clocks, {len(wrong)} of them not the golden ones")
+    sys.exit(len(wrong) > 0)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except ValueError as error:
+        sys.exit(str(error))
