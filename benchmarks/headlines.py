@@ -85,8 +85,7 @@ def halp() -> None:
 
 def z_scores(q: LUQ, draws: int = 4000, elements: int = 2000) -> Tensor:
     """Of the mean over draws of every quantized element against the element, in units of what LUQ's own variance gives:
-    standard normal
-    without bias."""
+    standard normal without bias."""
     x = torch.randn(elements, generator=torch.Generator().manual_seed(0)) * torch.exp(torch.linspace(-6, 1, elements))
     x[0] = x.abs().max()
     drawn = q.quantize(x.expand(draws, -1).contiguous(), random_state(1), -1)[0].double()
@@ -114,14 +113,12 @@ def gradient_errors(samples: list[int]) -> dict[int, float]:
 
 class SpreadMLP(nn.Module):
     """A digits MLP whose second hidden layer's channels have gradients of very different sizes: its inputs or outputs
-    are scaled by
-    powers of two down to 2^-octaves.
+    are scaled by powers of two down to 2^-octaves.
 
     Args:
         octaves: the largest power.
         compensated: the scaled layer's weights are divided by the same, so that the function at first is the
-            unscaled network's;
-            otherwise the first hidden layer is scaled.
+            unscaled network's; otherwise the first hidden layer is scaled.
     """
 
     def __init__(self, octaves: float, compensated: bool, width: int = 128):
@@ -201,8 +198,7 @@ def shiftquant_accuracies(seeds: range) -> dict[str, list[float]]:
 
 def shiftquant_variances(groups: list[int], bits: int = 4) -> dict[int, tuple[float, float, float]]:
     """By the number of groups: measured variance of the quantized channels, its bound, and the bound of the best
-    grouping into any
-    scales; means over elements, in units of the per-tensor bound."""
+    grouping into any scales; means over elements, in units of the per-tensor bound."""
     g = torch.Generator().manual_seed(0)
     x = torch.randn(512, 32, generator=g) * torch.exp2(-6 * torch.rand(32, generator=g))
     ranges = x.abs().amax(0).tolist()

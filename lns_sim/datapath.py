@@ -36,8 +36,7 @@ class Datapath:
         format: format of the operands. Operands of fewer bits and the same gamma fit, too.
         vector_size: lanes per accumulation, 1 to 4096.
         lut_entries: bins and constants, a power of two from 1 (Mitchell's approximation) to gamma (exact); None:
-            gamma, or as
-            many as there are ``lut_constants``.
+            gamma, or as many as there are ``lut_constants``.
         lut_bits: bits of a constant, 2 to 24.
         acc_bits: bits of the accumulator, 4 to 32.
         acc_lsb: log2 of the accumulator's unit relative to the operands' scales; None leaves ``headroom_bits`` above

@@ -79,11 +79,9 @@ def global_batch(group: dist.ProcessGroup | None = None):
     weight gradients are averaged over the ranks before Q_G instead of after. Training by DDP or FSDP2 then takes the
     codes
     of one process with the global batch wherever sums are exact: no accumulator saturates or outgrows float32's 24
-    bits,
-    and each rank's share of a weight gradient's dot products is a multiple of the datapath's vector size. Ranks must
-    hold
-    equal shares, in order, along the first dimension. It costs a small reduction a quantizer and a second one of the
-    weight gradients.
+    bits, and each rank's share of a weight gradient's dot products is a multiple of the datapath's vector size. Ranks
+    must hold equal shares, in order, along the first dimension. It costs a small reduction a quantizer and a second one
+    of the weight gradients.
 
     Args:
         group: of the ranks; None: all.

@@ -49,9 +49,8 @@ def quantize(
         seed, step, tensor_id: the random stream, read by the stochastic policies; without a seed one is drawn from
             torch's generator, so ``torch.manual_seed`` governs it.
         thresholds: of a converter that differs from the spec's (section 2), gamma integers t_j from 2^23 to 2^24 -
-            1, at least
-            2^22 / gamma apart: a 24-bit mantissa rounds up past step j if it is larger than t_j. For rounding to
-            nearest.
+            1, at least 2^22 / gamma apart: a 24-bit mantissa rounds up past step j if it is larger than t_j. For
+            rounding to nearest.
 
     Returns:
         LNSTensor of x's shape. If x holds NaN or Inf its scale (or the slice's) is NaN, and so is all made of it.

@@ -15,8 +15,7 @@ def check_thresholds(thresholds, format: LNSFormat, rounding: str) -> tuple[int,
 
     Raises:
         TypeError, ValueError: they are no integers, not gamma of them, out of range or too near each other, or
-            rounding is
-            stochastic.
+            rounding is stochastic.
     """
     found = integers("thresholds", thresholds)
     if found is not None:

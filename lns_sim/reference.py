@@ -3,8 +3,7 @@ believed.
 
 Slow on purpose, and independent: nothing of the extension, of torch or of the rest of lns_sim is imported. ``format``
 is anything with ``bits`` and ``gamma``, ``datapath`` anything with the fields of ``lns_sim.Datapath``. Codes are
-integer
-arrays (sign bit over exponent), scale exponents are integers ``k``; a tensor is the pair ``(codes, k)``.
+integer arrays (sign bit over exponent), scale exponents are integers ``k``; a tensor is the pair ``(codes, k)``.
 """
 
 from __future__ import annotations

@@ -27,8 +27,7 @@ model = models.build("cnn", digits.input_shape, digits.classes)
 x, y = digits.x_train[:64], digits.y_train[:64]
 
 # Everywhere the paper's datapath, but layer 5.0 (the third convolution) accumulates its weight gradient in 12 bits, and
-# the
-# unit of the accumulator of layer 2.0's forward pass is so small that it overflows.
+# the unit of the accumulator of layer 2.0's forward pass is so small that it overflows.
 base = recipes.lns_madam()
 narrow = replace(base, name="narrow", weight_gradient=Datapath(acc_bits=12))
 overflowing = replace(base, name="overflowing", forward=Datapath(acc_lsb=8))
@@ -40,9 +39,8 @@ found = lns_sim.compare(model, lambda m: F.cross_entropy(m(x), y), recipe)
 print(found.verdict())
 
 # 2. A row a pass. fake-quant and bit-exact are signal-to-noise ratios against the float32 run, with all that happened
-# before;
-#    datapath is of this pass alone, its result against the float32 product of the very same codes. What to look for:
-#    - datapath far above fake-quant (a margin of 20 dB and more): bits to spare in this pass.
+# before;    datapath is of this pass alone, its result against the float32 product of the very same codes. What to look
+# for:    - datapath far above fake-quant (a margin of 20 dB and more): bits to spare in this pass.
 # - datapath below fake-quant: this is where bits are missing. `vanished` tells too coarse a unit, `saturated` too small
 # a range.
 #    - bit-exact below fake-quant, but a good margin: the noise came from a pass before; look further up.
@@ -54,8 +52,7 @@ for row in found.rows:
     )
 
 # 3. What became of each tensor. `underflowed` errors call for another format or stochastic underflow; `clipped` weights
-# stand at
-#    the top of their format.
+# stand at    the top of their format.
 for layer, codes in found.codes.items():
     for c in codes:
         if c.tensor == "error":

@@ -151,8 +151,7 @@ def energy(
     """Estimate the energy of a training iteration, beside FP8, FP16, FP32 and INT8 on the like hardware.
 
     Every product of the model's three passes is mapped to the paper's processing element; nothing is computed. What the
-    numbers rest
-    on is in docs/energy.md.
+    numbers rest on is in docs/energy.md.
     """
     console = make_console()
     with user_errors():

@@ -1,8 +1,7 @@
 """Golden vectors: operands and accumulators for a hardware design, as hex for ``$readmemh`` and JSON to interpret it.
 
 A folder holds ``a.hex`` and ``b.hex``, one word of ``vector_size`` codes a line (lane 0 in the lowest bits, lanes past
-K
-zero), the vectors of a dot product one after the other; ``acc.hex``, the accumulator after each dot product in two's
+K zero), the vectors of a dot product one after the other; ``acc.hex``, the accumulator after each dot product in two's
 complement; and ``vectors.json``.
 """
 

@@ -136,12 +136,18 @@ def _multi_head_attention(
     padding = _added_mask("key_padding_mask", key_padding_mask, (n, sources), query)
     biases = [None] * 3 if in_proj_bias is None else in_proj_bias.chunk(3)
     with simulation:
-        weights = (q_proj_weight, k_proj_weight, v_proj_weight) if use_separate_proj_weight else None
-        if weights is None and query is key and key is value:
+        inputs = (query, key, value)
+        if use_separate_proj_weight:
+            weights = (q_proj_weight, k_proj_weight, v_proj_weight)
+            q, k, v = (F.linear(x, w, b) for x, w, b in zip(inputs, weights, biases))
+        elif query is key and key is value:
             q, k, v = F.linear(query, in_proj_weight, in_proj_bias).chunk(3, -1)
         else:
-            weights = weights or [in_proj_weight[i * width : (i + 1) * width] for i in range(3)]
-            q, k, v = (F.linear(x, w, b) for x, w, b in zip((query, key, value), weights, biases))
+            parts = [slice(i * width, (i + 1) * width) for i in range(3)]
+            q, k, v = (
+                functions.linear_by_rows(simulation, x, in_proj_weight, rows, b)
+                for x, rows, b in zip(inputs, parts, biases)
+            )
         if bias_k is not None:
             k, v = torch.cat([k, bias_k.expand(1, n, -1)]), torch.cat([v, bias_v.expand(1, n, -1)])
         if add_zero_attn:

@@ -114,6 +114,15 @@ def _linear(simulation, input, weight, bias=None):
     return y if bias is None else y + bias.expand(y.shape)
 
 
+def linear_by_rows(simulation, input: Tensor, weight: Tensor, rows: slice, bias: Tensor | None) -> Tensor:
+    """``F.linear(input, weight[rows], bias)``, the recipe being the whole weight's, where a compiler can read it."""
+    recipe, rng = arithmetic(simulation, weight)
+    if recipe is None:
+        return F.linear(input, weight[rows], bias)
+    y = _linear_op(float32(input, "input"), weight[rows], recipe, rng)
+    return y if bias is None else y + bias
+
+
 @handles(F.embedding)
 def _embedding(
     simulation, input, weight, padding_idx=None, max_norm=None, norm_type=2.0, scale_grad_by_freq=False, sparse=False

@@ -2,8 +2,7 @@
 
 All of them are the three passes of a convolution, each in its own role: a transposed one's forward pass is a
 convolution's input gradient. Three dimensions are two, with the taps along depth beside the channels; a dot product
-then
-runs over (kh, kw, kd, channel), channel fastest.
+then runs over (kh, kw, kd, channel), channel fastest.
 """
 
 from __future__ import annotations

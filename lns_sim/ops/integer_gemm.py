@@ -17,8 +17,7 @@ def integer_product(a: Operand, b: Operand, depth: int, op, along: tuple[int, in
     Float32 holds sums up to 2^24. Longer ones are cut into parts that do, ``along`` a dimension of each operand, and
     added in float64.
     Where parts would be few numbers, a is split, too, into a multiple of a power of two and a rest. What does not fit
-    even so, has no
-    such dimension, or lies where float32's products are not plain, runs in float64.
+    even so, has no such dimension, or lies where float32's products are not plain, runs in float64.
     """
     first, second = a.largest, b.largest
     unit = 1 << (max(first, second).bit_length() + 1) // 2
@@ -55,7 +54,6 @@ def integer_product(a: Operand, b: Operand, depth: int, op, along: tuple[int, in
 
 def _float32_is_plain(device: torch.device, convolves: bool) -> bool:
     """Are float32's sums of integers exact there? Not by cuDNN, which may transform what it convolves, nor where the
-    user allows
-    TF32; a CPU's bfloat16 holds these integers, 8 bits and shifts, and adds in float32.
+    user allows TF32; a CPU's bfloat16 holds these integers, 8 bits and shifts, and adds in float32.
     """
     return device.type == "cpu" or (not convolves and torch.backends.cuda.matmul.fp32_precision in ("none", "ieee"))

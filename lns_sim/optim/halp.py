@@ -2,9 +2,8 @@
 its rivals.
 
 One optimizer class has SGD, LP-SGD, SVRG, LP-SVRG and HALP. All but the SGDs alternate: `outer` takes the full gradient
-at the current
-weights, then `step` runs on single batches. `least_squares_in_integers` is HALP for linear models with the products in
-integers.
+at the current weights, then `step` runs on single batches. `least_squares_in_integers` is HALP for linear models with
+the products in integers.
 """
 
 from __future__ import annotations
@@ -51,12 +50,10 @@ class HALP(ClosureOptimizer):
         params: parameters or groups.
         lr: step size.
         method: "halp"; "svrg" (z in full precision); "lp-svrg" and "lp-sgd" (the weights themselves quantized on a
-            fixed grid);
-            "sgd".
+            fixed grid); "sgd".
         bits: of z, or of the weights, 2 to 24.
         mu: HALP's bound of the strong convexity: the grid reaches ``||g|| / mu``. Too large, and z stands at the
-            grid's end
-            (:attr:`saturated`); too small, and the grid is too coarse to get anywhere.
+            grid's end (:attr:`saturated`); too small, and the grid is too coarse to get anywhere.
         delta: spacing of the fixed grid of "lp-svrg" and "lp-sgd".
         seed: of the stochastic rounding.
 

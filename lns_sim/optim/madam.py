@@ -1,8 +1,7 @@
 """Madam (arXiv 2006.14560) in float32, its integer form, and LNS-Madam's optimizer as its authors published it.
 
 Multiplicative updates move weights (parameters of two dimensions or more); the others, which start at zero or one and
-could not
-cross it, go to an ordinary optimizer.
+could not cross it, go to an ordinary optimizer.
 """
 
 from __future__ import annotations

@@ -16,10 +16,8 @@ class Quantizer:
     """How one kind of tensor becomes codes, in a :class:`lns_sim.recipes.Recipe`.
 
     Subclasses are frozen dataclasses of plain fields. A recipe file, a checkpoint and a report know them by their
-    class'
-    name, under which each registers itself. A subclass gives ``bits``, ``dtype`` and :meth:`quantize`, and overrides
-    what
-    else differs.
+    class' name, under which each registers itself. A subclass gives ``bits``, ``dtype`` and :meth:`quantize`, and
+    overrides what else differs.
 
     Attributes:
         bits: of a code.

@@ -3,10 +3,8 @@
 The method's text was not to be had; this follows its abstract and reviews. Channels of small range get more of the
 integer grid:
 ``k_c = clip(floor(log2(R / r_c)), 0, groups - 1)``, ``q = clip(SR(G 2^k_c / s0))``, ``s0 = R / (2^(bits-1) - 1)``. In
-the product along
-the channels a term is shifted left by ``groups - 1 - k_c``, so that all share the scale ``s0 / 2^(groups - 1)``: no
-memory is
-rearranged, and the result is the dequantized product's exactly.
+the product along the channels a term is shifted left by ``groups - 1 - k_c``, so that all share the scale ``s0 /
+2^(groups - 1)``: no memory is rearranged, and the result is the dequantized product's exactly.
 """
 
 from __future__ import annotations
@@ -72,8 +70,7 @@ def optimal_grouping(ranges: Sequence[float], groups: int, bits: int) -> list[fl
     power-of-two groups.
 
     Channels sorted by range fall into contiguous groups, each with the scale of its largest; what is minimized is the
-    sum of the
-    channels' largest variances of stochastic rounding, ``scale^2 / 4`` each.
+    sum of the channels' largest variances of stochastic rounding, ``scale^2 / 4`` each.
 
     Args:
         ranges: largest magnitude of each channel.

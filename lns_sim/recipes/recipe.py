@@ -34,8 +34,7 @@ class Recipe:
         name: how tables call it.
         activation: Q_A, the layer's input, in forward and weight gradient; None leaves it float32.
         weight: Q_W, the format of forward codes, derived from the update codes; a quantizer of float32 weights;
-            None leaves
-            them as they are.
+            None leaves them as they are.
         error: Q_E, the gradient of the layer's output, in both gradients; None leaves it float32.
         gradient: Q_G, the weight gradient after its product; None leaves it float32.
         update: Q_U, the format in which weights exist; its gamma is a multiple of ``weight``'s.
@@ -137,8 +136,7 @@ class ModelRecipe:
     Attributes:
         default: for all modules that no override names; None: float32.
         overrides: pairs of a name pattern (as in ``fnmatch``) and the recipe, None for float32, of the modules it
-            matches
-            and all inside them; a deeper match wins over an outer one, a later pattern over an earlier one.
+            matches and all inside them; a deeper match wins over an outer one, a later pattern over an earlier one.
     """
 
     default: Recipe | None

@@ -112,8 +112,7 @@ def test_integers_and_sawb_by_hand():
 @pytest.mark.parametrize("precision", ["highest", "medium"])
 def test_integer_products_are_exact(layer, precision, device, request):
     """All three passes against sums in float64: activations and weights of 8 bits, errors shifted by ShiftQuant; also
-    where the
-    user lets torch multiply float32 by parts of it."""
+    where the user lets torch multiply float32 by parts of it."""
     request.addfinalizer(lambda: torch.set_float32_matmul_precision("highest"))
     torch.set_float32_matmul_precision(precision)
     torch.manual_seed(0)

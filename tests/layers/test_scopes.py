@@ -216,3 +216,34 @@ def test_a_graph_break_in_a_loop():
     torch._dynamo.reset()
     model, x = lns_sim.convert(Net(), "lns-madam"), torch.randn(4, 8)
     assert torch.equal(torch.compile(model, backend="eager")(x), model(x))
+
+
+class Einsum(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(8, 8)
+
+    def forward(self, x):
+        return torch.einsum("bij,bkj->bik", self.layer(x), x)
+
+
+class Cross(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+
+    def forward(self, x):
+        return self.attention(x, x[:, :2], x[:, :2])[0]
+
+
+@pytest.mark.parametrize("make", [Einsum, Cross])
+def test_one_graph_as_in_float32(make):
+    torch._dynamo.reset()
+    model, x = converted("lns-madam", make), torch.randn(2, 3, 8)
+    y = torch.compile(model, backend="aot_eager", fullgraph=True)(x)
+    assert torch.equal(y, model(x))
+    y.sum().backward()
+    compiled = [p.grad.clone() for p in model.parameters()]
+    model.zero_grad()
+    model(x).sum().backward()
+    assert all(torch.equal(a, p.grad) for a, p in zip(compiled, model.parameters()))

@@ -28,8 +28,7 @@ def test_verdict(ratio, target, at_most, verdict):
 @pytest.mark.skipif(not MEASURABLE, reason="only Linux tells a process its own peak memory (/proc/self/clear_refs)")
 def test_a_convolution_takes_less_than_an_eighth_of_its_patch_matrix():
     """In a process of its own, where no other test's threads allocate, and so large that the kernel's count of pages,
-    which may
-    lag by some hundred, does not matter."""
+    which may lag by some hundred, does not matter."""
     code = """if True:
         import torch, lns_sim
         from benchmarks.memory import extra_bytes

@@ -145,8 +145,8 @@ def test_a_run_killed_at_any_moment_resumes_to_the_same_bits(tmp_path, monkeypat
     before = cpu_seconds_of_children()
     assert lns_sim(*options, "--out", str(tmp_path / "whole")).returncode == 0
     needed = cpu_seconds_of_children() - before
-    code = "import signal, sys; signal.setitimer(signal.ITIMER_PROF, float(sys.argv.pop(1))); from "
-    "lns_sim.cli import main; main()"
+    timer = "import signal, sys; signal.setitimer(signal.ITIMER_PROF, float(sys.argv.pop(1)))"
+    code = f"{timer}; from lns_sim.cli import main; main()"
     out, chance, kills, resumed = tmp_path / "killed", random.Random(0), 0, 0
     while True:
         resume = ["--resume"] if (out / "checkpoint.pt").exists() else []

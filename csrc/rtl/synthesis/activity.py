@@ -2,9 +2,8 @@
 FP8 vectors.
 
 Run it: python -m csrc.rtl.synthesis.activity (`make activity`; needs Yosys). The designs of `make area` are simulated
-at gate level with zero
-delay, the left operand held for 16 clocks and the collector's entries in turn (the paper's local-A-stationary
-dataflow). The unit is one
+at gate level with zero delay, the left operand held for 16 clocks and the collector's entries in turn (the paper's
+local-A-stationary dataflow). The unit is one
 switched gate input: a net that changes counts once for each gate input that it drives; a flip-flop's clock input
 changes twice a clock.
 """

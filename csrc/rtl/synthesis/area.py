@@ -1,10 +1,8 @@
 """Area of the PE by Yosys, against integer and floating-point vectors with the same lanes and accumulators.
 
 Run it: python -m csrc.rtl.synthesis.area (`make area`; needs Yosys, Debian's package `yosys`). Cells of a generic
-library
-(inverters, two-input gates, multiplexers, flip-flops); transistors as Yosys estimates them for static CMOS; depth in
-gates between
-registers; look-up tables of an FPGA.
+library (inverters, two-input gates, multiplexers, flip-flops); transistors as Yosys estimates them for static CMOS;
+depth in gates between registers; look-up tables of an FPGA.
 """
 
 from __future__ import annotations

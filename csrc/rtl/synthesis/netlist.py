@@ -112,8 +112,7 @@ class Netlist:
 
     def by_block(self, of_nets: np.ndarray) -> dict[str, int]:
         """Sums over the nets that each block drives: by the kind of instance ("product", "collector"...), "" for gates
-        around
-        them, "registers" for flip-flops around them and the ports."""
+        around them, "registers" for flip-flops around them and the ports."""
         sums: dict[str, int] = defaultdict(int)
         for block, value in zip(self._block_of, of_nets.tolist()):
             sums[block] += value
@@ -126,8 +125,7 @@ class Netlist:
 
         Args:
             inputs: by port the bits of every clock, bool of shape (clocks, streams, bits), streams a multiple of
-                64; a port
-                that is missing is 0.
+                64; a port that is missing is 0.
             watched: an output port whose bits are wanted.
             skip: clocks at the start that are not counted.
 

@@ -17,8 +17,7 @@ BLOCKS = ("lns_product", "lns_term", "adder_tree", "collector", "queue")
 
 def gates(design: Design) -> dict:
     """The design as inverters, two-input gates, multiplexers and flip-flops: its module in Yosys' JSON, flat, with
-    cells named by
-    the instance that they belong to; raises as :func:`run`."""
+    cells named by the instance that they belong to; raises as :func:`run`."""
     return run(
         design,
         f"""

@@ -55,8 +55,7 @@ class Row:
             before is in it.
         datapath: of the bit-exact result against the float32 product of the very same codes: this pass' datapath alone.
         difference_fake_quant, difference_bit_exact, difference_datapath: the largest absolute difference of each
-            kind, as
-            a share of the float32 (the datapath's: of its own reference's) largest magnitude.
+            kind, as a share of the float32 (the datapath's: of its own reference's) largest magnitude.
         saturated: share of accumulations; vanished: share of products. None where no datapath ran.
         operands: what became of both operands.
     """

@@ -97,8 +97,7 @@ def conversion(d: Datapath) -> float:
     """fJ a product: the paper's for its LUT entries, where the lanes are as wide as its own and constants have 8 bits.
 
     Otherwise in proportion to the width, what entries add in proportion to their bits, and between and beyond the
-    paper's
-    entries on the line (over the logarithm of the entries) through the nearest two.
+    paper's entries on the line (over the logarithm of the entries) through the nearest two.
     """
     points = sorted((int(n), fj) for n, fj in constants()["conversion"].value.items())
     at = next((i for i, (n, _) in enumerate(points[1:], 1) if d.lut_entries <= n), len(points) - 1)

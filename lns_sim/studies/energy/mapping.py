@@ -1,14 +1,10 @@
 """How a pass runs on the paper's processing element: cycles, and what is read from its buffers.
 
 In a cycle each of 32 dot products takes a vector of its own from operand A and all of them the same one from B. A's
-vectors stay for
-up to 16 cycles while B's change, each for another accumulator of the collectors (output- and local-A-stationary). A
-holds the
-weights, in the weight gradient the activations. A vector runs over the channels of one kernel position; what does not
-fill a vector, or
-the 32 dot products, is left idle but clocked. Kernel positions that see only zeros inserted between a strided
-convolution's outputs are
-skipped.
+vectors stay for up to 16 cycles while B's change, each for another accumulator of the collectors (output- and
+local-A-stationary). A holds the weights, in the weight gradient the activations. A vector runs over the channels of one
+kernel position; what does not fill a vector, or the 32 dot products, is left idle but clocked. Kernel positions that
+see only zeros inserted between a strided convolution's outputs are skipped.
 """
 
 from __future__ import annotations

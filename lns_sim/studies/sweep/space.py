@@ -90,8 +90,7 @@ def recipe_of(point: Point, base: Recipe) -> Recipe:
     """The base recipe with a choice of values: a key without a pass or tensor holds for all of them.
 
     A datapath's format is the wider one of its operands'; the LUT has gamma entries where the base's has and no key
-    says
-    otherwise; the update format keeps the weight format's octaves.
+    says otherwise; the update format keeps the weight format's octaves.
 
     Raises:
         TypeError, ValueError: values that do not fit together.
