@@ -15,7 +15,7 @@ from torch import nn
 from typer.testing import CliRunner
 
 import lns_sim
-from benchmarks import headlines
+from benchmarks.papers import headlines
 from lns_sim import LNSFormat, recipes, reference
 from lns_sim.cli.app import app
 from lns_sim.nn.l1norm import C, L1BatchNorm, L1LayerNorm, replace_norms

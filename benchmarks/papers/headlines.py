@@ -1,4 +1,4 @@
-"""What each of the other systems' papers shows first, on synthetic data or digits: python -m benchmarks.headlines [NAME
+"""What each of the other systems' papers shows first, on synthetic data or digits: python -m benchmarks.papers.headlines [NAME
 ...].
 
 Functions return the numbers; the tests hold them, the command prints them.

@@ -1,0 +1,1 @@
+"""What the papers of the compared systems show first, on small data."""
