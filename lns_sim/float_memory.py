@@ -57,7 +57,7 @@ class FloatMemory:
         return self._memory().data_ptr() + 4 * self.codes.storage_offset()
 
     def untyped_storage(self) -> torch.UntypedStorage:
-        """Of float32 values where the tensor is readable, else an empty one."""
+        """The storage of float32 values where the tensor is readable, else an empty one."""
         if self._is_read():
             return self._memory().untyped_storage()
         storage = torch.Tensor.untyped_storage(self)

@@ -28,7 +28,7 @@ def _safetensors():
 
 
 def _digest(tensors: dict[str, torch.Tensor], record: dict) -> str:
-    """Of everything that a file says, but for the digest itself."""
+    """The digest of everything that a file says, but for the digest itself."""
     digest = hashlib.sha256(json.dumps(record, sort_keys=True).encode())
     for name in sorted(tensors):
         t = tensors[name]

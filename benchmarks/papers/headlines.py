@@ -1,5 +1,6 @@
-"""What each of the other systems' papers shows first, on synthetic data or digits: python -m benchmarks.papers.headlines [NAME
-...].
+"""What each of the other systems' papers shows first, on synthetic data or digits.
+
+Run it: python -m benchmarks.papers.headlines [NAME ...]
 
 Functions return the numbers; the tests hold them, the command prints them.
 """

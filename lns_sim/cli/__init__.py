@@ -1,4 +1,4 @@
-"""The command ``lns-sim``: train, compare, sweep, bench, info, vectors, check-vectors."""
+"""The command ``lns-sim``; its subcommands are a file each."""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ def _contract(a: Tensor, a_letters, b: Tensor, b_letters, later, matmul):
 
 
 def _diagonal(x: Tensor, letters: str):
-    """Of repeated letters."""
+    """The diagonal that repeated letters stand for, and its letters."""
     for c in dict.fromkeys(letters):
         while letters.count(c) > 1:
             i, j = letters.index(c), letters.rindex(c)

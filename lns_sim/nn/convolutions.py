@@ -16,7 +16,7 @@ def _several(value, n: int) -> list:
 
 
 def _named_padding(name: str, weight, stride, dilation) -> list[int]:
-    """Of "valid" and "same"."""
+    """The padding that "valid" or "same" stands for."""
     check_choice("padding", name, ("valid", "same"))
     if name == "valid":
         return [0] * len(dilation)

@@ -20,7 +20,7 @@ C = math.sqrt(math.pi / 2)
 
 
 def _rounded(x: Tensor, bits: int | None) -> Tensor:
-    """To integers of so many bits and back; None leaves it."""
+    """x rounded to integers of so many bits, as their values; None leaves it."""
     if bits is None:
         return x
     codes, scale = Integer(bits).rounded(x.float(), None)

@@ -29,7 +29,7 @@ _ops = torch.ops.lns_sim
 
 
 class Geometry(NamedTuple):
-    """Of the convolution, also where its roles are exchanged: a value per spatial dimension."""
+    """A convolution's geometry, a value per spatial dimension, also where the convolution's roles are exchanged."""
 
     stride: list[int]
     padding: list[int]
@@ -38,7 +38,7 @@ class Geometry(NamedTuple):
 
     @property
     def plane(self) -> tuple:
-        """Of the last two dimensions."""
+        """The geometry of the last two dimensions."""
         return self.stride[-2:], self.padding[-2:], self.dilation[-2:], self.groups
 
 

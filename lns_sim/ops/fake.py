@@ -13,7 +13,7 @@ from lns_sim.contract import COUNTERS
 
 
 def code_dtype(bits: int) -> torch.dtype:
-    """Of codes of so many bits."""
+    """The dtype that stores codes of so many bits."""
     return torch.uint8 if bits <= 8 else torch.int16
 
 

@@ -26,7 +26,7 @@ class Place(NamedTuple):
 
     @property
     def memory(self) -> Memory:
-        """Of the errors of this product."""
+        """What the errors of this product left in the steps before."""
         return self.memories.setdefault(self.key, {})
 
 

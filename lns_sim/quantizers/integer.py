@@ -47,7 +47,7 @@ class Integer(Quantizer):
         return codes.to(torch.int8), scale
 
     def rounded(self, x: Tensor, rng: Tensor | None) -> tuple[Tensor, Tensor]:
-        """As :meth:`quantize`, the integers in float32."""
+        """Integers in float32 and the scale, otherwise as :meth:`quantize`."""
         scale = scale_to(largest_magnitude(x), self.largest)
         return on_scale(x, scale, self.largest, rng), scale
 

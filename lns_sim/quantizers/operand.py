@@ -27,7 +27,7 @@ class Operand(NamedTuple):
 
     @property
     def format(self) -> LNSFormat | None:
-        """Of LNS codes, as datapaths take them."""
+        """The format of LNS codes, as datapaths take them; None of other codes."""
         return None if self.quantizer is None else self.quantizer.format
 
     @property
@@ -37,7 +37,7 @@ class Operand(NamedTuple):
 
     @property
     def value(self) -> Tensor:
-        """In float32."""
+        """What the codes stand for, in float32."""
         return self.codes if self.quantizer is None else self.quantizer.value(self.codes, self.scale)
 
     def with_codes(self, codes: Tensor) -> Operand:

@@ -104,7 +104,7 @@ class Recipe:
         return isinstance(self.weight, LNSFormat)
 
     def quantizer(self, kind: str) -> Quantizer | None:
-        """Of a tensor kind's codes, "activation", "weight", "error" or "gradient"; None: float32."""
+        """The quantizer of a tensor kind, "activation", "weight", "error" or "gradient"; None: float32."""
         found = getattr(self, kind)
         return LNS(found) if isinstance(found, LNSFormat) else found
 

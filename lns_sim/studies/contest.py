@@ -39,7 +39,7 @@ def learns_by(recipe: Any) -> str:
 
 
 def bits_of(recipe: Any) -> dict[str, str]:
-    """Of each tensor kind: "8", "32", of weights that are codes also the update format's, "8 (16)"."""
+    """Bits of each tensor kind: "8", "32", of weights that are codes also the update format's, "8 (16)"."""
     r = _default(recipe)
     if r is None:
         return dict.fromkeys(("activation", "weight", "error", "gradient"), "32")

@@ -11,7 +11,7 @@ from lns_sim.ops.observer import Observer, Product, observe
 
 
 class _Totals(Observer):
-    """By pass: MACs, and the operators' counters summed on their device."""
+    """Totals by pass: MACs, and the operators' counters summed on their device."""
 
     counts = True
 

@@ -99,7 +99,7 @@ def _wanted(a: Tensor, b: Tensor) -> list[str]:
 
 
 def _matmul_shapes(m: int, n: int, k: int, repeats: int = 1) -> dict[str, Shape]:
-    """Of the passes of (M, K) x (K, N)."""
+    """The shapes of the passes of (M, K) x (K, N)."""
     return {
         "forward": Shape(m, n, k, repeats=repeats),
         "input_gradient": Shape(m, k, n, repeats=repeats),

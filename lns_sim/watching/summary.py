@@ -40,7 +40,7 @@ class Summary:
 
     @property
     def macs(self) -> dict[str, int]:
-        """By pass."""
+        """Products of numbers by pass."""
         totals: Counter[str] = Counter()
         for p in self.passes:
             totals[p.name] += p.macs

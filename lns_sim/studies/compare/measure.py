@@ -113,7 +113,7 @@ class Comparison:
         return min(self.rows, key=lambda row: row.margin, default=None)
 
     def verdict(self) -> str:
-        """In a sentence or two: where the datapath first matters, and where an accumulator first left its range."""
+        """Says in a sentence or two where the datapath first matters, and where an accumulator first left its range."""
         text = "The model has no simulated product."
         if self.first:
             r = self.first
@@ -152,7 +152,7 @@ def _pass(row: Row) -> str:
 
 
 def signal_to_noise(x: Tensor, reference: Tensor) -> float:
-    """In decibels, of x against a reference of the same shape; infinite where they are equal."""
+    """The ratio in decibels of x against a reference of the same shape; infinite where they are equal."""
     reference = reference.double()
     noise = (x.double() - reference).square().sum().item()
     signal = reference.square().sum().item()

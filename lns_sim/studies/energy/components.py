@@ -65,7 +65,7 @@ def _byte_of_sram(size: float) -> float:
 
 
 def _reads(bits: float) -> tuple[float, float]:
-    """Of a number from buffer A, banked by dot products, and from buffer B."""
+    """Energies of reading a number from buffer A, banked by dot products, and from buffer B."""
     return bits / 8 * _byte_of_sram(number("buffer_a") / number("lanes")), bits / 8 * _byte_of_sram(number("buffer_b"))
 
 
@@ -76,7 +76,7 @@ def _buffers(bits: float) -> float:
 
 
 def float_prices(name: str) -> Prices:
-    """Of "FP8", "FP16", "FP32" or "INT8": all but the buffers is one component, the multiply-add."""
+    """Prices of "FP8", "FP16", "FP32" or "INT8": all but the buffers is one component, the multiply-add."""
     bits = 8 * FORMATS[name]
     if name == "INT8":
         rest, notes = (
@@ -107,7 +107,7 @@ def conversion(d: Datapath) -> float:
 
 
 def lns_prices(d: Datapath, bits: int | None = None) -> Prices:
-    """Of a datapath, with operands of so many bits (its format's, if None)."""
+    """Prices of a datapath, with operands of so many bits (its format's, if None)."""
     bits = d.format.bits if bits is None else bits
     rest = number("total_lns") - _buffers(PAPER_PE.format.bits) - conversion(PAPER_PE)
     accumulation = number("accumulation") * rest * PAPER_PE.vector_size * d.acc_bits / PAPER_PE.acc_bits

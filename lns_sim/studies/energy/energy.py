@@ -59,7 +59,7 @@ class Energy:
 
     @property
     def products(self) -> int:
-        """Of all passes."""
+        """Products of numbers in all passes."""
         return sum(row.products for row in self.rows)
 
     @property
@@ -89,7 +89,7 @@ class Energy:
         return {layer: dict(parts) for layer, parts in sums.items()}
 
     def to_dict(self) -> dict:
-        """For JSON: all rows, totals in millijoule, and what they rest on."""
+        """Plain data for JSON: all rows, totals in millijoule, and what they rest on."""
         totals = {name: {"mJ": self.total(name), "by component": self.components(name)} for name in self.formats}
         return {"totals": totals, **asdict(self)}
 
