@@ -208,7 +208,7 @@ def _needs_scope(module: nn.Module) -> bool:
 
 
 def _attach_scopes(modules, chosen) -> None:
-    """Gives a scope to every module whose own code may multiply, as it may be reached by any method, and not by way of its parent."""
+    """Gives a scope to every module whose own code may multiply: it may be reached by any method, not by its parent's."""
     within: dict[str, bool] = {}  # a module that has a recipe
     for index, (name, module) in enumerate(modules.items()):
         parent, here = name.rpartition(".")[0], chosen[name]

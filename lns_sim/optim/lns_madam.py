@@ -16,7 +16,11 @@ from lns_sim.random import STREAMS, random_state, stream_of
 
 
 def check_madam(options: dict) -> None:
-    """Checks the numbers of Madam in all its forms. Raises TypeError for no number, ValueError for one not finite or out of range."""
+    """Checks the numbers of Madam in all its forms.
+
+    Raises:
+        TypeError, ValueError: one is no number, or is not finite or out of range.
+    """
     check_number("beta", options["beta"], 0.0, math.nextafter(1.0, 0.0))
     check_number("g_bound", options["g_bound"], 0.0, low_open=True)
     check_number("p_scale", options["p_scale"], 0.0, low_open=True)
