@@ -71,7 +71,7 @@ def _patterns(name: str, value) -> list[str]:
 
 
 def _recipe_of_each(model: nn.Module, plan: ModelRecipe, skip: list[str], only: list[str]) -> dict[str, Recipe | None]:
-    """The recipe of every module, by name; a pattern holds for the modules inside, too, until another one matches deeper or later."""
+    """The recipe of every module, by name; a pattern holds for what is inside, too, until one matches deeper or later."""
     modules = dict(model.named_modules(remove_duplicate=False))
     layers = [name for name, m in modules.items() if weights_of(m)]
     rules = [(p, None) for p in skip] + [(p, r) for p, r in plan.overrides] + [(p, plan.default) for p in only]
@@ -208,7 +208,7 @@ def _needs_scope(module: nn.Module) -> bool:
 
 
 def _attach_scopes(modules, chosen) -> None:
-    """Gives a scope to every module whose own code may multiply: it may be reached by any method, not by its parent's."""
+    """Gives a scope to every module whose own code may multiply: it may be reached by any of its methods."""
     within: dict[str, bool] = {}  # a module that has a recipe
     for index, (name, module) in enumerate(modules.items()):
         parent, here = name.rpartition(".")[0], chosen[name]
