@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 import torch
@@ -119,6 +119,10 @@ class Datapath:
     @constant_result
     def encode(self) -> list[int]:
         """The integers by which the operators know a datapath: the contract's fields, then the LUT constants given."""
+        return list(self._encoded)
+
+    @cached_property
+    def _encoded(self) -> tuple[int, ...]:
         constants = self.lut_constants or ()
         low, high = self.product_range or (0, 2 * self.format.e_max)
         values = dict(
@@ -138,7 +142,7 @@ class Datapath:
             bin_overflow=OVERFLOWS.index(self.bin_overflow),
             lut_constants=len(constants),
         )
-        return [*contract.in_order(contract.DATAPATH, values), *constants]
+        return (*contract.in_order(contract.DATAPATH, values), *constants)
 
     @property
     def departures(self) -> dict[str, object]:

@@ -29,8 +29,10 @@ def call(op, *args):
 
 
 def _check_transforms(args) -> None:
-    stack = torch._C._functorch.get_interpreter_stack() or ()
-    if any(layer.key() != torch._C._functorch.TransformType.Vmap for layer in stack):
+    functorch = torch._C._functorch
+    if functorch.peek_interpreter_stack() is not None and any(
+        layer.key() != functorch.TransformType.Vmap for layer in functorch.get_interpreter_stack()
+    ):
         raise NotImplementedError(
             "simulated products know torch.vmap, but no other transform of torch.func; use torch.autograd.grad, or a "
             "float32 copy of the model (lns_sim.nn.to_float(model))"

@@ -71,7 +71,7 @@ def _patterns(name: str, value) -> list[str]:
 
 
 def _recipe_of_each(model: nn.Module, plan: ModelRecipe, skip: list[str], only: list[str]) -> dict[str, Recipe | None]:
-    """The recipe of every module, by name; a pattern holds for what is inside, too, until one matches deeper or later."""
+    """The recipe of every module, by name; a pattern holds for what is inside, until one matches deeper or later."""
     modules = dict(model.named_modules(remove_duplicate=False))
     layers = [name for name, m in modules.items() if weights_of(m)]
     rules = [(p, None) for p in skip] + [(p, r) for p, r in plan.overrides] + [(p, plan.default) for p in only]

@@ -94,10 +94,11 @@ def float32(x: Tensor, name: str) -> Tensor:
 
 
 def _linear_op(x: Tensor, weight: Tensor, recipe: Recipe, rng: Tensor | None) -> Tensor:
-    if weight.dim() != 2:
-        raise ValueError(f"the weight must have 2 dimensions, got shape {tuple(weight.shape)}")
-    if x.dim() == 0 or x.shape[-1] != weight.shape[1]:
-        raise ValueError(f"the input's last dimension must be {weight.shape[1]}, got shape {tuple(x.shape)}")
+    shape = weight.shape  # each look is a call of __torch_function__
+    if len(shape) != 2:
+        raise ValueError(f"the weight must have 2 dimensions, got shape {tuple(shape)}")
+    if x.shape[-1:] != shape[1:]:
+        raise ValueError(f"the input's last dimension must be {shape[1]}, got shape {tuple(x.shape)}")
     return call(torch.ops.lns_sim.linear, x, weight, rng, recipe.encode())[0]
 
 
@@ -151,7 +152,8 @@ def product(a: Tensor, b: Tensor, recipe: Recipe, rng: Tensor | None) -> Tensor:
         raise ValueError(
             f"a's last dimension must be b's last but one, got shapes {tuple(a.shape)} and {tuple(b.shape)}"
         )
-    out = [*torch.broadcast_shapes(a.shape[:-2], b.shape[:-2]), a.shape[-2], b.shape[-1]]
+    batch = a.shape[:-2] if a.shape[:-2] == b.shape[:-2] else torch.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+    out = [*batch, a.shape[-2], b.shape[-1]]
     if b.shape[:-2].numel() == 1:  # b is shared: one product of all rows
         a, b = a.reshape(a.shape[:-1].numel(), a.shape[-1]), b.reshape(b.shape[-2:])
     else:

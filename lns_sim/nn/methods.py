@@ -9,6 +9,7 @@ from types import FunctionType
 
 import torch
 from torch import nn
+from torch.fx import _symbolic_trace
 
 from lns_sim.nn.scope import ModuleSimulation, Scope, enter, innermost, leave
 
@@ -91,7 +92,7 @@ def _refuse_tracing(module: nn.Module, args, kwargs) -> None:
     Raises:
         TypeError: an argument is a proxy of torch.fx.
     """
-    if any(isinstance(value, torch.fx.Proxy) for value in (*args, *kwargs.values())):
+    if _symbolic_trace._is_fx_tracing_flag and any(isinstance(x, torch.fx.Proxy) for x in (*args, *kwargs.values())):
         raise TypeError(
             f"torch.fx cannot trace a converted {type(module).__name__}: its copy would multiply in float32; trace the "
             "model first, and convert what torch.fx made"

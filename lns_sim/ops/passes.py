@@ -28,6 +28,8 @@ def outside_autocast(body):
 
     @functools.wraps(body)
     def run(*args, **kwargs):
+        if not torch._C._is_any_autocast_enabled():
+            return body(*args, **kwargs)
         with torch._C._DisableAutocast():
             return body(*args, **kwargs)
 

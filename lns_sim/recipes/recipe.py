@@ -6,7 +6,7 @@ import dataclasses
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from typing import Any, ClassVar, TypeVar
 
 import torch
@@ -105,8 +105,12 @@ class Recipe:
 
     def quantizer(self, kind: str) -> Quantizer | None:
         """The quantizer of a tensor kind, "activation", "weight", "error" or "gradient"; None: float32."""
-        found = getattr(self, kind)
-        return LNS(found) if isinstance(found, LNSFormat) else found
+        return self._quantizers[kind]
+
+    @cached_property
+    def _quantizers(self) -> dict[str, Quantizer | None]:
+        weight = LNS(self.weight) if isinstance(self.weight, LNSFormat) else self.weight
+        return {"activation": self.activation, "weight": weight, "error": self.error, "gradient": self.gradient}
 
     @property
     def stochastic(self) -> bool:
