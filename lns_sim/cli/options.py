@@ -73,18 +73,45 @@ def chosen_settings(
     return Settings(
         model=model or ("gpt" if text else Settings.model),
         float_optimizer=float_optimizer or ("adamw" if text else Settings.float_optimizer),
-        float_lr=float_lr or (0.003 if text else Settings.float_lr),
+        float_lr=(0.003 if text else Settings.float_lr) if float_lr is None else float_lr,
         **others,
     )
 
 
-def chosen_recipe(
-    name: str, bits: int, gamma: int, update_bits: int, lut_entries: int | None, acc_bits: int
-) -> Recipe | ModelRecipe | None:
-    """A preset with these formats and this datapath, or a file's recipe.
+_OWN = ("lns-madam", "lns-madam-fake-quant")  # recipes whose formats and datapath the options choose
+
+
+def chosen_recipes(
+    names: list[str], bits: int, gamma: int, update_bits: int, lut_entries: int | None, acc_bits: int
+) -> list[Recipe | ModelRecipe | None]:
+    """Recipes by name: LNS-Madam's with these formats and this datapath, other systems' and files' with their own.
 
     Raises:
-        ValueError, FileNotFoundError: see :func:`lns_sim.recipes.get`.
+        ValueError: an option that no recipe takes, or that a file has its own of; two recipes of one name; or see
+            :func:`lns_sim.recipes.get`.
+        FileNotFoundError: no such file.
     """
+    options = {
+        "--bits": bits != LNSFormat.bits,
+        "--gamma": gamma != LNSFormat.gamma,
+        "--update-bits": update_bits != Recipe.update.bits,
+        "--lut-entries": lut_entries is not None,
+        "--acc-bits": acc_bits != Datapath.acc_bits,
+    }
+    given = ", ".join(name for name, differs in options.items() if differs)
+    files = [name for name in names if name.endswith(".toml")]
+    if given and (files or not set(names) & set(_OWN)):
+        raise ValueError(f"{given} would change nothing: {(files or names)[0]} has formats and datapaths of its own")
+    own = dict(bits=bits, gamma=gamma, update_bits=update_bits)
     datapath = Datapath(LNSFormat(bits, gamma), lut_entries=lut_entries, acc_bits=acc_bits)
-    return recipes.get(name, bits=bits, gamma=gamma, update_bits=update_bits, datapath=datapath)
+    found = [recipes.get(name, **(dict(own, datapath=datapath) if name in _OWN else {})) for name in names]
+    called = ["fp32" if recipe is None else recipe.name for recipe in found]
+    for name in called:
+        if called.count(name) > 1:
+            raise ValueError(f"two recipes are called {name!r}; a recipe file's `name` tells them apart")
+    return found
+
+
+def chosen_recipe(name: str, *options) -> Recipe | ModelRecipe | None:
+    """One recipe; otherwise as :func:`chosen_recipes`."""
+    return chosen_recipes([name], *options)[0]

@@ -28,7 +28,7 @@ from lns_sim.cli.options import (
     Model,
     Tokens,
     UpdateBits,
-    chosen_recipe,
+    chosen_recipes,
     chosen_settings,
 )
 from lns_sim.datapath import Datapath
@@ -105,10 +105,8 @@ def train(
             fine_tune=fine_tune,
             counters=counters,
         )
-        chosen = [
-            chosen_recipe(name, bits, gamma, update_bits, lut_entries, acc_bits)
-            for name in recipe or ["fp32", "lns-madam-fake-quant", "lns-madam"]
-        ]
+        names = recipe or ["fp32", "lns-madam-fake-quant", "lns-madam"]
+        chosen = chosen_recipes(names, bits, gamma, update_bits, lut_entries, acc_bits)
         check_device(device)
         dataset = datasets.load(data, context, tokens)
         check_fit(settings.model, dataset)
@@ -166,9 +164,8 @@ def _show(experiment: Experiment, out: Path, console: Console) -> None:
     title = f"{s.model} on {experiment.data.name}, {s.epochs} epochs"
     table = Table(
         title=title,
-        caption="mean ± standard deviation over seeds; seconds and MACs of one run, tests included; "
-        "saturated: share of "
-        "accumulations; vanished: share of products below the accumulator's LSB",
+        caption="mean ± standard deviation over seeds; seconds, MACs and counts of one run, tests included; saturated: "
+        "share of accumulations; vanished: share of products below the accumulator's LSB",
     )
     measure = experiment.data.measure
     for i, name in enumerate(report.header(measure)):

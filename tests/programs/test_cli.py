@@ -218,3 +218,17 @@ def test_a_bug_stays_a_traceback():
 
     with pytest.raises(RuntimeError, match="a bug"), user_errors():
         raise RuntimeError("a bug")
+
+
+def test_options_that_would_change_nothing_are_refused(tmp_path):
+    (tmp_path / "mine.toml").write_text('preset = "lns-madam"\n')
+    for names, options, message in (
+        (["luq"], ["--acc-bits", "12"], "--acc-bits would change nothing: luq has formats"),
+        (["mine.toml"], ["--bits", "6", "--gamma", "4"], "--bits, --gamma would change nothing: mine.toml has"),
+        (["lns-madam", "mine.toml"], ["--lut-entries", "2"], "--lut-entries would change nothing: mine.toml has"),
+        (["fp8", "fp8"], [], "two recipes are called 'fp8'"),
+        (["fp8"], ["--float-lr", "0"], "float_lr must be a finite number in (0"),
+    ):
+        chosen = [part for name in names for part in ("--recipe", name)]
+        run = lns_sim("train", *chosen, *options, "--epochs", "1", cwd=tmp_path)
+        assert run.returncode == 1 and message in run.stderr, run.stderr

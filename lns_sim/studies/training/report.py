@@ -29,7 +29,7 @@ def spread(values: list[float], digits: int = 2) -> str:
     return f"{statistics.mean(values):.{digits}f} ± {statistics.stdev(values):.{digits}f}"
 
 
-def share(part: int, whole: int) -> str:
+def share(part: float, whole: float) -> str:
     """A count with its share."""
     if whole == 0:
         return "-"
@@ -40,16 +40,18 @@ def rows(results: list[Result], measure: str) -> list[list[str]]:
     """The table's cells, one row per recipe, under :func:`header`."""
     table = []
     for name, group in by_recipe(results).items():
-        macs = sum(r.total("macs") for r in group)
+        macs, vectors, saturated, vanished = (
+            sum(r.total(name) for r in group) / len(group) for name in ("macs", "vectors", "saturations", "vanished")
+        )
         table.append(
             [
                 name,
                 spread([r.test[-1] for r in group], 4 if measure == "validation loss" else 2),
                 f"{statistics.mean(r.seconds for r in group):.1f}",
-                f"{macs / len(group):.3g}" if macs else "-",
+                f"{macs:.3g}" if macs else "-",
                 f"{group[0].weight_bytes:,}",
-                share(sum(r.total("saturations") for r in group), sum(r.total("vectors") for r in group)),
-                share(sum(r.total("vanished") for r in group), macs),
+                share(saturated, vectors),
+                share(vanished, macs),
             ]
         )
     return table
