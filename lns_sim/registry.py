@@ -31,12 +31,12 @@ class Registry(Generic[Entry]):
         self._entries: dict[str, Entry] = {}
 
     def register(self, name: str, entry: Entry) -> Entry:
-        """Adds an entry and returns it.
+        """Adds an entry and returns it; a class or function defined anew, as in a notebook, takes its own place.
 
         Raises:
-            ValueError: the name is taken.
+            ValueError: the name is taken by something else.
         """
-        if name in self._entries:
+        if name in self._entries and not _again(self._entries[name], entry):
             raise ValueError(f"there is a {self.kind} {name!r} already")
         self._entries[name] = entry
         return entry
@@ -55,6 +55,12 @@ class Registry(Generic[Entry]):
     def __iter__(self) -> Iterator[str]:
         load_packages()
         return iter(self._entries)
+
+
+def _again(old, new) -> bool:
+    """Are both the same definition, run twice?"""
+    places = [(getattr(x, "__module__", None), getattr(x, "__qualname__", None)) for x in (old, new)]
+    return None not in places[0] and places[0] == places[1]
 
 
 @dataclass(frozen=True)

@@ -118,9 +118,11 @@ def convert(
         The model itself.
 
     Raises:
-        TypeError: recipe or patterns of the wrong type, or a weight that is not float32.
+        TypeError: recipe or patterns of the wrong type, a weight that is not float32, or a part that TorchScript
+            compiled.
         ValueError: an unknown recipe name or zeros, a pattern that matches no module, a weight with NaN or Inf, a
-            weight shared by modules of different recipes, or a part that another recipe has converted before.
+            weight or module that stands in places of different recipes, or a part that another recipe has converted
+            before.
     """
     check_choice("zeros", zeros, ZEROS)
     if isinstance(recipe, str):
@@ -159,6 +161,15 @@ def _check_anew(modules: dict[str, nn.Module], chosen: dict[str, Recipe | None],
 def _check(modules: dict[str, nn.Module], chosen: dict[str, Recipe | None]) -> None:
     users: dict[int, tuple[str, Recipe | None]] = {}
     for name, module in modules.items():
+        if isinstance(module, torch.jit.ScriptModule) and chosen[name] is not None:
+            raise TypeError(
+                f"{name or 'the model'} is compiled by TorchScript, whose products cannot be replaced; convert the "
+                "module that it was made of"
+            )
+        if _needs_scope(module):
+            other, recipe = users.setdefault(id(module), (name, chosen[name]))
+            if recipe != chosen[name]:
+                raise ValueError(f"{name} and {other} are one module, so one recipe must hold for both, or none")
         for p, weight in weights_of(module).items():
             if isinstance(weight, LNSWeight) or not isinstance(weight, nn.Parameter):
                 continue
@@ -202,7 +213,7 @@ def _convert_weights(model: nn.Module, modules, chosen, zeros: str) -> list[str]
 
 def _needs_scope(module: nn.Module) -> bool:
     """May it multiply? Containers only arrange others, and most layers of torch's sum no products."""
-    if isinstance(module, (*_PASSIVE, L1Norm)):
+    if type(module) in _PASSIVE or isinstance(module, L1Norm):
         return False
     return not _is_torchs(module) or isinstance(module, (*LAYERS, *_MULTIPLYING)) or any(module.children())
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copyreg
 import functools
 import inspect
+from collections.abc import Callable
 from types import FunctionType
 
 import torch
@@ -35,78 +36,120 @@ def detach(module: nn.Module) -> None:
 
 @functools.cache
 def _simulated(cls: type[nn.Module]) -> type[nn.Module]:
-    methods = {name: _within_scope(method) for name, method in _own_methods(cls).items()}
+    methods = {name: _wrapped(method) for name, method in _own_methods(cls).items()}
     about = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "__doc__": cls.__doc__}
-    return type(cls.__name__, (cls,), {**about, **methods, "_lns_sim_base": cls, "__reduce_ex__": _reduce})
+    try:
+        return type(cls.__name__, (cls,), {**about, **methods, "_lns_sim_base": cls, "__reduce_ex__": _reduce})
+    except Exception as error:
+        raise TypeError(
+            f"convert runs a module's methods in a class beneath its own, and {cls.__name__} takes none: {error}"
+        ) from error
 
 
-def _own_methods(cls: type[nn.Module]) -> dict[str, FunctionType]:
-    """What may multiply: of torch's classes their forward, of others all methods but those that nn.Module has, too."""
-    found: dict[str, FunctionType] = {}
-    for base in reversed(cls.__mro__):
-        torchs = base.__module__.partition(".")[0] == "torch"
-        for name, value in vars(base).items():
-            known = torchs or hasattr(nn.Module, name) or name.startswith("__")
-            if isinstance(value, FunctionType) and issubclass(base, nn.Module) and (name == "forward" or not known):
-                found[name] = value
+def _own_methods(cls: type) -> dict[str, Callable | property | functools.cached_property]:
+    """What may multiply, as attributes are found.
+
+    Of torch's classes it is their forward, of others also all functions and properties that nn.Module does not have.
+    """
+    found = {}
+    for name in dict.fromkeys(name for base in cls.__mro__ for name in vars(base)):
+        base = next(base for base in cls.__mro__ if name in vars(base))
+        torchs = base is object or base.__module__.partition(".")[0] == "torch"
+        known = torchs or hasattr(nn.Module, name) or name.startswith("__")
+        wanted = (name == "forward" and base is not nn.Module) or (name == "__call__" and not torchs) or not known
+        if wanted and isinstance(vars(base)[name], (FunctionType, property, functools.cached_property)):
+            found[name] = vars(base)[name]
     return found
 
 
-def _within_scope(method: FunctionType) -> FunctionType:
-    if inspect.isgeneratorfunction(method):  # whose body runs when it is asked for values
+def _wrapped(method):
+    """The same, run in the module's scope."""
+    if isinstance(method, property):
+        return property(method.fget and _within_scope(method.fget), method.fset, method.fdel, method.__doc__)
+    if isinstance(method, functools.cached_property):
+        again = functools.cached_property(_within_scope(method.func))
+        again.__set_name__(None, method.attrname)
+        return again
+    return _generator_within_scope(method) if inspect.isgeneratorfunction(method) else _within_scope(method)
 
-        @functools.wraps(method)
-        def run(self, *args, **kwargs):
-            values, step = method(self, *args, **kwargs), _within_scope(lambda self, values: next(values))
-            while True:
-                try:
-                    value = step(self, values)
-                except StopIteration as stop:
-                    return stop.value
-                yield value
 
-    else:
+def _within_scope(method: Callable) -> Callable:
+    @functools.wraps(method)
+    def run(self, *args, **kwargs):
+        scope = self.__dict__.get(_ATTRIBUTE)
+        if scope is None:  # another instance of the class
+            return method(self, *args, **kwargs)
+        current = innermost()
+        if current is not None and getattr(current, "scope", None) is scope:
+            return method(self, *args, **kwargs)
+        _refuse_tracing(self, args, kwargs)
+        simulation = ModuleSimulation(scope, self)
+        outer = enter(simulation)
+        try:
+            return method(self, *args, **kwargs)
+        finally:
+            leave(simulation, outer)
 
-        @functools.wraps(method)
-        def run(self, *args, **kwargs):
-            scope = self.__dict__.get(_ATTRIBUTE)
-            if scope is None:  # another instance of the class
-                return method(self, *args, **kwargs)
-            current = innermost()
-            if current is not None and getattr(current, "scope", None) is scope:
-                return method(self, *args, **kwargs)
-            _refuse_tracing(self, args, kwargs)
-            simulation = ModuleSimulation(scope, self)
+    return run
+
+
+def _generator_within_scope(method: Callable) -> Callable:
+    """A generator's body runs when it is asked for values, in one simulation from the first to the last."""
+
+    @functools.wraps(method)
+    def run(self, *args, **kwargs):
+        scope, values = self.__dict__.get(_ATTRIBUTE), method(self, *args, **kwargs)
+        if scope is None:
+            return (yield from values)
+        simulation = ModuleSimulation(scope, self)
+        ask = functools.partial(next, values)
+        while True:
             outer = enter(simulation)
             try:
-                return method(self, *args, **kwargs)
+                value = ask()
+            except StopIteration as stop:
+                return stop.value
             finally:
                 leave(simulation, outer)
+            try:
+                ask = functools.partial(values.send, (yield value))
+            except GeneratorExit:
+                values.close()
+                raise
+            except BaseException as error:
+                ask = functools.partial(values.throw, error)
 
     return run
 
 
 def _refuse_tracing(module: nn.Module, args, kwargs) -> None:
-    """A copy that torch.fx writes has the module's products, but not its simulation.
+    """A copy that a tracer writes has the module's products, but not its simulation.
 
     Raises:
-        TypeError: an argument is a proxy of torch.fx.
+        TypeError: an argument is a proxy of torch.fx, or torch.export traces strictly.
     """
     if _symbolic_trace._is_fx_tracing_flag and any(isinstance(x, torch.fx.Proxy) for x in (*args, *kwargs.values())):
         raise TypeError(
             f"torch.fx cannot trace a converted {type(module).__name__}: its copy would multiply in float32; trace the "
             "model first, and convert what torch.fx made"
         )
+    if torch.compiler.is_exporting() and torch.compiler.is_dynamo_compiling():
+        raise TypeError(
+            f"torch.export cannot export a converted {type(module).__name__} strictly: its copy would multiply in "
+            "float32; use strict=False"
+        )
 
 
 def _reduce(module: nn.Module, protocol):
     """Pickled and copied as of the class that it had, and made one of these again."""
     make, args, *rest = super(type(module), module).__reduce_ex__(protocol)
-    if make is copyreg.__newobj__ and args[0] is type(module):
-        make, args = _new, (type(module)._lns_sim_base, *args[1:])
-    return make, args, *rest
+    if make is copyreg.__newobj__:
+        args = (type(module)._lns_sim_base, *args[1:])
+    return _made_again, (make, args), *rest
 
 
-def _new(cls: type[nn.Module], *args) -> nn.Module:
-    simulated = _simulated(cls)
-    return simulated.__new__(simulated, *args)
+def _made_again(make: Callable, args: tuple) -> nn.Module:
+    module = make(*args)
+    if not hasattr(type(module), "_lns_sim_base"):
+        module.__class__ = _simulated(type(module))
+    return module

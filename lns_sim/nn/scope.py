@@ -45,6 +45,7 @@ class simulate(TorchFunctionMode):
         self.rng = rng
         self.count = 0
         self._outer: list[simulate | None] = []
+        self.suspended = False  # another one is open in front of it
 
     def __enter__(self) -> simulate:
         """Takes the place of a simulation around it, which would see what this one leaves to torch."""
@@ -74,6 +75,8 @@ class simulate(TorchFunctionMode):
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
+        if self.suspended:
+            return func(*args, **kwargs)
         out = functions.simulated(self, func, args, kwargs)
         if out is not NotImplemented:
             return out
@@ -137,8 +140,22 @@ def enter(simulation: simulate) -> simulate | None:
     outer = innermost()
     if outer is not None:
         _pop_mode()
+    else:
+        outer = _suspend_behind()
     _push_mode(simulation)
     return outer
+
+
+def _suspend_behind() -> simulate | None:
+    """Where other modes are in front of a simulation, it stays where it is, and sees nothing."""
+    for i in reversed(range(torch._C._len_torch_function_stack())):
+        mode = torch._C._get_function_stack_at(i)
+        if isinstance(mode, simulate):
+            if mode.suspended:
+                return None
+            mode.suspended = True
+            return mode
+    return None
 
 
 def leave(simulation: simulate, outer: simulate | None) -> None:
@@ -146,7 +163,9 @@ def leave(simulation: simulate, outer: simulate | None) -> None:
     _pop_mode()
     if keeper := memory.keeper(simulation.recipe):
         memory.announce(None, keeper)  # without gradients nobody took it
-    if outer is not None:
+    if outer is not None and outer.suspended:
+        outer.suspended = False
+    elif outer is not None:
         _push_mode(outer)
 
 

@@ -222,4 +222,6 @@ def map_recipes(recipe: AnyRecipe, change: Callable[[Recipe], Recipe]) -> AnyRec
     return change(recipe)
 
 
-torch.serialization.add_safe_globals([Recipe, Datapath])
+# Checkpoints from before quantizers and recipes were packages call two of these otherwise.
+_EARLIER = [(Recipe, "lns_sim.recipes.Recipe"), (LNS, "lns_sim.recipes.Quantizer")]
+torch.serialization.add_safe_globals([Recipe, Datapath, *_EARLIER])
