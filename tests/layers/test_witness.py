@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import lns_sim
+from lns_sim.nn import witness
 
 A, B = torch.randn(30, 4), torch.randn(30, 4)
 IMAGE, KERNEL = torch.ones(1, 2, 5, 5), torch.ones(3, 2, 3, 3)
@@ -52,6 +53,12 @@ def test_what_multiplies_nothing_stays():
     assert y.isfinite().all()
 
 
+@pytest.fixture
+def fresh_witness(monkeypatch):
+    """As if no function had been watched before."""
+    monkeypatch.setattr(witness, "_harmless", set())
+
+
 class Net(nn.Module):
     def __init__(self, function):
         super().__init__()
@@ -82,6 +89,27 @@ def test_summary_sees_sums_of_elementwise_products():
     assert lns_sim.summary(model, torch.randn(5, 6)).float_products == [("", "mul and sum", 1)]
     model = lns_sim.convert(Net(lambda y: (y * y).sum(-1) + (y * 2).mean()), "lns-madam")
     assert lns_sim.summary(model, torch.randn(5, 6)).float_products == []
+
+
+@pytest.mark.parametrize(
+    "contract",
+    [lambda y: torch.einsum("bi,bj->ij", y, y), lambda y: torch.tensordot(y, y, ([0], [0]))],
+    ids=["einsum", "tensordot"],
+)
+def test_summary_takes_no_check_of_shapes_for_a_product(contract):
+    found = lns_sim.summary(lns_sim.convert(Net(contract), "lns-madam"), torch.randn(5, 6))
+    assert found.float_products == [] and found.float_gradients == []
+    assert [p.name for p in found.passes if p.kind == "product"] == ["forward", "input_gradient", "weight_gradient"]
+
+
+def test_what_a_compiler_left_behind_is_known_as_simulated(fresh_witness):
+    def broken(y):
+        torch._dynamo.graph_break()
+        return F.conv1d(y[None], torch.ones(2, 5, 3)).relu()
+
+    model, x = lns_sim.convert(Net(broken), "lns-madam"), torch.randn(5, 6)
+    torch._dynamo.reset()
+    assert torch.equal(torch.compile(model, backend="eager")(x), model(x))
 
 
 def test_summary_sees_a_functions_own_backward():
