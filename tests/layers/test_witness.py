@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from tools import require_module
 from torch import nn
 
 import lns_sim
@@ -163,6 +164,28 @@ def test_an_outer_products_gradients_are_simulated():
     )
     assert [p.name for p in found.passes if p.kind == "product"] == ["input_gradient", "weight_gradient"]
     assert not found.float_products and not found.float_gradients
+
+
+def test_transformers_own_grouped_products_are_simulated():
+    moe = require_module("transformers.integrations.moe")
+    x, offs = torch.randn(7, 6), torch.tensor([2, 5, 5, 7], dtype=torch.int32)
+
+    class Experts(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.randn(4, 6, 5))
+
+        def forward(self, x, product):
+            return product(x, self.weight, offs=offs)
+
+    assert moe is not None
+    model = lns_sim.convert(Experts(), "lns-madam")
+    expected = model(x, torch._grouped_mm)
+    assert torch.equal(model(x, torch.ops.transformers.grouped_mm_fallback), expected)
+    torch._dynamo.reset()
+    with torch.no_grad():
+        compiled = torch.compile(model, backend="eager")
+        assert torch.equal(compiled(x, torch.ops.transformers.grouped_mm_fallback), expected)
 
 
 @pytest.mark.parametrize("ends", [[2, 5, 5, 7], [3, 3, 4, 6]])
