@@ -69,6 +69,27 @@ class Net(nn.Module):
         return self.function(self.layer(x))
 
 
+@torch.library.custom_op("lns_sim_tests::contracted", mutates_args=())
+def contracted(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    return (a @ b.t()).relu()
+
+
+@torch.library.custom_op("lns_sim_tests::shifted", mutates_args=())
+def shifted(a: torch.Tensor) -> torch.Tensor:
+    return a.relu() + 1
+
+
+def test_operators_of_ones_own_are_looked_into(fresh_witness):
+    with lns_sim.simulate("lns-madam"):
+        assert torch.equal(shifted(A), A.relu() + 1) and torch.equal(shifted(A), A.relu() + 1)
+        for call in (contracted, torch.ops.lns_sim_tests.contracted):
+            with pytest.raises(NotImplementedError, match="has no simulated form"):
+                call(A, B)
+    weight = lns_sim.convert(nn.Linear(4, 3), "lns-madam").weight
+    with lns_sim.simulate("lns-madam"), torch.no_grad(), pytest.raises(NotImplementedError, match="no simulated form"):
+        contracted(A, weight)
+
+
 def test_bags_and_other_layers_of_torch_are_reached():
     model = lns_sim.convert(nn.Sequential(nn.EmbeddingBag(9, 8), nn.Linear(8, 4)), "lns-madam")
     with pytest.raises(NotImplementedError, match="embedding_bag has no simulated form"):
