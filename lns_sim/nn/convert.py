@@ -12,7 +12,7 @@ from torch.nn.utils.parametrize import ParametrizationList
 from lns_sim import recipes
 from lns_sim.checks import check_choice
 from lns_sim.distributed import local
-from lns_sim.nn import frozen, methods, state
+from lns_sim.nn import frozen, grouped, methods, state
 from lns_sim.nn.l1norm import L1Norm, replace_norms
 from lns_sim.nn.scope import Scope
 from lns_sim.nn.weight import LNSWeight
@@ -139,6 +139,7 @@ def convert(
     modules = dict(model.named_modules(remove_duplicate=False))
     warn(_convert_weights(model, modules, chosen, zeros), stacklevel=2)
     _attach_scopes(modules, chosen)
+    grouped.know_others()
     frozen.follow(model)
     return model
 

@@ -18,20 +18,39 @@ def _grouped_mm(simulation, input, mat2, offs=None, bias=None, out_dtype=None, *
     if bias is not None or out_dtype is not None or options:
         raise ValueError("a simulated grouped product takes no bias, out_dtype or other options")
 
-    def multiply(a: Tensor, b: Tensor) -> Tensor:
-        y = functions.multiplied(simulation, a, b)
-        return a @ b if y is NotImplemented else y
-
     if offs is None:
-        return torch.stack([multiply(a, b) for a, b in zip(input, mat2)])
+        return torch.stack([_multiplied(simulation, a, b) for a, b in zip(input, mat2)])
+    return _by_groups(simulation, input, mat2, offs)
+
+
+def _multiplied(simulation, a: Tensor, b: Tensor) -> Tensor:
+    y = functions.multiplied(simulation, a, b)
+    return a @ b if y is NotImplemented else y
+
+
+@torch.compiler.disable  # where groups end is data: a compiler would make a graph of every group
+def _by_groups(simulation, input: Tensor, mat2: Tensor, offs: Tensor) -> Tensor:
     ends = offs.tolist()
     groups = [slice(begin, end) for begin, end in zip([0, *ends], ends)]
     if input.dim() == 2 and mat2.dim() == 3:
-        ys = [multiply(input[rows], b) for rows, b in zip(groups, mat2)]
+        ys = [_multiplied(simulation, input[rows], b) for rows, b in zip(groups, mat2)]
         return torch.cat([*ys, input.new_zeros(len(input) - ends[-1], mat2.shape[-1])])
     if input.dim() == 3:
-        return torch.cat([multiply(a, mat2[:, columns]) for columns, a in zip(groups, input)], -1)
-    return torch.stack([multiply(input[:, part], mat2[part]) for part in groups])
+        return torch.cat([_multiplied(simulation, a, mat2[:, columns]) for columns, a in zip(groups, input)], -1)
+    return torch.stack([_multiplied(simulation, input[:, part], mat2[part]) for part in groups])
+
+
+def know_others() -> None:
+    """Other libraries' operators that are grouped products: transformers' own, which it takes where its experts are
+    compiled.
+    """
+    if hasattr(torch.ops.transformers, "grouped_mm_fallback"):
+        packet = torch.ops.transformers.grouped_mm_fallback
+        functions.handles(packet, packet.default)(_fallback)
+
+
+def _fallback(simulation, input, weight, offs):
+    return _grouped_mm(simulation, input, weight, offs)
 
 
 for _function in (getattr(torch, "_grouped_mm", None), getattr(F, "grouped_mm", None)):

@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+from torch import Tensor
+from torch._library.custom_ops import OPDEFS
+from torch._ops import OpOverload, OpOverloadPacket
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from lns_sim.nn import functions
-from lns_sim.ops.float_products import float_product, ours_is_running
+from lns_sim.ops.float_products import float_product, is_ours, ours_is_running
+from lns_sim.tensor import LNSTensor
 
 _harmless: set[Callable] = set()
 # What a backward pass leaves in float32 is listed by summary.
@@ -27,7 +32,26 @@ class _Witness(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         if not self.found and not ours_is_running():
             self.found = float_product(func, args)
-        return func(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        with self:  # without gradients torch's compositions come here whole
+            out = func.decompose(*args, **kwargs) if isinstance(func, OpOverload) else NotImplemented
+        if out is not NotImplemented:
+            return out
+        body = _body(func, (args, kwargs))
+        if body is None:
+            return func(*args, **kwargs)
+        args, kwargs = tree_map_only(LNSTensor, lambda x: x.dequantize(), (args, kwargs))
+        with self:
+            return body(*args, **kwargs)
+
+
+def _body(func, operands) -> Callable | None:
+    """What an operator made by torch.library.custom_op computes with, where modes do not follow; None of others."""
+    definition = None if is_ours(func) else OPDEFS.get(getattr(func, "_name", ""))
+    if definition is None:
+        return None
+    device = next((x.device.type for x in tree_leaves(operands) if isinstance(x, Tensor)), None)
+    return definition._backend_fns.get(device) or definition._backend_fns.get(None)
 
 
 def watched(func: Callable, args, kwargs):
@@ -49,7 +73,7 @@ def watched(func: Callable, args, kwargs):
 
 def _arguments_decide(func: Callable, args) -> bool:
     """May another call multiply where this one did not?"""
-    if functions.is_handled(func) or isinstance(func, (torch._ops.OpOverload, torch._ops.OpOverloadPacket)):
+    if functions.is_handled(func) or isinstance(func, (OpOverload, OpOverloadPacket)):
         return True
     name = getattr(func, "__name__", "")
     if "norm" in name or name.startswith(("linalg_", "fft_")):

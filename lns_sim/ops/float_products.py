@@ -46,7 +46,7 @@ def name_of(func) -> str:
 def float_product(func, args) -> str | None:
     """The name of an operator that sums products of floating-point numbers; None of others, and of outer products."""
     name = name_of(func)
-    if name not in _NAMES:
+    if name not in _NAMES or is_ours(func):
         return None
     tensors = [x for x in args if isinstance(x, Tensor)]
     at = _INNER.get(name)

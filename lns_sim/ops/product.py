@@ -55,7 +55,7 @@ def outer_product(
     observer.enter()
     r = Recipe.decode(recipe)
     aq, bq = quantize_batch(a, r.activation, rng, "activation"), weight_operand(b, r)
-    return a * b, aq.codes, aq.scale, bq.codes, bq.scale
+    return (a * b).contiguous(), aq.codes, aq.scale, bq.codes, bq.scale
 
 
 outer_product.register_fake(_fake)

@@ -23,6 +23,7 @@ def quantize(x: Tensor, q: Quantizer | None, rng: Tensor | None, stream: str, di
         operand = Operand(x.clone(), x.new_ones(()), None)  # operators return no input
     else:
         operand = q.operand(x, stream_of(rng, stream) if q.stochastic else None, dim)
+    operand = operand.with_codes(operand.codes.contiguous())  # as compilers are told, whatever torch's own functions do
     return observer.report_codes(stream, x, operand)
 
 

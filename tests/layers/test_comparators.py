@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from helpers import everywhere, same
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from typer.testing import CliRunner
 
 import lns_sim
@@ -294,6 +295,37 @@ def test_compiled_models_compute_the_same(name):
         y.square().sum().backward()
         found.append([y, *(p.grad for p in model.parameters())])
     assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+def test_a_quantizer_defined_anew_takes_its_own_place():
+    def define(place):
+        return type("Halved", (FP8,), {"__module__": "notebook", "__qualname__": place})
+
+    first, again = define("Halved"), define("Halved")
+    assert first is not again and QUANTIZERS["Halved"] is again
+    with pytest.raises(ValueError, match="there is a quantizer 'Halved' already"):
+        define("Other.Halved")
+    del QUANTIZERS._entries["Halved"]
+
+
+@pytest.mark.parametrize("name", ["lns-madam", "luq", "shiftquant", "fp8", "int8"])
+def test_operators_give_the_strides_that_they_tell_compilers(name):
+    encoded = recipes.get(name).encode()
+    x, rng = torch.randn(2, 4, 3), lns_sim.random.random_state(0)
+    calls = {
+        "linear": (x.mT, torch.randn(4, 5).mT, rng, encoded),
+        "product": (x.mT, x, rng, encoded),
+        "outer_product": (torch.randn(3, 2, 1).transpose(0, 1), torch.randn(3, 2, 1).permute(1, 2, 0), rng, encoded),
+        "convolution": (
+            *(torch.randn(2, 3, 4, 4).to(memory_format=torch.channels_last) for _ in range(2)),
+            *(rng, [1, 1], [0, 0], [1, 1], False, [0, 0], 1, encoded),
+        ),
+    }
+    for operator, arguments in calls.items():
+        run = getattr(torch.ops.lns_sim, operator)
+        with FakeTensorMode() as mode:
+            told = run(*(mode.from_tensor(a) if isinstance(a, torch.Tensor) else a for a in arguments))
+        assert [y.stride() for y in run(*arguments)] == [y.stride() for y in told], operator
 
 
 def json_free_copy(state):

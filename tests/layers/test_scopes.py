@@ -1,6 +1,7 @@
 """A converted model simulates its products however they are reached: by any method, thread, copy or recomputation."""
 
 import copy
+import functools
 import pickle
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -105,6 +106,94 @@ def test_methods_of_a_part_have_its_recipe():
     assert products(lambda: model(x)) == 2
 
 
+class Scores:
+    """Of the many that models mix in: no module."""
+
+    def scores(self, x):
+        return x @ x.mT
+
+    @property
+    def gram(self):
+        return self.weight @ self.weight.mT
+
+    @functools.cached_property
+    def kept(self):
+        return self.weight @ self.weight.mT
+
+    def steps(self, x):
+        """A generator that is sent values and thrown errors, and returns one."""
+        try:
+            while (x := (yield self.scores(x))) is not None:
+                pass
+        except KeyError:
+            yield self.scores(torch.ones(4, 8))
+        return "end"
+
+
+class Mixed(Scores, nn.Linear):
+    """Methods beside a layer of torch's."""
+
+
+class Called(nn.Sequential):
+    """A container that multiplies, at a call that is not its forward."""
+
+    def __call__(self, x):
+        return super().__call__(x) @ x.mT
+
+
+def test_methods_are_found_where_attributes_are():
+    x = torch.randn(4, 8)
+    mixed = lns_sim.convert(Mixed(8, 8), "fp8")
+    assert products(lambda: mixed.scores(x)) == products(lambda: mixed.gram) == products(lambda: mixed(x)) == 1
+    assert products(lambda: mixed.kept) == 1 and products(lambda: mixed.kept) == 0
+    assert products(lambda: lns_sim.convert(Called(nn.Linear(8, 8)), "fp8")(x)) == 2
+
+    class Overriding(Mixed):
+        scores = nn.Linear.forward
+
+    assert products(lambda: lns_sim.convert(Overriding(8, 8), "fp8").scores(x)) == 1
+
+
+def test_generators_are_sent_and_thrown():
+    mixed, x = lns_sim.convert(Mixed(8, 8), "fp8"), torch.randn(4, 8)
+
+    def call():
+        steps = mixed.steps(x)
+        first, second = next(steps), steps.send(2 * x)
+        assert torch.equal(4 * first, second) and steps.throw(KeyError()).shape == (4, 4)
+        with pytest.raises(StopIteration, match="end"):
+            next(steps)
+        mixed.steps(x).close()
+
+    assert products(call) == 3 and torch._C._len_torch_function_stack() == 0
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_backward_pass_within_a_method(name):
+    class Trained(Pair):
+        def step(self, x):
+            self(x).sum().backward()
+
+    model = converted(name, Trained)
+    model.step(torch.randn(4, 8))
+    assert all(p.grad is not None for p in model.parameters())
+
+
+def test_parts_in_float32_stay_so_under_other_modes():
+    model, x = lns_sim.convert(Pair(), "fp8", skip="dec"), torch.randn(4, 8)
+    with torch.device("cpu"), lns_sim.simulate("fp8"), torch.device("cpu"):
+        assert products(lambda: model.dec(x)) == 0
+        assert products(lambda: model(x)) == 3 and products(lambda: x @ x.mT) == 1
+
+
+def test_a_module_of_two_recipes_is_refused():
+    shared = Pair()
+    with pytest.raises(ValueError, match="1 and 0 are one module"):
+        lns_sim.convert(nn.Sequential(shared, shared), "fp8", skip="1")
+    with pytest.raises(TypeError, match="0 is compiled by TorchScript"):
+        lns_sim.convert(nn.Sequential(torch.jit.script(nn.Linear(8, 8))), "fp8")
+
+
 def test_classes_stay_what_they_were():
     model = converted("fp8")
     assert isinstance(model, Pair) and isinstance(model.dec, nn.Linear)
@@ -119,12 +208,20 @@ class Module(Pair):
     """Of this module's namespace, so that it can be pickled."""
 
 
+class Reduced(Pair):
+    """Pickled in a way of its own, which makes a new module."""
+
+    def __reduce__(self):
+        return Reduced, (), self.__dict__
+
+
 @pytest.mark.parametrize("how", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))], ids=["deepcopy", "pickle"])
 @pytest.mark.parametrize("name", ["lns-madam", "fp8"])
-def test_copies_are_simulated_by_themselves(name, how):
-    model, x = converted(name, Module), torch.randn(4, 8)
+@pytest.mark.parametrize("make", [Module, Reduced])
+def test_copies_are_simulated_by_themselves(make, name, how):
+    model, x = converted(name, make), torch.randn(4, 8)
     other = how(model)
-    assert isinstance(other, Module) and other is not model and products(lambda: other.encode(x)) == 1
+    assert isinstance(other, make) and other is not model and products(lambda: other.encode(x)) == 1
     assert torch.equal(other(x), model(x))
     lns_sim.nn.to_float(other)
     assert products(lambda: other(x)) == 4

@@ -3,9 +3,11 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from tools import require_module
 from torch import nn
 
 import lns_sim
+from lns_sim.nn import witness
 
 A, B = torch.randn(30, 4), torch.randn(30, 4)
 IMAGE, KERNEL = torch.ones(1, 2, 5, 5), torch.ones(3, 2, 3, 3)
@@ -52,6 +54,12 @@ def test_what_multiplies_nothing_stays():
     assert y.isfinite().all()
 
 
+@pytest.fixture
+def fresh_witness(monkeypatch):
+    """As if no function had been watched before."""
+    monkeypatch.setattr(witness, "_harmless", set())
+
+
 class Net(nn.Module):
     def __init__(self, function):
         super().__init__()
@@ -59,6 +67,27 @@ class Net(nn.Module):
 
     def forward(self, x):
         return self.function(self.layer(x))
+
+
+@torch.library.custom_op("lns_sim_tests::contracted", mutates_args=())
+def contracted(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    return (a @ b.t()).relu()
+
+
+@torch.library.custom_op("lns_sim_tests::shifted", mutates_args=())
+def shifted(a: torch.Tensor) -> torch.Tensor:
+    return a.relu() + 1
+
+
+def test_operators_of_ones_own_are_looked_into(fresh_witness):
+    with lns_sim.simulate("lns-madam"):
+        assert torch.equal(shifted(A), A.relu() + 1) and torch.equal(shifted(A), A.relu() + 1)
+        for call in (contracted, torch.ops.lns_sim_tests.contracted):
+            with pytest.raises(NotImplementedError, match="has no simulated form"):
+                call(A, B)
+    weight = lns_sim.convert(nn.Linear(4, 3), "lns-madam").weight
+    with lns_sim.simulate("lns-madam"), torch.no_grad(), pytest.raises(NotImplementedError, match="no simulated form"):
+        contracted(A, weight)
 
 
 def test_bags_and_other_layers_of_torch_are_reached():
@@ -82,6 +111,27 @@ def test_summary_sees_sums_of_elementwise_products():
     assert lns_sim.summary(model, torch.randn(5, 6)).float_products == [("", "mul and sum", 1)]
     model = lns_sim.convert(Net(lambda y: (y * y).sum(-1) + (y * 2).mean()), "lns-madam")
     assert lns_sim.summary(model, torch.randn(5, 6)).float_products == []
+
+
+@pytest.mark.parametrize(
+    "contract",
+    [lambda y: torch.einsum("bi,bj->ij", y, y), lambda y: torch.tensordot(y, y, ([0], [0]))],
+    ids=["einsum", "tensordot"],
+)
+def test_summary_takes_no_check_of_shapes_for_a_product(contract):
+    found = lns_sim.summary(lns_sim.convert(Net(contract), "lns-madam"), torch.randn(5, 6))
+    assert found.float_products == [] and found.float_gradients == []
+    assert [p.name for p in found.passes if p.kind == "product"] == ["forward", "input_gradient", "weight_gradient"]
+
+
+def test_what_a_compiler_left_behind_is_known_as_simulated(fresh_witness):
+    def broken(y):
+        torch._dynamo.graph_break()
+        return F.conv1d(y[None], torch.ones(2, 5, 3)).relu()
+
+    model, x = lns_sim.convert(Net(broken), "lns-madam"), torch.randn(5, 6)
+    torch._dynamo.reset()
+    assert torch.equal(torch.compile(model, backend="eager")(x), model(x))
 
 
 def test_summary_sees_a_functions_own_backward():
@@ -135,6 +185,28 @@ def test_an_outer_products_gradients_are_simulated():
     )
     assert [p.name for p in found.passes if p.kind == "product"] == ["input_gradient", "weight_gradient"]
     assert not found.float_products and not found.float_gradients
+
+
+def test_transformers_own_grouped_products_are_simulated():
+    moe = require_module("transformers.integrations.moe")
+    x, offs = torch.randn(7, 6), torch.tensor([2, 5, 5, 7], dtype=torch.int32)
+
+    class Experts(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.randn(4, 6, 5))
+
+        def forward(self, x, product):
+            return product(x, self.weight, offs=offs)
+
+    assert moe is not None
+    model = lns_sim.convert(Experts(), "lns-madam")
+    expected = model(x, torch._grouped_mm)
+    assert torch.equal(model(x, torch.ops.transformers.grouped_mm_fallback), expected)
+    torch._dynamo.reset()
+    with torch.no_grad():
+        compiled = torch.compile(model, backend="eager")
+        assert torch.equal(compiled(x, torch.ops.transformers.grouped_mm_fallback), expected)
 
 
 @pytest.mark.parametrize("ends", [[2, 5, 5, 7], [3, 3, 4, 6]])
