@@ -57,7 +57,7 @@ class Registry(Generic[Entry]):
         return iter(self._entries)
 
 
-def _again(old, new) -> bool:
+def _again(old: object, new: object) -> bool:
     """Are both the same definition, run twice?"""
     places = [(getattr(x, "__module__", None), getattr(x, "__qualname__", None)) for x in (old, new)]
     return None not in places[0] and places[0] == places[1]

@@ -34,7 +34,7 @@ _NAMES = frozenset(
     """.split()
 )
 # Where a matrix product's K is the last dimension of which argument.
-_INNER = {"mm": 0, "bmm": 0, "mv": 0, "addmm": 1, "baddbmm": 1, "addmv": 1}
+_INNER = {"mm": 0, "bmm": 0, "mv": 0, "dot": 0, "vdot": 0, "addmm": 1, "baddbmm": 1, "addmv": 1}
 
 
 def name_of(func) -> str:

@@ -60,6 +60,22 @@ def fresh_witness(monkeypatch):
     monkeypatch.setattr(witness, "_harmless", set())
 
 
+@pytest.mark.parametrize(
+    ("function", "harmless", "multiplying"),
+    [
+        (torch.ops.aten.mm, (A[:, :1], B.t()[:1]), (A, B.t())),
+        (torch.matmul, (torch.ones(1), torch.ones(1)), (A.double(), B.double().t())),
+        (torch.linalg.matrix_norm, (A,), (A, 2)),
+    ],
+    ids=["sum of one", "one number", "another norm"],
+)
+def test_a_call_that_multiplies_nothing_excuses_no_later_one(fresh_witness, function, harmless, multiplying):
+    with lns_sim.simulate("lns-madam"):
+        function(*harmless)
+        with pytest.raises(NotImplementedError, match="has no simulated form"):
+            function(*multiplying)
+
+
 class Net(nn.Module):
     def __init__(self, function):
         super().__init__()

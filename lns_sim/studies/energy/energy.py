@@ -26,7 +26,7 @@ class Row:
     """One pass of one product.
 
     Attributes:
-        layer, kind, name: as in :class:`lns_sim.summary.Pass`.
+        layer, kind, name: as in :class:`lns_sim.watching.passes.Pass`.
         products: of numbers that count.
         utilization: their share of what the cycles have room for.
         energy: by format, by component, in femtojoule.
