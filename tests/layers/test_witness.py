@@ -50,7 +50,7 @@ def test_what_multiplies_nothing_stays():
     with lns_sim.simulate("lns-madam"):
         y = torch.softmax(F.layer_norm(A, (4,)), -1).cumsum(0).sort().values + B.norm() + F.gelu(A).std()
         assert torch.arange(6).reshape(2, 3) @ torch.arange(3) is not None  # integers count
-        assert torch.outer(A[0], B[0]).shape == (4, 4)
+        assert torch.outer(A[0], B[0]).shape == (4, 4) and A[0, :1] @ B[0, :1] == A[0, 0] * B[0, 0]
     assert y.isfinite().all()
 
 
@@ -62,12 +62,8 @@ def fresh_witness(monkeypatch):
 
 @pytest.mark.parametrize(
     ("function", "harmless", "multiplying"),
-    [
-        (torch.ops.aten.mm, (A[:, :1], B.t()[:1]), (A, B.t())),
-        (torch.matmul, (torch.ones(1), torch.ones(1)), (A.double(), B.double().t())),
-        (torch.linalg.matrix_norm, (A,), (A, 2)),
-    ],
-    ids=["sum of one", "one number", "another norm"],
+    [(torch.ops.aten.mm, (A[:, :1], B.t()[:1]), (A, B.t())), (torch.linalg.matrix_norm, (A,), (A, 2))],
+    ids=["sum of one", "another norm"],
 )
 def test_a_call_that_multiplies_nothing_excuses_no_later_one(fresh_witness, function, harmless, multiplying):
     with lns_sim.simulate("lns-madam"):
