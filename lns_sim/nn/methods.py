@@ -5,7 +5,8 @@ from __future__ import annotations
 import copyreg
 import functools
 import inspect
-from collections.abc import Callable
+import types
+from collections.abc import Callable, Coroutine, Generator
 from types import FunctionType
 
 import torch
@@ -70,7 +71,9 @@ def _wrapped(method):
         again = functools.cached_property(_within_scope(method.func))
         again.__set_name__(None, method.attrname)
         return again
-    return _generator_within_scope(method) if inspect.isgeneratorfunction(method) else _within_scope(method)
+    if inspect.isgeneratorfunction(method):
+        return _generator_within_scope(method)
+    return _coroutine_within_scope(method) if inspect.iscoroutinefunction(method) else _within_scope(method)
 
 
 def _within_scope(method: Callable) -> Callable:
@@ -94,32 +97,47 @@ def _within_scope(method: Callable) -> Callable:
 
 
 def _generator_within_scope(method: Callable) -> Callable:
-    """A generator's body runs when it is asked for values, in one simulation from the first to the last."""
-
     @functools.wraps(method)
     def run(self, *args, **kwargs):
-        scope, values = self.__dict__.get(_ATTRIBUTE), method(self, *args, **kwargs)
-        if scope is None:
-            return (yield from values)
-        simulation = ModuleSimulation(scope, self)
-        ask = functools.partial(next, values)
-        while True:
-            outer = enter(simulation)
-            try:
-                value = ask()
-            except StopIteration as stop:
-                return stop.value
-            finally:
-                leave(simulation, outer)
-            try:
-                ask = functools.partial(values.send, (yield value))
-            except GeneratorExit:
-                values.close()
-                raise
-            except BaseException as error:
-                ask = functools.partial(values.throw, error)
+        return (yield from _step_by_step(self, method(self, *args, **kwargs)))
 
     return run
+
+
+def _coroutine_within_scope(method: Callable) -> Callable:
+    @functools.wraps(method)
+    async def run(self, *args, **kwargs):
+        return await _awaited(_step_by_step(self, method(self, *args, **kwargs)))
+
+    return run
+
+
+@types.coroutine
+def _awaited(steps: Generator) -> Generator:
+    return (yield from steps)
+
+
+def _step_by_step(module: nn.Module, body: Generator | Coroutine) -> Generator:
+    """The body of a generator or coroutine goes on when it is asked to, in one simulation from first to last."""
+    scope = scope_of(module)
+    simulation = None if scope is None else ModuleSimulation(scope, module)
+    go_on = functools.partial(body.send, None)
+    while True:
+        outer = simulation and enter(simulation)
+        try:
+            value = go_on()
+        except StopIteration as stop:
+            return stop.value
+        finally:
+            if simulation:
+                leave(simulation, outer)
+        try:
+            go_on = functools.partial(body.send, (yield value))
+        except GeneratorExit:
+            body.close()
+            raise
+        except BaseException as error:
+            go_on = functools.partial(body.throw, error)
 
 
 def _refuse_tracing(module: nn.Module, args, kwargs) -> None:

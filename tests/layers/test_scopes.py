@@ -1,5 +1,6 @@
 """A converted model simulates its products however they are reached: by any method, thread, copy or recomputation."""
 
+import asyncio
 import copy
 import functools
 import pickle
@@ -166,6 +167,22 @@ def test_generators_are_sent_and_thrown():
         mixed.steps(x).close()
 
     assert products(call) == 3 and torch._C._len_torch_function_stack() == 0
+
+
+def test_coroutines_take_turns():
+    class Asked(Pair):
+        async def answer(self, x):
+            first = self.scores(x)
+            await asyncio.sleep(0)
+            return first + self.scores(x)
+
+    async def both(a, b, x):
+        return await asyncio.gather(a.answer(x), b.answer(x), a.answer(x))
+
+    simulated, left, x = lns_sim.convert(Asked(), "fp8"), Asked(), torch.randn(4, 8)
+    assert products(lambda: asyncio.run(both(simulated, left, x))) == 4
+    first, other, again = asyncio.run(both(simulated, left, x))
+    assert torch.equal(first, again) and torch.equal(other, 2 * (x @ x.mT)) and not torch.equal(first, other)
 
 
 @pytest.mark.parametrize("name", NAMES)
