@@ -151,7 +151,8 @@ def _refuse_tracing(module: nn.Module, args, kwargs) -> None:
             f"torch.fx cannot trace a converted {type(module).__name__}: its copy would multiply in float32; trace the "
             "model first, and convert what torch.fx made"
         )
-    if torch.compiler.is_exporting() and torch.compiler.is_dynamo_compiling():
+    # is_exporting() is true of all that the compiler traces in torch 2.10 and 2.11.
+    if torch.compiler._is_exporting_flag and torch.compiler.is_dynamo_compiling():
         raise TypeError(
             f"torch.export cannot export a converted {type(module).__name__} strictly: its copy would multiply in "
             "float32; use strict=False"

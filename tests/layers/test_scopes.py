@@ -288,6 +288,16 @@ def test_torch_fx_is_refused():
     assert products(lambda: traced(torch.randn(4, 8))) == 4
 
 
+@pytest.mark.parametrize("name", ["lns-madam", "fp8"])
+def test_strict_export_is_refused(name):
+    model, x = converted(name), torch.randn(4, 8)
+    with pytest.raises(Exception, match="cannot export a converted Pair strictly: .* use strict=False"):
+        torch.export.export(model, (x,), strict=True)
+    y = model(x)
+    assert torch.equal(torch.export.export(model, (x,), strict=False).module()(x), y)
+    assert torch.equal(torch.compile(model, fullgraph=True, backend="aot_eager")(x), y)
+
+
 def test_threads_in_one_model():
     model, xs = converted("lns-madam").eval(), [torch.randn(4, 8) for _ in range(200)]
 
