@@ -116,7 +116,7 @@ def test_a_compiled_model_refuses_second_derivatives():
     model, x = lns_sim.convert(nn.Linear(6, 3), "lns-madam"), torch.randn(2, 6, requires_grad=True)
     torch._dynamo.reset()
     (g,) = torch.autograd.grad(torch.compile(model, backend="aot_eager")(x).sum(), x, create_graph=True)
-    with pytest.raises(RuntimeError, match="double backward"):
+    with pytest.raises(RuntimeError, match="double backward|does not require grad"):  # as torch's versions put it
         g.square().sum().backward()
 
 
