@@ -88,7 +88,7 @@ def test_a_flipped_bit_or_a_cut_is_noticed(tmp_path):
 
 @pytest.mark.parametrize("record", [{"formats": {}}, {"shared": {}, "formats": 1, "sha256": "0"}, 3, [], None])
 def test_a_record_of_another_form_is_damage(tmp_path, record):
-    library = pytest.importorskip("safetensors.torch")
+    library = require_module("safetensors.torch")
     library.save_file({"a": torch.zeros(2)}, tmp_path / "x", metadata={"lns_sim": json.dumps(record)})
     with pytest.raises(ValueError, match="damaged"):
         weights.load(model(), tmp_path / "x")

@@ -6,6 +6,7 @@ import io
 import pytest
 import torch
 import torch.multiprocessing
+from tools import require_module
 from torch import nn
 
 import lns_sim
@@ -112,9 +113,7 @@ def test_processes_share_codes():
 
 
 def test_safetensors(tmp_path):
-    library = pytest.importorskip(
-        "safetensors.torch", reason="safetensors is not installed (the extra 'export' has it)"
-    )
+    library = require_module("safetensors.torch")
     model, path = converted(), tmp_path / "x.safetensors"
     step(model)
     model.to(memory_format=torch.channels_last)
@@ -130,9 +129,7 @@ def test_safetensors(tmp_path):
 
 
 def test_tied_weights_are_written_once(tmp_path):
-    library = pytest.importorskip(
-        "safetensors.torch", reason="safetensors is not installed (the extra 'export' has it)"
-    )
+    library = require_module("safetensors.torch")
     tied = nn.ModuleDict({"a": nn.Embedding(5, 4), "b": nn.Linear(4, 5)})
     tied["b"].weight = tied["a"].weight
     model = lns_sim.convert(tied, "lns-madam")
@@ -142,7 +139,7 @@ def test_tied_weights_are_written_once(tmp_path):
 
 @pytest.fixture
 def transformers():
-    return pytest.importorskip("transformers", reason="transformers is not installed (the extra 'test' has it)")
+    return require_module("transformers")
 
 
 def llama(transformers, tied):
@@ -163,7 +160,7 @@ def test_save_pretrained(transformers, tied, tmp_path):
 
 @pytest.mark.parametrize("tied", [False, True])
 def test_trainer_saves_and_resumes(transformers, tied, tmp_path):
-    pytest.importorskip("accelerate", reason="accelerate is not installed, which transformers' Trainer needs")
+    require_module("accelerate")
     ids = torch.tensor([3, 1, 4, 1, 5, 9, 2, 6])
 
     def trainer(steps):
@@ -182,7 +179,7 @@ def test_trainer_saves_and_resumes(transformers, tied, tmp_path):
 
 
 def test_accelerate(tmp_path):
-    accelerate = pytest.importorskip("accelerate", reason="accelerate is not installed")
+    accelerate = require_module("accelerate")
     accelerator = accelerate.Accelerator(cpu=True)
     model = converted()
     model, optimizer = accelerator.prepare(model, lns_sim.optim.LNSMadam(model.parameters(), lr=1 / 8))
@@ -198,7 +195,7 @@ def test_accelerate(tmp_path):
 
 
 def test_lightning_resumes(tmp_path):
-    lightning = pytest.importorskip("lightning", reason="lightning is not installed")
+    lightning = require_module("lightning")
 
     class Module(lightning.LightningModule):
         def __init__(self):
@@ -226,7 +223,7 @@ def test_lightning_resumes(tmp_path):
 
 
 def test_peft_adapts_and_merges(tmp_path):
-    peft = pytest.importorskip("peft", reason="peft is not installed")
+    peft = require_module("peft")
     model = converted()
     before = model[4].weight.codes.clone()
     adapted = peft.get_peft_model(model, peft.LoraConfig(target_modules=["4"], r=2, init_lora_weights=False))
@@ -240,8 +237,6 @@ def test_a_state_dict_in_a_file_shows_values_too():
     model, file = converted(), io.BytesIO()
     torch.save(model.state_dict(), file)
     file.seek(0)
-    library = pytest.importorskip(
-        "safetensors.torch", reason="safetensors is not installed (the extra 'export' has it)"
-    )
+    library = require_module("safetensors.torch")
     written = library.load(library.save(torch.load(file)))
     assert all(torch.equal(written[name], w.dequantize()) for name, w in weights(model).items())

@@ -33,4 +33,4 @@ def require_module(name: str) -> ModuleType:
 def _missing(name: str) -> NoReturn:
     if os.environ.get("LNS_SIM_REQUIRE_TOOLS") == "1":
         pytest.fail(f"{name} is not installed, and LNS_SIM_REQUIRE_TOOLS asks for it", pytrace=False)
-    pytest.skip(f"{name} is not installed", allow_module_level=True)
+    pytest.skip(f"{name} is not installed (LNS_SIM_REQUIRE_TOOLS=1 makes this a failure)", allow_module_level=True)
