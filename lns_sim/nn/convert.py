@@ -196,19 +196,20 @@ def _convert_weights(model: nn.Module, modules, chosen, zeros: str) -> list[str]
             if not isinstance(weight, LNSWeight):
                 found[id(weight)] = (weight, chosen[name])
     paths = {id(p): path for path, p in model.named_parameters()}
+    coded = {}
     for i, (old, recipe) in enumerate(found.values(), start=first_id):
         dead = old.requires_grad and mostly_zero(old)
         if dead and zeros == "keep":
             still.append(paths[id(old)])
-        coded = LNSWeight.from_float(old, recipe, tensor_id=i, zeros=zeros if dead else "keep")
-        new = nn.Parameter(coded, requires_grad=old.requires_grad)
-        for module in model.modules():
-            for name, parameter in module._parameters.items():
-                if parameter is old:
-                    module._parameters[name] = new
-                    if isinstance(module, nn.RNNBase):
-                        module._init_flat_weights()  # a list of its own
-                    state.attach(module)
+        weight = LNSWeight.from_float(old, recipe, tensor_id=i, zeros=zeros if dead else "keep")
+        coded[id(old)] = nn.Parameter(weight, requires_grad=old.requires_grad)
+    for module in model.modules():
+        own = {name: coded[id(p)] for name, p in module._parameters.items() if id(p) in coded}
+        if own:
+            module._parameters.update(own)
+            state.attach(module)
+            if isinstance(module, nn.RNNBase):
+                module._init_flat_weights()  # a list of its own
     return still
 
 

@@ -79,7 +79,7 @@ def _wrapped(method):
 def _within_scope(method: Callable) -> Callable:
     @functools.wraps(method)
     def run(self, *args, **kwargs):
-        scope = self.__dict__.get(_ATTRIBUTE)
+        scope = scope_of(self)
         if scope is None:  # another instance of the class
             return method(self, *args, **kwargs)
         current = innermost()
