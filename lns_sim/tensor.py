@@ -90,7 +90,8 @@ class LNSTensor(FloatMemory, torch.Tensor):
             k = torch.full_like(self.scale, k, dtype=torch.int32)
         elif k.shape != self.scale.shape or k.is_floating_point() or bool(((k < -126) | (k > 127)).any()):
             raise ValueError(f"k must hold integers from -126 to 127 in the scale's shape {tuple(self.scale.shape)}")
-        scale = torch.where(self.scale.isnan(), self.scale, torch.ldexp(torch.ones_like(self.scale), k))
+        power = (k.int() + 127 << 23).view(torch.float32)  # 2^k by its bits
+        scale = torch.where(self.scale.isnan(), self.scale, power)
         rng = random_state(seed, device=self.codes.device) if underflow == "stochastic" else None
         f = self.format
         codes = torch.ops.lns_sim.rescale(

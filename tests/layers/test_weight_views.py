@@ -162,7 +162,9 @@ def test_initialization_writes_codes(name):
     for p in (w, plain):
         torch.manual_seed(1)
         getattr(nn.init, name)(p)
-    assert w.codes is codes and torch.allclose(w.dequantize(), plain, rtol=4e-4, atol=1e-6)
+    # A truncated normal of torch 2.10 is five operations in place, each of which rounds to codes.
+    rtol = 2e-3 if name == "trunc_normal_" else 4e-4
+    assert w.codes is codes and torch.allclose(w.dequantize(), plain, rtol=rtol, atol=1e-6)
 
 
 def test_arithmetic_in_place_writes_codes():
