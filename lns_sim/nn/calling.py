@@ -9,6 +9,8 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.autograd.function import BackwardCFunction
 
+from lns_sim.ops.differentiable import run
+
 
 def call(op, *args):
     """``op(*args)``.
@@ -17,15 +19,17 @@ def call(op, *args):
         NotImplementedError: inside a transform of torch.func other than vmap, or in forward-mode differentiation.
         RuntimeError: inside the backward pass of a torch.autograd.Function.
     """
-    if not torch.compiler.is_compiling():
-        _check_transforms(args)
-        if not torch.is_grad_enabled() and _in_backward():
-            raise RuntimeError(
-                "a simulated product inside a backward pass would be quantized and counted as one of a forward pass; "
-                "leave its gradient to autograd, or multiply by weight.dequantize()"
-            )
+    if torch.compiler.is_compiling():
+        with torch._C.DisableTorchFunctionSubclass():
+            return op(*args)
+    _check_transforms(args)
+    if not torch.is_grad_enabled() and _in_backward():
+        raise RuntimeError(
+            "a simulated product inside a backward pass would be quantized and counted as one of a forward pass; "
+            "leave its gradient to autograd, or multiply by weight.dequantize()"
+        )
     with torch._C.DisableTorchFunctionSubclass():
-        return op(*args)
+        return run(op, *args)
 
 
 def _check_transforms(args) -> None:

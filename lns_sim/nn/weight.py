@@ -209,8 +209,7 @@ def _(func, args, kwargs):
 
 @implements(torch.ops.lns_sim.embedding.default)
 def _(func, args, kwargs):
-    weight, indices, *_, recipe = args
-    return embedding.embedding_forward(weight, indices, recipe)
+    return embedding.embedding_forward(*args, **kwargs)
 
 
 torch.serialization.add_safe_globals([LNSWeight])

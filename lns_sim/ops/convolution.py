@@ -16,6 +16,7 @@ from torch import Tensor
 
 from lns_sim.functional import conv_geometry, transposed_geometry
 from lns_sim.ops import observer
+from lns_sim.ops.differentiable import differentiate
 from lns_sim.ops.fake import conv_out_size, on_one_device
 from lns_sim.ops.gemm import multiply
 from lns_sim.ops.integer_gemm import integer_product
@@ -211,8 +212,8 @@ def _output_shape(x, weight, stride, padding, dilation, transposed, output_paddi
     return [x.shape[0], weight.shape[1] * groups, *out]
 
 
-@torch.library.custom_op("lns_sim::convolution", mutates_args=())
-def convolution(
+@outside_autocast
+def convolution_forward(
     x: Tensor,
     weight: Tensor,
     rng: Tensor | None,
@@ -228,12 +229,6 @@ def convolution(
 
     x is float32 (N, C, H, W) or (N, C, D, H, W); weight (O, C / groups, *kernel), transposed (C, O / groups, *kernel).
     """
-    return convolution_forward(x, weight, rng, stride, padding, dilation, transposed, output_padding, groups, recipe)
-
-
-@outside_autocast
-def convolution_forward(x, weight, rng, stride, padding, dilation, transposed, output_padding, groups, recipe):
-    """The operator, on an LNSWeight too."""
     geometry = (stride, padding, output_padding, dilation) if transposed else (stride, padding, dilation)
     (transposed_geometry if transposed else conv_geometry)(x.shape, weight.shape, *geometry, groups)
     observer.enter()
@@ -245,6 +240,9 @@ def convolution_forward(x, weight, rng, stride, padding, dilation, transposed, o
     else:
         y = forward("forward", r, xq, w, g)
     return y, xq.codes, xq.scale, w.codes, w.scale
+
+
+convolution = torch.library.custom_op("lns_sim::convolution", convolution_forward, mutates_args=())
 
 
 @convolution.register_fake
@@ -281,4 +279,4 @@ def _backward(ctx, dy, *_):
     return dx, dw, *[None] * 8
 
 
-convolution.register_autograd(_backward, setup_context=_save)
+differentiate(convolution, convolution_forward, _backward, _save)

@@ -7,30 +7,28 @@ from torch import Tensor
 
 from lns_sim import distributed
 from lns_sim.ops import observer
+from lns_sim.ops.differentiable import differentiate
 from lns_sim.ops.fake import on_one_device
 from lns_sim.ops.passes import backward_pass, outside_autocast
 from lns_sim.ops.quantize import round_gradient, weight_operand
 from lns_sim.recipes import Recipe
 
 
-@torch.library.custom_op("lns_sim::embedding", mutates_args=())
-def embedding(
+@outside_autocast
+def embedding_forward(
     weight: Tensor, indices: Tensor, rng: Tensor | None, padding_idx: int, scale_grad_by_freq: bool, recipe: str
 ) -> Tensor:
     """Values (..., dim) of the rows of weight (rows, dim) at indices (...), in the recipe's weight format.
 
     The weight gradient is a sum of rows, in float32, then rounded by Q_G.
     """
-    return embedding_forward(weight, indices, recipe)
-
-
-@outside_autocast
-def embedding_forward(weight: Tensor, indices: Tensor, recipe: str) -> Tensor:
-    """The operator, on an LNSWeight too."""
     observer.enter()
     w = weight_operand(weight, Recipe.decode(recipe))
     codes = w.codes if w.codes.dtype.itemsize > 1 else w.codes.view(torch.uint8)  # which every lookup knows
     return w.with_codes(torch.embedding(codes, indices).view(w.codes.dtype)).value
+
+
+embedding = torch.library.custom_op("lns_sim::embedding", embedding_forward, mutates_args=())
 
 
 @embedding.register_fake
@@ -54,4 +52,4 @@ def _backward(ctx, dy):
     return round_gradient(dw, Recipe.decode(ctx.recipe), rng), *[None] * 5
 
 
-embedding.register_autograd(_backward, setup_context=_save)
+differentiate(embedding, embedding_forward, _backward, _save)

@@ -6,11 +6,12 @@ import torch
 from torch import Tensor
 
 from lns_sim.ops import observer
+from lns_sim.ops.differentiable import differentiate
 from lns_sim.ops.fake import on_one_device
 from lns_sim.ops.gemm import matmul
 from lns_sim.ops.passes import backward_pass, outside_autocast
 from lns_sim.ops.quantize import error_operands, fake_operand, quantize_batch, round_gradient, weight_operand
-from lns_sim.ops.saved import Outputs, save_operands, saved_operands
+from lns_sim.ops.saved import save_operands, saved_operands
 from lns_sim.recipes import Recipe
 
 
@@ -18,21 +19,20 @@ def _rows(x: Tensor) -> Tensor:
     return x.reshape(x.shape[:-1].numel(), x.shape[-1])
 
 
-@torch.library.custom_op("lns_sim::linear", mutates_args=())
-def linear(x: Tensor, weight: Tensor, rng: Tensor | None, recipe: str) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """y = x weight^T by the recipe, x (..., in) and weight (out, in) float32; also the operands' codes and scales."""
-    return linear_forward(x, weight, rng, recipe)
-
-
 @outside_autocast
-def linear_forward(x: Tensor, weight: Tensor, rng: Tensor | None, recipe: str) -> Outputs:
-    """The operator, on an LNSWeight too."""
+def linear_forward(
+    x: Tensor, weight: Tensor, rng: Tensor | None, recipe: str
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """y = x weight^T by the recipe, x (..., in) and weight (out, in) float32; also the operands' codes and scales."""
     observer.enter()
     r = Recipe.decode(recipe)
     xq, w = quantize_batch(x, r.activation, rng, "activation"), weight_operand(weight, r)
     rows = xq.with_codes(_rows(xq.codes))
     y = matmul("forward", r, rows, w.mT)
     return y.reshape(*x.shape[:-1], weight.shape[0]), xq.codes, xq.scale, w.codes, w.scale
+
+
+linear = torch.library.custom_op("lns_sim::linear", linear_forward, mutates_args=())
 
 
 @linear.register_fake
@@ -59,4 +59,4 @@ def _linear_backward(ctx, dy, *_):
     return dx, dw, None, None
 
 
-linear.register_autograd(_linear_backward, setup_context=save_operands)
+differentiate(linear, linear_forward, _linear_backward, save_operands)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from lns_sim.ops import observer
+from lns_sim.ops.differentiable import differentiate
 from lns_sim.ops.fake import on_one_device
 from lns_sim.ops.gemm import matmul
 from lns_sim.ops.passes import backward_pass, outside_autocast
@@ -14,9 +15,10 @@ from lns_sim.ops.saved import save_operands, saved_operands
 from lns_sim.recipes import Recipe
 
 
-@torch.library.custom_op("lns_sim::product", mutates_args=())
 @outside_autocast
-def product(a: Tensor, b: Tensor, rng: Tensor | None, recipe: str) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+def _product_forward(
+    a: Tensor, b: Tensor, rng: Tensor | None, recipe: str
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """a (..., M, K) x b (..., K, N), same batch, both computed; b stands where a weight stands in the recipe.
 
     A gradient of b is no weight gradient: it is an error on its way to an earlier layer, and not rounded by Q_G.
@@ -42,13 +44,8 @@ def _product_backward(ctx, dy, *_):
     return da, db, None, None
 
 
-product.register_fake(_fake)
-product.register_autograd(_product_backward, setup_context=save_operands)
-
-
-@torch.library.custom_op("lns_sim::outer_product", mutates_args=())
 @outside_autocast
-def outer_product(
+def _outer_product_forward(
     a: Tensor, b: Tensor, rng: Tensor | None, recipe: str
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """a (..., M, 1) x b (..., 1, N), which sums nothing and stays float32; its gradients are those of a product."""
@@ -58,5 +55,7 @@ def outer_product(
     return (a * b).contiguous(), aq.codes, aq.scale, bq.codes, bq.scale
 
 
-outer_product.register_fake(_fake)
-outer_product.register_autograd(_product_backward, setup_context=save_operands)
+for _name, _forward in (("product", _product_forward), ("outer_product", _outer_product_forward)):
+    _op = torch.library.custom_op(f"lns_sim::{_name}", _forward, mutates_args=())
+    _op.register_fake(_fake)
+    differentiate(_op, _forward, _product_backward, save_operands)

@@ -9,9 +9,6 @@ from lns_sim.ops import memory, observer
 from lns_sim.quantizers import Operand
 from lns_sim.recipes import Recipe
 
-# Of a product: its result, then codes and scale of both operands.
-Outputs = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
-
 
 def save_operands(ctx, inputs, output):
     """For backward: both operands' codes and scales, the random state, the recipe.
