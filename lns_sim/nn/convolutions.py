@@ -61,7 +61,7 @@ def _convolution(simulation, n, input, weight, bias, stride, padding, dilation, 
         transposed,
         output_padding or [0] * len(stride),
         groups,
-        recipe.encode(),
+        recipe,
     )[0]
     y = y.squeeze(-2) if n == 1 else y
     if bias is not None:

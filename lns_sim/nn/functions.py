@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lns_sim._compile import show
 from lns_sim.distributed import local
 from lns_sim.nn import contraction
 from lns_sim.nn.calling import call
@@ -32,6 +33,7 @@ def handles(*functions):
 
     def register(handler):
         _HANDLERS.update(dict.fromkeys(functions, handler))
+        show(functions)
         return handler
 
     return register
@@ -48,21 +50,26 @@ def is_handled(func) -> bool:
     return func in _HANDLERS
 
 
+def names() -> set[str]:
+    """What torch calls the functions that multiply."""
+    return {func.__name__ for func in _HANDLERS if hasattr(func, "__name__")} - {"embedding"}
+
+
 # ---- Whose arithmetic, and on what.
 
 
 def is_weight(x) -> bool:
     """Is it an LNSWeight?"""
-    return isinstance(x, LNSTensor) and hasattr(x, "recipe")
+    return isinstance(x, LNSTensor) and hasattr(x, "recipe_text")
 
 
-def arithmetic(simulation, weight=None) -> tuple[Recipe | None, Tensor | None]:
-    """The recipe of a product and its random state: an LNSWeight's own, else the simulation's."""
+def arithmetic(simulation, weight=None) -> tuple[str | None, Tensor | None]:
+    """The recipe of a product, as operators know it, and its random state: an LNSWeight's own, or the simulation's."""
     if is_weight(weight):
-        return weight.recipe, weight.rng
-    return (
-        (None, None) if simulation is None or simulation.recipe is None else (simulation.recipe, simulation.next_rng())
-    )
+        return weight.recipe_text, weight.rng
+    if simulation is None or simulation.recipe is None:
+        return None, None
+    return simulation.recipe.encode(), simulation.next_rng()
 
 
 def _autocasts(x: Tensor) -> bool:
@@ -93,13 +100,13 @@ def float32(x: Tensor, name: str) -> Tensor:
     return x
 
 
-def _linear_op(x: Tensor, weight: Tensor, recipe: Recipe, rng: Tensor | None) -> Tensor:
+def _linear_op(x: Tensor, weight: Tensor, recipe: str, rng: Tensor | None) -> Tensor:
     shape = weight.shape  # each look is a call of __torch_function__
     if len(shape) != 2:
         raise ValueError(f"the weight must have 2 dimensions, got shape {tuple(shape)}")
     if x.shape[-1:] != shape[1:]:
         raise ValueError(f"the input's last dimension must be {shape[1]}, got shape {tuple(x.shape)}")
-    return call(torch.ops.lns_sim.linear, x, weight, rng, recipe.encode())[0]
+    return call(torch.ops.lns_sim.linear, x, weight, rng, recipe)[0]
 
 
 # ---- Linear layers and embeddings
@@ -136,14 +143,14 @@ def _embedding(
     if padding_idx is not None and not -rows <= padding_idx < rows:
         raise ValueError(f"padding_idx must be within the {rows} embeddings, got {padding_idx}")
     padding_idx = -1 if padding_idx is None else padding_idx % rows
-    recipe = weight.recipe.encode()
+    recipe = weight.recipe_text
     return call(torch.ops.lns_sim.embedding, weight, input, weight.rng, padding_idx, scale_grad_by_freq, recipe)
 
 
 # ---- Matrix products
 
 
-def product(a: Tensor, b: Tensor, recipe: Recipe, rng: Tensor | None) -> Tensor:
+def product(a: Tensor, b: Tensor, recipe: str, rng: Tensor | None) -> Tensor:
     """a (..., M, K) x b (..., K, N) of two computed tensors; batch dimensions broadcast. With K = 1 only the gradients
     are simulated, as the product itself sums nothing.
     """
@@ -159,7 +166,7 @@ def product(a: Tensor, b: Tensor, recipe: Recipe, rng: Tensor | None) -> Tensor:
     else:
         a, b = a.expand(*out[:-2], *a.shape[-2:]), b.expand(*out[:-2], *b.shape[-2:])
     op = torch.ops.lns_sim.outer_product if a.shape[-1] == 1 else torch.ops.lns_sim.product
-    return call(op, a, b, rng, recipe.encode())[0].reshape(out)
+    return call(op, a, b, rng, recipe)[0].reshape(out)
 
 
 def multiplied(simulation, a, b):
@@ -169,16 +176,17 @@ def multiplied(simulation, a, b):
     if is_weight(b) and b.dim() == 1:
         return multiplied(simulation, a, b.unsqueeze(1)).squeeze(-1)
     if is_weight(b) and b.dim() == 2:
-        return _linear_op(float32(a, "input"), b.t(), b.recipe, b.rng)
+        return _linear_op(float32(a, "input"), b.t(), b.recipe_text, b.rng)
     if is_weight(a) and a.dim() == 1:
         return multiplied(simulation, a.unsqueeze(0), b).squeeze(0 if b.dim() == 1 else -2)
     if is_weight(a) and a.dim() == 2:
         x = float32(b, "input")
-        y = _linear_op(x if b.dim() == 1 else x.mT, a, a.recipe, a.rng)
+        y = _linear_op(x if b.dim() == 1 else x.mT, a, a.recipe_text, a.rng)
         return y if b.dim() == 1 else y.mT
+    if simulates(simulation, (a, b)) and (a.is_complex() or b.is_complex()):
+        raise without_simulated_form("a product of complex numbers")
     stack = b if is_weight(b) else a  # a weight of more dimensions is an operand like others, by its own recipe
-    recipe = stack.recipe if is_weight(stack) else simulation and simulation.recipe
-    if recipe is None or not (a.is_floating_point() and b.is_floating_point()):
+    if not simulates(simulation, (stack,)) or not (a.is_floating_point() and b.is_floating_point()):
         return NotImplemented
     if 0 in (a.dim(), b.dim()):  # an error of torch
         return NotImplemented

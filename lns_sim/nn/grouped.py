@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lns_sim.nn import functions
+from lns_sim.nn.calling import call
 
 
 def _grouped_mm(simulation, input, mat2, offs=None, bias=None, out_dtype=None, **options):
@@ -20,7 +21,21 @@ def _grouped_mm(simulation, input, mat2, offs=None, bias=None, out_dtype=None, *
 
     if offs is None:
         return torch.stack([_multiplied(simulation, a, b) for a, b in zip(input, mat2)])
+    if input.dim() == 2 and mat2.dim() == 3 and input.shape[1] > 1 and not functions.is_weight(input):
+        return _rows_by_groups(simulation, input, mat2, offs)
     return _by_groups(simulation, input, mat2, offs)
+
+
+def _rows_by_groups(simulation, input: Tensor, mat2: Tensor, offs: Tensor) -> Tensor:
+    if input.shape[1] != mat2.shape[1] or offs.shape != mat2.shape[:1]:
+        shapes = f"{tuple(input.shape)}, {tuple(mat2.shape)} and {tuple(offs.shape)}"
+        raise ValueError(f"a grouped product takes rows (T, K), matrices (G, K, N) and ends (G,), got {shapes}")
+    coded = functions.is_weight(mat2)
+    recipe, rng = functions.arithmetic(simulation, mat2)
+    if not coded:
+        simulation.count += len(offs) - 1  # each group is a product of its own
+    x, w = functions.float32(input, "first operand"), mat2 if coded else functions.float32(mat2, "second operand")
+    return call(torch.ops.lns_sim.grouped_product, x, w, rng, offs, coded, recipe)[0]
 
 
 def _multiplied(simulation, a: Tensor, b: Tensor) -> Tensor:
@@ -32,7 +47,7 @@ def _multiplied(simulation, a: Tensor, b: Tensor) -> Tensor:
 def _by_groups(simulation, input: Tensor, mat2: Tensor, offs: Tensor) -> Tensor:
     ends = offs.tolist()
     groups = [slice(begin, end) for begin, end in zip([0, *ends], ends)]
-    if input.dim() == 2 and mat2.dim() == 3:
+    if input.dim() == 2 and mat2.dim() == 3:  # an outer product for each group
         ys = [_multiplied(simulation, input[rows], b) for rows, b in zip(groups, mat2)]
         return torch.cat([*ys, input.new_zeros(len(input) - ends[-1], mat2.shape[-1])])
     if input.dim() == 3:

@@ -22,12 +22,24 @@ _NAMES = {
     torch: (
         *("convolution", "conv_tbc", "cdist", "cov", "corrcoef", "matrix_power", "smm", "hspmm", "sspaddmm", "dsmm"),
         *("pca_lowrank", "svd_lowrank", "lobpcg", "embedding_bag", "cov", "bilinear", "_cdist_forward", "matrix_exp"),
-        *("quantized_lstm_cell", "quantized_gru_cell", "_sparse_mm", "_euclidean_dist"),
+        *("quantized_lstm_cell", "quantized_gru_cell", "_sparse_mm", "_euclidean_dist", "stft", "istft"),
+        *("inverse", "pinverse", "det", "logdet", "slogdet", "cholesky", "cholesky_solve", "cholesky_inverse", "qr"),
+        *("svd", "lu_solve", "triangular_solve", "ormqr", "geqrf", "orgqr", "pdist", "_trilinear"),
     ),
     torch.sparse: ("mm", "addmm", "sampled_addmm", "spsolve"),
-    torch.linalg: ("matrix_power", "matrix_exp"),
+    torch.fft: [name for name in torch.fft.__all__ if not name.endswith(("freq", "shift"))],
+    torch.linalg: (
+        *("matrix_power", "matrix_exp", "inv", "inv_ex", "pinv", "solve", "solve_ex", "solve_triangular", "lstsq"),
+        *("det", "slogdet", "cholesky", "cholesky_ex", "qr", "lu", "lu_factor", "lu_solve", "svd", "svdvals", "eig"),
+        *("eigh", "eigvals", "eigvalsh", "ldl_factor", "ldl_solve", "householder_product", "cond", "matrix_rank"),
+        *("tensorsolve", "tensorinv"),
+    ),
     F: ("embedding_bag", "pdist", "pairwise_distance"),
-    Tensor: ("cov", "corrcoef", "matrix_power", "smm", "sspaddmm", "matrix_exp"),
+    Tensor: (
+        *("cov", "corrcoef", "matrix_power", "smm", "sspaddmm", "matrix_exp", "stft", "istft", "inverse", "pinverse"),
+        *("det", "logdet", "slogdet", "cholesky", "cholesky_solve", "cholesky_inverse", "qr", "svd", "lu_solve"),
+        *("triangular_solve", "ormqr", "geqrf", "orgqr"),
+    ),
 }
 for _where, _names in _NAMES.items():
     for _name in _names:

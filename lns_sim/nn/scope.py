@@ -13,7 +13,7 @@ from lns_sim._compile import never_alone
 from lns_sim.contract import TENSOR_ID
 from lns_sim.distributed import local
 from lns_sim.nn import functions
-from lns_sim.nn.witness import watched
+from lns_sim.nn.witness import product_by_name, watched
 from lns_sim.ops import memory
 from lns_sim.random import STREAMS, random_state
 from lns_sim.recipes import Recipe
@@ -80,7 +80,11 @@ class simulate(TorchFunctionMode):
         out = functions.simulated(self, func, args, kwargs)
         if out is not NotImplemented:
             return out
-        if self.recipe is None or torch.compiler.is_compiling():  # what is compiled has run before, or should
+        if self.recipe is None:
+            return func(*args, **kwargs)
+        if torch.compiler.is_compiling():
+            if not functions.is_handled(func) and (name := product_by_name(func)):
+                raise functions.without_simulated_form(name)
             return func(*args, **kwargs)
         return watched(func, args, kwargs)
 

@@ -11,7 +11,8 @@ from lns_sim.checks import check_choice
 from lns_sim.functional import quantize
 from lns_sim.nn import functions
 from lns_sim.nn.zeros import ZEROS, smallest_codes
-from lns_sim.ops import convolution, embedding, linear
+from lns_sim.ops import convolution, embedding, grouped, linear
+from lns_sim.ops.float_products import is_foreign
 from lns_sim.ops.quantize import weight_operand
 from lns_sim.random import STREAMS, random_state
 from lns_sim.recipes import Recipe
@@ -58,7 +59,7 @@ class LNSWeight(LNSTensor):
         if isinstance(codes, LNSWeight):
             codes, scale, recipe, rng = codes.codes, codes.scale, codes.recipe, codes.rng
         LNSTensor.__init__(self, codes, scale, recipe.update)
-        self.recipe = recipe
+        self.recipe, self.recipe_text = recipe, recipe.encode()
         self.rng = rng
         self.requires_grad_(requires_grad)
 
@@ -154,10 +155,10 @@ class LNSWeight(LNSTensor):
         """An operator that codes do not know, on their values; what it writes becomes codes again.
 
         Raises:
-            NotImplementedError: it multiplies matrices, which must not happen in float32 unnoticed, or sends tensors to
-                other ranks.
+            NotImplementedError: it multiplies matrices, which must not happen in float32 unnoticed, or may, being
+                another library's; or it sends tensors to other ranks.
         """
-        if func in _PRODUCTS or func.namespace in ("c10d", "_c10d_functional"):
+        if func in _PRODUCTS or func.namespace in ("c10d", "_c10d_functional") or is_foreign(func):
             raise NotImplementedError(
                 f"{func} has no form on codes: docs/recipes.md says what multiplies, and ranks train by "
                 "DDP or FSDP2; call .dequantize() for float32 values"
@@ -205,6 +206,11 @@ def _(func, args, kwargs):
 @implements(torch.ops.lns_sim.convolution.default)
 def _(func, args, kwargs):
     return convolution.convolution_forward(*args, **kwargs)
+
+
+@implements(torch.ops.lns_sim.grouped_product.default)
+def _(func, args, kwargs):
+    return grouped.grouped_forward(*args, **kwargs)
 
 
 @implements(torch.ops.lns_sim.embedding.default)

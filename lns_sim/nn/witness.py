@@ -11,8 +11,17 @@ from torch._ops import OpOverload, OpOverloadPacket
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
+from lns_sim._compile import constant_result
 from lns_sim.nn import functions
-from lns_sim.ops.float_products import float_product, is_ours, ours_is_running
+from lns_sim.ops.float_products import (
+    float_product,
+    is_foreign,
+    is_ours,
+    may_multiply,
+    name_of,
+    namespace_of,
+    ours_is_running,
+)
 from lns_sim.tensor import LNSTensor
 
 _harmless: set[Callable] = set()
@@ -39,6 +48,8 @@ class _Witness(TorchDispatchMode):
             return out
         body = _body(func, (args, kwargs))
         if body is None:
+            if not self.found and is_foreign(func):
+                self.found = f"{namespace_of(func)}::{name_of(func)}, of which nothing else is known"
             return func(*args, **kwargs)
         args, kwargs = tree_map_only(LNSTensor, lambda x: x.dequantize(), (args, kwargs))
         with self:
@@ -52,6 +63,17 @@ def _body(func, operands) -> Callable | None:
         return None
     device = next((x.device.type for x in tree_leaves(operands) if isinstance(x, Tensor)), None)
     return definition._backend_fns.get(device) or definition._backend_fns.get(None)
+
+
+@constant_result
+def product_by_name(func: Callable) -> str | None:
+    """What an operator that no handler takes may multiply by, whatever its operands: a compiler does not show them."""
+    if is_foreign(func):
+        return f"{namespace_of(func)}::{name_of(func)}"
+    name = name_of(func)
+    if namespace_of(func) in ("", "lns_sim"):
+        return None
+    return name if may_multiply(name) or name in functions.names() else None
 
 
 def watched(func: Callable, args, kwargs):

@@ -22,7 +22,7 @@ def differentiate(op: CustomOpDef, forward: Callable, backward: Callable, setup_
     op.register_autograd(backward, setup_context=setup_context)
 
     def run_forward(ctx, *args):
-        with torch._C._AutoDispatchBelowAutograd():
+        with torch._C._AutoDispatchBelowADInplaceOrView():
             out = forward(*args)
         setup_context(ctx, args, out)
         return out
@@ -41,7 +41,7 @@ def run(op: OpOverloadPacket, *args):
     forward, function = _FORMS[op]
     if torch.is_grad_enabled() and any(x.requires_grad for x in tensors):
         return function.apply(*args)
-    with torch._C._AutoDispatchBelowAutograd():
+    with torch._C._AutoDispatchBelowADInplaceOrView():
         return forward(*args)
 
 

@@ -55,9 +55,30 @@ def float_product(func, args) -> str | None:
     return name if any(x.is_floating_point() or x.is_complex() for x in tensors) else None
 
 
+def may_multiply(name: str) -> bool:
+    """Does an operator of this name sum products, of some operands?"""
+    return name in _NAMES
+
+
+def namespace_of(func) -> str:
+    """The library of an operator; "" of what is none."""
+    if isinstance(func, torch._ops.OpOverloadPacket):
+        return func._qualified_op_name.partition("::")[0]
+    return func.namespace if isinstance(func, torch._ops.OpOverload) else ""
+
+
 def is_ours(func) -> bool:
     """Is it one of this package's operators?"""
-    return isinstance(func, torch._ops.OpOverload) and func.namespace == "lns_sim"
+    return namespace_of(func) == "lns_sim"
+
+
+# Of torch, this package, and one library whose operators that multiply are above.
+_KNOWN = {"", "aten", "prim", "prims", "c10d", "_c10d_functional", "inductor", "profiler", "lns_sim", "torchvision"}
+
+
+def is_foreign(func) -> bool:
+    """Is it an operator of another library, which nobody here has looked into?"""
+    return namespace_of(func) not in _KNOWN
 
 
 _running = threading.local()

@@ -14,12 +14,15 @@ from torch import Tensor
 from lns_sim.quantizers import Operand
 from lns_sim.recipes import Recipe
 
+Site = int | tuple[int, int]
+
 
 class Product(NamedTuple):
     """One product of one pass.
 
     Attributes:
-        site: a number for the layer's run in a forward pass; its gradients' products have the same.
+        site: a number for the layer's run in a forward pass, and which product where it has several; its gradients'
+            products have the same.
         name: "forward", "input_gradient" or "weight_gradient".
         recipe: whose pass it is.
         operands: both, as codes or in float32.
@@ -29,7 +32,7 @@ class Product(NamedTuple):
         in_float32: computes it once more from the operands' values, in float32.
     """
 
-    site: int
+    site: Site
     name: str
     recipe: Recipe
     operands: tuple[Operand, Operand]
@@ -42,7 +45,7 @@ class Product(NamedTuple):
 class Quantized(NamedTuple):
     """One tensor made into codes: "activation", "weight" (the second operand of a product), "error" or "gradient"."""
 
-    site: int
+    site: Site
     name: str
     source: Tensor
     operand: Operand
@@ -81,12 +84,19 @@ def enter() -> None:
         _at.site = next(_sites)
 
 
-def site() -> int | None:
+def enter_part(number: int) -> None:
+    """One of several products of the run under way begins, in its forward or its backward pass."""
+    at = site()
+    if at is not None:
+        _at.site = (at[0] if isinstance(at, tuple) else at, number)
+
+
+def site() -> Site | None:
     """The layer's run that is under way in this thread; None where nobody watches."""
     return getattr(_at, "site", None) if _observers else None
 
 
-def go_on(at: int | None) -> None:
+def go_on(at: Site | None) -> None:
     """A layer's backward pass begins; ``at`` is what :func:`site` gave in its forward pass."""
     _at.site = at
 

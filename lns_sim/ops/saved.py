@@ -10,8 +10,8 @@ from lns_sim.quantizers import Operand
 from lns_sim.recipes import Recipe
 
 
-def save_operands(ctx, inputs, output):
-    """For backward: both operands' codes and scales, the random state, the recipe.
+def save_operands(ctx, inputs, output, *others: Tensor):
+    """For backward: both operands' codes and scales, the random state, other tensors, the recipe.
 
     Where nothing is quantized the operands themselves, on which gradients depend in turn.
     """
@@ -19,13 +19,13 @@ def save_operands(ctx, inputs, output):
     ctx.recipe, ctx.site, ctx.place = inputs[-1], observer.site(), memory.take(r)
     ctx.differentiable = not r.quantizes and not distributed.batches_are_one()
     a, a_scale, b, b_scale = (inputs[0], output[2], inputs[1], output[4]) if ctx.differentiable else output[1:]
-    ctx.save_for_backward(a, a_scale, b, b_scale, inputs[2])
+    ctx.save_for_backward(a, a_scale, b, b_scale, inputs[2], *others)
     ctx.mark_non_differentiable(output[1], *output[3:])  # a scale, of one number, stays: see backward_pass
 
 
 def saved_operands(ctx) -> tuple[Operand, Operand, Tensor | None, Recipe]:
     """What :func:`save_operands` saved."""
     observer.go_on(ctx.site)
-    a, a_scale, b, b_scale, rng = ctx.saved_tensors
+    a, a_scale, b, b_scale, rng = ctx.saved_tensors[:5]
     r = Recipe.decode(ctx.recipe)
     return Operand(a, a_scale, r.quantizer("activation")), Operand(b, b_scale, r.quantizer("weight")), rng, r

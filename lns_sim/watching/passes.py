@@ -46,7 +46,8 @@ class Pass:
 
     Attributes:
         layer: name of the module that multiplies ("" for the model itself).
-        kind: "linear", "product" (of two computed tensors), "convolution" or "embedding".
+        kind: "linear", "product" (of two computed tensors), "grouped" (rows by groups with a matrix each),
+            "convolution" or "embedding".
         name: "forward", "input_gradient" or "weight_gradient".
         operands: formats of both operands, of other systems their quantizers, None of a float32 one; one for a look-up.
         datapath: None: the codes' values are multiplied in float32 (fake-quant), or nothing is multiplied.
@@ -119,6 +120,17 @@ def _product(layer, out, a, b, rng, recipe):
     return _passes(layer, "product", Recipe.decode(recipe), _wanted(a, b), shapes, a, b, out[0], shapes["forward"].macs)
 
 
+def _grouped_product(layer, out, a, b, rng, ends, coded, recipe):
+    """Every row of a is in one group; where they end is not known."""
+    shapes = {
+        "forward": Shape(len(a), b.shape[2], b.shape[1]),
+        "input_gradient": Shape(len(a), b.shape[1], b.shape[2]),
+        "weight_gradient": Shape(b.shape[2], b.shape[1], len(a)),
+    }
+    useful = shapes["forward"].macs
+    return _passes(layer, "grouped", Recipe.decode(recipe), _wanted(a, b), shapes, a, b, out[0], useful)
+
+
 def _outer_product(layer, out, a, b, rng, recipe):
     """Its forward pass sums nothing."""
     return [p for p in _product(layer, out, a, b, rng, recipe) if p.name != "forward"]
@@ -150,6 +162,7 @@ DESCRIPTIONS = {
     _ops.linear.default: _linear,
     _ops.product.default: _product,
     _ops.outer_product.default: _outer_product,
+    _ops.grouped_product.default: _grouped_product,
     _ops.convolution.default: _convolution,
     _ops.embedding.default: _embedding,
 }

@@ -3,11 +3,14 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from helpers import DEVICES, same_bits
 from tools import require_module
 from torch import nn
 
 import lns_sim
+from lns_sim import recipes
 from lns_sim.nn import witness
+from lns_sim.random import random_state
 
 A, B = torch.randn(30, 4), torch.randn(30, 4)
 IMAGE, KERNEL = torch.ones(1, 2, 5, 5), torch.ones(3, 2, 3, 3)
@@ -44,6 +47,22 @@ def test_what_has_no_simulated_form_is_refused(call):
     with lns_sim.simulate("lns-madam"), lns_sim.simulate(None):
         left = call()
     assert left is not None and call() is not None
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_compiled_code_is_refused_it_too(name):
+    """Where nothing has run before, and no weight is of codes."""
+
+    def run(function):
+        with lns_sim.simulate(FP8):
+            return function()
+
+    torch._dynamo.reset()
+    with pytest.raises(Exception, match="has no simulated form"):
+        torch.compile(run, backend="eager")(REFUSED[name])
+
+
+FP8 = recipes.get("fp8")
 
 
 def test_what_multiplies_nothing_stays():
@@ -86,6 +105,16 @@ def contracted(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return (a @ b.t()).relu()
 
 
+_library = torch.library.Library("lns_sim_tests", "FRAGMENT")
+_library.define("unknown(Tensor a) -> Tensor")
+_library.impl("unknown", lambda a: a @ a.mT, "CPU")
+
+
+@contracted.register_fake
+def _(a, b):
+    return a.new_empty(len(a), len(b))
+
+
 @torch.library.custom_op("lns_sim_tests::shifted", mutates_args=())
 def shifted(a: torch.Tensor) -> torch.Tensor:
     return a.relu() + 1
@@ -100,6 +129,19 @@ def test_operators_of_ones_own_are_looked_into(fresh_witness):
     weight = lns_sim.convert(nn.Linear(4, 3), "lns-madam").weight
     with lns_sim.simulate("lns-madam"), torch.no_grad(), pytest.raises(NotImplementedError, match="no simulated form"):
         contracted(A, weight)
+
+
+def test_operators_that_nobody_can_look_into_are_refused(fresh_witness):
+    def run(x):
+        with lns_sim.simulate(FP8):
+            return torch.ops.lns_sim_tests.unknown(x)
+
+    torch._dynamo.reset()
+    for call in (run, torch.compile(run, backend="eager")):
+        with pytest.raises(Exception, match="lns_sim_tests::unknown.* has no simulated form"):
+            call(A)
+    with pytest.raises(NotImplementedError, match="has no form on codes"):
+        torch.ops.lns_sim_tests.unknown(lns_sim.convert(nn.Linear(4, 3), "lns-madam").weight)
 
 
 def test_bags_and_other_layers_of_torch_are_reached():
@@ -221,14 +263,51 @@ def test_transformers_own_grouped_products_are_simulated():
         assert torch.equal(compiled(x, torch.ops.transformers.grouped_mm_fallback), expected)
 
 
+class Experts(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(4, 6, 5))
+
+    def forward(self, x, ends):
+        return torch._grouped_mm(x, self.weight, torch.tensor(ends, dtype=torch.int32, device=x.device))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("recipe", ["lns-madam", "lns-madam-fake-quant", "fp8", "luq", "float32"])
 @pytest.mark.parametrize("ends", [[2, 5, 5, 7], [3, 3, 4, 6]])
-def test_grouped_products_are_their_groups(ends):
-    a, b = torch.randn(7, 6, requires_grad=True), torch.randn(4, 6, 5, requires_grad=True)
-    offs = torch.tensor(ends, dtype=torch.int32)
+def test_grouped_products_are_their_groups(ends, recipe, device):
+    """Forward and backward, to the bit, and in the same random streams; compiled, too, in one graph."""
+    recipe = recipes.float32(recipes.lns_madam()) if recipe == "float32" else recipe
+    model = lns_sim.convert(Experts().to(device), recipe)
+    x, error = torch.randn(7, 6, device=device), torch.randn(7, 5, device=device)
+
+    def gradients(product):
+        a = x.clone().requires_grad_()
+        torch.manual_seed(0)
+        y = product(a, ends)
+        model.weight.grad = None
+        y.backward(error)
+        return y.detach(), a.grad, model.weight.grad
+
+    def one_by_one(a, ends):
+        rng = random_state(5, device=device)
+        with lns_sim.simulate(recipe, rng):
+            parts = [a[begin:end] @ model.weight[i] for i, (begin, end) in enumerate(zip([0, *ends], ends))]
+        return torch.cat([*parts, a.new_zeros(7 - ends[-1], 5)])
+
+    def together(a, ends):
+        with lns_sim.simulate(recipe, random_state(5, device=device)):
+            return Experts.forward(model, a, ends)
+
+    assert all(map(same_bits, gradients(together), gradients(one_by_one)))
+    torch._dynamo.reset()
+    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
+    assert all(map(same_bits, gradients(compiled), gradients(model)))
+
+
+def test_grouped_products_of_other_forms():
+    a, b = torch.randn(4, 3, 6), torch.randn(4, 6, 5)
     with lns_sim.simulate("lns-madam"):
-        y = torch._grouped_mm(a, b, offs)
-        parts = [a[begin:end] @ b[i] for i, (begin, end) in enumerate(zip([0, *ends], ends))]
-        assert torch.equal(y[: ends[-1]], torch.cat(parts)) and not y[ends[-1] :].any()
-        assert torch._grouped_mm(torch.randn(4, 3, 6), b).shape == (4, 3, 5)
-    y.sum().backward()
-    assert a.grad.shape == a.shape and b.grad.shape == b.shape
+        assert torch._grouped_mm(a, b).shape == (4, 3, 5)
+        with pytest.raises(ValueError, match="rows .T, K., matrices .G, K, N. and ends"):
+            torch._grouped_mm(torch.randn(7, 6), b, torch.tensor([2, 5], dtype=torch.int32))
