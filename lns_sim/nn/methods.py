@@ -99,6 +99,7 @@ def _within_scope(method: Callable) -> Callable:
 def _generator_within_scope(method: Callable) -> Callable:
     @functools.wraps(method)
     def run(self, *args, **kwargs):
+        _refuse_tracing(self, args, kwargs)
         return (yield from _step_by_step(self, method(self, *args, **kwargs)))
 
     return run
@@ -107,6 +108,7 @@ def _generator_within_scope(method: Callable) -> Callable:
 def _coroutine_within_scope(method: Callable) -> Callable:
     @functools.wraps(method)
     async def run(self, *args, **kwargs):
+        _refuse_tracing(self, args, kwargs)
         return await _awaited(_step_by_step(self, method(self, *args, **kwargs)))
 
     return run
