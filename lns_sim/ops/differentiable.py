@@ -34,15 +34,19 @@ def differentiate(op: CustomOpDef, forward: Callable, backward: Callable, setup_
 def run(op: OpOverloadPacket, *args):
     """``op(*args)``, straight where only autograd looks on. Tensors are the first three arguments."""
     tensors = [x for x in args[:3] if x is not None]
-    if torch._C._len_torch_dispatch_stack() or torch._C._functorch.peek_interpreter_stack() is not None:
-        return op(*args)
-    if not all(map(_is_plain, tensors)):
+    if _is_watched() or not all(map(_is_plain, tensors)):
         return op(*args)
     forward, function = _FORMS[op]
     if torch.is_grad_enabled() and any(x.requires_grad for x in tensors):
         return function.apply(*args)
     with torch._C._AutoDispatchBelowADInplaceOrView():
         return forward(*args)
+
+
+def _is_watched() -> bool:
+    """Does a mode, a transform or a tracer look on, for which an operator is what it sees?"""
+    c = torch._C
+    return bool(c._len_torch_dispatch_stack() or c._functorch.peek_interpreter_stack() or c._get_tracing_state())
 
 
 def _is_plain(x: Tensor) -> bool:
