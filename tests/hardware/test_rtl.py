@@ -13,12 +13,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from tools import require_module
 
 import lns_sim
 from csrc.rtl.design import MICROARCHITECTURES, RTL, datapath, pe
+from csrc.rtl.formal.claims import claims
 from csrc.rtl.simulation import verilate
 from csrc.rtl.synthesis import activity
-from lns_sim import Datapath, LNSFormat, LNSTensor, reference
+from lns_sim import AccumulatorConverter, Datapath, LNSFormat, LNSTensor, reference
 from lns_sim.golden import make_vectors
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("verilator")]
@@ -73,6 +75,9 @@ def large_codes(d, count, k, seed):
 # The microarchitectures are built in turn for datapaths from anywhere, and both for those above.
 CASES = [(d, m) for d in CONFIGURATIONS for m in MICROARCHITECTURES]
 CASES += [(d, MICROARCHITECTURES[i % 2]) for i, d in enumerate(anywhere(16), start=1)]
+
+
+DESIGNS = [make(*case) for case in CASES[:: len(CASES) // 6] for make in (pe, datapath)]
 
 
 @pytest.fixture(scope="module")
@@ -161,6 +166,30 @@ def test_lint_is_clean(case, icarus):
         assert run.returncode == 0 and run.stderr == ""
 
 
+@pytest.mark.parametrize("design", [*DESIGNS, *claims()[::7]], ids=lambda d: f"{d.top} {d.name}")
+def test_slang_accepts_every_file(design):
+    """Without an error or a warning."""
+    driver = require_module("pyslang.driver").Driver()
+    driver.addStandardArgs()
+    given = [f"-G{name}={value}" for name, value in design.parameters]
+    assert driver.parseCommandLine(" ".join(["slang", "-Werror", "--top", design.top, *given, *design.paths()]))
+    assert driver.processOptions() and driver.parseAllSources() and driver.runFullCompilation(True)
+
+
+def test_the_cocotb_test(tmp_path, icarus):
+    """It passes, and fails where a golden code is changed."""
+    require_module("cocotb")
+    d = Datapath(LNSFormat(6, 4), vector_size=4, acc_bits=12)
+    make_vectors(d, "random", 40, 10).write(tmp_path)
+    command = [sys.executable, "-m", "csrc.rtl.simulation.cocotb_vectors", tmp_path]
+    run = subprocess.run(command, cwd=RTL.parents[1], capture_output=True, text=True)
+    assert run.returncode == 0 and "40 dot products are the golden ones" in run.stdout, run.stdout + run.stderr
+    codes = (tmp_path / "code.hex").read_text().split()
+    (tmp_path / "code.hex").write_text("\n".join([*codes[:-1], f"{int(codes[-1], 16) ^ 1:x}"]))
+    run = subprocess.run(command, cwd=RTL.parents[1], capture_output=True, text=True)
+    assert run.returncode == 1 and "dot product 39" in run.stdout, run.stdout + run.stderr
+
+
 @pytest.mark.parametrize(
     "parameter, value",
     [
@@ -169,6 +198,7 @@ def test_lint_is_clean(case, icarus):
         ("GAMMA", 3),
         ("GAMMA", 256),
         ("LANES", 0),
+        ("LANES", 4097),
         ("LUT_ENTRIES", 3),
         ("LUT_ENTRIES", 16),
         ("LUT_BITS", 1),
@@ -176,17 +206,20 @@ def test_lint_is_clean(case, icarus):
         ("ACC_BITS", 3),
         ("ACC_BITS", 33),
         ("ACC_LSB", -40),
+        ("ACC_LSB", 2**17 + 1),
         ("NEAREST", 2),
         ("WRAP", 2),
         ("ENTRIES", 1),
+        ("ENTRIES", 4097),
+        ("HANDSHAKE", 2),
         ("ROM", 2),
         ("FLUSH", 2),
         ("SCALE_BITS", 1),
+        ("SCALE_BITS", 25),
     ],
 )
 def test_parameters_out_of_range_are_refused(parameter, value):
-    design = datapath(Datapath())
-    assert parameter in dict(design.parameters)
+    design = next(d for d in (datapath(Datapath()), pe(Datapath())) if parameter in dict(d.parameters))
     wrong = replace(design, parameters=tuple({**dict(design.parameters), parameter: value}.items()))
     assert "a parameter is out of range" in verilate.lint(wrong)
 
@@ -199,6 +232,9 @@ def test_parameters_out_of_range_are_refused(parameter, value):
         dict(product_underflow="saturate"),
         dict(bin_bits=20),
         dict(bin_overflow="wrap"),
+        dict(product_offset=16),
+        dict(bins="signed", bin_bits=20),
+        dict(keep_fraction=True),
     ],
     ids=lambda d: next(iter(d)),
 )
@@ -208,6 +244,9 @@ def test_what_the_rtl_cannot_do_is_refused(departure):
             make(Datapath(**departure))
         with pytest.raises(ValueError, match="up to 128"):
             make(Datapath(LNSFormat(9, 256), lut_entries=1))
+    for other in (dict(exponents=(2, 127)), dict(offset=1), dict(mantissa_bits=9), dict(rounding="truncate")):
+        with pytest.raises(ValueError, match="underflow alone"):
+            datapath(Datapath(), converter=AccumulatorConverter(**other))
 
 
 @pytest.mark.parametrize("case", CASES, ids=name)
@@ -233,7 +272,9 @@ def test_random_and_corner_vectors(programs, case):
 
 def test_golden_vectors_with_waveforms(tmp_path):
     d = Datapath(LNSFormat(4, 2), vector_size=2, acc_bits=8)
-    make_vectors(d, "random", 20, 5).write(tmp_path)
+    made = make_vectors(d, "random", 20, 5, converter=AccumulatorConverter(d.format, "flush"))
+    assert 3 < (made.codes == 0).sum() > (made.accumulators == 0).sum()
+    made.write(tmp_path)
     command = [
         sys.executable,
         "-m",
@@ -246,6 +287,9 @@ def test_golden_vectors_with_waveforms(tmp_path):
     ]
     run = subprocess.run(command, cwd=RTL.parents[1], capture_output=True, text=True)
     assert run.returncode == 0 and "20 dot products" in run.stdout, run.stdout + run.stderr
+    (tmp_path / "vectors.json").write_text((tmp_path / "vectors.json").read_text().replace("flush", "clamp"))
+    other = subprocess.run(command, cwd=RTL.parents[1], capture_output=True, text=True)
+    assert other.returncode == 1 and ", 0 of them" not in other.stdout, other.stdout + other.stderr
     waves = (tmp_path / "waves.vcd").read_text()
     assert "in_scale" in waves and "under_way" in waves and waves.count("\n#") > 100
 
