@@ -139,7 +139,7 @@ def make_vectors(
 ) -> VectorSet:
     """Operands from a source, with the accumulators that the kernels compute for them, and the codes of these.
 
-    Warns where all dot products saturate, or none is seen by the accumulator: such vectors test little.
+    Warns where all dot products overflow, or none is seen by the accumulator: such vectors test little.
 
     Args:
         datapath: the arithmetic.
@@ -181,8 +181,8 @@ def make_vectors(
     codes = converter.convert(torch.from_numpy(accumulators), torch.from_numpy(scales)).numpy()
     codes = codes.astype(np.int64) & (1 << converter.format.bits) - 1
     coverage = _coverage(datapath, a, b, accumulators, counters)
-    if coverage["saturated"] == len(a):
-        warnings.warn("every dot product saturates: a larger acc_lsb, or smaller codes, would test more", stacklevel=2)
+    if coverage["saturated"] == len(a) or counters.saturations >= counters.vectors:
+        warnings.warn("every dot product overflows: a larger acc_lsb, or smaller codes, would test more", stacklevel=2)
     if coverage["vanished"] + coverage["zero"] == len(a):
         warnings.warn("no product is seen by the accumulator: all are zero or below its unit", stacklevel=2)
     return VectorSet(datapath, a, b, accumulators, converter, scales, codes, source, seed, coverage, names, layout)

@@ -108,9 +108,10 @@ def test_coverage_and_warnings(tmp_path):
     expected = dict(products=10, zero_products=2, vanished_products=2, accumulations=5, overflowed_accumulations=0)
     assert made.coverage.items() >= expected.items()
     np.savez(tmp_path / "five.npz", a=np.array([top] * 3), b=np.array([top] * 3))
-    with pytest.warns(UserWarning, match="every dot product saturates"):
-        full = make_vectors(replace(d, acc_lsb=-2), f"npz:{tmp_path / 'five.npz'}")
-    assert full.coverage["saturated"] == full.coverage["overflowed_accumulations"] == 3
+    for overflow, saturated in (("saturate", 3), ("wrap", 0)):
+        with pytest.warns(UserWarning, match="every dot product overflows"):
+            full = make_vectors(replace(d, acc_lsb=-2, overflow=overflow), f"npz:{tmp_path / 'five.npz'}")
+        assert full.coverage["saturated"] == saturated and full.coverage["overflowed_accumulations"] == 3
     with pytest.warns(UserWarning, match="no product is seen"):
         make_vectors(replace(d, acc_lsb=20), f"npz:{tmp_path / 'five.npz'}")
 
