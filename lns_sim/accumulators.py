@@ -50,16 +50,18 @@ class AccumulatorConverter:
         for name in ("exponents", "thresholds"):
             object.__setattr__(self, name, integers(name, getattr(self, name)))
         check_choice("underflow", self.underflow, UNDERFLOWS)
-        check_range("exponents", self.exponents, self.format)
+        if self.exponents is not None:
+            low, high = (*self.exponents, 0, 0)[:2]
+            if len(self.exponents) != 2 or not 1 <= low <= high <= self.format.e_max:
+                raise ValueError(
+                    f"exponents must be two from 1 to {self.format.e_max}, the lower first, got {self.exponents}"
+                )
         check_int("offset", self.offset, -65536, 65536)
         check_int("mantissa_bits", self.mantissa_bits, 2, 24)
         check_choice("rounding", self.rounding, ALIGNMENTS)
-        t, low = self.thresholds, 1 << (self.mantissa_bits - 1)
-        if t is not None and (len(t) != self.format.gamma or list(t) != sorted(t) or t[0] < low or t[-1] >= 2 * low):
-            raise ValueError(
-                f"thresholds must be gamma = {self.format.gamma} ascending integers from {low} to {2 * low - 1}, "
-                f"got {t}"
-            )
+        t, g, one = self.thresholds, self.format.gamma, 1 << (self.mantissa_bits - 1)
+        if t is not None and (len(t) != g or list(t) != sorted(t) or t[0] < one or t[-1] >= 2 * one):
+            raise ValueError(f"thresholds must be gamma = {g} ascending integers from {one} to {2 * one - 1}, got {t}")
 
     def convert(self, acc: torch.Tensor, scale: int | torch.Tensor) -> torch.Tensor:
         """The codes of ``acc * 2^scale``.
@@ -79,7 +81,7 @@ class AccumulatorConverter:
         f, bits = self.format, self.mantissa_bits
         t = self.thresholds or [t >> (24 - bits) for t in _extension.load().QuantizerTables(f.gamma).thresholds]
         low, high = self.exponents or (1, f.e_max)
-        fraction, position = torch.frexp(acc.abs().to(torch.float64))  # exact
+        fraction, position = torch.frexp(acc.to(torch.float64).abs())  # exact
         mantissa = fraction * 2.0**bits
         mantissa = mantissa.round() if self.rounding == "nearest" else mantissa.floor()
         steps = torch.searchsorted(torch.tensor(t, device=acc.device), mantissa.to(torch.int64))  # counts t_j below
@@ -88,12 +90,3 @@ class AccumulatorConverter:
         e = torch.where(e < low, below, e.clamp(max=high))
         code = torch.where((acc < 0) & (e > 0), e | f.e_max + 1, e)
         return torch.where(acc == 0, 0, code).to(f.dtype)
-
-
-def check_range(name: str, exponents: tuple[int, ...] | None, format: LNSFormat) -> None:
-    """Raises ValueError unless they are None, or the lowest and highest exponent of some of the format's codes."""
-    if exponents is None:
-        return
-    low, high = (*exponents, 0, 0)[:2]
-    if len(exponents) != 2 or not 1 <= low <= high <= format.e_max:
-        raise ValueError(f"{name} must be two exponents from 1 to {format.e_max}, the lower first, got {exponents}")

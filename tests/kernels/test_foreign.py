@@ -241,6 +241,7 @@ def test_converters_of_accumulators(data):
         data.draw(st.none() | st.lists(values, min_size=f.gamma, max_size=f.gamma).map(sorted)),
     )
     acc = data.draw(st.lists(st.integers(-(2**31), 2**31 - 1) | st.integers(-300, 300), min_size=1, max_size=20))
+    acc += [-(2**31), 2**31 - 1, 0]
     scale = data.draw(st.integers(-50, 50))
     codes = unsigned(everywhere(lambda x: converter.convert(x, scale), torch.tensor(acc, dtype=torch.int32)), f)
     assert codes.tolist() == [reference.accumulator_code(a, converter, scale) for a in acc]
@@ -339,7 +340,7 @@ def test_errors():
         with pytest.raises(ValueError, match=message):
             lns_sim.quantize(torch.ones(2), thresholds=thresholds)
     for options, message in [
-        (dict(exponents=(0, 5)), "two exponents from 1 to 127"),
+        (dict(exponents=(0, 5)), "two from 1 to 127"),
         (dict(underflow="stochastic"), "one of 'clamp', 'flush'"),
         (dict(mantissa_bits=25), "between 2 and 24"),
         (dict(mantissa_bits=9, thresholds=[2**23 + j for j in range(8)]), "ascending integers from 256 to 511"),
