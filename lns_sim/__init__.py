@@ -4,6 +4,7 @@ from lns_sim import ops  # isort: skip  (loads the extension and registers the o
 from lns_sim import distributed, nn, optim, quantizers, recipes, reference, registry, weights
 from lns_sim import systems as systems  # which registers them
 from lns_sim import views as views  # and these operators of torch's on codes
+from lns_sim.accumulators import AccumulatorConverter
 from lns_sim.datapath import Counters, Datapath
 from lns_sim.format import LNSFormat
 from lns_sim.functional import conv2d, matmul, quantize
@@ -20,6 +21,7 @@ if distributed.dist.is_available():
     from lns_sim import collectives as collectives
 
 __all__ = [
+    "AccumulatorConverter",
     "Counters",
     "Datapath",
     "LNSFormat",

@@ -18,11 +18,14 @@ DATAPATH = (
     "acc_lsb",
     "rounding",
     "overflow",
+    "product_offset",
     "product_low",
     "product_high",
     "product_underflow",
     "bin_bits",
     "bin_overflow",
+    "bins",
+    "keep_fraction",
     "lut_constants",  # how many follow
 )
 COUNTERS = ("vectors", "saturations", "zero_lanes", "vanished")

@@ -10,12 +10,13 @@ import torch
 
 from lns_sim import _extension, contract
 from lns_sim._compile import constant_result
-from lns_sim.checks import check_choice, check_int, integers
+from lns_sim.checks import check_bool, check_choice, check_int, integers
 from lns_sim.format import LNSFormat
 
 ALIGNMENTS = ("truncate", "nearest")
 OVERFLOWS = ("saturate", "wrap")
 PRODUCT_UNDERFLOWS = ("flush", "saturate")
+BINS = ("joint", "signed")
 
 
 def _foreign(default: Any) -> Any:
@@ -29,7 +30,7 @@ class Datapath:
 
     A product of two codes is an integer add of exponents; its quotient by gamma shifts a one, its remainder chooses
     one of ``lut_entries`` bins; each bin's sum over a vector is multiplied by one constant; the total is aligned and
-    added to an accumulator once per vector. The last five arguments describe processing elements that differ from the
+    added to an accumulator once per vector. The last eight arguments describe processing elements that differ from the
     paper's.
 
     Args:
@@ -46,12 +47,17 @@ class Datapath:
         overflow: "saturate" or "wrap".
         lut_constants: the bins' constants, ``lut_entries`` integers from 1 to 2^lut_bits - 1, up to 64 of them;
             None: the spec's.
-        product_range: lowest and highest exponent that a lane's adder can give, of 0 to 2 * e_max; a larger product
-            becomes the
-            highest. None: all of them.
+        product_offset: what a lane's adder takes off the sum of two exponents, -2 * e_max to 2 * e_max: twice the
+            bias of such codes. It moves quotients and remainders; float32 results are multiplied by
+            2^(product_offset / gamma), so that they are still those of the operands' values.
+        product_range: lowest and highest exponent that a lane's adder can give, of -product_offset to 2 * e_max -
+            product_offset; a larger product becomes the highest. None: all of them.
         product_underflow: what becomes of a product below the lowest: "flush" (to zero) or "saturate" (to the lowest).
         bin_bits: bits of a bin's sum over a vector, 2 to 62; None: as many as it needs. On the CPU only.
         bin_overflow: "saturate" or "wrap", of the whole sum.
+        bins: "joint", or "signed": positive and negative products have bins of their own, magnitudes of ``bin_bits``.
+        keep_fraction: the vector's sum of products and constants is added as it is, with its lut_bits - 1 bits below
+            the unit of lanes and bins; ``acc_lsb`` is then that of these bits.
 
     Raises:
         TypeError, ValueError: an argument is of the wrong type or out of range; the message says what is allowed.
@@ -67,10 +73,13 @@ class Datapath:
     rounding: str = "truncate"
     overflow: str = "saturate"
     lut_constants: tuple[int, ...] | None = _foreign(None)
+    product_offset: int = _foreign(0)
     product_range: tuple[int, int] | None = _foreign(None)
     product_underflow: str = _foreign("flush")
     bin_bits: int | None = _foreign(None)
     bin_overflow: str = _foreign("saturate")
+    bins: str = _foreign("joint")
+    keep_fraction: bool = _foreign(False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.format, LNSFormat):
@@ -90,17 +99,22 @@ class Datapath:
             check_int("acc_lsb", self.acc_lsb, -(1 << 17), 1 << 17)
         check_choice("rounding", self.rounding, ALIGNMENTS)
         check_choice("overflow", self.overflow, OVERFLOWS)
+        largest = 2 * self.format.e_max
+        check_int("product_offset", self.product_offset, -largest, largest)
         if self.product_range is not None:
             low, high = (*self.product_range, None, None)[:2]
-            if len(self.product_range) != 2 or not 0 <= low <= high <= 2 * self.format.e_max:
+            first, last = -self.product_offset, largest - self.product_offset
+            if len(self.product_range) != 2 or not first <= low <= high <= last:
                 raise ValueError(
-                    f"product_range must be two exponents from 0 to {2 * self.format.e_max}, the lower first, got "
+                    f"product_range must be two exponents from {first} to {last}, the lower first, got "
                     f"{self.product_range}"
                 )
         check_choice("product_underflow", self.product_underflow, PRODUCT_UNDERFLOWS)
         if self.bin_bits is not None:
             check_int("bin_bits", self.bin_bits, 2, 62)
         check_choice("bin_overflow", self.bin_overflow, OVERFLOWS)
+        check_choice("bins", self.bins, BINS)
+        check_bool("keep_fraction", self.keep_fraction)
         _core(self.encode())
 
     @property
@@ -109,7 +123,14 @@ class Datapath:
         if self.acc_lsb is not None:
             return self.acc_lsb
         f = self.format
-        return _extension.load().default_acc_lsb(f.bits, f.gamma, self.acc_bits, self.headroom_bits)
+        return _extension.load().default_acc_lsb(
+            f.bits, f.gamma, self.acc_bits, self.headroom_bits, self.product_offset
+        )
+
+    @property
+    def lane_lsb(self) -> int:
+        """log2 of the unit of lanes and bins: ``lsb``, or with ``keep_fraction`` lut_bits - 1 octaves above."""
+        return self.lsb + (self.lut_bits - 1 if self.keep_fraction else 0)
 
     @property
     def constants(self) -> list[int]:
@@ -124,7 +145,7 @@ class Datapath:
     @cached_property
     def _encoded(self) -> tuple[int, ...]:
         constants = self.lut_constants or ()
-        low, high = self.product_range or (0, 2 * self.format.e_max)
+        low, high = self.product_range or (-self.product_offset, 2 * self.format.e_max - self.product_offset)
         values = dict(
             bits=self.format.bits,
             gamma=self.format.gamma,
@@ -135,11 +156,14 @@ class Datapath:
             acc_lsb=self.lsb,
             rounding=ALIGNMENTS.index(self.rounding),
             overflow=OVERFLOWS.index(self.overflow),
+            product_offset=self.product_offset,
             product_low=low,
             product_high=high,
             product_underflow=PRODUCT_UNDERFLOWS.index(self.product_underflow),
             bin_bits=self.bin_bits or 0,
             bin_overflow=OVERFLOWS.index(self.bin_overflow),
+            bins=BINS.index(self.bins),
+            keep_fraction=int(self.keep_fraction),
             lut_constants=len(constants),
         )
         return (*contract.in_order(contract.DATAPATH, values), *constants)

@@ -196,7 +196,8 @@ def acc_lsb(datapath) -> int:
     if datapath.acc_lsb is not None:
         return datapath.acc_lsb
     f = datapath.format
-    return math.ceil(2 * e_max(f) / f.gamma) + datapath.headroom_bits - (datapath.acc_bits - 1)
+    largest = 2 * e_max(f) - datapath.product_offset
+    return math.ceil(largest / f.gamma) + datapath.headroom_bits - (datapath.acc_bits - 1)
 
 
 def floor_shift(n: int, s: int) -> int:
@@ -210,9 +211,22 @@ def narrow(n: int, bits: int, overflow: str) -> int:
     return min(max(n, low), high) if overflow == "saturate" else (n - low) % (1 << bits) + low
 
 
+def narrow_bin(P: int, datapath) -> int:
+    """A bin's sum as it is kept; bins of one sign hold magnitudes."""
+    bits, overflow = datapath.bin_bits, datapath.bin_overflow
+    if bits is None:
+        return P
+    if datapath.bins == "joint":
+        return narrow(P, bits, overflow)
+    return min(P, (1 << bits) - 1) if overflow == "saturate" else P % (1 << bits)
+
+
 @dataclass(frozen=True)
 class VectorTrace:
-    """What one vector of lanes did: p, q, r and the signed lane integer of every lane, then bins, Y, Z and acc."""
+    """What one vector of lanes did: p, q, r and the signed lane integer of every lane, then bins, Y, Z and acc.
+
+    Where bins are signed, those of negative products stand behind the others.
+    """
 
     p: list[int]
     q: list[int]
@@ -231,30 +245,37 @@ def trace(a, b, datapath) -> Iterator[VectorTrace]:
     g, n, frac = f.gamma, datapath.lut_entries, datapath.lut_bits - 1
     lsb, top, log2_g = acc_lsb(datapath), e_max(f), int(math.log2(g))
     C = datapath.lut_constants or [round_pow2(j, n, frac) for j in range(n)]
-    p_low, p_high = datapath.product_range or (0, 2 * top)
+    offset, signed = datapath.product_offset, datapath.bins == "signed"
+    p_low, p_high = datapath.product_range or (-offset, 2 * top - offset)
+    lane_lsb = lsb + frac if datapath.keep_fraction else lsb
+    weights = [*C, *(-c for c in C)] if signed else C
     acc = 0
     for start in range(0, len(a), datapath.vector_size):
-        v = VectorTrace([], [], [], [], [0] * n, 0, 0, 0, False)
+        v = VectorTrace([], [], [], [], [0] * len(weights), 0, 0, 0, False)
         for code_a, code_b in zip(a[start : start + datapath.vector_size], b[start : start + datapath.vector_size]):
             e_a, e_b = code_a & top, code_b & top
-            p = e_a + e_b  # multiply as add
+            p = e_a + e_b - offset  # multiply as add
             flushed = p < p_low and datapath.product_underflow == "flush"
             p = min(max(p, p_low), p_high)
             q, r = divmod(p, g)  # split
             r_M, r_L = divmod(r, g // n)
             t = 0
             if e_a != 0 and e_b != 0 and not flushed:
-                t = floor_shift(g + r_L, q - lsb - log2_g)  # floor((g + r_L) * 2^q / (g * 2^lsb))
+                t = floor_shift(g + r_L, q - lane_lsb - log2_g)  # floor((g + r_L) * 2^q / (g * 2^lsb))
                 if (code_a ^ code_b) > top:  # signs differ
                     t = -t
-            v.bins[r_M] += t
+            if signed and t < 0:
+                v.bins[n + r_M] -= t
+            else:
+                v.bins[r_M] += t
             for values, value in ((v.p, p), (v.q, q), (v.r, r), (v.lanes, t)):
                 values.append(value)
-        bins = v.bins
-        if datapath.bin_bits is not None:
-            bins = [narrow(P, datapath.bin_bits, datapath.bin_overflow) for P in bins]
-        Y = sum(P * c for P, c in zip(bins, C))
-        Z = (Y + (1 << (frac - 1))) >> frac if datapath.rounding == "nearest" else Y >> frac
+        bins = [narrow_bin(P, datapath) for P in v.bins]
+        Y = sum(P * c for P, c in zip(bins, weights))
+        if datapath.keep_fraction:
+            Z = Y
+        else:
+            Z = (Y + (1 << (frac - 1))) >> frac if datapath.rounding == "nearest" else Y >> frac
         exact = acc + Z
         acc = narrow(exact, datapath.acc_bits, datapath.overflow)
         yield replace(v, bins=bins, Y=Y, Z=Z, acc=acc, overflowed=acc != exact or bins != v.bins)
@@ -269,12 +290,31 @@ def dot(a, b, datapath) -> int:
 
 
 def read_out(acc, datapath, k) -> np.ndarray:
-    """acc * 2^(acc_lsb + k) as float32, rounded once. k = k_a + k_b, None for NaN."""
+    """acc * 2^(acc_lsb + k + product_offset / gamma) as float32. k = k_a + k_b, None for NaN."""
     if k is None:
         return np.full(np.shape(acc), np.nan, dtype=np.float32)
-    exponent = np.clip(acc_lsb(datapath) + np.asarray(k), -1000, 900)
+    octaves, r = divmod(datapath.product_offset, datapath.format.gamma)
+    exponent = np.clip(acc_lsb(datapath) + octaves + np.asarray(k), -1000, 900)
+    mantissa = step_values(datapath.format.gamma)[r] / 2**23
     with np.errstate(over="ignore"):
-        return np.ldexp(np.asarray(acc, dtype=np.float64), exponent).astype(np.float32)
+        return np.ldexp(np.asarray(acc, dtype=np.float64) * mantissa, exponent).astype(np.float32)
+
+
+def accumulator_code(acc: int, converter, scale: int) -> int:
+    """The code that a converter (with the fields of ``lns_sim.AccumulatorConverter``) makes of acc * 2^scale."""
+    if acc == 0:
+        return 0
+    f, bits = converter.format, converter.mantissa_bits
+    low, high = converter.exponents or (1, e_max(f))
+    t = converter.thresholds or [floor_pow2(2 * j + 1, 2 * f.gamma, bits - 1) for j in range(f.gamma)]
+    position = abs(acc).bit_length() - 1
+    M, rest = divmod(abs(acc) << bits, 2 << position)  # bits of the mantissa, and what lies below, in 2 << position
+    if converter.rounding == "nearest":
+        M += rest > 1 << position or (rest == 1 << position and M % 2 == 1)
+    e = f.gamma * (position + scale) + sum(t_j < M for t_j in t) + converter.offset
+    if e < low:
+        e = low if converter.underflow == "clamp" else 0
+    return int(encode(acc < 0, min(e, high), f))
 
 
 def _add_scales(k_a, k_b):

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -13,6 +14,7 @@ namespace lns {
 enum class Alignment : int { truncate = 0, nearest = 1 };
 enum class Overflow : int { saturate = 0, wrap = 1 };
 enum class ProductUnderflow : int { flush = 0, saturate = 1 };
+enum class Bins : int { joint = 0, by_sign = 1 };  // by_sign: positive and negative products apart, as magnitudes
 
 constexpr int kGivenConstants = 64;  // most LUT constants that may be given
 
@@ -26,32 +28,42 @@ struct Datapath {
   int acc_lsb;  // log2 of the accumulator's unit, in units of 2^(k_a + k_b)
   Alignment rounding;
   Overflow overflow;
-  int product_low = 0, product_high = INT32_MAX;                 // the exponents that the lanes' adders can give
+  int product_offset = 0;                                        // what the lanes' adders take off e_a + e_b
+  int product_low = INT32_MIN, product_high = INT32_MAX;         // the exponents that they can give
   ProductUnderflow product_underflow = ProductUnderflow::flush;  // what becomes of a product below product_low
   int bin_bits = 0;                                              // of a bin's sum over a vector; 0: as many as it needs
   Overflow bin_overflow = Overflow::saturate;
+  Bins bins = Bins::joint;
+  bool keep_fraction = false;  // Y is added as it is, not aligned
+  int offset_octaves = 0;      // 2^(product_offset / gamma) is offset_mantissa * 2^(offset_octaves - 23)
+  int32_t offset_mantissa = 1 << 23;
   int given_constants = 0;  // 0: the spec's, else lut_entries
   int32_t constants[kGivenConstants] = {};
 
-  LNS_HD int fraction_bits() const { return lut_bits - 1; }
+  // The bits of Y below the accumulator's unit.
+  LNS_HD int fraction_bits() const { return keep_fraction ? 0 : lut_bits - 1; }
+  // log2 of the unit of lanes and bins.
+  LNS_HD int lane_lsb() const { return acc_lsb + (keep_fraction ? lut_bits - 1 : 0); }
   LNS_HD int max_product_code() const { return 2 * format.e_max(); }
-  // What the lane's adder gives for a sum of exponents; -1 where it is flushed to zero.
-  int product_exponent(int p) const {
+  // What the lane's adder gives for a sum of exponents; none where it is flushed to zero.
+  std::optional<int> product_exponent(int sum) const {
+    const int p = sum - product_offset;
     if (p > product_high) return product_high;
     if (p >= product_low) return p;
-    return product_underflow == ProductUnderflow::saturate ? product_low : -1;
+    return product_underflow == ProductUnderflow::saturate ? std::optional(product_low) : std::nullopt;
   }
-  // Products p below this vanish: their shifted one lies under the accumulator's LSB, or they are flushed.
+  // Sums of exponents below this vanish: their shifted one lies under the lanes' LSB, or they are flushed.
   LNS_HD int64_t first_visible_product() const {
-    const int64_t visible = int64_t{format.gamma} * acc_lsb;
+    const int64_t visible = int64_t{format.gamma} * lane_lsb();
     if (product_high < visible) return int64_t{max_product_code()} + 1;
-    if (product_underflow == ProductUnderflow::flush) return product_low > visible ? product_low : visible;
-    return product_low >= visible ? 0 : visible;
+    if (product_underflow == ProductUnderflow::flush)
+      return product_offset + (product_low > visible ? product_low : visible);
+    return product_low >= visible ? 0 : product_offset + visible;
   }
 };
 
-inline int default_acc_lsb(const Format& f, int acc_bits, int headroom_bits) {
-  return (2 * f.e_max() + f.gamma - 1) / f.gamma + headroom_bits - (acc_bits - 1);
+inline int default_acc_lsb(const Format& f, int acc_bits, int headroom_bits, int product_offset) {
+  return static_cast<int>(ceil_div(2 * f.e_max() - product_offset, f.gamma)) + headroom_bits - (acc_bits - 1);
 }
 
 // C_j = round(2^(j/n) * 2^f), the constants of the bins, unless others are given.
@@ -59,17 +71,18 @@ inline std::vector<int64_t> lut_constants(const Datapath& d) {
   if (d.given_constants > 0) return {d.constants, d.constants + d.given_constants};
   std::vector<int64_t> c;
   for (int j = 0; j < d.lut_entries; ++j)
-    c.push_back(static_cast<int64_t>(round_pow2(j, d.lut_entries, d.fraction_bits())));
+    c.push_back(static_cast<int64_t>(round_pow2(j, d.lut_entries, d.lut_bits - 1)));
   return c;
 }
 
-// What a lane adds to which bin, for a product of exponents p = e_a + e_b.
+// What a lane adds to which bin, for a sum of exponents e_a + e_b.
 struct LaneTable {
-  std::vector<int64_t> ones;  // the shifted one t, in units of the accumulator
+  std::vector<int64_t> ones;  // the shifted one t, in units of the lanes
   std::vector<int> bins;
 };
 
-// For p = 0 .. 2*e_max; 0 and 1 belong to zero operands and are 0. Throws where a vector's Y could leave 63 bits.
+// For e_a + e_b = 0 .. 2*e_max; 0 and 1 belong to zero operands and are 0. Throws where a vector's Y could leave 63
+// bits.
 inline LaneTable lane_table(const Datapath& d) {
   const int g = d.format.gamma, per_bin = g / d.lut_entries;
   const std::vector<int64_t> constants = lut_constants(d);
@@ -78,11 +91,11 @@ inline LaneTable lane_table(const Datapath& d) {
   const __int128 room =
       (static_cast<__int128>(1) << 62) - (static_cast<__int128>(1) << (d.fraction_bits() + d.acc_bits));
   for (int p = 2; p <= d.max_product_code(); ++p) {
-    const int exponent = d.product_exponent(p);
-    if (exponent < 0) continue;
-    const int q = exponent / g, r = exponent % g;
-    const int one = g + r % per_bin;                  // g + r_L, in units of 1/g
-    const int shift = q - log2_exact(g) - d.acc_lsb;  // the lane shifter, and the unit of the accumulator
+    const std::optional<int> exponent = d.product_exponent(p);
+    if (!exponent) continue;
+    const int q = *exponent >> log2_exact(g), r = *exponent & (g - 1);  // rounded down, below zero, too
+    const int one = g + r % per_bin;                                    // g + r_L, in units of 1/g
+    const int shift = q - log2_exact(g) - d.lane_lsb();                 // the lane shifter, and the lanes' unit
     __int128 t = 0;
     if (shift >= 0)
       t = shift < 64 ? static_cast<__int128>(one) << shift : room;
@@ -106,6 +119,12 @@ inline std::vector<int64_t> product_table(const Datapath& d) {
   return lanes.ones;
 }
 
+// A magnitude in so many bits.
+inline int64_t magnitude_in_bits(int64_t x, int bits, Overflow overflow) {
+  const int64_t high = (int64_t{1} << bits) - 1;
+  return overflow == Overflow::saturate ? (x > high ? high : x) : x & high;
+}
+
 // A number in so many bits of two's complement.
 inline int64_t in_bits(int64_t x, int bits, Overflow overflow) {
   const int64_t high = (int64_t{1} << (bits - 1)) - 1, low = -high - 1;
@@ -126,11 +145,19 @@ inline void validate(const Datapath& d) {
     throw std::invalid_argument("acc_bits must be between 4 and 32, got " + std::to_string(d.acc_bits));
   if (d.acc_lsb < -(1 << 17) || d.acc_lsb > (1 << 17))
     throw std::invalid_argument("acc_lsb must be between -131072 and 131072, got " + std::to_string(d.acc_lsb));
-  if (d.product_low < 0 || d.product_high < d.product_low)
-    throw std::invalid_argument("product_range must be two exponents from 0, the lower first, got " +
+  if (d.product_offset < -d.max_product_code() || d.product_offset > d.max_product_code())
+    throw std::invalid_argument("product_offset must be between -2 * e_max and 2 * e_max = " +
+                                std::to_string(d.max_product_code()) + ", got " + std::to_string(d.product_offset));
+  if (d.product_high < d.product_low)
+    throw std::invalid_argument("product_range must be two exponents, the lower first, got " +
                                 std::to_string(d.product_low) + " and " + std::to_string(d.product_high));
   if (d.bin_bits != 0 && (d.bin_bits < 2 || d.bin_bits > 62))
     throw std::invalid_argument("bin_bits must be between 2 and 62, got " + std::to_string(d.bin_bits));
+  if (d.bins == Bins::by_sign && d.bin_bits == 0)
+    throw std::invalid_argument(
+        "bins of their own for either sign differ only where they overflow: they need bin_bits");
+  if (d.keep_fraction && d.rounding != Alignment::truncate)
+    throw std::invalid_argument("with keep_fraction nothing is rounded: rounding must be truncate");
   if (d.given_constants != 0 && d.given_constants != d.lut_entries)
     throw std::invalid_argument("lut_constants must hold lut_entries = " + std::to_string(d.lut_entries) +
                                 " integers, got " + std::to_string(d.given_constants));
@@ -194,7 +221,11 @@ inline bool fits_int32(const Datapath& d, const std::vector<int64_t>& table) {
 
 // A result is acc * 2^(acc_lsb + k_a + k_b), rounded once to float32. Each factor is a power of two and so are their
 // products, exactly, in double; NaN if an operand's scale is. acc_lsb beyond +-600 gives 0 or infinity anyway.
-LNS_HD inline double unit_factor(int acc_lsb) { return pow2(acc_lsb < -600 ? -600 : (acc_lsb > 600 ? 600 : acc_lsb)); }
+// What product_offset took off is put back.
+LNS_HD inline double unit_factor(const Datapath& d) {
+  const int octaves = d.acc_lsb + d.offset_octaves;
+  return pow2(octaves < -600 ? -600 : (octaves > 600 ? 600 : octaves)) * (d.offset_mantissa * 0x1p-23);
+}
 LNS_HD inline double scale_factor(uint32_t scale) {
   return scale_is_nan(scale) ? static_cast<double>(bits_float(kNanBits)) : pow2(scale_exponent(scale));
 }

@@ -28,6 +28,7 @@ inline constexpr DatapathField kDatapathFields[] = {
     {.name = "acc_lsb", .set = [](Datapath& d, int v) { d.acc_lsb = v; }},
     {.name = "rounding", .set = [](Datapath& d, int v) { d.rounding = static_cast<Alignment>(v); }, .choices = 2},
     {.name = "overflow", .set = [](Datapath& d, int v) { d.overflow = static_cast<Overflow>(v); }, .choices = 2},
+    {.name = "product_offset", .set = [](Datapath& d, int v) { d.product_offset = v; }},
     {.name = "product_low", .set = [](Datapath& d, int v) { d.product_low = v; }},
     {.name = "product_high", .set = [](Datapath& d, int v) { d.product_high = v; }},
     {.name = "product_underflow",
@@ -37,6 +38,8 @@ inline constexpr DatapathField kDatapathFields[] = {
     {.name = "bin_overflow",
      .set = [](Datapath& d, int v) { d.bin_overflow = static_cast<Overflow>(v); },
      .choices = 2},
+    {.name = "bins", .set = [](Datapath& d, int v) { d.bins = static_cast<Bins>(v); }, .choices = 2},
+    {.name = "keep_fraction", .set = [](Datapath& d, int v) { d.keep_fraction = v != 0; }, .choices = 2},
     {.name = "lut_constants", .set = [](Datapath& d, int v) { d.given_constants = v; }},
 };
 
@@ -63,6 +66,10 @@ inline Datapath decode_datapath(const std::vector<int64_t>& v) {
     fail("with " + std::to_string(d.given_constants) + " LUT constants is " +
          std::to_string(fields + d.given_constants) + " integers, got " + std::to_string(v.size()));
   for (int j = 0; j < d.given_constants; ++j) d.constants[j] = as_int(v[fields + j], "a LUT constant");
+  if (const int g = d.format.gamma; d.product_offset != 0 && is_power_of_two(g) && g <= 1 << 15) {
+    d.offset_octaves = d.product_offset >> log2_exact(g);
+    d.offset_mantissa = static_cast<int32_t>(round_pow2(d.product_offset & (g - 1), g, 23));
+  }
   return d;
 }
 

@@ -226,7 +226,7 @@ class Worker {
         path_.add(tile, {.lanes = lanes + g * kColumns * columns_.pitch(), .pitch = columns_.pitch(), .index = g},
                   plan_.count ? &overflows : nullptr);
     }
-    place(t.long_side, t.row0, t.rows, unit_factor(plan_.datapath.acc_lsb), row_at_.get(), row_factor_.get());
+    place(t.long_side, t.row0, t.rows, unit_factor(plan_.datapath), row_at_.get(), row_factor_.get());
     place(t.short_side, t.column0, t.columns, 1.0, column_at_.get(), column_factor_.get());
     for (int64_t g = 0; g < groups; ++g)
       if (plan_.accumulators)

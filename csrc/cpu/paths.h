@@ -252,7 +252,13 @@ class BinPath {
   static constexpr int kDepth = 32;
 
   BinPath(const Datapath& d, const LaneTable& lanes, const std::vector<int64_t>& constants)
-      : datapath_(d), accumulator_(d), lanes_(lanes), constants_(constants), bins_(constants.size()) {}
+      : datapath_(d), accumulator_(d), lanes_(lanes), constants_(constants) {
+    if (d.bins == Bins::by_sign) {  // the negative products' bins stand behind the others
+      negative_ = static_cast<int>(constants.size()), twice_ = 0;
+      for (const int64_t c : constants) constants_.push_back(-c);
+    }
+    bins_.resize(constants_.size());
+  }
 
   void start(int64_t rows, int64_t groups) { acc_.clear(rows * groups * kColumns); }
   void see(const Tile<Lane>&) {}
@@ -267,11 +273,13 @@ class BinPath {
                     b = columns.lanes[c * columns.pitch + i];
           if (a == 0 || b == 0) continue;
           const int p = std::abs(a) + std::abs(b);
-          bins_[lanes_.bins[p]] += (a < 0) == (b < 0) ? lanes_.ones[p] : -lanes_.ones[p];
+          const int minus = (a ^ b) < 0;  // as a number: a branch on signs would be guessed wrong
+          bins_[lanes_.bins[p] + minus * negative_] += lanes_.ones[p] * (1 - minus * twice_);
         }
         int64_t y = 0;
         for (size_t j = 0; j < bins_.size(); ++j) {
-          const int64_t kept = in_bits(bins_[j], datapath_.bin_bits, datapath_.bin_overflow);
+          const int64_t kept = negative_ > 0 ? magnitude_in_bits(bins_[j], datapath_.bin_bits, datapath_.bin_overflow)
+                                             : in_bits(bins_[j], datapath_.bin_bits, datapath_.bin_overflow);
           count += kept != bins_[j];
           y += kept * constants_[j];
         }
@@ -287,7 +295,9 @@ class BinPath {
   const Datapath& datapath_;
   Accumulator<int64_t> accumulator_;
   const LaneTable& lanes_;
-  const std::vector<int64_t>& constants_;
+  std::vector<int64_t> constants_;  // of each bin
+  int negative_ = 0;                // the first bin of negative products
+  int twice_ = 2;                   // how often these are taken off what positive ones add
   std::vector<int64_t> bins_;
   GroupSums<int32_t> acc_;
 };

@@ -67,7 +67,7 @@ template <typename Lane>
 std::optional<PermuteTables<Lane>> window_tables(const Datapath& d) {
   using Tables = PermuteTables<Lane>;
   const int g = d.format.gamma, last = d.max_product_code();
-  const int first = std::max(0, d.acc_lsb), octaves = last / g - first + 1;
+  const int first = std::max(0, d.lane_lsb()), octaves = last / g - first + 1;
   const int base = (first - 1) * g;  // slot 0 is the octave before the first that counts
   const auto constants = lut_constants(d);
   if (sizeof(Lane) == 1 && d.format.bits > 8) return {};
@@ -83,7 +83,7 @@ std::optional<PermuteTables<Lane>> window_tables(const Datapath& d) {
   t.log2_gamma = log2_exact(g);
   t.slot_mask = static_cast<typename Tables::Index>(std::min(Tables::kSlots - 1, Tables::kIndexMax >> t.log2_gamma));
   for (int i = 0; i < Tables::kUnits; ++i) t.units[i] = static_cast<uint8_t>(constants[i % g]);
-  t.first_shift = first - d.acc_lsb;
+  t.first_shift = first - d.lane_lsb();
   for (int j = 0; j < t.sums; ++j) {
     for (int i = 0; i < Tables::kWindowBits && j * Tables::kWindowBits + i < octaves; ++i) {
       const int slot = 1 + j * Tables::kWindowBits + i;

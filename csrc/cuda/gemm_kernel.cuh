@@ -208,7 +208,7 @@ __device__ void write(const TiledProduct& tiled, const Memory<ThreadSums>& m, co
     if (at >= side.rows) continue;
     const unsigned row = static_cast<unsigned>(at);
     const float* scale = side.scale + (is_row ? tile.offsets.left_scale : tile.offsets.right_scale);
-    const double unit = is_row ? unit_factor(tiled.datapath.acc_lsb) : 1.0;
+    const double unit = is_row ? unit_factor(tiled.datapath) : 1.0;
     m.placing[i] = {.at = axis_offset(side.output, row),
                     .factor = unit * scale_factor(float_bits(scale[axis_offset(side.scale_axis, row)]))};
   }
@@ -390,7 +390,7 @@ __global__ void __launch_bounds__(256) join_segments(const __grid_constant__ Til
     const double row = scale_factor(float_bits(tiled.rows.scale[axis_offset(tiled.rows.scale_axis, r) + o.left_scale]));
     const double column =
         scale_factor(float_bits(tiled.columns.scale[axis_offset(tiled.columns.scale_axis, c) + o.right_scale]));
-    static_cast<float*>(tiled.output)[at] = read_out(acc, unit_factor(tiled.datapath.acc_lsb) * row * column);
+    static_cast<float*>(tiled.output)[at] = read_out(acc, unit_factor(tiled.datapath) * row * column);
   }
 }
 

@@ -68,8 +68,8 @@ PYBIND11_MODULE(_C, m) {
         return lns::cpu::path_name(lns::cpu::Engine(d).path(left_rows, right_rows));
       });
 
-  m.def("default_acc_lsb", [](int bits, int gamma, int acc_bits, int headroom_bits) {
-    return lns::default_acc_lsb(format(bits, gamma), acc_bits, headroom_bits);
+  m.def("default_acc_lsb", [](int bits, int gamma, int acc_bits, int headroom_bits, int product_offset) {
+    return lns::default_acc_lsb(format(bits, gamma), acc_bits, headroom_bits, product_offset);
   });
   m.def("philox_word", [](uint64_t seed, uint32_t step, uint32_t tensor, uint64_t element) {
     return lns::philox_word({.seed = seed, .step = step, .tensor = tensor}, static_cast<uint32_t>(element),

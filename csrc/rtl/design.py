@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lns_sim import Datapath
+from lns_sim import AccumulatorConverter, Datapath
 
 RTL = Path(__file__).parent
 ENTRIES = 16  # accumulators of a collector
@@ -52,12 +52,20 @@ def pe(d: Datapath, microarchitecture: str = "rom", handshake: bool = True, name
     return Design(name, "lns_pe", _PE, (*_parameters(d, microarchitecture), ("HANDSHAKE", int(handshake))))
 
 
-def datapath(d: Datapath, microarchitecture: str = "rom", flush: bool = False) -> Design:
-    """The PE of a datapath with its post-processing, which clamps or flushes below the smallest code; raises as
-    :func:`pe`.
-    """
+def datapath(d: Datapath, microarchitecture: str = "rom", converter: AccumulatorConverter | None = None) -> Design:
+    """The PE of a datapath with its post-processing, the default converter's or a given one's; raises as :func:`pe`."""
+    own = AccumulatorConverter(d.format)
+    converter = converter or own
+    if replace(converter, underflow=own.underflow) != own:
+        raise ValueError(
+            "the RTL's converter has underflow alone as a choice: its other arguments must be the defaults"
+        )
     scale_bits = (abs(d.lsb) + 3 * 127).bit_length() + 1  # acc_lsb + k_a + k_b - k_out, signed
-    parameters = (*_parameters(d, microarchitecture), ("SCALE_BITS", scale_bits), ("FLUSH", int(flush)))
+    parameters = (
+        *_parameters(d, microarchitecture),
+        ("SCALE_BITS", scale_bits),
+        ("FLUSH", int(converter.underflow == "flush")),
+    )
     return Design("LNS", "lns_datapath", (*_PE, *_POST_PROCESSING), parameters)
 
 

@@ -29,7 +29,7 @@ def sweep(
         typer.Argument(
             help="what varies, e.g. acc_bits=16:24:4 forward.lut_entries=1,2,8; names: "
             "bits, gamma, update_bits, vector_size, lut_entries, lut_bits, "
-            "acc_bits, acc_lsb, headroom_bits, rounding, overflow, bin_bits, bin_overflow; of one pass: "
+            "acc_bits, acc_lsb, headroom_bits, rounding, overflow, bin_bits, bin_overflow, bins; of one pass: "
             "forward., input_gradient., weight_gradient. before; of one tensor: "
             "activation.bits, weight.bits, error.bits, gradient.bits"
         ),

@@ -4,25 +4,44 @@ from dataclasses import replace
 
 import pytest
 
-from csrc.rtl.formal.claims import claims, lane, prove, tree
+from csrc.rtl.design import RTL
+from csrc.rtl.formal.claims import claims, converter, flow, lane, prove, tree
 from lns_sim import Datapath, LNSFormat
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("yosys")]
-SMALL = lane(Datapath(LNSFormat(5, 4), lut_entries=2, lut_bits=5, acc_lsb=1))
+LANE = lane(Datapath(LNSFormat(5, 4), lut_entries=2, lut_bits=5, acc_lsb=1))
+CONVERTER = converter(Datapath(LNSFormat(5, 4), acc_bits=9), "clamp")
+FLUSHED = converter(Datapath(LNSFormat(4, 2), acc_bits=26), "flush")
 
 
-@pytest.mark.parametrize("claim", [SMALL, tree(5, 3)], ids=lambda claim: claim.top)
+@pytest.mark.parametrize("claim", [LANE, tree(5, 3), CONVERTER, FLUSHED, flow("bins")], ids=lambda claim: claim.name)
 def test_small_claims_hold(claim):
     prove(claim)
     names = [c.name for c in claims()]
-    assert len(set(names)) == len(names) > 10
+    assert len(set(names)) == len(names) > 18
 
 
-def test_a_wrong_lane_is_refuted(tmp_path):
-    wrong = tmp_path / "lns_product.sv"
-    right = next(path for path in SMALL.paths() if path.endswith("lns_product.sv"))
-    with open(right) as file:
-        wrong.write_text(file.read().replace("32'(shift) >= NEEDED", "32'(shift) > NEEDED"))
-    sources = tuple(str(wrong) if source.endswith("lns_product.sv") else source for source in SMALL.sources)
+@pytest.mark.parametrize(
+    "claim, file, old, new",
+    [
+        (LANE, "lns_product.sv", "32'(shift) >= NEEDED", "32'(shift) > NEEDED"),
+        (tree(5, 3), "adder_tree.sv", "= -OFFSETS", "= OFFSETS"),
+        (CONVERTER, "lns_convert.sv", "above[j] = fraction > T", "above[j] = fraction < T"),
+        (CONVERTER, "lns_convert.sv", "acc[ACC_BITS-1] ? -acc : acc", "acc[ACC_BITS-1] ? ~acc : acc"),
+        (CONVERTER, "lns_convert.sv", "e > E_MAX ? E_MAX : e", "e"),
+        (FLUSHED, "lns_convert.sv", "+ E_BITS'($signed({1'b0, carry}))", ""),
+        (flow("rom"), "lns_pe.sv", "!= ($clog2(RESULTS) + 1)'(RESULTS)", "!= ($clog2(RESULTS) + 1)'(RESULTS + 1)"),
+        (flow("rom"), "lns_pe.sv", "wire taken = out_valid && out_ready", "wire taken = out_valid"),
+        (flow("rom"), "lns_convert.sv", "if (advance) code", "if (1) code"),
+        (flow("rom"), "lns_datapath.sv", "in_valid && in_ready && in_last", "in_valid && in_last"),
+        (flow("rom"), "queue.sv", "if (rst) {head, tail} <= '0;", "if (rst) head <= '0;"),
+    ],
+)
+def test_faults_are_refuted(claim, file, old, new, tmp_path):
+    source = next(s for s in claim.design.sources if s.endswith(f"/{file}"))
+    text = (RTL / source).read_text()
+    assert old in text
+    (tmp_path / file).write_text(text.replace(old, new))
+    sources = tuple(str(tmp_path / file) if s == source else s for s in claim.design.sources)
     with pytest.raises(RuntimeError, match="(?i)proof"):
-        prove(replace(SMALL, sources=sources))
+        prove(replace(claim, design=replace(claim.design, sources=sources)))

@@ -2,6 +2,7 @@
 
 import json
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from strategies import datapaths
 
 import lns_sim
-from lns_sim import Datapath, LNSFormat, reference
+from lns_sim import AccumulatorConverter, Datapath, LNSFormat, reference
 from lns_sim.golden import check_results, make_vectors, read_vectors, trace_dot
 
 CONFIGURATIONS = [
@@ -49,14 +50,70 @@ def test_files_say_what_the_reference_computes(tmp_path, datapath, source):
     a, b = (decode_hex(tmp_path / f"{name}.hex", f.bits, d["datapath"]["vector_size"], d["k"]) for name in "ab")
     accumulators = [int(line, 16) for line in (tmp_path / "acc.hex").read_text().split()]
     assert len(a) == len(b) == len(accumulators) == d["dot_products"]
-    for x, y, acc, listed in zip(a, b, accumulators, d["accumulators"]):
+    scales, codes = (
+        [int(line, 16) for line in (tmp_path / f"{name}.hex").read_text().split()] for name in ("scale", "code")
+    )
+    for x, y, acc, listed, scale, code in zip(a, b, accumulators, d["accumulators"], scales, codes):
         expected = reference.dot(x, y, datapath)
         assert listed == expected and acc == expected % (1 << datapath.acc_bits)
+        assert code == reference.accumulator_code(expected, made.converter, scale - (scale >> 23 << 24))
+    assert d["scales"] == made.scales.tolist() and d["codes"] == codes and len(set(scales)) > 3
     assert d["datapath"]["acc_lsb"] == reference.acc_lsb(datapath) and d["constants"] == datapath.constants
     again = read_vectors(tmp_path)
     assert again.datapath.encode() == datapath.encode() and again.names == made.names
     assert np.array_equal(again.a, made.a) and np.array_equal(again.b, made.b)
+    assert again.converter == made.converter and np.array_equal(again.codes, made.codes)
     assert check_results(again, tmp_path / "acc.hex") is None
+
+
+@pytest.mark.parametrize(
+    "datapath",
+    [Datapath(LNSFormat(6, 4), vector_size=5), Datapath(lut_entries=2, bins="signed", bin_bits=12)],
+    ids=lambda d: d.bins,
+)
+def test_intermediates_are_those_of_the_trace(tmp_path, datapath):
+    made = make_vectors(datapath, "random", count=7, k=12)
+    made.write(tmp_path, intermediates=True)
+    lines = {name: (tmp_path / f"{name}.hex").read_text().splitlines() for name in ("bins", "y", "z")}
+    found = zip(*([[int(w, 16) for w in line.split()] for line in file] for file in lines.values()))
+    for a, b in zip(made.a.tolist(), made.b.tolist()):
+        for v in reference.trace(a, b, datapath):
+            assert next(found) == ([p % 2**64 for p in v.bins], [v.Y % 2**64], [v.Z % 2**64])
+    assert not list(found)
+
+
+@pytest.mark.parametrize("scale", [None, -7])
+@pytest.mark.parametrize("underflow", ["clamp", "flush"])
+def test_codes_are_the_quantizers(scale, underflow):
+    """What quantize makes of the float32 results at the same scale, where that is the one it chooses."""
+    d = Datapath(acc_bits=30, acc_lsb=4)
+    made = make_vectors(d, "random", 500, 40, converter=AccumulatorConverter(d.format, underflow), scale=scale)
+    assert scale is None or set(made.scales.tolist()) == {scale}
+    for acc, s, code in zip(made.accumulators.tolist(), made.scales.tolist(), made.codes.tolist()):
+        q = lns_sim.quantize(torch.tensor([acc * 2.0**s, 2.0**15.5]), underflow=underflow)
+        if abs(acc) * 2.0**s < 2**15.5:
+            assert int(q.k) == 0 and int(q.codes[0]) == code
+
+
+def test_coverage_and_warnings(tmp_path):
+    d = Datapath(LNSFormat(4, 2), vector_size=2, acc_bits=8, acc_lsb=3)
+    zero, top, low = [0, 0], [7, 7], [1, 1]
+    a, b = [zero, top, low, top, top], [top, top, low, [7, 15], [7, 7]]
+    np.savez(tmp_path / "five.npz", a=np.array(a), b=np.array(b))
+    made = make_vectors(d, f"npz:{tmp_path / 'five.npz'}")
+    assert made.accumulators.tolist() == [0, 32, 0, 0, 32] and made.seed == 0
+    assert {name: made.coverage[name] for name in ("saturated", "cancelled", "vanished", "zero")} == {
+        "saturated": 0, "cancelled": 1, "vanished": 1, "zero": 1
+    }  # fmt: skip
+    expected = dict(products=10, zero_products=2, vanished_products=2, accumulations=5, overflowed_accumulations=0)
+    assert made.coverage.items() >= expected.items()
+    np.savez(tmp_path / "five.npz", a=np.array([top] * 3), b=np.array([top] * 3))
+    for overflow, saturated in (("saturate", 3), ("wrap", 0)):
+        with pytest.warns(UserWarning, match="every dot product overflows"):
+            full = make_vectors(replace(d, acc_lsb=-2, overflow=overflow), f"npz:{tmp_path / 'five.npz'}")
+        assert full.coverage["saturated"] == saturated and full.coverage["overflowed_accumulations"] == 3
+    with pytest.warns(UserWarning, match="no product is seen"):
+        make_vectors(replace(d, acc_lsb=20), f"npz:{tmp_path / 'five.npz'}")
 
 
 def test_corner_cases_reach_the_corners():
@@ -79,15 +136,23 @@ def test_traces_obey_the_equations(datapath, k, seed):
     t = trace_dot(a, b, datapath)
     assert t.accumulator == reference.dot(a.tolist(), b.tolist(), datapath)
     g, acc = datapath.format.gamma, 0
-    low, high = datapath.product_range or (0, 2 * datapath.format.e_max)
-    bounded = datapath.bin_bits is not None
+    low, high = datapath.product_range or (
+        -datapath.product_offset,
+        2 * datapath.format.e_max - datapath.product_offset,
+    )
+    bounded, signed = datapath.bin_bits is not None, datapath.bins == "signed"
+    weights = [*datapath.constants, *(-c for c in datapath.constants)] if signed else datapath.constants
     for v in t.vectors:
         assert v.p == [q * g + r for q, r in zip(v.q, v.r)] and all(low <= p <= high for p in v.p)
-        if bounded:
+        if signed:
+            assert all(0 <= p < 1 << datapath.bin_bits for p in v.bins)
+        elif bounded:
             assert all(-(1 << datapath.bin_bits - 1) <= p < 1 << datapath.bin_bits - 1 for p in v.bins)
         else:
             assert sum(v.bins) == sum(v.lanes)
-        assert sum(p * c for p, c in zip(v.bins, datapath.constants)) == v.Y
+        assert sum(p * c for p, c in zip(v.bins, weights)) == v.Y
+        half = 1 << datapath.lut_bits - 2 if datapath.rounding == "nearest" else 0
+        assert (v.Y if datapath.keep_fraction else v.Y + half >> datapath.lut_bits - 1) == v.Z
         inside = abs(acc + v.Z) < 1 << (datapath.acc_bits - 1)
         assert (v.acc == acc + v.Z and (bounded or not v.overflowed)) or not inside  # a bounded bin overflows, too
         acc = v.acc
@@ -148,6 +213,16 @@ def test_commands_find_the_first_wrong_result(tmp_path):
     assert good.returncode == 0 and f"All {len(lines)} accumulators are equal." in good.stdout, (
         good.stdout + good.stderr
     )
+
+    codes = (folder / "code.hex").read_text().split()
+    written = tmp_path / "codes.hex"
+    written.write_text("\n".join(codes))
+    both = command("check-vectors", str(folder), str(results), "--codes", str(written))
+    assert both.returncode == 0 and "accumulators and codes are equal." in both.stdout
+    written.write_text("\n".join([*codes[:-1], f"{int(codes[-1], 16) ^ 1:x}"]))
+    wrong = command("check-vectors", str(folder), str(results), "--codes", str(written))
+    assert wrong.returncode == 1 and f"dot product {len(codes) - 1} " in wrong.stdout
+    assert "code at scale" in wrong.stdout
 
     lines[4] = f"{int(lines[4], 16) ^ 1:06x}"
     results.write_text("\n".join(lines))

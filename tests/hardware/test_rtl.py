@@ -13,12 +13,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from tools import require_module
 
 import lns_sim
 from csrc.rtl.design import MICROARCHITECTURES, RTL, datapath, pe
+from csrc.rtl.formal.claims import claims
 from csrc.rtl.simulation import verilate
 from csrc.rtl.synthesis import activity
-from lns_sim import Datapath, LNSFormat, LNSTensor, reference
+from lns_sim import AccumulatorConverter, Datapath, LNSFormat, LNSTensor, reference
 from lns_sim.golden import make_vectors
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("verilator")]
@@ -73,6 +75,19 @@ def large_codes(d, count, k, seed):
 # The microarchitectures are built in turn for datapaths from anywhere, and both for those above.
 CASES = [(d, m) for d in CONFIGURATIONS for m in MICROARCHITECTURES]
 CASES += [(d, MICROARCHITECTURES[i % 2]) for i, d in enumerate(anywhere(16), start=1)]
+# And with them collectors from 2 entries on.
+ENTRIES_OF = {
+    case: 16 if case[0] in CONFIGURATIONS else random.Random(i).randint(2, 256) for i, case in enumerate(CASES)
+}
+
+
+def of_case(case):
+    """Its design."""
+    design = datapath(*case)
+    return replace(design, parameters=tuple({**dict(design.parameters), "ENTRIES": ENTRIES_OF[case]}.items()))
+
+
+DESIGNS = [make(*case) for case in CASES[:: len(CASES) // 6] for make in (pe, datapath)]
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +95,7 @@ def programs(tmp_path_factory):
     """A simulator of every case, built two at a time."""
     folders = [tmp_path_factory.mktemp("rtl") for _ in CASES]
     with ThreadPoolExecutor(2) as pool:
-        return dict(zip(CASES, pool.map(lambda case, folder: verilate.build(datapath(*case), folder), CASES, folders)))
+        return dict(zip(CASES, pool.map(lambda case, folder: verilate.build(of_case(case), folder), CASES, folders)))
 
 
 def converted(accumulators, d, octaves=0):
@@ -127,10 +142,10 @@ def midpoints(d):
     return a, b, accumulators_of(a, b, d)
 
 
-def mismatch(program, d, a, b, accumulators, pause=0, octaves=0):
+def mismatch(program, d, a, b, accumulators, pause=0, octaves=0, entries=16):
     """What the hardware does otherwise, or an empty text."""
     codes, scale = converted(accumulators, d, octaves)
-    found, found_codes, clocks = verilate.simulate(program, d, a, b, scale, pause)
+    found, found_codes, clocks = verilate.simulate(program, d, a, b, scale, pause, entries=entries)
     wrong = np.flatnonzero(found != accumulators)
     if len(wrong):
         return (
@@ -153,12 +168,47 @@ def name(case):
 @pytest.mark.parametrize("case", CASES, ids=name)
 def test_lint_is_clean(case, icarus):
     """Of Verilator and of Icarus."""
-    for design in (datapath(*case), pe(*case, handshake=False)):
-        assert verilate.lint(design) == ""
-        given = [f"-P{design.top}.{parameter}={value}" for parameter, value in design.parameters]
-        command = [icarus, "-g2012", "-Wall", "-t", "null", "-s", design.top, *given, *design.paths()]
-        run = subprocess.run(command, capture_output=True, text=True)
-        assert run.returncode == 0 and run.stderr == ""
+    for design in (of_case(case), pe(*case, handshake=False)):
+        assert verilate.lint(design) == icarus_lint(icarus, design) == ""
+
+
+def icarus_lint(icarus, design):
+    """What Icarus has against it, with all warnings on."""
+    given = [f"-P{design.top}.{parameter}={value}" for parameter, value in design.parameters]
+    command = [icarus, "-g2012", "-Wall", "-t", "null", "-s", design.top, *given, *design.paths()]
+    run = subprocess.run(command, capture_output=True, text=True)
+    return run.stderr or ("" if run.returncode == 0 else "it fails")
+
+
+@pytest.mark.parametrize("claim", claims()[::6], ids=lambda claim: claim.name)
+def test_icarus_accepts_claims(claim, icarus):
+    assert icarus_lint(icarus, claim.design) == ""
+
+
+@pytest.mark.parametrize(
+    "design", [*DESIGNS, *(claim.design for claim in claims()[::6])], ids=lambda d: f"{d.top} {d.name}"
+)
+def test_slang_accepts_every_file(design):
+    """Without an error or a warning."""
+    driver = require_module("pyslang.driver").Driver()
+    driver.addStandardArgs()
+    given = [f"-G{name}={value}" for name, value in design.parameters]
+    assert driver.parseCommandLine(" ".join(["slang", "-Werror", "--top", design.top, *given, *design.paths()]))
+    assert driver.processOptions() and driver.parseAllSources() and driver.runFullCompilation(True)
+
+
+def test_the_cocotb_test(tmp_path, icarus):
+    """It passes, and fails where a golden code is changed."""
+    require_module("cocotb")
+    d = Datapath(LNSFormat(6, 4), vector_size=4, acc_bits=12)
+    make_vectors(d, "random", 40, 10).write(tmp_path)
+    command = [sys.executable, "-m", "csrc.rtl.simulation.cocotb_vectors", tmp_path]
+    run = subprocess.run(command, cwd=RTL.parents[1], capture_output=True, text=True)
+    assert run.returncode == 0 and "40 dot products are the golden ones" in run.stdout, run.stdout + run.stderr
+    codes = (tmp_path / "code.hex").read_text().split()
+    (tmp_path / "code.hex").write_text("\n".join([*codes[:-1], f"{int(codes[-1], 16) ^ 1:x}"]))
+    run = subprocess.run(command, cwd=RTL.parents[1], capture_output=True, text=True)
+    assert run.returncode == 1 and "dot product 39" in run.stdout, run.stdout + run.stderr
 
 
 @pytest.mark.parametrize(
@@ -169,6 +219,7 @@ def test_lint_is_clean(case, icarus):
         ("GAMMA", 3),
         ("GAMMA", 256),
         ("LANES", 0),
+        ("LANES", 4097),
         ("LUT_ENTRIES", 3),
         ("LUT_ENTRIES", 16),
         ("LUT_BITS", 1),
@@ -176,17 +227,20 @@ def test_lint_is_clean(case, icarus):
         ("ACC_BITS", 3),
         ("ACC_BITS", 33),
         ("ACC_LSB", -40),
+        ("ACC_LSB", 2**17 + 1),
         ("NEAREST", 2),
         ("WRAP", 2),
         ("ENTRIES", 1),
+        ("ENTRIES", 4097),
+        ("HANDSHAKE", 2),
         ("ROM", 2),
         ("FLUSH", 2),
         ("SCALE_BITS", 1),
+        ("SCALE_BITS", 25),
     ],
 )
 def test_parameters_out_of_range_are_refused(parameter, value):
-    design = datapath(Datapath())
-    assert parameter in dict(design.parameters)
+    design = next(d for d in (datapath(Datapath()), pe(Datapath())) if parameter in dict(d.parameters))
     wrong = replace(design, parameters=tuple({**dict(design.parameters), parameter: value}.items()))
     assert "a parameter is out of range" in verilate.lint(wrong)
 
@@ -199,6 +253,9 @@ def test_parameters_out_of_range_are_refused(parameter, value):
         dict(product_underflow="saturate"),
         dict(bin_bits=20),
         dict(bin_overflow="wrap"),
+        dict(product_offset=16),
+        dict(bins="signed", bin_bits=20),
+        dict(keep_fraction=True),
     ],
     ids=lambda d: next(iter(d)),
 )
@@ -208,12 +265,15 @@ def test_what_the_rtl_cannot_do_is_refused(departure):
             make(Datapath(**departure))
         with pytest.raises(ValueError, match="up to 128"):
             make(Datapath(LNSFormat(9, 256), lut_entries=1))
+    for other in (dict(exponents=(2, 127)), dict(offset=1), dict(mantissa_bits=9), dict(rounding="truncate")):
+        with pytest.raises(ValueError, match="underflow alone"):
+            datapath(Datapath(), converter=AccumulatorConverter(**other))
 
 
 @pytest.mark.parametrize("case", CASES, ids=name)
 def test_random_and_corner_vectors(programs, case):
     """Saturation up and down, exact cancellation, zeros, a single lane, long dot products; with and without pauses."""
-    d, program = case[0], programs[case]
+    d, program, entries = case[0], programs[case], ENTRIES_OF[case]
     products = VECTORS // 6 if d in CONFIGURATIONS else VECTORS // 30
     for source, k, count in (
         ("random", 3 * d.vector_size - 1, products),
@@ -221,19 +281,21 @@ def test_random_and_corner_vectors(programs, case):
         ("corner", 4096, 1),
     ):
         v = make_vectors(d, source, count, k, seed=2)
-        assert mismatch(program, d, v.a, v.b, v.accumulators) == "", source
+        assert mismatch(program, d, v.a, v.b, v.accumulators, entries=entries) == "", source
     # Scales that change from result to result: codes below the smallest and above the largest.
     a, b = large_codes(d, 4000, 2 * d.vector_size + 1, seed=3)
     accumulators, octaves = accumulators_of(a, b, d), np.random.default_rng(4).integers(-12, 4, len(a))
     assert len(set(accumulators.tolist())) >= 3
     for pause in (0, 100, 200):
-        assert mismatch(program, d, a, b, accumulators, pause, octaves) == ""
-    assert mismatch(program, d, *midpoints(d)) == ""
+        assert mismatch(program, d, a, b, accumulators, pause, octaves, entries) == ""
+    assert mismatch(program, d, *midpoints(d), entries=entries) == ""
 
 
 def test_golden_vectors_with_waveforms(tmp_path):
     d = Datapath(LNSFormat(4, 2), vector_size=2, acc_bits=8)
-    make_vectors(d, "random", 20, 5).write(tmp_path)
+    made = make_vectors(d, "random", 20, 5, converter=AccumulatorConverter(d.format, "flush"))
+    assert 3 < (made.codes == 0).sum() > (made.accumulators == 0).sum()
+    made.write(tmp_path)
     command = [
         sys.executable,
         "-m",
@@ -246,6 +308,9 @@ def test_golden_vectors_with_waveforms(tmp_path):
     ]
     run = subprocess.run(command, cwd=RTL.parents[1], capture_output=True, text=True)
     assert run.returncode == 0 and "20 dot products" in run.stdout, run.stdout + run.stderr
+    (tmp_path / "vectors.json").write_text((tmp_path / "vectors.json").read_text().replace("flush", "clamp"))
+    other = subprocess.run(command, cwd=RTL.parents[1], capture_output=True, text=True)
+    assert other.returncode == 1 and ", 0 of them" not in other.stdout, other.stdout + other.stderr
     waves = (tmp_path / "waves.vcd").read_text()
     assert "in_scale" in waves and "under_way" in waves and waves.count("\n#") > 100
 

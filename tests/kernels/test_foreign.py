@@ -3,6 +3,7 @@ own.
 """
 
 import json
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -12,13 +13,13 @@ from agreement import agree, every_isa_agrees
 from helpers import HAVE_CUDA, everywhere, random_codes, to_reference, unsigned
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from strategies import datapaths
+from strategies import datapaths, formats
 from typer.testing import CliRunner
 
 import lns_sim
-from lns_sim import Datapath, LNSFormat, recipes, reference, trace_dot
+from lns_sim import AccumulatorConverter, Datapath, LNSFormat, LNSTensor, recipes, reference, trace_dot
 from lns_sim.cli.app import app
-from lns_sim.golden import make_vectors, read_vectors
+from lns_sim.golden import WordLayout, make_vectors, read_vectors
 from lns_sim.quantizers import LNS
 from lns_sim.recipes import files as recipe_files
 from lns_sim.studies import models
@@ -28,7 +29,7 @@ PE = Datapath(lut_entries=4, lut_constants=[128, 150, 180, 214], product_range=(
 
 def one_device(datapath):
     """Where it can run: bins of bounded width on the CPU only."""
-    return datapath if datapath.bin_bits is None or not HAVE_CUDA else replace(datapath, bin_bits=None)
+    return datapath if datapath.bin_bits is None or not HAVE_CUDA else replace(datapath, bin_bits=None, bins="joint")
 
 
 @given(
@@ -50,10 +51,10 @@ def test_every_kernel_agrees_with_the_reference(datapath, m, n, k, seed):
     assert out[:3].tolist() == [[t.accumulator for t in row] for row in traces]
     e_a, e_b = (reference.decode(x.codes, x.format)[1] for x in (a, b))
     nonzero = (e_a[:, :, None] > 0) & (e_b[None] > 0)
-    p = e_a[:, :, None] + e_b[None]
-    low, high = datapath.product_range or (0, 2 * datapath.format.e_max)
+    p = e_a[:, :, None] + e_b[None] - datapath.product_offset
+    low, high = datapath.product_range or (p.min(), p.max())
     flushed = (p < low) & (datapath.product_underflow == "flush")
-    hidden = flushed | (np.clip(p, low, high) < datapath.format.gamma * datapath.lsb)
+    hidden = flushed | (np.clip(p, low, high) < datapath.format.gamma * datapath.lane_lsb)
     assert counters.vanished == (nonzero & hidden).sum() and counters.zero_lanes == (~nonzero).sum()
 
 
@@ -147,6 +148,141 @@ def test_converters(name, bits, gamma):
         )  # just below 2: the last code below it
 
 
+# A public PE (harpo): words of 16 bits, of which the exponent stands there twice; bins of its own for either sign.
+HARPO = Datapath(
+    LNSFormat(9, 8),
+    vector_size=8,
+    lut_bits=9,
+    lut_constants=(256, 279, 304, 332, 362, 394, 431, 470),
+    product_offset=130,  # codes are exponents -64 .. 63 and 65
+    product_range=(-64, 63),
+    bins="signed",
+    bin_bits=20,
+    bin_overflow="wrap",
+    acc_bits=32,
+    acc_lsb=-16,
+    keep_fraction=True,
+)
+HARPO_CONVERTER = AccumulatorConverter(
+    LNSFormat(9, 8),
+    underflow="flush",
+    exponents=(1, 128),
+    offset=65,
+    mantissa_bits=9,
+    rounding="truncate",
+    thresholds=(267, 291, 318, 347, 378, 412, 450, 491),
+)
+
+
+def harpo(a, b):
+    """What it makes of words: its sum in units of 2^-16, and the sum's word. From its description, by itself."""
+    bins = Counter()
+    for x, y in zip(a, b):
+        e = min(sum((word >> 7 & 63) - (word >> 7 & 64) for word in (x, y)), 63)
+        if not (x | y) >> 14 & 1 and e >= -64:
+            bins[(x ^ y) >> 15, e % 8] += 1 << (e // 8 + 8)
+    constants = {0: 256, 1: 279, 2: 304, 3: 332, 4: 362, 5: 394, 6: 431, 7: 470}
+    total = sum((-1) ** minus * (n % 2**20) * constants[r] for (minus, r), n in bins.items())
+    if total == 0:
+        return 0, 1 << 14
+    top = abs(total).bit_length() - 1
+    mantissa = int(f"{abs(total):b}"[:9].ljust(9, "0"), 2)
+    e = 8 * (top - 16) + sum(mantissa > t for t in (267, 291, 318, 347, 378, 412, 450, 491))
+    if e < -64:
+        return total, 1 << 14
+    return total, (total < 0) << 15 | (min(e, 63) & 127) << 7 | min(e, 63) & 127
+
+
+def harpo_words(count, seed):
+    """Of all values, rows of small and of large ones, and some zeros."""
+    rng = np.random.default_rng(seed)
+    low = rng.choice([-64, -40, 0, 20], (count, 1))
+    e = rng.integers(low, low + 44, (count, 8)) & 127
+    words = rng.integers(0, 2, (count, 8)) << 15 | e << 7 | e
+    return np.where(rng.random((count, 8)) < 0.1, 1 << 14, words)
+
+
+def test_a_public_pe():
+    """A signed exponent with a zero of its own, an odd bias, bins by sign, no alignment, a converter of its own."""
+    a, b = harpo_words(5000, 0), harpo_words(5000, 1)
+    a[0], b[0] = 63 << 7 | 63, 63 << 7 | 63
+    expected = [harpo(x, y) for x, y in zip(a.tolist(), b.tolist())]
+    words = [w for _, w in expected]
+    assert len(set(words)) > 200 and words.count(1 << 14) > 20 and words.count(63 << 7 | 63) > 20
+    layout = WordLayout("s,z,e7,e7", bias=65)
+    f = HARPO.format
+    codes = [np.array([[layout.code(w, f) for w in row] for row in x.tolist()]) for x in (a, b)]
+    tensors = [LNSTensor(torch.from_numpy(c.astype(np.int16)), torch.tensor(1.0), f) for c in codes]
+    x, y = tensors[0].unsqueeze(1), tensors[1].unsqueeze(2)
+    acc = lns_sim.matmul(x, y, HARPO, return_accumulator=True).reshape(-1)
+    assert acc.tolist() == [total for total, _ in expected]
+    found = unsigned(HARPO_CONVERTER.convert(acc, HARPO.lsb), f)
+    assert [layout.word(int(code), f) for code in found] == words
+    for i in range(50):
+        assert trace_dot(codes[0][i], codes[1][i], HARPO).accumulator == acc[i]
+        assert reference.accumulator_code(int(acc[i]), HARPO_CONVERTER, HARPO.lsb) == found[i]
+    # float32 results are those of the operands' values, 2^(65/8) times the design's each.
+    values = lns_sim.matmul(x, y, HARPO).reshape(-1)
+    assert values.tolist() == pytest.approx((acc * 2.0 ** (130 / 8 - 16)).tolist(), rel=1e-6)
+
+
+@given(st.data())
+def test_converters_of_accumulators(data):
+    f = data.draw(formats(16))
+    bits = data.draw(st.integers(2, 24))
+    values = st.integers(1 << (bits - 1), (1 << bits) - 1)
+    converter = AccumulatorConverter(
+        f,
+        data.draw(st.sampled_from(["clamp", "flush"])),
+        data.draw(st.none() | st.tuples(*2 * [st.integers(1, f.e_max)]).map(sorted)),
+        data.draw(st.integers(-200, 200)),
+        bits,
+        data.draw(st.sampled_from(["nearest", "truncate"])),
+        data.draw(st.none() | st.lists(values, min_size=f.gamma, max_size=f.gamma).map(sorted)),
+    )
+    acc = data.draw(st.lists(st.integers(-(2**31), 2**31 - 1) | st.integers(-300, 300), min_size=1, max_size=20))
+    acc += [-(2**31), 2**31 - 1, 0]
+    scale = data.draw(st.integers(-50, 50))
+    codes = unsigned(everywhere(lambda x: converter.convert(x, scale), torch.tensor(acc, dtype=torch.int32)), f)
+    assert codes.tolist() == [reference.accumulator_code(a, converter, scale) for a in acc]
+
+
+def test_vectors_of_a_public_pe(tmp_path):
+    options = {
+        "bits": 9, "vector-size": 8, "k": 8, "lut-bits": 9, "lut-constants": "256,279,304,332,362,394,431,470",
+        "product-offset": 130, "product-range": "-64:63", "bins": "signed", "bin-bits": 20, "bin-overflow": "wrap",
+        "acc-bits": 32, "acc-lsb": -16, "scale": -16, "code-underflow": "flush", "code-mantissa-bits": 9,
+        "code-rounding": "truncate", "code-thresholds": "267,291,318,347,378,412,450,491", "word": "s,z,e7,e7",
+    }  # fmt: skip
+    given = [f"--{name}={value}" for name, value in options.items()]
+    for source in ("random", "corner"):
+        command = ["vectors", str(tmp_path), f"--source={source}", "--count=300", "--keep-fraction", *given]
+        result = CliRunner().invoke(app, command)
+        assert result.exit_code == 0, result.output
+        made = read_vectors(tmp_path)
+        assert made.datapath == HARPO and made.converter == HARPO_CONVERTER
+        lines = [(tmp_path / f"{name}.hex").read_text().split() for name in ("a", "b", "acc", "code")]
+        for a, b, acc, code in zip(*lines):
+            lanes = [[int(word, 16) >> 16 * i & 0xFFFF for i in range(8)] for word in (a, b)]
+            total, word = harpo(*lanes)
+            assert (int(acc, 16), int(code, 16)) == (total % 2**32, word)
+    assert len(lines[0]) == len(made.names) > 30
+
+
+def test_bins_by_sign_overflow_on_their_own(rng):
+    """Cancellation saves no bin of magnitudes; only a vector's sum, not its order, decides."""
+    d = Datapath(LNSFormat(6, 4), vector_size=8, bins="signed", bin_bits=6, acc_bits=24, acc_lsb=0)
+    top = d.format.e_max
+    for overflow in ("saturate", "wrap"):
+        d = replace(d, bin_overflow=overflow)
+        t = trace_dot([top, top, top - 3, 32 | top], [2, 2, 5, 2], d).vectors[0]
+        ones = 2 ** ((top + 2) // 4)
+        assert t.bins == [min(n, 63) if overflow == "saturate" else n % 64 for n in (0, 3 * ones, 0, 0, 0, ones, 0, 0)]
+        assert t.overflowed == (3 * ones > 63)
+        a, b = random_codes((9, 40), d.format, rng), random_codes((40, 5), d.format, rng)
+        agree(a, b, d)
+
+
 def test_vectors_for_such_a_design(tmp_path):
     options = [
         "--lut-constants",
@@ -187,6 +323,12 @@ def test_errors():
         (dict(product_underflow="clamp"), ValueError, "one of 'flush', 'saturate'"),
         (dict(bin_bits=1), ValueError, "bin_bits must be between 2 and 62"),
         (dict(bin_overflow="trap"), ValueError, "one of 'saturate', 'wrap'"),
+        (dict(bins="apart", bin_bits=8), ValueError, "one of 'joint', 'signed'"),
+        (dict(bins="signed"), ValueError, "they need bin_bits"),
+        (dict(product_offset=255), ValueError, "between -254 and 254"),
+        (dict(product_offset=20, product_range=(-21, 30)), ValueError, "from -20 to 234"),
+        (dict(keep_fraction=1), TypeError, "true or false"),
+        (dict(keep_fraction=True, rounding="nearest"), ValueError, "rounding must be truncate"),
     ]:
         with pytest.raises(error, match=message):
             Datapath(**options)
@@ -197,6 +339,24 @@ def test_errors():
     ]:
         with pytest.raises(ValueError, match=message):
             lns_sim.quantize(torch.ones(2), thresholds=thresholds)
+    for options, message in [
+        (dict(exponents=(0, 5)), "two from 1 to 127"),
+        (dict(underflow="stochastic"), "one of 'clamp', 'flush'"),
+        (dict(mantissa_bits=25), "between 2 and 24"),
+        (dict(mantissa_bits=9, thresholds=[2**23 + j for j in range(8)]), "ascending integers from 256 to 511"),
+        (dict(thresholds=[2**23]), "gamma = 8 ascending"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            AccumulatorConverter(**options)
+    with pytest.raises(TypeError, match="must hold integers"):
+        AccumulatorConverter().convert(torch.ones(2), 0)
+    for fields in ("s,e7", "s,z,e0", "s,z,e17", "s,z,e7,x", ""):
+        with pytest.raises(ValueError, match="a word has fields"):
+            WordLayout(fields, 3)
+    with pytest.raises(ValueError, match="hold no code"):
+        WordLayout("s,z,e3", 200).exponents(LNSFormat())
+    with pytest.raises(ValueError, match="is no word"):
+        WordLayout("s,z,e7,e7", 65).code(1, LNSFormat(9, 8))
     with pytest.raises(ValueError, match="rounding to nearest"):
         LNS(rounding="stochastic", thresholds=[2**23 + j * 2**20 for j in range(8)])
 

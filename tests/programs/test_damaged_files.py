@@ -124,7 +124,8 @@ def test_vectors(tmp_path):
     good = json.loads(path.read_text())
     assert len(read_vectors(tmp_path).a) == 3
     wrong = (None, -1, 0, 1.5, 10**30, True, "x", [], {}, [None] * 3, [2**70] * 3, [1.5] * 3, {"format": 3}, 1e400)
-    for key in ("dot_products", "k", "vectors_per_dot_product", "datapath", "accumulators"):
+    parts = ("datapath", "accumulators", "scales", "codes", "converter")
+    for key in ("dot_products", "k", "vectors_per_dot_product", *parts):
         for value in wrong:
             path.write_text(json.dumps({**good, key: value}))
             assert sentence(lambda: read_vectors(tmp_path), "vectors.json")

@@ -44,6 +44,7 @@ def test_what_a_space_says():
         ("acc_bits=9:3", "from:to"),
         ("acc_bits=1:9:0", "from:to"),
         ("rounding=up", "rounding must be one of"),
+        ("bins=apart", "one of 'joint', 'signed'"),
     ]:
         with pytest.raises(ValueError, match=message):
             space.parse([text])

@@ -28,13 +28,19 @@ def datapaths(draw, fmt=None, whole_lut=False, foreign=False):
         overflow=draw(st.sampled_from(["saturate", "wrap"])),
     )
     if foreign:
-        low, high = sorted(draw(st.tuples(*2 * [st.integers(0, 2 * fmt.e_max)])))
+        offset = draw(st.sampled_from([0, fmt.gamma, 1, fmt.e_max + 1, -3 * fmt.gamma - 1]))
+        offset = max(-2 * fmt.e_max, min(offset, 2 * fmt.e_max))
+        low, high = sorted(draw(st.tuples(*2 * [st.integers(-offset, 2 * fmt.e_max - offset)])))
         options |= dict(
+            product_offset=offset,
             product_range=draw(st.sampled_from([None, (low, high)])),
             product_underflow=draw(st.sampled_from(["flush", "saturate"])),
             bin_bits=draw(st.none() | st.integers(2, 40)),
             bin_overflow=draw(st.sampled_from(["saturate", "wrap"])),
+            keep_fraction=options["rounding"] == "truncate" and draw(st.booleans()),
         )
+        if options["bin_bits"] is not None:
+            options["bins"] = draw(st.sampled_from(["joint", "signed"]))
         if draw(st.booleans()):
             entries, largest = options["lut_entries"], (1 << options["lut_bits"]) - 1
             options["lut_constants"] = draw(st.lists(st.integers(1, largest), min_size=entries, max_size=entries))

@@ -1,4 +1,4 @@
-"""Proves with Yosys' SAT solver what holds for all inputs: lanes of several datapaths, and sums of several sizes.
+"""Proves with Yosys' SAT solver what holds for all inputs: lanes, sums, converters, and the flow of results.
 
 Run it: python -m csrc.rtl.formal (`make formal`; needs Yosys, Debian's package `yosys`).
 """

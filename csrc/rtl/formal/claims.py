@@ -1,10 +1,12 @@
-"""Claims about parts of the PE, and their proof."""
+"""Claims about parts of the PE and about its flow, and their proof."""
 
 from __future__ import annotations
 
-from csrc.rtl.design import Design, pe
+from dataclasses import dataclass
+
+from csrc.rtl.design import MICROARCHITECTURES, Design, datapath, pe
 from csrc.rtl.synthesis import yosys
-from lns_sim import Datapath, LNSFormat
+from lns_sim import AccumulatorConverter, Datapath, LNSFormat
 
 DATAPATHS = [
     *(Datapath(lut_entries=n) for n in (1, 2, 4, 8)),
@@ -14,34 +16,106 @@ DATAPATHS = [
     Datapath(acc_bits=8),
 ]
 SUMS = [(2, 6), (3, 5), (5, 4), (6, 4), (8, 3)]
+CONVERTERS = [
+    (Datapath(), "clamp"),
+    (Datapath(acc_bits=8), "clamp"),
+    (Datapath(acc_bits=16), "flush"),
+    (Datapath(LNSFormat(6, 4), acc_bits=12), "clamp"),
+    (Datapath(LNSFormat(5, 1), acc_bits=26), "flush"),
+]
 
 
-def claims() -> list[Design]:
-    """A lane of each datapath, and trees of so many numbers of so many bits."""
-    return [lane(d) for d in DATAPATHS] + [tree(n, w) for n, w in SUMS]
+@dataclass(frozen=True)
+class Claim:
+    """What is claimed of a design.
+
+    Attributes:
+        design: whose top module has an output that is claimed to be 1, ``holds``.
+        how: options of Yosys' sat.
+        inside: wires of the top module, which nothing drives, and what within the design they are.
+    """
+
+    design: Design
+    how: str = ""
+    inside: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def name(self) -> str:
+        """What is claimed."""
+        return self.design.name
 
 
-def lane(d: Datapath) -> Design:
+def claims() -> list[Claim]:
+    """Lanes, trees of so many numbers of so many bits, converters, and the flow of either microarchitecture."""
+    return [
+        *(lane(d) for d in DATAPATHS),
+        *(tree(n, w) for n, w in SUMS),
+        *(converter(d, underflow) for d, underflow in CONVERTERS),
+        *(flow(m) for m in MICROARCHITECTURES),
+    ]
+
+
+def _claim(design: Design, name: str, top: str, wanted: tuple[str, ...], **more) -> Claim:
+    """A claim's module, with some of a design's parameters."""
+    parameters = tuple((key, value) for key, value in design.parameters if key in wanted)
+    return Claim(Design(name, top, (*design.sources, f"formal/{top}.sv"), parameters), **more)
+
+
+def lane(d: Datapath) -> Claim:
     """That a lane is the specification's."""
-    design = pe(d)
     wanted = ("BITS", "GAMMA", "LUT_ENTRIES", "LUT_BITS", "ACC_LSB")
-    parameters = tuple((name, value) for name, value in design.parameters if name in wanted)
-    return Design(f"a lane of {d}", "lane_claim", (*design.sources, "formal/lane_claim.sv"), parameters)
+    return _claim(pe(d), f"a lane of {d}", "lane_claim", wanted)
 
 
-def tree(n: int, w: int) -> Design:
+def tree(n: int, w: int) -> Claim:
     """That a tree adds n numbers of w bits."""
-    return Design(
-        f"the sum of {n} numbers of {w} bits",
-        "sum_claim",
-        (*pe(Datapath()).sources, "formal/sum_claim.sv"),
-        (("N", n), ("W", w)),
+    sources = (*pe(Datapath()).sources, "formal/sum_claim.sv")
+    return Claim(Design(f"the sum of {n} numbers of {w} bits", "sum_claim", sources, (("N", n), ("W", w))))
+
+
+def converter(d: Datapath, underflow: str) -> Claim:
+    """That codes rise with accumulators, at every scale, and that the negative accumulator has the negative code."""
+    design = datapath(d, converter=AccumulatorConverter(d.format, underflow))
+    wanted = ("BITS", "GAMMA", "ACC_BITS", "SCALE_BITS", "FLUSH")
+    f = d.format
+    name = f"{f.bits}-bit gamma {f.gamma} codes of {d.acc_bits} bits ({underflow}) are monotone and symmetric"
+    return _claim(design, name, "convert_claim", wanted, how="-seq 3 -prove-skip 2")
+
+
+def flow(microarchitecture: str) -> Claim:
+    """That a result stands still until it is taken, and that queues hold all that are under way: by induction."""
+    d = Datapath(LNSFormat(3, 2), vector_size=1, lut_bits=4, acc_bits=4, acc_lsb=1)
+    inside = {name: f"u_dut.{name}" for name in ("pe_valid", "pe_entry", "pe_acc", "advance")}
+    inside |= {name: f"u_dut.u_pe.{name}" for name in ("valid", "last")}
+    inside |= {"under_way": "u_dut.u_pe.g_queue.under_way"}
+    for mine, queue in (("", "u_pe.g_queue.u_results"), ("scale_", "u_scales")):
+        inside |= {f"{mine}{name}": f"u_dut.{queue}.{name}" for name in ("head", "tail")}
+    return _claim(
+        datapath(d, microarchitecture),
+        f"results of {microarchitecture} stand still until taken, and queues hold all that are under way",
+        "flow_claim",
+        ("BITS", "GAMMA", "LUT_BITS", "ACC_BITS", "ACC_LSB", "ROM"),
+        how="-tempinduct -seq 1",
+        inside=tuple(inside.items()),
     )
 
 
-def prove(claim: Design) -> None:
+def prove(claim: Claim) -> None:
     """Raises RuntimeError where the claim does not hold, or as :func:`csrc.rtl.synthesis.yosys.run`."""
+    top = claim.design.top
+    connected = "\n".join(f"connect -set {wire} {inner}" for wire, inner in claim.inside)
     yosys.run(
-        claim,
-        f"hierarchy -top {claim.top}\nproc\nflatten\nopt -full\ntechmap\nopt\nsat -verify -prove holds 1 {claim.top}",
+        claim.design,
+        f"""
+        hierarchy -top {top}
+        proc
+        flatten
+        cd {top}
+        {connected}
+        cd ..
+        opt -full
+        techmap
+        opt
+        sat -verify {claim.how} -prove holds 1 {top}
+    """,
     )

@@ -36,7 +36,8 @@ module lane_claim #(
   localparam int W = lns_pkg::q_max(BITS, GAMMA) + LEFT + $clog2(GAMMA) + LUT_BITS + 3;  // of any number below, with its sign
   wire [LUT_ENTRIES*W-1:0] constants;
   for (genvar j = 0; j < LUT_ENTRIES; j++) begin : g_constant
-    assign constants[j*W+:W] = W'(lns_pkg::lut_constant(j, LUT_ENTRIES, LUT_BITS - 1));
+    localparam logic [31:0] C = lns_pkg::lut_constant(j, LUT_ENTRIES, LUT_BITS - 1);
+    assign constants[j*W+:W] = W'(C);
   end
   wire [31:0] p = 32'(a[BITS-2:0]) + 32'(b[BITS-2:0]);
   wire [31:0] q = p / GAMMA;

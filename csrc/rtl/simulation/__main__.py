@@ -28,13 +28,13 @@ def main() -> None:
     if verilate.VERILATOR is None:
         sys.exit("this needs Verilator: on Debian, apt-get install verilator")
     vectors = read_vectors(given.folder)
-    design = datapath(vectors.datapath, given.microarchitecture)
+    design = datapath(vectors.datapath, given.microarchitecture, vectors.converter)
     with tempfile.TemporaryDirectory() as folder:
         program = verilate.build(design, Path(folder), waves=given.waves is not None)
-        found, _, clocks = verilate.simulate(
-            program, vectors.datapath, vectors.a, vectors.b, pause=given.pause, waves=given.waves
+        found, codes, clocks = verilate.simulate(
+            program, vectors.datapath, vectors.a, vectors.b, vectors.scales, given.pause, given.waves
         )
-    wrong = np.flatnonzero(found != vectors.accumulators)
+    wrong = np.flatnonzero((found != vectors.accumulators) | (codes != vectors.codes))
     print(f"{len(found)} dot products in {clocks} clocks, {len(wrong)} of them not the golden ones")
     sys.exit(len(wrong) > 0)
 

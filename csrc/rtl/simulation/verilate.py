@@ -81,9 +81,17 @@ def _verilator(design: Design, root: Path, *options: str) -> subprocess.Complete
 
 
 def simulate(
-    program: Path, d: Datapath, a: np.ndarray, b: np.ndarray, scale=0, pause: int = 0, waves: Path | None = None
+    program: Path,
+    d: Datapath,
+    a: np.ndarray,
+    b: np.ndarray,
+    scale=0,
+    pause: int = 0,
+    waves: Path | None = None,
+    entries: int = ENTRIES,
 ):
-    """Sends dot products (rows of a and b) through the hardware, up to 16 at a time, vector by vector in turn.
+    """Sends dot products (rows of a and b) through the hardware, as many at a time as the collector has entries, vector
+    by vector in turn.
 
     Args:
         program: what :func:`build` made for the datapath.
@@ -91,6 +99,7 @@ def simulate(
         scale: of the post-processing, one for all or one for each dot product.
         pause: how often each side pauses, in 256ths.
         waves: where waveforms go (VCD), of a program that is built for them.
+        entries: of the program's collector, up to 256.
 
     Returns:
         accumulators and codes, int64 of shape (dot products,), and the number of clocks.
@@ -99,10 +108,10 @@ def simulate(
     vectors = -(-k // d.vector_size)
     words = [_lanes(x, vectors, d) for x in (a, b)]
     order = np.arange(count * vectors)
-    group, within = divmod(order, ENTRIES * vectors)  # 16 dot products share the collector
-    left = np.minimum(count - group * ENTRIES, ENTRIES)
+    group, within = divmod(order, entries * vectors)  # so many dot products share the collector
+    left = np.minimum(count - group * entries, entries)
     vector, entry = divmod(within, left)
-    row = group * ENTRIES + entry
+    row = group * entries + entry
     stride = words[0].shape[-1]
     records = np.zeros((len(order), 8 + 2 * stride), np.uint8)
     last = vector == vectors - 1

@@ -7,7 +7,7 @@ import math
 from dataclasses import replace
 
 from lns_sim.checks import check_choice
-from lns_sim.datapath import ALIGNMENTS, OVERFLOWS, Datapath
+from lns_sim.datapath import ALIGNMENTS, BINS, OVERFLOWS, Datapath
 from lns_sim.format import LNSFormat
 from lns_sim.recipes import PASSES, Recipe
 
@@ -26,7 +26,9 @@ _FIELDS = (
     "overflow",
     "bin_bits",
     "bin_overflow",
+    "bins",
 )
+_WORDS = {"rounding": ALIGNMENTS, "overflow": OVERFLOWS, "bin_overflow": OVERFLOWS, "bins": BINS}
 _TENSORS = ("activation", "weight", "error", "gradient")
 KEYS = (
     "bits",
@@ -59,7 +61,7 @@ def parse(texts: list[str]) -> Space:
 
 
 def _values(key: str, text: str) -> list[Value]:
-    words = {"rounding": ALIGNMENTS, "overflow": OVERFLOWS, "bin_overflow": OVERFLOWS}.get(key.rpartition(".")[2])
+    words = _WORDS.get(key.rpartition(".")[2])
     found: list[Value] = []
     for part in text.split(","):
         if words is not None:

@@ -55,7 +55,7 @@ inline Datapath datapath(const Format& f, int acc_bits = 24, int headroom_bits =
           .lut_entries = f.gamma,
           .lut_bits = 8,
           .acc_bits = acc_bits,
-          .acc_lsb = default_acc_lsb(f, acc_bits, headroom_bits),
+          .acc_lsb = default_acc_lsb(f, acc_bits, headroom_bits, 0),
           .rounding = Alignment::truncate,
           .overflow = Overflow::saturate};
 }

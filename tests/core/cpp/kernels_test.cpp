@@ -218,11 +218,12 @@ void test_reading_out() {
   int32_t acc[kColumns * kColumns];
   double rows[kColumns], columns[kColumns];
   alignas(64) float square[kColumns * kColumns];
+  Datapath d = datapath({.bits = 8, .gamma = 8}, 24);
   for (int round = 0; round < 50; ++round) {
     for (int32_t& a : acc) a = static_cast<int32_t>(random_word()) >> random_int(0, 31);
     for (int i = 0; i < kColumns; ++i) {
-      rows[i] = unit_factor(random_int(-700, 700)) *
-                scale_factor(random_int(0, 9) ? scale_bits(random_int(-126, 127)) : kNanBits);
+      d.acc_lsb = random_int(-700, 700);
+      rows[i] = unit_factor(d) * scale_factor(random_int(0, 9) ? scale_bits(random_int(-126, 127)) : kNanBits);
       columns[i] = scale_factor(scale_bits(random_int(-126, 127)));
     }
     kernels().read_out(acc, rows, columns, kColumns, square);

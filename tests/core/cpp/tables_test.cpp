@@ -109,6 +109,8 @@ void test_tables() {
         Datapath d = datapath(f, acc_bits);
         d.acc_lsb += more;
         check_gpu_table(d);
+        d.product_offset = f.gamma + 3, d.keep_fraction = true;
+        check_gpu_table(d);
       }
   test_altered_tables();
 }

@@ -1,0 +1,111 @@
+"""Where the codes of golden vectors come from: chance, corner cases, or a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from lns_sim.datapath import Datapath
+from lns_sim.format import LNSFormat
+from lns_sim.npz import read_npz
+
+Operands = tuple[list[str], np.ndarray, np.ndarray]  # names or none, a, b
+
+
+def operands(
+    datapath: Datapath, source: str, count: int, k: int, rng: np.random.Generator, exponents: tuple[int, int]
+) -> Operands:
+    """Operands of a source, see :func:`lns_sim.golden.make_vectors`; exponents are those that codes may have."""
+    if source == "random":
+        return [], *(_random(rng, (count, k), datapath.format, exponents) for _ in range(2))
+    if source == "corner":
+        return corner_cases(datapath, k, exponents)
+    if source.startswith("npz:"):
+        a, b = _load(Path(source[4:]), datapath, exponents)
+        return [], a, b
+    raise ValueError(f"source must be 'random', 'corner' or 'npz:PATH', got {source!r}")
+
+
+def _random(rng: np.random.Generator, shape: tuple[int, int], f: LNSFormat, exponents: tuple[int, int]) -> np.ndarray:
+    """Uniform codes, of all that the exponents allow, and zeros of both signs."""
+    low, high = exponents
+    if exponents == (1, f.e_max):
+        return rng.integers(0, 1 << f.bits, shape)
+    e = rng.integers(low - 1, high + 1, shape)
+    return np.where(e < low, 0, e) | rng.integers(0, 2, shape) << (f.bits - 1)
+
+
+def _load(path: Path, datapath: Datapath, exponents: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    a, b = read_npz(path, ("a", "b"))
+    for name, codes in (("a", a), ("b", b)):
+        if codes.ndim != 2 or codes.size == 0 or codes.dtype.kind not in "iu":
+            raise ValueError(
+                f"{name} in {path} must be integer codes of shape (dot products, K), got {codes.dtype} {codes.shape}"
+            )
+        if codes.min() < 0 or codes.max() >= 1 << datapath.format.bits:
+            raise ValueError(f"{name} in {path} holds codes outside 0 .. {(1 << datapath.format.bits) - 1}")
+        e = codes.astype(np.int64) & datapath.format.e_max
+        if ((e > 0) & ((e < exponents[0]) | (e > exponents[1]))).any():
+            raise ValueError(f"{name} in {path} holds exponents outside {exponents[0]} .. {exponents[1]}")
+    if a.shape != b.shape:
+        raise ValueError(f"a and b in {path} must be of one shape, got {a.shape} and {b.shape}")
+    return a.astype(np.int64), b.astype(np.int64)
+
+
+def corner_cases(datapath: Datapath, k: int, exponents: tuple[int, int]) -> Operands:
+    """(names, a, b): extremes, zeros of both signs, cancellation, single lanes, every remainder, the LSB's edge."""
+    f, size, offset = datapath.format, datapath.vector_size, datapath.product_offset
+    (low, top), sign = exponents, 1 << (f.bits - 1)
+    lanes = np.arange(k)
+    middle = max(top // 2 + 1, low)
+    cases: dict[str, tuple] = {
+        "all zero": (0, 0),
+        "negative zeros times the largest": (sign, top),
+        "largest times largest: to the upper limit": (top, top),
+        "largest times minus largest: to the lower limit": (top, sign | top),
+        "minus times minus": (sign | top, sign | top),
+        "smallest times smallest": (low, low),
+        "signs in turn: cancels": (top, np.where(lanes % 2, sign | top, top)),
+        "up in even vectors, down in odd ones": (top, np.where(lanes // size % 2, sign | top, top)),
+        "up to the end, then one down": (top, np.where(lanes == k - 1, sign | top, top)),
+        "exponents ascending": 2 * (_ascending(lanes, low, top),),
+        "one largest, the rest smallest": (np.where(lanes == 0, top, low), np.where(lanes == 0, top, low)),
+    }
+    half = int(np.clip(f.gamma * datapath.lane_lsb + offset - middle, low, top))
+    cases["minus one unit of Y: truncation rounds down"] = (_only(lanes, 0, sign | half), middle)
+    for lane in sorted({0, 1, size // 2, size - 1, size, k - 1} & set(range(k))):
+        cases[f"lane {lane} only"] = (_only(lanes, lane, top), top)
+
+    def pair(p: int) -> tuple[int, int]:
+        """Two exponents whose product is p."""
+        first = min(max((p + offset + 1) // 2, low), top)
+        return first, p + offset - first
+
+    first, last = 2 * low - offset, 2 * top - offset
+    for r in range(f.gamma):
+        for p in {first + (r - first) % f.gamma, last - (last - r) % f.gamma}:
+            if first <= p <= last:
+                a, b = pair(p)
+                cases[f"product {p}, remainder {r}"] = (_only(lanes, 0, a), b)
+    edges = {"vanishing": f.gamma * datapath.lane_lsb}  # products below vanish
+    if datapath.product_range:
+        edges |= dict(zip(("the product's lower limit", "the product's upper limit"), datapath.product_range))
+    for name, edge in edges.items():
+        for p in range(max(first, edge - 2), min(last, edge + 2) + 1):
+            cases[f"product {p} at the edge of {name}"] = pair(p)
+    if datapath.bin_bits is not None:
+        cases["up in one bin, down in the next"] = (top, np.where(lanes % 2, sign | max(top - 1, low), top))
+    shape = (k,)
+    a, b = (np.stack([np.broadcast_to(case[i], shape) for case in cases.values()]).astype(np.int64) for i in range(2))
+    return list(cases), a, b
+
+
+def _ascending(lanes: np.ndarray, low: int, top: int) -> np.ndarray:
+    """Zero, then every exponent, over and over."""
+    at = lanes % (top - low + 2)
+    return np.where(at == 0, 0, at + low - 1)
+
+
+def _only(lanes: np.ndarray, lane: int, code: int) -> np.ndarray:
+    return np.where(lanes == lane, code, 0)
