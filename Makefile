@@ -24,7 +24,7 @@ test-nightly: $(READY)
 	@echo "hypothesis seed: $(SEED)"
 	HYPOTHESIS_PROFILE=nightly $(BIN)/python -m pytest --hypothesis-seed=$(SEED)
 
-# The binary that the current torch built, in the oldest torch that it promises to run in.
+# The binary that the current torch built, in the oldest torch that it promises to run in; and models of torchvision.
 test-oldest: $(READY) $(OLDEST)/.installed
 	PYTHONPATH=$(CURDIR) $(OLDEST)/bin/python -m pytest -m fast
 
@@ -55,10 +55,10 @@ $(VENV)/.installed: requirements.txt
 	touch $@
 
 # On Linux this torch comes with CUDA's libraries: 3 GB to fetch, 8 GB on the disk.
-$(OLDEST)/.installed: requirements.txt
+$(OLDEST)/.installed: requirements.txt tests/models/requirements.txt
 	$(PYTHON) -m venv $(OLDEST)
 	sed 's/^torch==.*/torch==$(OLDEST_TORCH)/' requirements.txt > $(OLDEST)/requirements.txt
-	$(OLDEST)/bin/python -m pip install --quiet --no-cache-dir -r $(OLDEST)/requirements.txt
+	$(OLDEST)/bin/python -m pip install --quiet --no-cache-dir -r $(OLDEST)/requirements.txt -r tests/models/requirements.txt
 	touch $@
 
 $(READY): $(VENV)/.installed setup.py pyproject.toml lns_sim/version.py $(shell find csrc -path csrc/rtl -prune -o -type f -print)

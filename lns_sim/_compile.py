@@ -15,9 +15,9 @@ def constant_result(function):
 
 
 def never_alone(function):
-    """The compiler follows calls of the function, but never compiles it alone (``torch._dynamo.skip_code``)."""
-    action = eval_frame._FrameAction
-    eval_frame.set_code_exec_strategy(function.__code__, eval_frame._FrameExecStrategy(action.SKIP, action.DEFAULT))
+    """The compiler follows calls of the function, but never compiles it, or what it calls, alone."""
+    skip = eval_frame._FrameAction.SKIP
+    eval_frame.set_code_exec_strategy(function.__code__, eval_frame._FrameExecStrategy(skip, skip))
     return function
 
 

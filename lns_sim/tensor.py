@@ -6,6 +6,7 @@ import copy
 
 import torch
 
+from lns_sim._compile import never_alone
 from lns_sim.checks import check_choice, check_int
 from lns_sim.float_memory import FloatMemory
 from lns_sim.format import LNSFormat
@@ -196,6 +197,10 @@ class LNSTensor(FloatMemory, torch.Tensor):
         raise NotImplementedError(
             f"{func} is not defined on the codes of an {cls.__name__}; call .dequantize() for float32 values"
         )
+
+
+# Where a compiler gives up a frame and runs it as it is, this would be compiled as a frame of its own, and break.
+never_alone(LNSTensor.__torch_dispatch__.__func__)
 
 
 def rebuild(cls, inner: dict, context: tuple, requires_grad: bool, attributes: dict) -> LNSTensor:

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
 
 from lns_sim import contract
+from lns_sim._compile import never_alone
 from lns_sim.checks import check_choice
 from lns_sim.functional import quantize
 from lns_sim.nn import functions
@@ -180,6 +181,8 @@ class LNSWeight(LNSTensor):
                 x.copy_(values[id(x)])
         return tree_map(lambda x: weights.get(id(x), x), out)
 
+
+never_alone(LNSWeight.__torch_function__.__func__)  # as simulate's
 
 # What multiplies matrices; torch.matmul and its like (lns_sim/nn/functions.py) never come to these with a weight.
 _PRODUCTS = {

@@ -269,19 +269,3 @@ MAKERS = {
         *(whisper, wav2vec2, clip, swin_v2, segformer, detr, deberta_v2, mamba, mamba2, rwkv, lstm, gru),
     )
 }
-
-
-def logits(outputs):
-    """A model's main output."""
-    for name in ("logits", "logits_per_image"):
-        if hasattr(outputs, name):
-            return getattr(outputs, name)
-    return outputs[0]
-
-
-def loss(y):
-    """Of logits against classes drawn once."""
-    y = y.movedim(1, -1) if y.dim() == 4 else y
-    y = y.reshape(-1, y.shape[-1])
-    classes = torch.randint(y.shape[-1], (len(y),), generator=torch.Generator().manual_seed(2))
-    return nn.functional.cross_entropy(y, classes)

@@ -1,6 +1,7 @@
 """Programs and packages that some tests need: skipped without them, or failing with LNS_SIM_REQUIRE_TOOLS=1."""
 
 import importlib
+import importlib.util
 import os
 import shutil
 from types import ModuleType
@@ -28,6 +29,16 @@ def require_module(name: str) -> ModuleType:
         return importlib.import_module(name)
     except ModuleNotFoundError:
         _missing(name)
+
+
+def require_vision(name: str) -> ModuleType:
+    """A module of timm, torchvision or diffusers, imported where `make test-oldest` has installed them.
+
+    The binary of torchvision, which timm needs, loads in one version of torch only.
+    """
+    if any(importlib.util.find_spec(package) is None for package in ("timm", "torchvision", "diffusers")):
+        pytest.skip("timm, torchvision or diffusers is not installed; make test-oldest installs them and runs this")
+    return importlib.import_module(name)
 
 
 def _missing(name: str) -> NoReturn:
