@@ -362,8 +362,9 @@ def test_errors():
 
 
 @pytest.mark.skipif(not HAVE_CUDA, reason="there is no GPU")
-def test_bounded_bins_are_refused_on_a_gpu(rng):
-    a, b = (random_codes((4, 4), PE.format, rng).to("cuda") for _ in range(2))
+@pytest.mark.parametrize("datapath", [PE, HARPO], ids=lambda d: d.bins)
+def test_bounded_bins_are_refused_on_a_gpu(datapath, rng):
+    a, b = (random_codes((4, 4), datapath.format, rng).to("cuda") for _ in range(2))
     with pytest.raises((ValueError, RuntimeError), match="run on the CPU only"):
-        lns_sim.matmul(a, b, PE)
-    agree(a.cpu(), b.cpu(), PE)
+        lns_sim.matmul(a, b, datapath)
+    agree(a.cpu(), b.cpu(), datapath)

@@ -29,6 +29,9 @@ def main() -> None:
         sys.exit("this needs Verilator: on Debian, apt-get install verilator")
     vectors = read_vectors(given.folder)
     design = datapath(vectors.datapath, given.microarchitecture, vectors.converter)
+    scale_bits = dict(design.parameters)["SCALE_BITS"]
+    if np.any(vectors.scales + (1 << scale_bits - 1) >> scale_bits):
+        raise ValueError(f"the design's scales have {scale_bits} bits, in which {vectors.scales.max()} does not fit")
     with tempfile.TemporaryDirectory() as folder:
         program = verilate.build(design, Path(folder), waves=given.waves is not None)
         found, codes, clocks = verilate.simulate(
