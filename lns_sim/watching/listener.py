@@ -27,7 +27,8 @@ class Listener(TorchDispatchMode):
         self.passes: list[Pass] = []
         self.float_products: list[tuple[str, str]] = []  # layer and operator
         self.float_operators: list[str] = []
-        self._scaled: dict[int, weakref.ref] = {}  # results of elementwise products of different shapes
+        # Results of elementwise products of different shapes, and in which dimensions both operands vary.
+        self._scaled: dict[int, tuple[weakref.ref, set[int]]] = {}
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
@@ -47,13 +48,28 @@ class Listener(TorchDispatchMode):
             self.float_operators.append(name)
 
     def _multiplied_and_summed(self, name: str, args, out) -> str | None:
-        """A sum over what an elementwise product with broadcasting has just made is a product of matrices, too."""
+        """A sum over what an elementwise product with broadcasting has just made is a product of matrices, too, where
+        both of its operands vary along the sum.
+        """
         if name == "mul" and all(isinstance(x, Tensor) and x.is_floating_point() for x in args[:2]):
             if args[0].shape != args[1].shape and min(args[0].numel(), args[1].numel()) > 1:
-                self._scaled[id(out)] = weakref.ref(out)
-        elif name in ("sum", "mean") and (made := self._scaled.get(id(args[0]))) and made() is args[0]:
-            return f"mul and {name}"
+                self._scaled[id(out)] = weakref.ref(out), _varying(out, args[0]) & _varying(out, args[1])
+        elif name in ("sum", "mean"):
+            made, both = self._scaled.get(id(args[0]), (lambda: None, set()))
+            if made() is args[0] and both & _summed(*args):
+                return f"mul and {name}"
         return None
+
+
+def _varying(out: Tensor, x: Tensor) -> set[int]:
+    """The dimensions of a result along which an operand is more than one number."""
+    first = out.dim() - x.dim()
+    return {first + d for d, n in enumerate(x.shape) if n > 1}
+
+
+def _summed(x: Tensor, dims=None, *_) -> set[int]:
+    """The dimensions that a sum is over."""
+    return {d % x.dim() for d in dims} if dims else set(range(x.dim()))
 
 
 def _computes(out) -> bool:

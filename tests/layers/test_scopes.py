@@ -375,7 +375,16 @@ class Cross(nn.Module):
         return self.attention(x, x[:, :2], x[:, :2])[0]
 
 
-@pytest.mark.parametrize("make", [Einsum, Cross])
+class Unflatten(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(8, 8)
+
+    def forward(self, x):
+        return self.layer(x).unflatten(-1, sizes=(2, 4))
+
+
+@pytest.mark.parametrize("make", [Einsum, Cross, Unflatten])
 def test_one_graph_as_in_float32(make):
     torch._dynamo.reset()
     model, x = converted("lns-madam", make), torch.randn(2, 3, 8)

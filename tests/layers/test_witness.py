@@ -161,10 +161,19 @@ def test_summary_lists_what_a_recipe_leaves():
 
 
 def test_summary_sees_sums_of_elementwise_products():
-    model = lns_sim.convert(Net(lambda y: (y[:, :, None] * y[:, None]).sum(-1)), "lns-madam")
+    model = lns_sim.convert(Net(lambda y: (y[:, None] * y).sum(-1)), "lns-madam")
     assert lns_sim.summary(model, torch.randn(5, 6)).float_products == [("", "mul and sum", 1)]
     model = lns_sim.convert(Net(lambda y: (y * y).sum(-1) + (y * 2).mean()), "lns-madam")
     assert lns_sim.summary(model, torch.randn(5, 6)).float_products == []
+
+
+def test_summary_knows_what_was_only_scaled_before_it_was_summed():
+    """As the gradient of a bias behind a scale of each channel, which is no product of matrices."""
+    gains = nn.Parameter(torch.arange(1.0, 5))
+    model = lns_sim.convert(Net(lambda y: y * gains), "lns-madam")
+    assert lns_sim.summary(model, torch.randn(5, 6)).float_gradients == []
+    model = lns_sim.convert(Net(lambda y: y * torch.arange(5.0)[:, None]), "lns-madam")  # a scale of each sample
+    assert lns_sim.summary(model, torch.randn(5, 6)).float_gradients == [("mul and sum", 1)]
 
 
 @pytest.mark.parametrize(
