@@ -32,7 +32,8 @@ def minimum_period(verilog: Path, top: str, liberty: Path) -> float:
             report_checks -path_delay max -digits 4
         """)
         done = subprocess.run([sta, "-exit", "-no_splash", script], capture_output=True, text=True)
+    error = re.search(r"Error.*", done.stdout + done.stderr)
     slack = re.search(r"(-?[\d.]+)\s+slack", done.stdout)
-    if done.returncode or slack is None or "Error" in done.stdout + done.stderr:
-        raise RuntimeError(f"OpenSTA, on {verilog.name}: {(done.stderr + done.stdout).strip()[-500:]}")
+    if error or slack is None:
+        raise RuntimeError(f"OpenSTA, on {verilog.name}: {error[0] if error else 'it finds no path'}")
     return _LONG - float(slack[1])
