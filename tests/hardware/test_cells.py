@@ -182,6 +182,7 @@ def test_a_design_on_cells_of_ones_own(library, monkeypatch, tmp_path):
     row = Row(design, E3M0, INT4, {"kind": "float", "format": "E3M0 x INT4", "lanes": 32, "handshake": True})
     monkeypatch.setattr(cells, "rows", lambda: [row])
     monkeypatch.setattr(operands, "STEPS", 1)
+    monkeypatch.chdir(tmp_path)
     for cached in (operands.convolution, operands.transformer, operands.streams):
         cached.cache_clear()
     out = tmp_path / "found.toml"
@@ -190,6 +191,7 @@ def test_a_design_on_cells_of_ones_own(library, monkeypatch, tmp_path):
     cells.main()
     for cached in (operands.convolution, operands.transformer, operands.streams):
         cached.cache_clear()
+    assert (tmp_path / "runs/cells/tiny.png").stat().st_size > 1000
     text = out.read_text()
     assert "make cells LIBERTY=tiny.lib NODE=90" in text and "Yosys 0" in text and "OpenSTA" in text
     found = tomlkit.parse(text).unwrap()

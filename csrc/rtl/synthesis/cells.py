@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from csrc.rtl.design import RTL
-from csrc.rtl.synthesis import gates, glitches, operands, timing, yosys
+from csrc.rtl.synthesis import gates, glitches, operands, picture, timing, yosys
 from csrc.rtl.synthesis.blocks import BLOCKS
 from csrc.rtl.synthesis.liberty import Library
 from csrc.rtl.synthesis.netlist import Netlist
@@ -155,7 +155,16 @@ def main() -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     own = "".join(f" {k}={v}" for k, v in (("LIBERTY", given.liberty and path.name), ("NODE", given.node)) if v)
     out.write_text(toml(found, process, f"make cells{own}"))
-    print(f"Wrote {out}.")
+    drawn = Path(f"runs/cells/{library.name}.png")
+    drawn.parent.mkdir(parents=True, exist_ok=True)
+    draw(found, f"{name}, {library.voltage} V, no wires, with glitches", drawn)
+    print(f"Wrote {out} and {drawn}.")
+
+
+def draw(found: dict[str, dict], title: str, path: Path) -> None:
+    """Energy by design and block, mean of the convolution's passes."""
+    shares = {name: {b: fj / 1000 for b, fj in content["fj"]["blocks"].items()} for name, content in found.items()}
+    picture.bars(shares, title, "pJ a product, mean of three passes", path)
 
 
 def mean_of(energies: dict[str, float], sources: tuple[str, ...]) -> float:
