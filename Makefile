@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 OLDEST := $(VENV)-oldest
 OLDEST_TORCH := 2.10.0
 
-.PHONY: train test test-fast test-nightly test-oldest lint bench area activity formal clean
+.PHONY: train test test-fast test-nightly test-oldest lint bench area activity cells formal clean
 
 train: $(READY)
 	$(BIN)/lns-sim train
@@ -43,6 +43,10 @@ area: $(READY)
 
 activity: $(READY)
 	$(BIN)/python -m csrc.rtl.synthesis.activity
+
+# On OSU 0.18 um; LIBERTY=FILE NODE=NM measures on cells of your own, and leaves what the energy model reads as it is.
+cells: $(READY)
+	$(BIN)/python -m csrc.rtl.synthesis.cells $(if $(LIBERTY),--liberty $(LIBERTY)) $(if $(NODE),--node $(NODE))
 
 formal: $(READY)
 	$(BIN)/python -m csrc.rtl.formal

@@ -41,8 +41,8 @@ def program(name):
     return path
 
 
-browser, cxx, icarus, nvcc, verilator, yosys = map(
-    program, ("browser", "c++", "iverilog", "nvcc", "verilator", "yosys")
+browser, cxx, icarus, nvcc, sta, verilator, yosys = map(
+    program, ("browser", "c++", "iverilog", "nvcc", "sta", "verilator", "yosys")
 )
 
 

@@ -10,12 +10,13 @@ from lns_sim import AccumulatorConverter, Datapath
 RTL = Path(__file__).parent
 ENTRIES = 16  # accumulators of a collector
 
-_COMMON = ("common/carry_save.sv", "common/adder_tree.sv", "common/register_file.sv", "common/collector.sv")
+_COMMON = tuple(
+    f"common/{name}.sv"
+    for name in ("require", "carry_save", "adder_tree", "register_file", "collector", "queue", "shell")
+)
 _PE = (
     "pe/lns_pkg.sv",
-    "common/require.sv",
     *_COMMON,
-    "common/queue.sv",
     "pe/lns_product.sv",
     "pe/lns_term.sv",
     "pe/lns_rom.sv",
@@ -90,15 +91,69 @@ def _parameters(d: Datapath, microarchitecture: str) -> tuple[tuple[str, int], .
     return tuple(found.items())
 
 
-def int8_vector(lanes: int = 32, acc_bits: int = 24) -> Design:
-    """Products of 8-bit integers, with the PE's lanes and accumulators."""
-    return _rival("INT8", "int8_vector", LANES=lanes, ACC_BITS=acc_bits)
+@dataclass(frozen=True)
+class Number:
+    """A format of the rivals' operands: two's complement integers of ``mantissa`` bits if ``exponent`` is 0, else
+    floating-point numbers with a sign, subnormal numbers, and neither infinities nor NaN.
+    """
+
+    exponent: int
+    mantissa: int
+
+    @property
+    def bits(self) -> int:
+        return self.mantissa + (self.exponent > 0) * (1 + self.exponent)
+
+    @property
+    def significand(self) -> int:
+        """Bits of the magnitude that is multiplied."""
+        return self.mantissa + (self.exponent > 0)
+
+    @property
+    def largest_shift(self) -> int:
+        """The largest exponent, the smallest being 0."""
+        return (1 << self.exponent) - 2 if self.exponent else 0
 
 
-def fp8_vector(lanes: int = 32, acc_bits: int = 24, drop: int = 18) -> Design:
-    """Products of E4M3 numbers, cut by default at the same distance from the largest one as the PE's."""
-    return _rival("FP8 (E4M3)", "fp8_vector", LANES=lanes, ACC_BITS=acc_bits, DROP=drop)
+INT4, INT8, E3M0, E4M3, E5M10 = Number(0, 4), Number(0, 8), Number(3, 0), Number(4, 3), Number(5, 10)
+ABOVE_UNIT = 18  # bits of a product from the accumulator's unit to the largest product, as of the default PE
 
 
-def _rival(name: str, top: str, **parameters: int) -> Design:
-    return Design(name, top, (*_COMMON, "rivals/sum_vector.sv", f"rivals/{top}.sv"), tuple(parameters.items()))
+def fixed_vector(
+    name: str,
+    a: Number,
+    b: Number,
+    fraction: int = 0,
+    handshake: bool = True,
+    lanes: int = 32,
+    acc_bits: int = 24,
+    above: int = ABOVE_UNIT,
+) -> Design:
+    """Products summed in fixed point, with the PE's lanes, shell and accumulators.
+
+    Args:
+        name: in tables.
+        a, b: the operands' formats.
+        fraction: bits below the accumulator's unit that are kept till the vector's sum.
+        handshake: as of :func:`pe`.
+        lanes: products a vector.
+        acc_bits: of an accumulator.
+        above: bits of a product from the accumulator's unit up; products of fewer bits are summed as they are.
+    """
+    below = max(a.significand + b.significand + a.largest_shift + b.largest_shift - above, 0)
+    unit = below if a.exponent or b.exponent else 0
+    parameters = {"LANES": lanes, "ACC_BITS": acc_bits, "UNIT": unit, "FRACTION": fraction}
+    sources = ("operand", "product", "integer_product", "fixed_term", "fixed_vector")
+    return _rival(name, sources, a, b, handshake, parameters)
+
+
+def float_vector(name: str, a: Number, b: Number, significand: int, handshake: bool = True, lanes: int = 32) -> Design:
+    """Products added in floating point, with significands of so many bits; otherwise as :func:`fixed_vector`."""
+    sources = ("operand", "product", "float_term", "float_add", "float_collector", "float_vector")
+    return _rival(name, sources, a, b, handshake, {"LANES": lanes, "P": significand})
+
+
+def _rival(name: str, sources: tuple[str, ...], a: Number, b: Number, handshake: bool, parameters: dict) -> Design:
+    formats = {"A_EXP": a.exponent, "A_MAN": a.mantissa, "B_EXP": b.exponent, "B_MAN": b.mantissa}
+    given = formats | parameters | {"ENTRIES": ENTRIES, "HANDSHAKE": int(handshake)}
+    return Design(name, sources[-1], (*_COMMON, *(f"rivals/{s}.sv" for s in sources)), tuple(given.items()))

@@ -392,7 +392,7 @@ FAULTS = {
     "wrapping instead of saturating": ("collector.sv", "over && WRAP == 0", "over && WRAP != 0"),
     "an entry that is not cleared": ("collector.sv", "{ACC_BITS{!first}}", "{ACC_BITS{1'b1}}"),
     "a result more than the queue holds": (
-        "lns_pe.sv",
+        "shell.sv",
         "under_way != ($clog2(RESULTS) + 1)'(RESULTS)",
         "under_way != ($clog2(RESULTS) + 1)'(RESULTS + 1)",
     ),

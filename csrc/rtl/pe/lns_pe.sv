@@ -1,9 +1,7 @@
 // The processing element: products of a vector of lanes, their sum by bins or by ROM, and a collector of accumulators.
 //
 // One vector a clock. A vector names the entry of the collector that it adds to; `first` clears the entry before, `last` sends
-// it out. Nothing waits within: a vector is taken only where a result of its own would find room in the queue at the end, so
-// that no path leads from out_ready to in_ready. Without HANDSHAKE there is no queue, every vector is taken, and a result
-// stands at the output for one clock.
+// it out. Ports and HANDSHAKE are the shell's.
 module lns_pe #(
     parameter int BITS = 8,
     parameter int GAMMA = 8,
@@ -39,7 +37,6 @@ module lns_pe #(
   localparam int F = LUT_BITS - 1;
   localparam int Z_BITS = Y_BITS - F + (NEAREST != 0 ? 1 : 0);
   localparam int STAGES = ROM != 0 ? 2 : 3;  // before the collector
-  localparam int RESULTS = lns_pkg::results(ROM);
 
   require #(.HOLDS(BITS >= 2 && BITS <= 16)) u_bits ();
   require #(.HOLDS(GAMMA >= 1 && GAMMA <= 128 && GAMMA == 2 ** $clog2(GAMMA) && GAMMA <= 2 ** (BITS - 1))) u_gamma ();
@@ -52,19 +49,6 @@ module lns_pe #(
   require #(.HOLDS(WRAP == 0 || WRAP == 1)) u_wrap ();
   require #(.HOLDS(ENTRIES >= 2 && ENTRIES <= 4096)) u_entries ();
   require #(.HOLDS(ROM == 0 || ROM == 1)) u_rom ();
-  require #(.HOLDS(HANDSHAKE == 0 || HANDSHAKE == 1)) u_handshake ();
-
-  // What goes along with a vector, a stage each ENTRY_BITS or bit, the first in the lowest.
-  logic [STAGES-1:0] valid, first, last;
-  logic [STAGES*ENTRY_BITS-1:0] entry;
-  always_ff @(posedge clk) begin
-    valid <= rst ? '0 : STAGES'({valid, in_valid && in_ready});
-    first <= STAGES'({first, in_first});
-    last <= STAGES'({last, in_last});
-    entry <= (STAGES * ENTRY_BITS)'({entry, in_entry});
-  end
-  wire [ENTRY_BITS-1:0] entry_end = entry[STAGES*ENTRY_BITS-1-:ENTRY_BITS];
-  wire result = valid[STAGES-1] && last[STAGES-1];
 
   // Products.
   wire [LANES-1:0] visible, negative;
@@ -95,32 +79,19 @@ module lns_pe #(
   // Align and accumulate.
   localparam logic signed [Y_BITS:0] HALF = NEAREST != 0 ? (Y_BITS + 1)'(2 ** F / 2) : (Y_BITS + 1)'(0);
   wire signed [Z_BITS-1:0] z = Z_BITS'(((Y_BITS + 1)'(y) + HALF) >>> F);
+  wire valid, first;
+  wire [ENTRY_BITS-1:0] entry;
   wire signed [ACC_BITS-1:0] acc;
   collector #(.ACC_BITS(ACC_BITS), .IN_BITS(Z_BITS), .WRAP(WRAP), .ENTRIES(ENTRIES)) u_collector (
-      .clk, .valid(valid[STAGES-1]), .first(first[STAGES-1]), .entry(entry_end), .value(z), .acc);
+      .clk, .valid, .first, .entry, .value(z), .acc);
 
-  if (HANDSHAKE != 0) begin : g_queue
-    logic [$clog2(RESULTS):0] under_way;  // results to come or in the queue
-    wire sent = in_valid && in_ready && in_last;
-    wire taken = out_valid && out_ready;
-    assign in_ready = under_way != ($clog2(RESULTS) + 1)'(RESULTS);
-    always_ff @(posedge clk)
-      if (rst) under_way <= '0;
-      else if (sent != taken) under_way <= sent ? under_way + 1'b1 : under_way - 1'b1;
-    queue #(.WIDTH(ENTRY_BITS + ACC_BITS), .WORDS(RESULTS)) u_results (
-        .clk, .rst, .push(result), .data({entry_end, acc}), .pop(taken), .valid(out_valid), .q({out_entry, out_acc}));
-  end else begin : g_pulse
-    wire unused = out_ready;
-    assign in_ready = 1'b1;
-    always_ff @(posedge clk) begin
-      out_valid <= !rst && result;
-      {out_entry, out_acc} <= {entry_end, acc};
-    end
-  end
+  shell #(.STAGES(STAGES), .ACC_BITS(ACC_BITS), .ENTRIES(ENTRIES), .HANDSHAKE(HANDSHAKE), .RESULTS(lns_pkg::results(ROM))) u_shell (
+      .clk, .rst, .in_valid, .in_ready, .in_entry, .in_first, .in_last, .valid, .first, .entry, .acc,
+      .out_valid, .out_ready, .out_entry, .out_acc);
 
 `ifndef SYNTHESIS
   lns_check #(.GAMMA(GAMMA), .LANES(LANES), .LUT_ENTRIES(LUT_ENTRIES), .LUT_BITS(LUT_BITS), .ACC_LSB(ACC_LSB), .NEAREST(NEAREST),
               .DELAY(STAGES - 1), .SHIFT_BITS(SHIFT_BITS), .R_BITS(R_BITS), .Y_BITS(Y_BITS), .Z_BITS(Z_BITS)) u_check (
-      .clk, .due(valid[STAGES-1] && !rst), .visible(visible1), .negative(negative1), .shift(shift1), .r(r1), .y, .z);
+      .clk, .due(valid && !rst), .visible(visible1), .negative(negative1), .shift(shift1), .r(r1), .y, .z);
 `endif
 endmodule

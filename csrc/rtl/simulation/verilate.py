@@ -26,7 +26,7 @@ def build(design: Design, folder: Path, root: Path = RTL, waves: bool = False) -
     """The simulator's executable: a design and the bench that drives it, which can write waveforms if asked for
     here.
     """
-    bench = Path(__file__).with_name("testbench.cpp" if design.top == "lns_datapath" else "vector_bench.cpp")
+    bench = Path(__file__).with_name("testbench.cpp")
     widths = " ".join(f"-D{name}={value}" for name, value in design.parameters if name in ("ACC_BITS", "SCALE_BITS"))
     run = _verilator(
         design,

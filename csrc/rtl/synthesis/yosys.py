@@ -12,7 +12,7 @@ from csrc.rtl.design import Design
 
 # Modules that are optimized on their own, so that each gate belongs to one of them or to what is around them. This also
 # makes less of everything than Yosys does of a flat design.
-BLOCKS = ("lns_product", "lns_term", "adder_tree", "collector", "queue")
+BLOCKS = ("product", "term", "adder_tree", "float_add", "collector", "queue")
 
 
 def gates(design: Design) -> dict:
@@ -29,6 +29,31 @@ def gates(design: Design) -> dict:
         {_FLATTEN}
     """,
     )
+
+
+def cells(design: Design, liberty: Path, verilog: Path) -> dict:
+    """The design in the cells of a Liberty file, as :func:`gates`, and written as Verilog; raises as :func:`run`."""
+    return run(
+        design,
+        f"""
+        {_kept(design)}
+        synth -flatten -top {design.top}
+        dfflegalize -cell $_DFF_P_ x
+        dfflibmap -liberty {liberty}
+        abc -liberty {liberty} -script {_ABC}
+        opt_clean
+        {_FLATTEN}
+        design -save mapped
+        splitnets -ports
+        opt_clean -purge
+        write_verilog -noattr -noexpr {verilog}
+        design -load mapped
+    """,
+    )
+
+
+# Restructured and mapped for delay, area given back off the slowest paths, buffers where a net has many readers.
+_ABC = "+strash;ifraig;scorr;&get,-n;&dch,-f;&nf;&put;buffer,-c;topo;upsize;dnsize"
 
 
 def luts(design: Design) -> int:

@@ -1,0 +1,100 @@
+"""The designs that area, activity and cells measure: the rows of their tables."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from csrc.rtl.design import (
+    E3M0,
+    E4M3,
+    E5M10,
+    INT4,
+    INT8,
+    MICROARCHITECTURES,
+    Design,
+    Number,
+    fixed_vector,
+    float_vector,
+    pe,
+)
+from lns_sim import Datapath, LNSFormat
+
+# LNS-Madam, IEEE TC 2022: energy of converting a product, fJ, by LUT entries; gamma 8.
+PAPER_CONVERSION = {1: 12.29, 2: 14.71, 4: 17.24, 8: 19.02}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A design, the formats of its moving and its stationary operand, and what a table of numbers tells about it."""
+
+    design: Design
+    moving: LNSFormat | Number
+    held: LNSFormat | Number
+    about: dict = field(hash=False)
+
+    @property
+    def name(self) -> str:
+        return self.design.name
+
+
+def rows() -> list[Row]:
+    """Microarchitectures, the LUT, gamma and the accumulator each varied from the default; the rivals; some of them
+    without handshake.
+    """
+    base = Datapath()
+    found = [
+        _lns(f"LNS {m}, LUT {n}", replace(base, lut_entries=n), m) for m in MICROARCHITECTURES for n in PAPER_CONVERSION
+    ]
+    found += [_lns(f"LNS rom, gamma {g}, LUT {g}", Datapath(LNSFormat(8, g))) for g in (4, 16)]
+    found += [_lns(f"LNS rom, LUT 8, {b}-bit accumulator", Datapath(acc_bits=b)) for b in (16, 32)]
+    found += [
+        _fixed("INT4", INT4, INT4),
+        _fixed("INT8", INT8, INT8),
+        _fixed("FP4 x INT4", E3M0, INT4),
+        _fixed("FP8", E4M3, E4M3),
+        _fixed("FP8, 7 fraction bits", E4M3, E4M3, 7),
+        _float("FP8, 11-bit float sums", E4M3, 11),
+        _float("FP8, 24-bit float sums", E4M3, 24),
+        _fixed("FP16, 7 fraction bits", E5M10, E5M10, 7),
+    ]
+    bare = "no handshake"
+    return [
+        *found,
+        _lns(f"LNS rom, LUT 8, {bare}", base, handshake=False),
+        _fixed(f"INT8, {bare}", INT8, INT8, handshake=False),
+        _fixed(f"FP8, {bare}", E4M3, E4M3, handshake=False),
+        _fixed(f"FP8, 7 fraction bits, {bare}", E4M3, E4M3, 7, handshake=False),
+    ]
+
+
+def _lns(name: str, d: Datapath, microarchitecture: str = "rom", handshake: bool = True) -> Row:
+    about = {
+        "kind": "lns",
+        "format": f"LNS{d.format.bits}",
+        "microarchitecture": microarchitecture,
+        "gamma": d.format.gamma,
+        "lut_entries": d.lut_entries,
+        "acc_bits": d.acc_bits,
+        "lanes": d.vector_size,
+        "handshake": handshake,
+    }
+    return Row(pe(d, microarchitecture, handshake, name), d.format, d.format, about)
+
+
+_NAMES = {INT4: "INT4", INT8: "INT8", E3M0: "E3M0", E4M3: "E4M3", E5M10: "E5M10"}
+
+
+def _about(a: Number, b: Number, handshake: bool, **more) -> dict:
+    kind = "float" if a.exponent else "int"
+    format = _NAMES[a] if a == b else f"{_NAMES[a]} x {_NAMES[b]}"
+    return {"kind": kind, "format": format, **more, "lanes": 32, "handshake": handshake}
+
+
+def _fixed(name: str, a: Number, b: Number, fraction: int = 0, handshake: bool = True) -> Row:
+    about = _about(a, b, handshake, sums="fixed point", fraction_bits=fraction, acc_bits=24)
+    return Row(fixed_vector(name, a, b, fraction, handshake), a, b, about)
+
+
+def _float(name: str, a: Number, significand: int) -> Row:
+    about = _about(a, a, True, sums="floating point", significand_bits=significand)
+    return Row(float_vector(name, a, a, significand), a, a, about)
