@@ -1,0 +1,90 @@
+"""Technologies: where the prices of an energy come from. One of them prices everything; they are never mixed."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import replace
+
+from lns_sim.datapath import Datapath
+from lns_sim.studies.energy.components import Memory, Prices, Process, memory_of
+
+
+class NoSuchDesign(ValueError):
+    """A technology has no prices of a datapath."""
+
+
+class Technology(ABC):
+    """Prices of lanes, accumulation and memories.
+
+    Attributes:
+        name: "paper", "measured" or a file's name.
+        process: where its energies are of.
+        areas: does it give areas?
+    """
+
+    name: str
+    process: Process
+    areas: bool
+
+    @abstractmethod
+    def lns(self, datapath: Datapath, pass_name: str, bits: int | None = None) -> Prices:
+        """Prices of LNS products in a pass, with operands of so many bits (the datapath's, if None).
+
+        Raises:
+            NoSuchDesign: the technology has no such datapath.
+        """
+
+    @abstractmethod
+    def others(self, pass_name: str) -> dict[str, Prices]:
+        """Prices of the same pass in other formats, by name."""
+
+    def memory(self, global_buffer: float | None = None) -> Memory:
+        """Prices of memories, with a global buffer of so many bytes (the default's, if None)."""
+        return memory_of(self.process, global_buffer)
+
+    @abstractmethod
+    def clock(self, datapath: Datapath) -> float | None:
+        """The highest clock in GHz; None where it is not known."""
+
+    @abstractmethod
+    def area(self, datapath: Datapath) -> float:
+        """Square micrometre of one vector's hardware (lanes, adders, accumulators; no buffers).
+
+        Raises:
+            ValueError: it is not known.
+        """
+
+    def describe(self) -> dict[str, object]:
+        """For artefacts."""
+        p = self.process
+        return {"name": self.name, "process": p.name, "node_nm": p.node, "voltage": p.voltage}
+
+    def __str__(self) -> str:
+        p = self.process
+        return f"{self.name} ({p.name}, {p.voltage:g} V)"
+
+
+# What a datapath is compared with: the same formats' hardware, whatever the datapath.
+USUAL = Datapath()
+
+
+def changes(datapath: Datapath) -> list[str]:
+    """How a datapath differs from the usual one, in words."""
+    shown = {
+        "vector_size": "vectors of {} lanes",
+        "acc_bits": "{}-bit accumulators",
+        "lut_entries": "{} LUT entries",
+        "lut_bits": "{}-bit constants",
+        "rounding": "alignment by {}",
+        "overflow": "overflow by {}",
+    }
+    found = [
+        text.format(getattr(datapath, name))
+        for name, text in shown.items()
+        if getattr(datapath, name) != getattr(USUAL, name)
+    ]
+    if datapath.format != USUAL.format:
+        found.insert(0, f"{datapath.format.bits} bits at gamma {datapath.format.gamma}")
+    if datapath.lsb != replace(USUAL, format=datapath.format, lut_entries=None, acc_bits=datapath.acc_bits).lsb:
+        found.append(f"a unit of 2^{datapath.lsb}")
+    return found + [f"{name} {value}" for name, value in datapath.departures.items()]
