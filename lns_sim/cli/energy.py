@@ -66,13 +66,14 @@ def _print_layers(found: Energy, console: Console, unit: str, scale: float) -> N
 
 
 def _print_paper(found: dict[str, Energy], console: Console) -> None:
-    table = Table(title="mJ a training iteration, batch 1: here / LNS-Madam (IEEE TC 2022)")
+    title = "mJ a training iteration, batch 1: here / LNS-Madam (IEEE TC 2022)"
+    table = Table(title=title, caption="* recalled: nobody checked these against the print")
     table.add_column("model")
     for name in paper.TABLE["bert-base"]:
         table.add_column(name, justify="right")
     for model, row in paper.TABLE.items():
         table.add_row(
-            model,
+            f"{model}{'*' * (model in paper.RECALLED)}",
             *(
                 f"{found[model].total(f):.2f} / {mj:.2f} ({found[model].total(f) / mj - 1:+.1%})"
                 for f, mj in row.items()

@@ -91,11 +91,20 @@ def test_a_layer_by_hand():
     )
 
 
+def sram(kilobytes):
+    """fJ a byte in the paper's process, by the square root of the size."""
+    return 10000 / 8 * (kilobytes / 8) ** 0.5 * (16 / 45) * (0.6 / 0.9) ** 2
+
+
 def test_what_does_not_fit_passes_by_more_often():
     """Of 1,024 x 1,024 weights and 512 x 1,024 activations half a buffer of 256 KB keeps an eighth, or a quarter."""
     x = torch.zeros(512, 1024)
     small = lns_sim.cycles(nn.Linear(1024, 1024, bias=False), x, global_buffer=256 * KB).steps[0].dram
     assert small == {"activation": 512 * KB * 2, "weight": 1024 * KB * 4}  # 4 parts of activations, weights 4 times
+    gradient = lns_sim.cycles(nn.Linear(64, 64, bias=False), torch.zeros(32768, 64), global_buffer=256 * KB).steps[1]
+    assert gradient.dram == {"error": 2048 * KB, "activation": 2048 * KB, "gradient": 4 * KB}  # the sums stay
+    chunks = 4096 // 128
+    assert gradient.energy["partial sums"] == pytest.approx(sram(256) * 2 * (chunks - 1) * 64 * 64 * 3)
     large = lns_sim.cycles(nn.Linear(1024, 1024, bias=False), x, global_buffer=4096 * KB).steps[0].dram
     assert large == {"activation": 512 * KB * 2, "weight": 1024 * KB}
 

@@ -157,27 +157,31 @@ def _tensors(p: Pass) -> list[tuple[str, float]]:
     return [(kind, n * _bits(codes) / 8) for (kind, codes), n in zip((*operands, made), p.numbers)]
 
 
-def dram_traffic(p: Pass, buffer: float) -> dict[str, float]:
-    """Bytes between DRAM and a global buffer of so many, by tensor kind.
+def traffic(p: Pass, buffer: float) -> tuple[dict[str, float], int]:
+    """Bytes between DRAM and a global buffer of so many, by tensor kind; how often each sum goes there and comes back.
 
-    Nothing stays from one pass to the next. One operand stays in half of the buffer, part by part, while the other
-    passes by as often as there are parts; the one that costs less stays. Results are written once.
+    Nothing stays from one pass to the next, and results are written once. Within a pass half of the buffer keeps an
+    operand, or the sums, part by part, while the rest passes by as often as it has to; the cheapest way counts.
     """
     *operands, (made, size) = _tensors(p)
-    found = Counter({made: size})
-    repeats = p.shape.repeats if p.shape else 1
-    times = [1] * len(operands)
-    if len(operands) == 2:
-        parts = [math.ceil(n / repeats / (buffer / 2)) for _, n in operands]
-        ways = ([1, parts[0]], [parts[1], 1])
-        times = min(ways, key=lambda way: sum(n * t for (_, n), t in zip(operands, way)))
+    found, ways = Counter({made: size}), [((1,) * len(operands), 0)]
+    if p.shape is not None:
+        repeats, half = p.shape.repeats, buffer / 2
+        x, y = (n / repeats for _, n in operands)
+        sums = p.numbers[-1] / repeats * p.datapath.acc_bits / 8
+        ways = [((1, math.ceil(x / half)), 0), ((math.ceil(y / half), 1), 0)]
+        parts = math.ceil(sums / half)
+        for rows in range(1, parts + 1):  # the sums cut into so many by so many
+            columns = math.ceil(parts / rows)
+            ways.append(((columns, rows), math.ceil((x / rows + y / columns) / half) - 1))
+    times, spills = min(ways, key=lambda way: (sum(n * t for (_, n), t in zip(operands, way[0])), way[1]))
     for (kind, n), t in zip(operands, times):
         found[kind] += n * t
-    return dict(found)
+    return dict(found), spills
 
 
 def _step(p: Pass, technology: Technology, array: Array, clock: float, buffer: int, memory: Memory) -> Step:
-    dram = dram_traffic(p, buffer)
+    dram, spills = traffic(p, buffer)
     moved, work, parts = sum(dram.values()), Work(0, 0, 0, 0, 0, 0, 0, 0, 0, 0), {}
     shared, sums = moved + _tensors(p)[-1][1], 0.0
     if p.shape is not None:
@@ -185,7 +189,7 @@ def _step(p: Pass, technology: Technology, array: Array, clock: float, buffer: i
         work = map_pass(p, prices.vector_size, array, prices.bits)
         parts = price(work, prices, memory)
         shared += (work.a_fills + work.b_fills) * prices.bits / 8
-        sums = 2 * work.partial_sums * p.datapath.acc_bits / 8  # out and back
+        sums = 2 * (work.partial_sums + spills * p.numbers[-1]) * p.datapath.acc_bits / 8  # out and back
         if sums:
             parts["partial sums"] = memory.global_buffer * sums
         parts["post-processing"] = technology.process.operations("post_processing") * p.numbers[-1]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lns_sim.recipes import PASSES
 from lns_sim.studies.energy.energy import Energy
-from lns_sim.studies.energy.paper import TABLE
+from lns_sim.studies.energy.paper import RECALLED, TABLE
 
 _AROUND = ("idle lanes", "buffer A", "buffer B")  # beside the products, on top of them
 _NAMED = 60  # layers whose names have room below the axis
@@ -58,10 +58,10 @@ def draw_paper(found: dict[str, Energy], origin: str, path: Path) -> None:
         place.bar([i - 0.2 for i in at], [found[model].total(f) for f in row], 0.4, color="C0", label="here")
         place.bar([i + 0.2 for i in at], row.values(), 0.4, color="C1", label="LNS-Madam (IEEE TC 2022)")
         place.set_xticks(at, row)
-        place.set(title=model)
+        place.set(title=f"{model}\n(recalled)" if model in RECALLED else model)
         place.grid(axis="y", alpha=0.3)
     places[0].set(ylabel="mJ a training iteration, batch 1")
-    places[0].legend(frameon=False, fontsize=8)
+    figure.legend(*places[0].get_legend_handles_labels(), loc="outside upper right", ncols=2, frameon=False, fontsize=8)
     finish(figure, "The paper's table", origin, path)
 
 
