@@ -57,7 +57,8 @@ def _print(found: Cycles, title: str, console: Console, layers: bool) -> None:
     parts, moved = found.components(), found.dram()
     console.print("mJ: " + ", ".join(f"{name} {mj:.3g}" for name, mj in parts.items()) + ".")
     console.print("MB of DRAM: " + ", ".join(f"{name} {n / 1e6:.4g}" for name, n in moved.items()) + ".")
-    console.print(f"LNS: {found.rests_on}.")
+    for name, line in found.rests_on.items():
+        console.print(f"{name}: {line}.")
 
 
 def _row(table: Table, name: str, found: Cycles, steps: list) -> None:

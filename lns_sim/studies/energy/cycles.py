@@ -75,7 +75,7 @@ class Cycles:
         bandwidth: of DRAM, in bytes a second.
         buffer: bytes of the global buffer.
         steps: in the order of the forward pass, the optimizer last.
-        rests_on: what the prices of the processing elements rest on.
+        rests_on: what the prices of "LNS" and of the "memories" rest on, one line each.
     """
 
     technology: dict[str, object]
@@ -85,7 +85,7 @@ class Cycles:
     bandwidth: float
     buffer: int
     steps: list[Step]
-    rests_on: str
+    rests_on: dict[str, str]
 
     @property
     def cycles(self) -> float:
@@ -259,7 +259,8 @@ def cycles(
     steps = [_step(p, source, array, clock, buffer, memory) for p in found.passes]
     steps.append(_optimizer(built, source, memory))
     peak = array.pes * number("lanes") * max(prices.values()) * clock * 1e9
-    return Cycles(source.describe(), array, clock, peak, memory.bandwidth * 1e9, buffer, steps, "; ".join(prices))
+    rests_on = {"LNS": "; ".join(prices), "memories": source.memories}
+    return Cycles(source.describe(), array, clock, peak, memory.bandwidth * 1e9, buffer, steps, rests_on)
 
 
 def _clock(asked: float | None, highest: float | None, technology: Technology) -> float:

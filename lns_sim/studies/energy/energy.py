@@ -46,7 +46,7 @@ class Energy:
     Attributes:
         technology: where all of its prices come from, as :meth:`Technology.describe` gives it.
         rows: in the order of the forward pass.
-        rests_on: what a format's numbers rest on, one line each.
+        rests_on: what the numbers of each format, and of the "memories", rest on, one line each.
         notes: what else a reader should know, one sentence each.
         float_products: (layer, operator, how often) that run in float32 beside the processing element, and are not
             in it.
@@ -159,7 +159,8 @@ def of_summary(found: Summary, technology: Technology, array: Array = Array()) -
         rows.append(Row(p.layer, p.kind, p.name, p.useful, works["LNS"].utilization, energies))
         for name, q in prices.items():
             lines[name] |= {q.rests_on: None}
-    result = Energy(technology.describe(), rows, {k: "; ".join(v) for k, v in lines.items()}, [], found.float_products)
+    rests_on = {name: "; ".join(line) for name, line in lines.items()} | {"memories": technology.memories}
+    result = Energy(technology.describe(), rows, rests_on, [], found.float_products)
     result.notes += _notes(result, found, technology)
     return result
 
@@ -167,7 +168,7 @@ def of_summary(found: Summary, technology: Technology, array: Array = Array()) -
 def _notes(result: Energy, found: Summary, technology: Technology) -> list[str]:
     notes = []
     changed = dict.fromkeys(", ".join(changes(p.datapath)) for p in multiplied(found))
-    if any(changed):
+    if any(changed) and len(result.formats) > 1:
         notes.append(
             f"Only LNS's datapath was changed ({'; '.join(filter(None, changed))}): the hardware of the other formats "
             "is the one that is compared with 8 bits at gamma 8, vectors of 32 lanes and 24-bit accumulators"

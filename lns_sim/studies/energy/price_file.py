@@ -136,6 +136,11 @@ class PriceFile(Technology):
             known.get("dram_bandwidth", own.bandwidth),
         )
 
+    @property
+    def memories(self) -> str:
+        given = f"given: {', '.join(self._memory)}; the rest: " if self._memory else ""
+        return given + super().memories
+
     def clock(self, datapath: Datapath) -> float | None:
         period = self._find(datapath)[0].period
         return period and 1 / period

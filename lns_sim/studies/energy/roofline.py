@@ -27,14 +27,22 @@ def draw(found: Cycles, title: str, origin: str, path: Path) -> None:
     ends = [min([ridge / 4, *intensity.values()]) / 2, max([ridge * 4, *intensity.values()]) * 2]
     x = np.geomspace(*ends, 200)
     left.plot(x, np.minimum(x * found.bandwidth, found.peak), color="0.3", lw=1.2)
-    left.annotate(f"{found.peak / 1e12:.3g} T products/s", (ends[1], found.peak), ha="right", va="bottom", fontsize=8)
+    offset = dict(textcoords="offset points", fontsize=8)
+    text = f"{found.peak / 1e12:.3g} T products a second"
+    left.annotate(text, (ends[1], found.peak), xytext=(0, 8), ha="right", **offset)
     text = f"DRAM {found.bandwidth / 1e9:.4g} GB/s"
-    left.annotate(text, (ends[0], ends[0] * found.bandwidth), xytext=(8, 0), textcoords="offset points", fontsize=8)
-    for i, name in enumerate(PASSES):
+    left.annotate(text, (ends[0], ends[0] * found.bandwidth), xytext=(8, -3), **offset)
+    for i, (name, marker) in enumerate(zip(PASSES, "os^")):
         chosen = [s for s in steps if s.name == name]
         points = [intensity[id(s)] for s in chosen], [s.products / s.seconds for s in chosen]
-        left.plot(*points, "o", color=f"C{i}", alpha=0.6, ms=5, label=name.replace("_", " "))
-    left.set(xscale="log", yscale="log", xlabel="products for each byte of DRAM", ylabel="products a second")
+        left.plot(*points, marker, color=f"C{i}", alpha=0.5, ms=6, label=name.replace("_", " "))
+    left.set(
+        xscale="log",
+        yscale="log",
+        ylim=(None, 3 * found.peak),
+        xlabel="products for each byte of DRAM",
+        ylabel="products a second",
+    )
     left.set_title("roofline, a point for each layer and pass")
     left.grid(alpha=0.3)
     left.legend(frameon=False, loc="lower right")

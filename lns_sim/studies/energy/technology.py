@@ -42,6 +42,15 @@ class Technology(ABC):
         """Prices of memories, with a global buffer of so many bytes (the default's, if None)."""
         return memory_of(self.process, global_buffer)
 
+    @property
+    def memories(self) -> str:
+        """What the prices of memories rest on, one line."""
+        p = self.process
+        return (
+            f"SRAM of 45 nm at 0.9 V (Horowitz, ISSCC 2014) scaled to {p.node:g} nm and {p.voltage:g} V, by the square "
+            "root of its size; DRAM: HBM2 (O'Connor et al., MICRO 2017)"
+        )
+
     @abstractmethod
     def clock(self, datapath: Datapath) -> float | None:
         """The highest clock in GHz; None where it is not known."""
