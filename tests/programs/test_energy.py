@@ -221,6 +221,8 @@ def test_damaged_price_files(tmp_path):
         (prices.PROCESS + lns.replace("200.0", '"200"'), "must be a number"),
         (prices.PROCESS + lns.replace("clock = 50.0", "clock = 500.0"), "blocks must sum to the mean of the passes"),
         (prices.PROCESS + lns.replace("area_um2", "area"), "did you mean 'area_um2'"),
+        ("designs = 3\n" + prices.PROCESS, "designs must be a table"),
+        (prices.PROCESS + lns.replace("lanes = 32", "lanes = 0"), "lanes must be at least 1"),
         (prices.PROCESS + lns + "[memory]\ndram = 0", "memory.dram must be a finite number"),
         (prices.PROCESS + lns + "[scale]\nnode_nm = 7", "scale lacks voltage"),
     ]:

@@ -182,7 +182,7 @@ def traffic(p: Pass, buffer: float) -> tuple[dict[str, float], int]:
 
 def _step(p: Pass, technology: Technology, array: Array, clock: float, buffer: int, memory: Memory) -> Step:
     dram, spills = traffic(p, buffer)
-    moved, work, parts = sum(dram.values()), Work(0, 0, 0, 0, 0, 0, 0, 0, 0, 0), {}
+    moved, work, parts = sum(dram.values()), Work(), {}
     shared, sums = moved + _tensors(p)[-1][1], 0.0
     if p.shape is not None:
         prices = lns_prices(p, technology)
@@ -195,7 +195,7 @@ def _step(p: Pass, technology: Technology, array: Array, clock: float, buffer: i
         parts["post-processing"] = technology.process.operations("post_processing") * p.numbers[-1]
     parts |= {"global buffer": memory.global_buffer * shared, "DRAM": memory.dram * moved}
     compute, waiting = work.cycles / (clock * 1e9), moved / (memory.bandwidth * 1e9)
-    used = work.utilization if work.products else 0.0
+    used = work.utilization if work.room else 0.0
     return Step(p.layer, p.kind, p.name, work.products, work.cycles, used, dram, shared + sums, compute, waiting, parts)
 
 

@@ -62,16 +62,16 @@ class Work:
         a_fills, b_fills: numbers that come into buffers A and B from the memory that all share.
     """
 
-    products: int
-    cycles: float
-    slots: float
-    room: float
-    accumulations: float
-    a_reads: float
-    b_reads: float
-    partial_sums: float
-    a_fills: float
-    b_fills: float
+    products: int = 0
+    cycles: float = 0.0
+    slots: float = 0.0
+    room: float = 0.0
+    accumulations: float = 0.0
+    a_reads: float = 0.0
+    b_reads: float = 0.0
+    partial_sums: float = 0.0
+    a_fills: float = 0.0
+    b_fills: float = 0.0
 
     @property
     def utilization(self) -> float:
@@ -95,16 +95,16 @@ def map_pass(p: Pass, vector_size: int, array: Array = Array(), bits: int = 8) -
     beyond = sum(max(run - number("held"), 0) * n for run, n in runs.items()) if held > number("held") else 0
     a_fills, b_fills = _fills(runs, words, vectors, held, vector_size * bits / 8, array.pes)
     return Work(
-        p.useful,
-        cycles,
-        busy * lanes * vector_size,
-        cycles * array.pes * lanes * vector_size,
-        busy * lanes,
-        words * lanes * vector_size,
-        busy * vector_size,
-        beyond * max(vectors - 1, 0) * lanes,
-        a_fills * lanes * vector_size,
-        b_fills * vector_size,
+        products=p.useful,
+        cycles=cycles,
+        slots=busy * lanes * vector_size,
+        room=cycles * array.pes * lanes * vector_size,
+        accumulations=busy * lanes,
+        a_reads=words * lanes * vector_size,
+        b_reads=busy * vector_size,
+        partial_sums=beyond * max(vectors - 1, 0) * lanes,
+        a_fills=a_fills * lanes * vector_size,
+        b_fills=b_fills * vector_size,
     )
 
 

@@ -101,7 +101,7 @@ class PriceFile(Technology):
         self.process = _process(made["name"], made)
         self.wires = made.get("wires", True)
         check_bool("process.wires", self.wires)
-        self._designs = [_design(name, d) for name, d in table["designs"].items()]
+        self._designs = [_design(name, d) for name, d in _only("designs", table["designs"], None).items()]
         if "scale" in table:
             own, to = self.process, _only("scale", table["scale"], _SCALE, _SCALE)
             self.process = _process(f"{own.name} scaled to {to['node_nm']} nm", to)
@@ -113,8 +113,8 @@ class PriceFile(Technology):
             check_number(f"memory.{key}", value, 0.0, low_open=True)
 
     def lns(self, datapath: Datapath, pass_name: str, bits: int | None = None) -> Prices:
-        design, note = self._find(datapath)
-        prices = design.prices(pass_name, f"{self._stands} {note or design.name}")
+        design = self._find(datapath)
+        prices = design.prices(pass_name, f"{self._stands} {design.name}")
         return prices if bits is None else replace(prices, bits=bits)
 
     def others(self, pass_name: str) -> dict[str, Prices]:
@@ -142,11 +142,11 @@ class PriceFile(Technology):
         return given + super().memories
 
     def clock(self, datapath: Datapath) -> float | None:
-        period = self._find(datapath)[0].period
+        period = self._find(datapath).period
         return period and 1 / period
 
     def area(self, datapath: Datapath) -> float:
-        design, _ = self._find(datapath)
+        design = self._find(datapath)
         if design.area is None:
             raise ValueError(f"{self.name} gives no area of {design.name}")
         return design.area
@@ -156,8 +156,8 @@ class PriceFile(Technology):
         word = "measured" if self.name == "measured" else "given"
         return f"{word} on {self.process.name}{'' if self.wires else ', without wires'}:"
 
-    def _find(self, d: Datapath) -> tuple[Priced, str]:
-        """The first design with a datapath's parameters, or one between two that differ in one of them; and a note."""
+    def _find(self, d: Datapath) -> Priced:
+        """The first design with a datapath's parameters, or one between two that differ in one of them only."""
         usual = Datapath(d.format, d.vector_size, d.lut_entries, acc_bits=d.acc_bits)
         if changes(d) != changes(usual):
             odd = ", ".join(x for x in changes(d) if x not in changes(usual))
@@ -172,7 +172,7 @@ class PriceFile(Technology):
         designs = [x for x in self._designs if x.kind == "lns"]
         for x in designs:
             if all(getattr(x, key) == value for key, value in wanted.items()):
-                return x, ""
+                return x
         for key in _BETWEEN:
             same = [x for x in designs if all(getattr(x, k) == v for k, v in wanted.items() if k != key)]
             same = [x for x in same if x.words == same[0].words]
@@ -187,7 +187,7 @@ class PriceFile(Technology):
         )
 
 
-def _between(below: Priced, above: Priced, key: str, value: int) -> tuple[Priced, str]:
+def _between(below: Priced, above: Priced, key: str, value: int) -> Priced:
     """What lies on the line through two designs."""
     low, high = getattr(below, key), getattr(above, key)
     t = (value - low) / (high - low)
@@ -201,13 +201,14 @@ def _between(below: Priced, above: Priced, key: str, value: int) -> tuple[Priced
     )
     name = f"interpolated by {key} between {below.name} and {above.name}"
     area, period = line(below.area, above.area), line(below.period, above.period)
-    return replace(below, name=name, fj=fj, blocks=blocks, area=area, period=period, **{key: value}), name
+    return replace(below, name=name, fj=fj, blocks=blocks, area=area, period=period, **{key: value})
 
 
-def _only(where: str, table: Any, allowed: tuple[str, ...], required: tuple[str, ...] = ()) -> dict[str, Any]:
+def _only(where: str, table: Any, allowed: tuple[str, ...] | None, required: tuple[str, ...] = ()) -> dict[str, Any]:
+    """A table that has all required keys, and none but those allowed (None: any)."""
     if not isinstance(table, dict):
         raise ValueError(f"{where} must be a table")
-    for key in table:
+    for key in table if allowed is not None else ():
         check_choice(f"a key of {where}", key, allowed)
     for key in required:
         if key not in table:
@@ -233,32 +234,32 @@ def _design(name: str, table: Any) -> Priced:
     where = f"designs.{name}"
     _only(where, table, ("kind", "format", *_INTEGERS, *_SIZES, *_WORDS, "fj"), ("kind", "format", "fj"))
     check_choice(f"{where}.kind", table["kind"], KINDS)
-    _only(where, table, tuple(table), _REQUIRED[table["kind"]])
+    _only(where, table, None, _REQUIRED[table["kind"]])
     for key in _INTEGERS:
         if key in table:
-            check_int(f"{where}.{key}", table[key], 0, None)
+            check_int(f"{where}.{key}", table[key], int(key != "fraction_bits"), None)
     for key in _SIZES:
         if key in table:
             check_number(f"{where}.{key}", table[key], 0.0, low_open=True)
     sources = (*PASSES, "idle")
     fj = dict(_only(f"{where}.fj", table["fj"], (*sources, "random", "blocks"), sources))
-    blocks = fj.pop("blocks", {})
+    blocks = _only(f"{where}.fj.blocks", fj.pop("blocks", {}), None)
     for key, value in {**fj, **blocks}.items():
         check_number(f"{where}.fj of {key}", value, 0.0)
     mean = math.fsum(fj[p] for p in PASSES) / len(PASSES)
     if mean == 0 or (blocks and not math.isclose(math.fsum(blocks.values()), mean, rel_tol=0.02)):
         raise ValueError(f"{where}.fj: the blocks must sum to the mean of the passes, {mean:g}, which is above 0")
     return Priced(
-        name,
-        table["kind"],
-        _bits(where, table["format"]),
-        table["lanes"],
-        table.get("gamma"),
-        table.get("lut_entries"),
-        table.get("acc_bits"),
-        {key: table[key] for key in _WORDS if key in table},
-        fj,
-        blocks or {"products": mean},
-        table.get("area_um2"),
-        table.get("period_ns"),
+        name=name,
+        kind=table["kind"],
+        bits=_bits(where, table["format"]),
+        lanes=table["lanes"],
+        gamma=table.get("gamma"),
+        lut_entries=table.get("lut_entries"),
+        acc_bits=table.get("acc_bits"),
+        words={key: table[key] for key in _WORDS if key in table},
+        fj=fj,
+        blocks=blocks or {"products": mean},
+        area=table.get("area_um2"),
+        period=table.get("period_ns"),
     )
