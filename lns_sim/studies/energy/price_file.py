@@ -25,6 +25,7 @@ _MEMORY = ("buffer_a", "buffer_b", "global_buffer", "dram", "dram_bandwidth")
 _INTEGERS = ("gamma", "lut_entries", "acc_bits", "lanes", "fraction_bits", "significand_bits")
 _SIZES = ("transistors", "luts", "area_um2", "period_ns")
 _WORDS = ("microarchitecture", "sums", "handshake")
+_ENERGIES = ("fj", "fj_zero_delay", "fj_gated_clock")  # the first one counts
 _REQUIRED = {"lns": ("gamma", "lut_entries", "acc_bits", "lanes"), "int": ("lanes",), "float": ("lanes",)}
 _BETWEEN = ("acc_bits", "lanes")  # those that stand for a size, so that a value between two measured ones has a meaning
 _FORMAT = re.compile(r"LNS(\d+)|INT(\d+)|E(\d+)M(\d+)")
@@ -232,7 +233,7 @@ def _bits(where: str, text: Any) -> int:
 
 def _design(name: str, table: Any) -> Priced:
     where = f"designs.{name}"
-    _only(where, table, ("kind", "format", *_INTEGERS, *_SIZES, *_WORDS, "fj"), ("kind", "format", "fj"))
+    _only(where, table, ("kind", "format", *_INTEGERS, *_SIZES, *_WORDS, *_ENERGIES), ("kind", "format", "fj"))
     check_choice(f"{where}.kind", table["kind"], KINDS)
     _only(where, table, None, _REQUIRED[table["kind"]])
     for key in _INTEGERS:
@@ -241,8 +242,7 @@ def _design(name: str, table: Any) -> Priced:
     for key in _SIZES:
         if key in table:
             check_number(f"{where}.{key}", table[key], 0.0, low_open=True)
-    sources = (*PASSES, "idle")
-    fj = dict(_only(f"{where}.fj", table["fj"], (*sources, "random", "blocks"), sources))
+    fj = dict(_only(f"{where}.fj", table["fj"], None, (*PASSES, "idle")))
     blocks = _only(f"{where}.fj.blocks", fj.pop("blocks", {}), None)
     for key, value in {**fj, **blocks}.items():
         check_number(f"{where}.fj of {key}", value, 0.0)
