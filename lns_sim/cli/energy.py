@@ -21,6 +21,8 @@ from lns_sim.recipes import PASSES, Recipe
 from lns_sim.studies.energy import Energy, paper, picture
 from lns_sim.studies.energy import energy as energy_of
 from lns_sim.studies.energy.components import constants
+from lns_sim.studies.energy.technologies import get
+from lns_sim.studies.energy.technology import USUAL
 
 
 def _print(found: Energy, title: str, console: Console, layers: bool) -> None:
@@ -34,11 +36,11 @@ def _print(found: Energy, title: str, console: Console, layers: bool) -> None:
     for f in found.formats:
         by_pass = [f"{scale * sum(found.components(f, n).values()):.4g}" for n in names]
         total = found.total(f)
-        each = f"{1e12 * total / found.products:.4g}"
+        each = f"{1e12 * total / found.products:,.1f}"
         table.add_row(f, *by_pass, f"{scale * total:.4g}", each, f"{total / found.total():.2f}")
     console.print(table)
-    parts = ", ".join(f"{name} {share / found.total():.0%}" for name, share in found.components().items())
-    console.print(f"LNS: {parts}.")
+    shares = {name: mj / found.total() for name, mj in found.components().items()}
+    console.print(f"LNS: {', '.join(f'{name} {share:.0%}' for name, share in shares.items() if share >= 0.005)}.")
     if layers:
         _print_layers(found, console, unit, scale)
     for line in found.basis():
@@ -82,6 +84,19 @@ def _print_paper(found: dict[str, Energy], console: Console) -> None:
     console.print(table)
 
 
+def _other_side() -> str:
+    """What this project's own hardware says of LNS beside floating point, a product."""
+    own = get("measured")
+
+    def mean(prices: dict) -> float:
+        return sum(sum(p.slot.values()) for p in prices.values()) / len(prices)
+
+    lns = mean({name: own.lns(USUAL, name) for name in PASSES})
+    others = {name: mean({p: own.others(p)[name] for p in PASSES}) for name in own.others("forward")}
+    ratios = "; ".join(f"LNS / {name} = {lns / fj:.2f}" for name, fj in others.items() if name.startswith("FP8"))
+    return f"Our own RTL, on {own.process.name} (docs/energy.md): {ratios}."
+
+
 def energy(
     model: ModelName,
     input: Input = None,
@@ -114,6 +129,9 @@ def energy(
             built, x, title = build(model, input, context, batch_size)
             found = energy_of(built, x, recipe=chosen, technology=technology)
             _print(found, title, console, layers)
+            if technology == "paper":
+                ratio = found.total() / found.total("FP8")
+                console.print(f"By the paper, LNS / FP8 = {ratio:.2f}. {_other_side()}")
             written = _write(out, model, found.technology, found.to_dict())
             picture.draw(found, title, caption(found.technology), out / "energy.png")
         console.print(f"Wrote {written} and {out / 'energy.png'}.")

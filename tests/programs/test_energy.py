@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import prices
 import pytest
+import tomlkit
 import torch
 from tools import require_module
 from torch import nn
@@ -18,7 +19,7 @@ from lns_sim.studies.energy import paper
 from lns_sim.studies.energy.components import STATUSES, constants, memory_of
 from lns_sim.studies.energy.mapping import map_pass
 from lns_sim.studies.energy.paper_prices import FORMATS, Paper, conversion
-from lns_sim.studies.energy.technologies import get
+from lns_sim.studies.energy.technologies import MEASURED, get
 from lns_sim.watching.passes import Pass, Shape
 
 
@@ -140,6 +141,8 @@ def run(*args):
 def test_the_command(tmp_path, monkeypatch):
     result = run("cnn", "--layers", "--out", tmp_path)
     assert result.exit_code == 0 and "fJ a product" in result.stdout and "INT8: extrapolated" in result.stdout
+    shown = " ".join(result.stdout.split())
+    assert "By the paper, LNS / FP8 = 0.4" in shown and "Our own RTL, on OSU 0.18 um" in shown
     written = json.loads((tmp_path / "energy.json").read_text())
     assert written["energy"]["totals"]["LNS"]["mJ"] > 0 and written["constants"]["conversion"]["source"]
     assert written["command"] == f"lns-sim energy cnn --layers --out {tmp_path}"
@@ -177,7 +180,7 @@ def test_a_price_file_by_hand(tmp_path):
     assert forward.energy["FP8"]["products"] == pytest.approx(300 * busy)
     assert gradient.energy["LNS"]["lanes"] + gradient.energy["LNS"]["clock"] == pytest.approx(150 * busy)
     assert found.rests_on["LNS"] == "given on a process, without wires: rom 24"
-    assert any("less than half of the lanes" in note and "10 fJ" in note for note in found.notes)
+    assert any("less than half of the lanes" in note and "10.0 fJ" in note for note in found.notes)
     assert found.technology["name"] == "own.toml" and str(tmp_path) not in json.dumps(found.to_dict())
 
 
@@ -276,3 +279,26 @@ def test_formats_and_shells_of_a_price_file(tmp_path):
     shelled = prices.lns().replace("lanes = 32", "lanes = 32\nhandshake = true")
     own = get(prices.write(tmp_path / "own.toml", prices.PROCESS, shelled, prices.FP8, bare, mixed, half))
     assert {name: p.bits for name, p in own.others("forward").items()} == {"FP8": 8, "mixed": 4, "half": 16}
+
+
+def test_our_own_hardware(tmp_path):
+    """The file that `make cells` wrote prices every design in it; its ratio stands below the paper's."""
+    written = tomlkit.parse(MEASURED.read_text()).unwrap()
+    designs = {name: d["fj"] for name, d in written["designs"].items()}
+    model, x = nn.Linear(64, 64, bias=False), torch.zeros(64, 64, requires_grad=True)
+    found = lns_sim.energy(model, x, technology="measured")
+    buffers = ("buffer A", "buffer B", "idle lanes")
+    for name in found.formats:
+        fj = designs["LNS rom, LUT 8" if name == "LNS" else name]
+        for row in found.rows:
+            lanes = sum(v for component, v in row.energy[name].items() if component not in buffers)
+            assert lanes == pytest.approx(fj[row.name] * row.products) and row.energy[name]["idle lanes"] == 0
+        assert found.rests_on[name].startswith(f"measured on {written['process']['name']}, without wires: ")
+    assert {"INT8", "FP8", "FP8, 7 fraction bits", "FP8, 11-bit float sums"} <= set(found.formats)
+    mean = {name: sum(fj[p] for p in recipes.PASSES) for name, fj in designs.items()}
+    shown = " ".join(run("mlp", "--out", tmp_path).stdout.split())
+    assert f"LNS / FP8 = {mean['LNS rom, LUT 8'] / mean['FP8']:.2f};" in shown
+    for n in (1, 2, 4, 8):  # all LUTs of the paper
+        assert get("measured").area(Datapath(lut_entries=n)) == written["designs"][f"LNS rom, LUT {n}"]["area_um2"]
+    with pytest.raises(ValueError, match="measured has no LNS design with gamma 8, lut_entries 8, acc_bits 8"):
+        lns_sim.energy(model, x, technology="measured", recipe=recipes.lns_madam(datapath=Datapath(acc_bits=8)))

@@ -181,7 +181,7 @@ def _notes(result: Energy, found: Summary, technology: Technology) -> list[str]:
         notes.append(
             f"{share:.0%} of LNS's energy goes into passes that use less than half of the lanes, which have "
             f"{products:.1%} of the products; an idle lane costs "
-            + ("as much as a busy one, as the paper says nothing else" if priced is None else f"{priced:.3g} fJ")
+            + ("as much as a busy one, as the paper says nothing else" if priced is None else f"{priced:,.1f} fJ")
         )
     return notes
 
