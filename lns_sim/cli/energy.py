@@ -85,7 +85,7 @@ def _print_paper(found: dict[str, Energy], console: Console) -> None:
 
 
 def _other_side() -> str:
-    """What this project's own hardware says of LNS beside floating point, a product."""
+    """What this project's own hardware says of a product of LNS beside one of floating point."""
     own = get("measured")
 
     def mean(prices: dict) -> float:
@@ -94,7 +94,7 @@ def _other_side() -> str:
     lns = mean({name: own.lns(USUAL, name) for name in PASSES})
     others = {name: mean({p: own.others(p)[name] for p in PASSES}) for name in own.others("forward")}
     ratios = "; ".join(f"LNS / {name} = {lns / fj:.2f}" for name, fj in others.items() if name.startswith("FP8"))
-    return f"Our own RTL, on {own.process.name} (docs/energy.md): {ratios}."
+    return f"Our own RTL, on {own.process.name}, in convolutions (docs/energy.md): {ratios}."
 
 
 def energy(

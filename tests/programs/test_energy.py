@@ -206,6 +206,7 @@ def test_what_a_price_file_does_not_have_is_on_a_line_or_refused(tmp_path):
     assert scaled.area(Datapath()) == 1000 and scaled.clock(Datapath()) is None
     memory = get(prices.write(tmp_path / "m.toml", prices.PROCESS, prices.lns(), "[memory]\ndram = 7.0\nbuffer_a = 3"))
     assert (memory.memory().dram, memory.memory().a) == (7, 3)
+    assert memory.common()["memories"].startswith("given: dram, buffer_a; the rest: SRAM")
     assert memory.memory().b == own.memory().b
 
 
@@ -288,11 +289,14 @@ def test_our_own_hardware(tmp_path):
     model, x = nn.Linear(64, 64, bias=False), torch.zeros(64, 64, requires_grad=True)
     found = lns_sim.energy(model, x, technology="measured")
     buffers = ("buffer A", "buffer B", "idle lanes")
+    convolution = lns_sim.energy(nn.Conv2d(32, 32, 1), torch.zeros(1, 32, 4, 8), technology="measured")
     for name in found.formats:
         fj = designs["LNS rom, LUT 8" if name == "LNS" else name]
-        for row in found.rows:
-            lanes = sum(v for component, v in row.energy[name].items() if component not in buffers)
-            assert lanes == pytest.approx(fj[row.name] * row.products) and row.energy[name]["idle lanes"] == 0
+        for rows, tensors in ((found.rows, "transformer_"), (convolution.rows, "")):
+            for row in rows:
+                lanes = sum(v for component, v in row.energy[name].items() if component not in buffers)
+                assert lanes == pytest.approx(fj[tensors + row.name] * row.products)
+                assert row.energy[name]["idle lanes"] == 0
         assert found.rests_on[name].startswith(f"measured on {written['process']['name']}, without wires: ")
     assert {"INT8", "FP8", "FP8, 7 fraction bits", "FP8, 11-bit float sums"} <= set(found.formats)
     mean = {name: sum(fj[p] for p in recipes.PASSES) for name, fj in designs.items()}

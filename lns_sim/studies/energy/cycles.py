@@ -75,7 +75,7 @@ class Cycles:
         bandwidth: of DRAM, in bytes a second.
         buffer: bytes of the global buffer.
         steps: in the order of the forward pass, the optimizer last.
-        rests_on: what the prices of "LNS" and of the "memories" rest on, one line each.
+        rests_on: as in :class:`lns_sim.studies.energy.Energy`, of LNS.
     """
 
     technology: dict[str, object]
@@ -259,7 +259,7 @@ def cycles(
     steps = [_step(p, source, array, clock, buffer, memory) for p in found.passes]
     steps.append(_optimizer(built, source, memory))
     peak = array.pes * number("lanes") * max(prices.values()) * clock * 1e9
-    rests_on = {"LNS": "; ".join(prices), "memories": source.memories}
+    rests_on = {"LNS": "; ".join(prices)} | source.common()
     return Cycles(source.describe(), array, clock, peak, memory.bandwidth * 1e9, buffer, steps, rests_on)
 
 

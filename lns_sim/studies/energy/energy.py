@@ -15,7 +15,7 @@ from lns_sim.nn import LNSWeight, convert
 from lns_sim.studies.energy.components import Memory, Prices
 from lns_sim.studies.energy.mapping import Array, Work, map_pass
 from lns_sim.studies.energy.technologies import get
-from lns_sim.studies.energy.technology import Technology, changes
+from lns_sim.studies.energy.technology import Technology, changes, tensors_of
 from lns_sim.watching.passes import Pass
 from lns_sim.watching.summary import Summary, summary
 
@@ -46,7 +46,7 @@ class Energy:
     Attributes:
         technology: where all of its prices come from, as :meth:`Technology.describe` gives it.
         rows: in the order of the forward pass.
-        rests_on: what the numbers of each format, and of the "memories", rest on, one line each.
+        rests_on: what the numbers of each format, and those of all, rest on, one line each.
         notes: what else a reader should know, one sentence each.
         float_products: (layer, operator, how often) that run in float32 beside the processing element, and are not
             in it.
@@ -130,7 +130,7 @@ def lns_prices(p: Pass, technology: Technology) -> Prices:
             f"the {p.name.replace('_', ' ')} of {p.layer or 'the model'} is multiplied in float32; an energy "
             "needs a datapath in every pass"
         )
-    return technology.lns(p.datapath, p.name, max(f.bits for f in p.operands))
+    return technology.lns(p.datapath, tensors_of(p), max(f.bits for f in p.operands))
 
 
 def multiplied(found: Summary) -> list[Pass]:
@@ -153,13 +153,13 @@ def of_summary(found: Summary, technology: Technology, array: Array = Array()) -
     """
     memory, rows, lines = technology.memory(), [], defaultdict(dict)
     for p in multiplied(found):
-        prices = {"LNS": lns_prices(p, technology), **technology.others(p.name)}
+        prices = {"LNS": lns_prices(p, technology), **technology.others(tensors_of(p))}
         works = {name: map_pass(p, q.vector_size, array, q.bits) for name, q in prices.items()}
         energies = {name: price(works[name], q, memory) for name, q in prices.items()}
         rows.append(Row(p.layer, p.kind, p.name, p.useful, works["LNS"].utilization, energies))
         for name, q in prices.items():
             lines[name] |= {q.rests_on: None}
-    rests_on = {name: "; ".join(line) for name, line in lines.items()} | {"memories": technology.memories}
+    rests_on = {name: "; ".join(line) for name, line in lines.items()} | technology.common()
     result = Energy(technology.describe(), rows, rests_on, [], found.float_products)
     result.notes += _notes(result, found, technology)
     return result

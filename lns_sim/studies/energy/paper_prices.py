@@ -28,7 +28,7 @@ class Paper(Technology):
         memory = self.memory()
         return bits / 8 * (memory.a / number("held") + memory.b / number("lanes"))
 
-    def others(self, pass_name: str) -> dict[str, Prices]:
+    def others(self, tensors: str) -> dict[str, Prices]:
         return {name: self._other(name) for name in FORMATS}
 
     def _other(self, name: str) -> Prices:
@@ -41,7 +41,7 @@ class Paper(Technology):
             total = number(f"total_{name.lower()}") - self._buffers(bits)
         return Prices(bits, int(number("vector_size")), {"multiply-add": total}, rests_on=calibrated)
 
-    def lns(self, datapath: Datapath, pass_name: str, bits: int | None = None) -> Prices:
+    def lns(self, datapath: Datapath, tensors: str, bits: int | None = None) -> Prices:
         d, bits = datapath, datapath.format.bits if bits is None else bits
         rest = number("total_lns") - self._buffers(PAPER_PE.format.bits) - conversion(PAPER_PE)
         accumulation = number("accumulation") * rest * PAPER_PE.vector_size * d.acc_bits / PAPER_PE.acc_bits

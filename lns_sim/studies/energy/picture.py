@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from lns_sim.recipes import PASSES
@@ -28,7 +29,7 @@ def draw(found: Energy, title: str, origin: str, path: Path) -> None:
         (layers, "LNS by layer, all passes"),
     ]
     names = dict.fromkeys(n for parts in formats.values() for n in parts)
-    color = {name: f"C{i % 10}" for i, name in enumerate(sorted(names, key=_AROUND.__contains__))}
+    color = colors(sorted(names, key=_AROUND.__contains__))
     widths = [0.5 * len(formats) + 1, 2.5, min(max(5.0, 0.2 * len(layers)), 14.0)]
     figure, axes = plt.subplots(1, 3, figsize=(sum(widths) + 1, 6.2), width_ratios=widths, layout="constrained")
     for place, (bars, name) in zip(axes, stacks):
@@ -75,7 +76,14 @@ def finish(figure, title: str, origin: str, path: Path) -> None:
     plt.close(figure)
 
 
-def stack(place, bars: dict[str, dict[str, float]], color: dict[str, str]) -> None:
+def colors(names: Sequence[str]) -> dict[str, tuple[float, float, float]]:
+    """A color of its own for each name."""
+    from matplotlib import colormaps
+
+    return dict(zip(names, colormaps["tab10" if len(names) <= 10 else "tab20"].colors))
+
+
+def stack(place, bars: dict[str, dict[str, float]], color: dict) -> None:
     """A bar for each key, stacked by component."""
     bottom = [0.0] * len(bars)
     for name in color:
@@ -84,4 +92,5 @@ def stack(place, bars: dict[str, dict[str, float]], color: dict[str, str]) -> No
             place.bar(range(len(bars)), values, bottom=bottom, color=color[name], label=name)
             bottom = [b + v for b, v in zip(bottom, values)]
     place.set_xticks(range(len(bars)), bars)
+    place.set_ylim(0, 1.05 * max(bottom))
     place.grid(axis="y", alpha=0.3)

@@ -15,7 +15,7 @@ from lns_sim.checks import check_bool, check_choice, check_int, check_number
 from lns_sim.datapath import Datapath
 from lns_sim.recipes import PASSES
 from lns_sim.studies.energy.components import Memory, Prices, Process, number
-from lns_sim.studies.energy.technology import NoSuchDesign, Technology, changes
+from lns_sim.studies.energy.technology import TRANSFORMER, NoSuchDesign, Technology, changes
 
 KINDS = ("lns", "int", "float")
 _TABLES = ("process", "scale", "memory", "designs")
@@ -27,6 +27,7 @@ _SIZES = ("transistors", "luts", "area_um2", "period_ns")
 _WORDS = ("microarchitecture", "sums", "handshake")
 _ENERGIES = ("fj", "fj_zero_delay", "fj_gated_clock")  # the first one counts
 _REQUIRED = {"lns": ("gamma", "lut_entries", "acc_bits", "lanes"), "int": ("lanes",), "float": ("lanes",)}
+_SOURCES = (*PASSES, *(TRANSFORMER + name for name in PASSES), "random", "idle", "blocks")
 _BETWEEN = ("acc_bits", "lanes")  # those that stand for a size, so that a value between two measured ones has a meaning
 _FORMAT = re.compile(r"LNS(\d+)|INT(\d+)|E(\d+)M(\d+)")
 
@@ -41,7 +42,7 @@ class Priced:
         lanes: of the vector.
         gamma, lut_entries, acc_bits: of an LNS design, else None.
         words: its parameters that are no numbers.
-        fj: femtojoule a product by pass, and of an idle lane.
+        fj: femtojoule a product by tensors, and of an idle lane.
         blocks: the mean of the passes by block.
         area: in square micrometre, None where not given.
         period: the shortest, in ns, None where not given.
@@ -60,9 +61,9 @@ class Priced:
     area: float | None
     period: float | None
 
-    def prices(self, pass_name: str, rests_on: str) -> Prices:
-        """Blocks have the same shares in every pass."""
-        total = self.fj[pass_name]
+    def prices(self, tensors: str, rests_on: str) -> Prices:
+        """A transformer's are the passes' where the file has none. Blocks have the same shares in all."""
+        total = self.fj.get(tensors, self.fj[tensors.removeprefix(TRANSFORMER)])
         share = total / math.fsum(self.blocks.values())
         slot = {block: fj * share for block, fj in self.blocks.items()}
         return Prices(self.bits, self.lanes, slot, idle=self.fj["idle"], rests_on=rests_on)
@@ -113,16 +114,16 @@ class PriceFile(Technology):
         for key, value in self._memory.items():
             check_number(f"memory.{key}", value, 0.0, low_open=True)
 
-    def lns(self, datapath: Datapath, pass_name: str, bits: int | None = None) -> Prices:
+    def lns(self, datapath: Datapath, tensors: str, bits: int | None = None) -> Prices:
         design = self._find(datapath)
-        prices = design.prices(pass_name, f"{self._stands} {design.name}")
+        prices = design.prices(tensors, f"{self._stands} {design.name}")
         return prices if bits is None else replace(prices, bits=bits)
 
-    def others(self, pass_name: str) -> dict[str, Prices]:
+    def others(self, tensors: str) -> dict[str, Prices]:
         """All designs that are no LNS, in the shell of the file's first that is: with its handshake, or without."""
         shell = next((d.words.get("handshake") for d in self._designs if d.kind == "lns"), None)
         found = [d for d in self._designs if d.kind != "lns" and shell in (None, d.words.get("handshake", shell))]
-        return {d.name: d.prices(pass_name, f"{self._stands} {d.name}") for d in found}
+        return {d.name: d.prices(tensors, f"{self._stands} {d.name}") for d in found}
 
     def memory(self, global_buffer: float | None = None) -> Memory:
         own, known = super().memory(global_buffer), self._memory
@@ -137,10 +138,13 @@ class PriceFile(Technology):
             known.get("dram_bandwidth", own.bandwidth),
         )
 
-    @property
-    def memories(self) -> str:
-        given = f"given: {', '.join(self._memory)}; the rest: " if self._memory else ""
-        return given + super().memories
+    def common(self) -> dict[str, str]:
+        found = super().common()
+        if self._memory:
+            found["memories"] = f"given: {', '.join(self._memory)}; the rest: {found['memories']}"
+        if any(TRANSFORMER in source for d in self._designs for source in d.fj):
+            found["activity"] = "convolutions as on a CNN's tensors, other products as on a transformer's"
+        return found
 
     def clock(self, datapath: Datapath) -> float | None:
         period = self._find(datapath).period
@@ -242,7 +246,7 @@ def _design(name: str, table: Any) -> Priced:
     for key in _SIZES:
         if key in table:
             check_number(f"{where}.{key}", table[key], 0.0, low_open=True)
-    fj = dict(_only(f"{where}.fj", table["fj"], None, (*PASSES, "idle")))
+    fj = dict(_only(f"{where}.fj", table["fj"], _SOURCES, (*PASSES, "idle")))
     blocks = _only(f"{where}.fj.blocks", fj.pop("blocks", {}), None)
     for key, value in {**fj, **blocks}.items():
         check_number(f"{where}.fj of {key}", value, 0.0)

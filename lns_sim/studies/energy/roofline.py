@@ -10,7 +10,7 @@ import numpy as np
 
 from lns_sim.recipes import PASSES
 from lns_sim.studies.energy.cycles import Cycles
-from lns_sim.studies.energy.picture import finish, stack
+from lns_sim.studies.energy.picture import colors, finish, stack
 
 
 def draw(found: Cycles, title: str, origin: str, path: Path) -> None:
@@ -20,7 +20,7 @@ def draw(found: Cycles, title: str, origin: str, path: Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, (left, right) = plt.subplots(1, 2, figsize=(11.5, 5.5), width_ratios=[2, 1], layout="constrained")
+    figure, (left, right) = plt.subplots(1, 2, figsize=(13, 5.5), width_ratios=[2, 1], layout="constrained")
     steps = [s for s in found.steps if s.products]
     intensity = {id(s): s.products / sum(s.dram.values()) for s in steps}
     ridge = found.peak / found.bandwidth
@@ -47,9 +47,8 @@ def draw(found: Cycles, title: str, origin: str, path: Path) -> None:
     left.grid(alpha=0.3)
     left.legend(frameon=False, loc="lower right")
     bars = {name.replace("_", " "): found.components(name) for name in found.names}
-    color = {name: f"C{i % 10}" for i, name in enumerate(found.components())}
-    stack(right, bars, color)
+    stack(right, bars, colors(list(found.components())))
     right.tick_params(axis="x", rotation=90)
     right.set(title="energy by component", ylabel="mJ a training iteration")
-    right.legend(fontsize=7, frameon=False)
+    figure.legend(*right.get_legend_handles_labels(), loc="outside right upper", fontsize=8, frameon=False)
     finish(figure, title, origin, path)

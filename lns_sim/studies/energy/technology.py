@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from lns_sim.datapath import Datapath
 from lns_sim.studies.energy.components import Memory, Prices, Process, memory_of
+from lns_sim.watching.passes import Pass
 
 
 class NoSuchDesign(ValueError):
@@ -27,29 +28,29 @@ class Technology(ABC):
     areas: bool
 
     @abstractmethod
-    def lns(self, datapath: Datapath, pass_name: str, bits: int | None = None) -> Prices:
-        """Prices of LNS products in a pass, with operands of so many bits (the datapath's, if None).
+    def lns(self, datapath: Datapath, tensors: str, bits: int | None = None) -> Prices:
+        """Prices of LNS products on some tensors (:func:`tensors_of`), of so many bits (the datapath's, if None).
 
         Raises:
             NoSuchDesign: the technology has no such datapath.
         """
 
     @abstractmethod
-    def others(self, pass_name: str) -> dict[str, Prices]:
-        """Prices of the same pass in other formats, by name."""
+    def others(self, tensors: str) -> dict[str, Prices]:
+        """Prices of products on the same tensors in other formats, by name."""
 
     def memory(self, global_buffer: float | None = None) -> Memory:
         """Prices of memories, with a global buffer of so many bytes (the default's, if None)."""
         return memory_of(self.process, global_buffer)
 
-    @property
-    def memories(self) -> str:
-        """What the prices of memories rest on, one line."""
+    def common(self) -> dict[str, str]:
+        """What the prices of all formats rest on, one line each."""
         p = self.process
-        return (
+        sram = (
             f"SRAM of 45 nm at 0.9 V (Horowitz, ISSCC 2014) scaled to {p.node:g} nm and {p.voltage:g} V, by the square "
             "root of its size; DRAM: HBM2 (O'Connor et al., MICRO 2017)"
         )
+        return {"memories": sram}
 
     @abstractmethod
     def clock(self, datapath: Datapath) -> float | None:
@@ -71,6 +72,14 @@ class Technology(ABC):
     def __str__(self) -> str:
         p = self.process
         return f"{self.name} ({p.name}, {p.voltage:g} V)"
+
+
+TRANSFORMER = "transformer_"
+
+
+def tensors_of(p: Pass) -> str:
+    """At whose activity a pass is priced: of a convolution its name, of other products "transformer_" and its name."""
+    return p.name if p.kind == "convolution" else TRANSFORMER + p.name
 
 
 # What a datapath is compared with: the same formats' hardware, whatever the datapath.
