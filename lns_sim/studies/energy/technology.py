@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import replace
+from dataclasses import fields, replace
 
 from lns_sim.datapath import Datapath
 from lns_sim.studies.energy.components import Memory, Prices, Process, memory_of
@@ -88,7 +88,7 @@ USUAL = Datapath()
 
 def changes(datapath: Datapath) -> list[str]:
     """How a datapath differs from the usual one, in words."""
-    shown = {
+    words = {
         "vector_size": "vectors of {} lanes",
         "acc_bits": "{}-bit accumulators",
         "lut_entries": "{} LUT entries",
@@ -96,13 +96,12 @@ def changes(datapath: Datapath) -> list[str]:
         "rounding": "alignment by {}",
         "overflow": "overflow by {}",
     }
-    found = [
-        text.format(getattr(datapath, name))
-        for name, text in shown.items()
-        if getattr(datapath, name) != getattr(USUAL, name)
-    ]
-    if datapath.format != USUAL.format:
-        found.insert(0, f"{datapath.format.bits} bits at gamma {datapath.format.gamma}")
-    if datapath.lsb != replace(USUAL, format=datapath.format, lut_entries=None, acc_bits=datapath.acc_bits).lsb:
+    format, found = datapath.format, []
+    if format != USUAL.format:
+        found.append(f"{format.bits} bits at gamma {format.gamma}")
+    for name in (f.name for f in fields(Datapath)):
+        if name not in ("format", "acc_lsb", "headroom_bits") and getattr(datapath, name) != getattr(USUAL, name):
+            found.append(words.get(name, f"{name} {{}}").format(getattr(datapath, name)))
+    if datapath.lsb != replace(USUAL, format=format, lut_entries=None, acc_bits=datapath.acc_bits).lsb:
         found.append(f"a unit of 2^{datapath.lsb}")
-    return found + [f"{name} {value}" for name, value in datapath.departures.items()]
+    return found
