@@ -11,7 +11,7 @@ from lns_sim.functional import conv2d, matmul, quantize
 from lns_sim.golden import trace_dot
 from lns_sim.nn import LNSWeight, convert, simulate
 from lns_sim.studies.compare import compare
-from lns_sim.studies.energy import energy
+from lns_sim.studies.energy import cycles, energy
 from lns_sim.tensor import LNSTensor
 from lns_sim.version import __version__
 from lns_sim.watching.counting import count
@@ -32,6 +32,7 @@ __all__ = [
     "conv2d",
     "convert",
     "count",
+    "cycles",
     "distributed",
     "energy",
     "matmul",

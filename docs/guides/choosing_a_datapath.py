@@ -52,11 +52,11 @@ with tempfile.TemporaryDirectory() as folder:
     for trial in report.front(sweep):
         print(
             f"  {report.describe(trial.params, sweep.space):28} {trial.values[0]:5.1f} % for "
-            f"{trial.values[1]:.3g} {report.COST}"
+            f"{trial.values[1]:.3g} {report.costs(sweep)[0]}"
         )
     report.write_csv(sweep, Path(folder) / "sweep.csv")
     report.draw(
-        sweep, "mlp on digits", Path(folder) / "pareto.png"
+        sweep, "mlp on digits", Path(__file__).name, Path(folder) / "pareto.png"
     )  # look at it: runs/sweep/pareto.png of `lns-sim sweep`
     print(f"{sweep.finished} trials")
 

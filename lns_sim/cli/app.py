@@ -7,6 +7,7 @@ import typer
 from lns_sim.cli.bench import bench
 from lns_sim.cli.compare import compare
 from lns_sim.cli.compare_recipes import compare_recipes
+from lns_sim.cli.cycles import cycles
 from lns_sim.cli.energy import energy
 from lns_sim.cli.info import info
 from lns_sim.cli.sweep import sweep
@@ -26,6 +27,7 @@ app.command()(compare)
 app.command()(compare_recipes)
 app.command()(sweep)
 app.command()(energy)
+app.command()(cycles)
 app.command()(bench)
 app.command()(info)
 app.command()(vectors)

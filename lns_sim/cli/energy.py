@@ -6,117 +6,76 @@ import json
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import typer
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor, nn
 
-from lns_sim.checks import check_choice, check_int
+from lns_sim.cli.artefacts import caption, options_given, origin
+from lns_sim.cli.built import BatchSize, Input, ModelName, TechnologyName, TokensOfSample, build
 from lns_sim.cli.console import make_console
 from lns_sim.cli.errors import user_errors
-from lns_sim.cli.options import RECIPE_HELP, AccBits, Bits, Gamma, LutEntries, UpdateBits, chosen_recipe, made_by
+from lns_sim.cli.options import RECIPE_HELP, AccBits, Bits, Gamma, LutEntries, UpdateBits, chosen_recipe
 from lns_sim.datapath import Datapath
 from lns_sim.format import LNSFormat
-from lns_sim.recipes import Recipe
-from lns_sim.studies import models
+from lns_sim.recipes import PASSES, Recipe
 from lns_sim.studies.energy import Energy, paper, picture
 from lns_sim.studies.energy import energy as energy_of
 from lns_sim.studies.energy.components import constants
-
-# What models of ours take where nothing else is said: channels, height and width, or tokens.
-_INPUTS = {
-    "cnn": (1, 8, 8),
-    "mlp": (1, 8, 8),
-    "resnet20": (3, 32, 32),
-    "resnet18": (3, 32, 32),
-    "resnet18-imagenet": (3, 224, 224),
-    "resnet50": (3, 224, 224),
-    "gpt": (128,),
-    "gpt256": (128,),
-}
-_TOKENS = ("gpt", "gpt256", "bert-base", "bert-large")  # models of these
-
-
-def _sizes(text: str) -> tuple[int, ...]:
-    """A shape such as "3x224x224" or "64"."""
-    try:
-        sizes = tuple(int(n) for n in text.split("x"))
-    except ValueError:
-        sizes = ()
-    if not sizes or min(sizes) < 1:
-        raise ValueError(f"--input is a sample's shape such as 3x224x224, got {text!r}")
-    return sizes
-
-
-def _model(name: str, input: str | None, context: int | None, batch: int) -> tuple[nn.Module, Tensor]:
-    """The model and a batch, on the meta device."""
-    if input is not None and context is not None:
-        raise ValueError("--input is for numbers, --context for tokens: give one of them")
-    shape = _sizes(input) if input is not None else (context,) if context is not None else None
-    tokens = context is not None if ":" in name else name in _TOKENS
-    if input is not None and tokens:
-        raise ValueError(f"{name} takes tokens: give --context")
-    with torch.device("meta"):
-        if ":" in name:
-            if shape is None:
-                raise ValueError(f"{name} needs --input (a sample's shape, e.g. 3x224x224) or --context (tokens)")
-            model = made_by(name).to("meta")
-        else:
-            check_choice("model", name, (*models.NAMES, "bert-base", "bert-large"))
-            shape = shape or _INPUTS.get(name, (paper.TOKENS,))
-            classes = 256 if tokens else 1000 if shape[-1] >= 64 else 10
-            model = paper.bert(name) if name.startswith("bert") else models.build(name, shape, classes)
-        return model.eval(), torch.zeros(batch, *shape, dtype=torch.int64 if tokens else torch.float32)
+from lns_sim.studies.energy.technologies import get
+from lns_sim.studies.energy.technology import USUAL
 
 
 def _print(found: Energy, title: str, console: Console, layers: bool) -> None:
     unit, scale = ("mJ", 1.0) if found.total() >= 0.01 else ("uJ", 1e3)
-    table = Table(title=title, caption=f"{unit} a training iteration")
-    for name in ("pass", "products", *found.formats):
-        table.add_column(name, justify="left" if name == "pass" else "right")
-    for name in dict.fromkeys(row.name for row in found.rows):
-        products = sum(row.products for row in found.rows if row.name == name)
-        table.add_row(
-            name.replace("_", " "),
-            f"{products:,}",
-            *(f"{scale * sum(found.components(f, name).values()):.4g}" for f in found.formats),
-        )
-    table.add_row(
-        "total", f"{found.products:,}", *(f"{scale * found.total(f):.4g}" for f in found.formats), style="bold"
-    )
-    table.add_row("fJ a product", "", *(f"{1e12 * found.total(f) / found.products:.1f}" for f in found.formats))
+    table = Table(title=title, caption=f"{unit} a training iteration, technology {found.technology['name']}")
+    names = [name for name in PASSES if any(row.name == name for row in found.rows)]
+    for name in ("", *(n.replace("_", " ") for n in names), "total", "fJ a product", "to LNS"):
+        table.add_column(name, justify="right" if name else "left")
+    products = [sum(row.products for row in found.rows if row.name == n) for n in names]
+    table.add_row("products", *(f"{n:,}" for n in (*products, found.products)), "", "", end_section=True)
+    for f in found.formats:
+        by_pass = [f"{scale * sum(found.components(f, n).values()):.4g}" for n in names]
+        total = found.total(f)
+        each = f"{1e12 * total / found.products:,.1f}"
+        table.add_row(f, *by_pass, f"{scale * total:.4g}", each, f"{total / found.total():.2f}")
     console.print(table)
-    parts = ", ".join(f"{name} {share / found.total():.0%}" for name, share in found.components().items())
-    console.print(f"LNS: {parts}.")
+    shares = {name: mj / found.total() for name, mj in found.components().items()}
+    console.print(f"LNS: {', '.join(f'{name} {share:.0%}' for name, share in shares.items() if share >= 0.005)}.")
     if layers:
-        table = Table(title="by layer and pass: LNS")
-        for name in ("layer", "pass", "products", "lanes used", unit):
-            table.add_column(name, justify="left" if name in ("layer", "pass") else "right")
-        for row in found.rows:
-            table.add_row(
-                row.layer or "(model)",
-                row.name.replace("_", " "),
-                f"{row.products:,}",
-                f"{row.utilization:.0%}",
-                f"{scale * sum(row.energy['LNS'].values()) * 1e-12:.4g}",
-            )
-        console.print(table)
-    console.print(f"Calibrated: {found.calibrated}.")
-    for note in found.extrapolated:
-        console.print(f"Extrapolated: {note}.")
+        _print_layers(found, console, unit, scale)
+    for line in found.basis():
+        console.print(line)
     if found.float_products:
         console.print(f"Not in it: {len(found.float_products)} products that run in float32.")
 
 
+def _print_layers(found: Energy, console: Console, unit: str, scale: float) -> None:
+    table = Table(title="by layer and pass: LNS")
+    for name in ("layer", "pass", "products", "of products", "lanes used", unit, "of energy"):
+        table.add_column(name, justify="left" if name in ("layer", "pass") else "right")
+    for row in found.rows:
+        mj = sum(row.energy["LNS"].values()) * 1e-12
+        table.add_row(
+            row.layer or "(model)",
+            row.name.replace("_", " "),
+            f"{row.products:,}",
+            f"{row.products / found.products:.1%}",
+            f"{row.utilization:.0%}",
+            f"{scale * mj:.4g}",
+            f"{mj / found.total():.1%}",
+        )
+    console.print(table)
+
+
 def _print_paper(found: dict[str, Energy], console: Console) -> None:
-    table = Table(title="mJ a training iteration, batch 1: here / LNS-Madam (IEEE TC 2022)")
+    title = "mJ a training iteration, batch 1: here / LNS-Madam (IEEE TC 2022)"
+    table = Table(title=title, caption="* recalled: nobody checked these against the print")
     table.add_column("model")
     for name in paper.TABLE["bert-base"]:
         table.add_column(name, justify="right")
     for model, row in paper.TABLE.items():
         table.add_row(
-            model,
+            f"{model}{'*' * (model in paper.RECALLED)}",
             *(
                 f"{found[model].total(f):.2f} / {mj:.2f} ({found[model].total(f) / mj - 1:+.1%})"
                 for f, mj in row.items()
@@ -125,56 +84,75 @@ def _print_paper(found: dict[str, Energy], console: Console) -> None:
     console.print(table)
 
 
+def _other_side() -> str:
+    """What this project's own hardware says of a product of LNS beside one of floating point."""
+    own = get("measured")
+
+    def mean(prices: dict) -> float:
+        return sum(sum(p.slot.values()) for p in prices.values()) / len(prices)
+
+    lns = mean({name: own.lns(USUAL, name) for name in PASSES})
+    others = {name: mean({p: own.others(p)[name] for p in PASSES}) for name in own.others("forward")}
+    ratios = "; ".join(f"LNS / {name} = {lns / fj:.2f}" for name, fj in others.items() if name.startswith("FP8"))
+    return f"Our own RTL, on {own.process.name}, in convolutions (docs/energy.md): {ratios}."
+
+
 def energy(
-    model: Annotated[
-        str,
-        typer.Argument(
-            help=f"{', '.join(models.NAMES)}, bert-base, "
-            "bert-large, or module:function, which returns a model; or paper: the table of "
-            "LNS-Madam's paper beside this model's"
-        ),
-    ],
-    input: Annotated[
-        str | None, typer.Option(help="shape of a sample, e.g. 3x224x224", show_default="by model")
-    ] = None,
-    context: Annotated[int | None, typer.Option(help="tokens of a sample", show_default="by model", min=1)] = None,
-    batch_size: Annotated[int, typer.Option(help="samples of the iteration")] = 1,
+    model: ModelName,
+    input: Input = None,
+    context: TokensOfSample = None,
+    batch_size: BatchSize = 1,
     recipe: Annotated[str, typer.Option(help=RECIPE_HELP)] = "lns-madam",
     bits: Bits = LNSFormat.bits,
     gamma: Gamma = LNSFormat.gamma,
     update_bits: UpdateBits = Recipe.update.bits,
     lut_entries: LutEntries = None,
     acc_bits: AccBits = Datapath.acc_bits,
+    technology: TechnologyName = "paper",
     layers: Annotated[bool, typer.Option("--layers", help="a row for each layer and pass, too")] = False,
     out: Annotated[Path, typer.Option(help="directory for energy.png and energy.json")] = Path("runs/energy"),
 ) -> None:
-    """Estimate the energy of a training iteration, beside FP8, FP16, FP32 and INT8 on the like hardware.
+    """Estimate the energy of a training iteration, beside other formats on the like hardware.
 
-    Every product of the model's three passes is mapped to the paper's processing element; nothing is computed. What the
-    numbers rest on is in docs/energy.md.
+    Every product of the model's three passes is mapped to the paper's processing element; nothing is computed. The
+    model "paper" stands for the table of LNS-Madam's paper beside this estimate's. What the numbers rest on is in
+    docs/energy.md; cycles, time and memories are told by `lns-sim cycles`.
     """
     console = make_console()
     with user_errors():
-        check_int("batch_size", batch_size, 1, None)
         if model == "paper":
-            found = paper.reproduce()
-            _print_paper(found, console)
-            result = {name: e.to_dict() for name, e in found.items()}
+            written = _paper(console, out)
         else:
             chosen = chosen_recipe(recipe, bits, gamma, update_bits, lut_entries, acc_bits)
             if chosen is None:
                 raise ValueError("an energy needs a recipe that simulates products, got fp32")
-            built, x = _model(model, input, context, batch_size)
-            shape = "x".join(map(str, x.shape[1:]))
-            title = f"{model}, {batch_size} x {shape}{' tokens' if x.dtype == torch.int64 else ''}"
-            one = energy_of(built, x, recipe=chosen)
-            _print(one, title, console, layers)
-            result = one.to_dict()
-        out.mkdir(parents=True, exist_ok=True)
-        used = {name: vars(c) for name, c in constants().items()}
-        (out / "energy.json").write_text(json.dumps({"model": model, "energy": result, "constants": used}, indent=1))
-        written = [str(out / "energy.json")]
-        if model != "paper":
-            picture.draw(one, title, out / "energy.png")
-            written.append(str(out / "energy.png"))
-        console.print(f"Wrote {' and '.join(written)}.")
+            built, x, title = build(model, input, context, batch_size)
+            found = energy_of(built, x, recipe=chosen, technology=technology)
+            _print(found, title, console, layers)
+            if technology == "paper":
+                ratio = found.total() / found.total("FP8")
+                console.print(f"By the paper, LNS / FP8 = {ratio:.2f}. {_other_side()}")
+            written = _write(out, model, found.technology, found.to_dict())
+            picture.draw(found, title, caption(found.technology), out / "energy.png")
+        console.print(f"Wrote {written} and {out / 'energy.png'}.")
+
+
+def _paper(console: Console, out: Path) -> Path:
+    """The paper's table; options would change nothing in it."""
+    given = [option for option in options_given() if option != "--out"]
+    if given:
+        raise ValueError(f"{', '.join(given)} would change nothing: the paper's table is what it is")
+    found = paper.reproduce()
+    _print_paper(found, console)
+    technology = next(iter(found.values())).technology
+    written = _write(out, "paper", technology, {name: e.to_dict() for name, e in found.items()})
+    picture.draw_paper(found, caption(technology), out / "energy.png")
+    return written
+
+
+def _write(out: Path, model: str, technology: dict, result: dict) -> Path:
+    out.mkdir(parents=True, exist_ok=True)
+    used = {name: vars(c) for name, c in constants().items()}
+    text = json.dumps({**origin(technology), "model": model, "energy": result, "constants": used}, indent=1)
+    (out / "energy.json").write_text(text)
+    return out / "energy.json"

@@ -1,4 +1,4 @@
-"""lns-sim sweep: accuracy against energy over datapaths and formats."""
+"""lns-sim sweep: accuracy against energy, area or cycles over datapaths and formats."""
 
 from __future__ import annotations
 
@@ -12,10 +12,14 @@ from rich.table import Table
 
 from lns_sim import recipes
 from lns_sim.checks import check_device
+from lns_sim.cli.artefacts import caption
+from lns_sim.cli.built import TechnologyName
 from lns_sim.cli.console import make_console
 from lns_sim.cli.errors import user_errors
 from lns_sim.cli.options import Context, Data, Device, FloatLr, FloatOptimizer, Model, Tokens, chosen_settings
+from lns_sim.studies.energy.technologies import get
 from lns_sim.studies.sweep import report, space
+from lns_sim.studies.sweep.costs import COSTS
 from lns_sim.studies.sweep.study import Sweep
 from lns_sim.studies.training import data as datasets
 from lns_sim.studies.training.trainer import Settings, check_fit
@@ -73,10 +77,14 @@ def sweep(
         float,
         typer.Option(help="seconds without a sign of life after which another machine's trial is run again", min=1),
     ] = 600,
+    cost: Annotated[
+        list[str] | None, typer.Option(help=f"{', '.join(COSTS)}; may be given more than once", show_default="energy")
+    ] = None,
+    technology: TechnologyName = "paper",
     device: Device = "cpu",
     out: Annotated[Path, typer.Option(help="directory for sweep.csv, pareto.png and the storage")] = Path("runs/sweep"),
 ) -> None:
-    """Train a model on many datapaths or formats and show which are the best compromises of accuracy and energy.
+    """Train a model on many datapaths or formats and show which are the best compromises of accuracy and cost.
 
     The same command again goes on where the last one stopped; started several times, here or on other machines with the
     same --storage, it shares the work. A worker that is killed loses only the trial that it was running.
@@ -108,6 +116,8 @@ def sweep(
             study,
             device,
             grace,
+            cost or ["energy"],
+            technology,
         )
         try:
             _run(work, console)
@@ -132,9 +142,8 @@ def _run(sweep: Sweep, console: Console) -> None:
             progress.update(task, description=f"{report.describe(point, sweep.space)}, epoch {trainer.epoch + 1}")
 
         def on_trial(trial) -> None:
-            result = (
-                trial.user_attrs.get("none")
-                or f"{sweep.data.measure} {trial.values[0]:.4g}, {report.COST} {trial.values[1]:.4g}"
+            result = trial.user_attrs.get("none") or ", ".join(
+                f"{n} {v:.4g}" for n, v in zip((sweep.data.measure, *report.costs(sweep)), trial.values)
             )
             progress.console.print(f"trial {trial.number}: {report.describe(trial.params, sweep.space)}: {result}")
             progress.update(task, completed=sweep.finished)
@@ -145,20 +154,19 @@ def _run(sweep: Sweep, console: Console) -> None:
 def _show(sweep: Sweep, out: Path, console: Console) -> None:
     title = f"{sweep.settings.model} on {sweep.data.name}, {sweep.settings.epochs} epochs"
     best = report.front(sweep)
-    table = Table(title=f"{title}: best compromises", caption=f"{report.COST}: {report.COST_MEANS}")
-    for name in ("trial", *sweep.space, sweep.data.measure, report.COST, "saturated", "vanished"):
+    table = Table(title=f"{title}: best compromises", caption=report.meaning(sweep))
+    for name in ("trial", *sweep.space, sweep.data.measure, *report.costs(sweep), "saturated", "vanished"):
         table.add_column(name, justify="right")
     for trial in best:
         known = trial.user_attrs
         table.add_row(
             str(trial.number),
             *(str(trial.params[k]) for k in sweep.space),
-            f"{trial.values[0]:.4g}",
-            f"{trial.values[1]:.4g}",
+            *(f"{value:.4g}" for value in trial.values),
             f"{100 * known['saturated']:.2g} %",
             f"{100 * known['vanished']:.2g} %",
         )
     console.print(table)
     report.write_csv(sweep, out / "sweep.csv")
-    report.draw(sweep, title, out / "pareto.png")
+    report.draw(sweep, title, caption(get(sweep.technology).describe()), out / "pareto.png")
     console.print(f"Wrote {out / 'sweep.csv'} and {out / 'pareto.png'}: {sweep.finished} trials.")

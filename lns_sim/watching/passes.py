@@ -54,6 +54,8 @@ class Pass:
         shape: of its dot products; None of a look-up.
         useful: products of codes that are not zeros inserted between the positions of a strided convolution.
         bytes: of both operands' codes, and of the float32 result.
+        numbers: of both operands, and of the result; of a look-up, what it reads and gives.
+        result: what makes codes of the result where it is an operand later, as ``operands``.
     """
 
     layer: str
@@ -64,6 +66,8 @@ class Pass:
     shape: Shape | None
     useful: int
     bytes: int
+    numbers: tuple[int, ...]
+    result: LNSFormat | Quantizer | None
 
     @property
     def macs(self) -> int:
@@ -81,12 +85,17 @@ def _passes(
 ) -> list[Pass]:
     """Every pass reads two of the three operands as codes and makes a float32 result of the third's size."""
     tensors = {"a": (a, r.activation), "b": (b, r.quantizer("weight")), "out": (out, r.error)}
+    results = {"forward": r.activation, "input_gradient": r.error, "weight_gradient": r.gradient}
+    if kind == "product":  # of two computed tensors
+        results["weight_gradient"] = r.error
     parts = {"forward": ("a", "b", "out"), "input_gradient": ("out", "b", "a"), "weight_gradient": ("out", "a", "b")}
     rows = []
     for name in names:
         (x, qx), (y, qy), (result, _) = (tensors[part] for part in parts[name])
         size = _bytes(x, qx) + _bytes(y, qy) + 4 * result.numel()
-        rows.append(Pass(layer, kind, name, (_codes(qx), _codes(qy)), getattr(r, name), shapes[name], useful, size))
+        numbers = (x.numel(), y.numel(), result.numel())
+        operands, made = (_codes(qx), _codes(qy)), _codes(results[name])
+        rows.append(Pass(layer, kind, name, operands, getattr(r, name), shapes[name], useful, size, numbers, made))
     return rows
 
 
@@ -154,7 +163,8 @@ def _convolution(layer, out, x, weight, rng, stride, padding, dilation, transpos
 
 def _embedding(layer, out, weight, indices, rng, padding_idx, scale_grad_by_freq, recipe):
     q = Recipe.decode(recipe).quantizer("weight")
-    return [Pass(layer, "embedding", "forward", (_codes(q),), None, None, 0, out.numel() * (q.dtype.itemsize + 4))]
+    n = out.numel()
+    return [Pass(layer, "embedding", "forward", (_codes(q),), None, None, 0, n * (q.dtype.itemsize + 4), (n, n), None)]
 
 
 # From the layer's name, an operator's results and its arguments to passes.

@@ -1,9 +1,11 @@
-"""The energy model: its mapping by hand, the paper's table, what datapaths change, and the command."""
+"""The energy model: its mapping by hand, the paper's table, what datapaths change, price files, and the command."""
 
 import json
 from dataclasses import replace
 
+import prices
 import pytest
+import tomlkit
 import torch
 from tools import require_module
 from torch import nn
@@ -14,13 +16,16 @@ from lns_sim import Datapath, LNSFormat, recipes
 from lns_sim.cli.app import app
 from lns_sim.studies import models
 from lns_sim.studies.energy import paper
-from lns_sim.studies.energy.components import FORMATS, constants, conversion, float_prices, lns_prices
+from lns_sim.studies.energy.components import STATUSES, constants, memory_of
 from lns_sim.studies.energy.mapping import map_pass
+from lns_sim.studies.energy.paper_prices import FORMATS, Paper, conversion
+from lns_sim.studies.energy.technologies import MEASURED, get
 from lns_sim.watching.passes import Pass, Shape
 
 
 def work(shape, name="forward", useful=None, vector_size=32):
-    return map_pass(Pass("", "linear", name, (), None, shape, shape.macs if useful is None else useful, 0), vector_size)
+    macs = shape.macs if useful is None else useful
+    return map_pass(Pass("", "linear", name, (), None, shape, macs, 0, (), None), vector_size)
 
 
 def test_the_mapping_by_hand():
@@ -74,26 +79,31 @@ def test_the_papers_table():
 
 
 def test_prices_of_datapaths():
-    default = Datapath()
-    base = lns_prices(default)
+    default, technology = Datapath(), Paper()
+    memory = technology.memory()
+
+    def total(prices):
+        reads = prices.bits / 8 * (memory.a / 16 + memory.b / 32)
+        return sum(prices.slot.values()) + prices.accumulation / 32 + reads
+
+    base = technology.lns(default, "forward")
     for n, fj in constants()["conversion"].value.items():
         assert conversion(Datapath(lut_entries=int(n))) == pytest.approx(fj)
     assert conversion(Datapath(lut_entries=4, lut_bits=4)) == pytest.approx(12.29 + (17.24 - 12.29) / 2)
     assert conversion(Datapath(LNSFormat(8, 16))) > 19.02
-    assert not base.extrapolated
-    total = sum(base.slot.values()) + base.accumulation / 32 + base.a / 16 + base.b / 32
-    assert total == pytest.approx(75.35)
+    assert "extrapolated" not in base.rests_on and base.idle is None
+    assert total(base) == pytest.approx(75.35)
     for name in ("FP8", "FP16", "FP32"):
-        p = float_prices(name)
-        assert p.slot["multiply-add"] + p.a / 16 + p.b / 32 == pytest.approx(constants()[f"total_{name.lower()}"].value)
-        assert p.a == base.a * FORMATS[name]
-    narrow = lns_prices(replace(default, acc_bits=16))
-    assert narrow.accumulation == pytest.approx(base.accumulation * 16 / 24) and narrow.extrapolated
+        p = technology.others("forward")[name]
+        assert total(p) == pytest.approx(constants()[f"total_{name.lower()}"].value)
+        assert p.bits == 8 * FORMATS[name]
+    narrow = technology.lns(replace(default, acc_bits=16), "forward")
+    assert narrow.accumulation == pytest.approx(base.accumulation * 16 / 24) and "extrapolated" in narrow.rests_on
     assert narrow.slot["conversion"] == pytest.approx(19.02 * 10 / 18)  # lanes of 18 and of 10 bits
-    assert lns_prices(default, bits=4).a == base.a / 2
-    assert all(
-        c.status in ("published", "derived", "calibrated", "extrapolated") and c.source for c in constants().values()
-    )
+    assert technology.lns(default, "forward", bits=4).bits == 4
+    assert memory_of(technology.process, 4 << 20).global_buffer == pytest.approx(2**0.5 * memory.global_buffer)
+    assert all(c.status in STATUSES and c.source for c in constants().values())
+    assert constants()["conversion"].status == "recalled"  # nobody checked it against the print
 
 
 def test_energy_of_models():
@@ -113,7 +123,7 @@ def test_energy_of_models():
     with torch.device("meta"):
         on_meta = lns_sim.energy(models.build("mlp", (1, 8, 8), 10), torch.zeros(4, 1, 8, 8))
     assert on_meta.rows == found.rows
-    assert "extrapolated" in str(found) and json.dumps(found.to_dict())
+    assert "INT8: extrapolated" in str(found) and json.dumps(found.to_dict())
     with pytest.raises(ValueError, match="multiplied in float32"):
         lns_sim.energy(models.build("mlp", (1, 8, 8), 10), x, recipe="lns-madam-fake-quant")
     with pytest.raises(ValueError, match="no product on a datapath"):
@@ -130,9 +140,13 @@ def run(*args):
 
 def test_the_command(tmp_path, monkeypatch):
     result = run("cnn", "--layers", "--out", tmp_path)
-    assert result.exit_code == 0 and "fJ a product" in result.stdout and "Extrapolated: INT8" in result.stdout
+    assert result.exit_code == 0 and "fJ a product" in result.stdout and "INT8: extrapolated" in result.stdout
+    shown = " ".join(result.stdout.split())
+    assert "By the paper, LNS / FP8 = 0.4" in shown and "Our own RTL, on OSU 0.18 um" in shown
     written = json.loads((tmp_path / "energy.json").read_text())
     assert written["energy"]["totals"]["LNS"]["mJ"] > 0 and written["constants"]["conversion"]["source"]
+    assert written["command"] == f"lns-sim energy cnn --layers --out {tmp_path}"
+    assert written["technology"]["name"] == "paper" and written["versions"]["lns_sim"]
     assert (tmp_path / "energy.png").stat().st_size > 10_000
     more = run("cnn", "--batch-size", 4, "--lut-entries", 2, "--out", tmp_path)
     assert more.exit_code == 0
@@ -148,3 +162,147 @@ def test_the_command(tmp_path, monkeypatch):
     ]:
         result = run(*args, "--out", tmp_path)
         assert result.exit_code == 1 and message in result.stderr
+
+
+def test_a_price_file_by_hand(tmp_path):
+    """Products at their pass' price, idle lanes at their own, buffers by the process; nothing of the paper's."""
+    own = prices.write(tmp_path / "own.toml")
+    found = lns_sim.energy(nn.Linear(48, 8, bias=False), torch.zeros(4, 48), technology=own)
+    (forward, gradient) = found.rows  # the input needs no gradient
+    assert found.formats == ["LNS", "FP8"] and (forward.name, gradient.name) == ("forward", "weight_gradient")
+    busy, slots = 4 * 8 * 48, 2 * 4 * 1024  # two vectors for each of four rows
+    energy = forward.energy["LNS"]
+    assert energy["lanes"] + energy["clock"] == pytest.approx(100 * busy)
+    assert energy["clock"] == pytest.approx(100 * busy * 50 / 150)  # its share of the mean of the passes
+    assert energy["idle lanes"] == pytest.approx(10 * (slots - busy))
+    sram = 10000 / 8 * (90 / 45) * (1.8 / 0.9) ** 2  # fJ a byte of 8 KB
+    assert energy["buffer B"] == pytest.approx(sram * 2 * 4 * 32)
+    assert forward.energy["FP8"]["products"] == pytest.approx(300 * busy)
+    assert gradient.energy["LNS"]["lanes"] + gradient.energy["LNS"]["clock"] == pytest.approx(150 * busy)
+    assert found.rests_on["LNS"] == "given on a process, without wires: rom 24"
+    assert any("less than half of the lanes" in note and "10.0 fJ" in note for note in found.notes)
+    assert found.technology["name"] == "own.toml" and str(tmp_path) not in json.dumps(found.to_dict())
+
+
+def test_what_a_price_file_does_not_have_is_on_a_line_or_refused(tmp_path):
+    own = get(prices.write(tmp_path / "own.toml"))
+    between = own.lns(Datapath(acc_bits=20), "forward")
+    assert sum(between.slot.values()) == pytest.approx((100 + 70) / 2)
+    assert "interpolated by acc_bits between rom 16 and rom 24" in between.rests_on
+    assert own.area(Datapath(acc_bits=18)) == pytest.approx(2500) and own.clock(Datapath()) == pytest.approx(0.25)
+    for datapath, message in [
+        (Datapath(acc_bits=12), "no LNS design with gamma 8, lut_entries 8, acc_bits 12"),
+        (Datapath(lut_entries=2), "nor two between which it lies; it has rom 24, rom 16"),
+        (Datapath(rounding="nearest"), "no LNS design with alignment by nearest"),
+        (Datapath(acc_lsb=3), r"no LNS design with a unit of 2\^3"),
+        (Datapath(bin_bits=9), "no LNS design with bin_bits 9"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            own.lns(datapath, "forward")
+    scaled = get(
+        prices.write(tmp_path / "s.toml", prices.PROCESS, prices.lns(), "[scale]\nnode_nm = 45\nvoltage = 0.9")
+    )
+    assert sum(scaled.lns(Datapath(), "forward").slot.values()) == pytest.approx(100 / 8)  # half the length, V squared
+    assert scaled.area(Datapath()) == 1000 and scaled.clock(Datapath()) is None
+    memory = get(prices.write(tmp_path / "m.toml", prices.PROCESS, prices.lns(), "[memory]\ndram = 7.0\nbuffer_a = 3"))
+    assert (memory.memory().dram, memory.memory().a) == (7, 3)
+    assert memory.common()["memories"].startswith("given: dram, buffer_a; the rest: SRAM")
+    assert memory.memory().b == own.memory().b
+
+
+def test_damaged_price_files(tmp_path):
+    lns = prices.lns()
+    for text, message in [
+        ("[process", "is no TOML file"),
+        (lns, "the file lacks process"),
+        (prices.PROCESS, "the file lacks designs"),
+        (prices.PROCESS.replace("voltage", "volt") + lns, "did you mean 'voltage'"),
+        (prices.PROCESS.replace("1.8", "-1") + lns, "voltage must be a finite number"),
+        (prices.PROCESS + lns.replace("idle = 10.0", ""), "fj lacks idle"),
+        (prices.PROCESS + lns.replace("gamma = 8", ""), "lacks gamma"),
+        (prices.PROCESS + lns.replace('"lns"', '"log"'), "kind must be one of"),
+        (prices.PROCESS + lns.replace('"LNS8"', '"FP8"'), "format is such as LNS8, INT4, E4M3 or E3M0 x INT4"),
+        (prices.PROCESS + lns.replace("200.0", '"200"'), "must be a number"),
+        (prices.PROCESS + lns.replace("clock = 50.0", "clock = 500.0"), "blocks must sum to the mean of the passes"),
+        (prices.PROCESS + lns.replace("area_um2", "area"), "did you mean 'area_um2'"),
+        ("designs = 3\n" + prices.PROCESS, "designs must be a table"),
+        (prices.PROCESS + lns.replace("lanes = 32", "lanes = 0"), "lanes must be at least 1"),
+        (prices.PROCESS + lns + "[memory]\ndram = 0", "memory.dram must be a finite number"),
+        (prices.PROCESS + lns + "[scale]\nnode_nm = 7", "scale lacks voltage"),
+    ]:
+        prices.write(tmp_path / "own.toml", text)
+        result = run("mlp", "--technology", tmp_path / "own.toml", "--out", tmp_path)
+        assert result.exit_code == 1 and message in result.stderr and result.stderr.count("\n") == 1, result.stderr
+        assert "own.toml is no" in result.stderr
+    missing = run("mlp", "--technology", tmp_path / "none.toml", "--out", tmp_path)
+    assert missing.exit_code == 1 and "none.toml" in missing.stderr
+    assert "technology must be paper, measured" in run("mlp", "--technology", "45nm", "--out", tmp_path).stderr
+
+
+def test_a_changed_datapath_is_not_compared_without_a_word():
+    x = torch.zeros(1, 1, 8, 8)
+    same = lns_sim.energy(models.build("cnn", (1, 8, 8), 10), x)
+    assert not any("Only LNS's datapath was changed" in note for note in same.notes)
+    narrow = recipes.lns_madam(datapath=Datapath(acc_bits=16, lut_entries=2))
+    changed = lns_sim.energy(models.build("cnn", (1, 8, 8), 10), x, recipe=narrow)
+    assert any("was changed (2 LUT entries, 16-bit accumulators)" in note for note in changed.notes)
+
+
+def test_shares_of_energy_where_lanes_are_idle():
+    """A depthwise layer has few of the products and most of the energy."""
+    depthwise = nn.Sequential(nn.Conv2d(32, 32, 3, padding=1, groups=32, bias=False), nn.Conv2d(32, 64, 1, bias=False))
+    found = lns_sim.energy(depthwise, torch.zeros(1, 32, 14, 14))
+    (note,) = [note for note in found.notes if "half of the lanes" in note]
+    energy = sum(sum(row.energy["LNS"].values()) for row in found.rows if row.layer == "0") * 1e-12 / found.total()
+    products = sum(row.products for row in found.rows if row.layer == "0") / found.products
+    assert note.startswith(f"{energy:.0%} of LNS's energy") and f"have {products:.1%} of the products" in note
+    assert energy > 0.9 and products < 0.2
+    assert "as much as a busy one" in note  # the paper says nothing else
+
+
+@pytest.mark.slow
+def test_the_papers_table_leaves_no_older_picture(tmp_path):
+    require_module("transformers")
+    assert run("cnn", "--out", tmp_path).exit_code == 0
+    before = (tmp_path / "energy.png").read_bytes()
+    result = run("paper", "--out", tmp_path)
+    assert result.exit_code == 0 and (tmp_path / "energy.png").read_bytes() != before
+    assert json.loads((tmp_path / "energy.json").read_text())["model"] == "paper"
+    refused = run("paper", "--batch-size", 4, "--out", tmp_path)
+    assert refused.exit_code == 1 and "--batch-size would change nothing" in refused.stderr
+
+
+def test_formats_and_shells_of_a_price_file(tmp_path):
+    """Operands' bits are the format's; what is compared has the handshake of the LNS design, or has none too."""
+    bare = prices.FP8.replace("FP8", "bare").replace("handshake = true", "handshake = false")
+    mixed = prices.FP8.replace("FP8", "mixed").replace("E4M3", "E3M0 x INT4").replace("handshake = true", "")
+    half = prices.FP8.replace("FP8", "half").replace("E4M3", "E5M10")
+    shelled = prices.lns().replace("lanes = 32", "lanes = 32\nhandshake = true")
+    own = get(prices.write(tmp_path / "own.toml", prices.PROCESS, shelled, prices.FP8, bare, mixed, half))
+    assert {name: p.bits for name, p in own.others("forward").items()} == {"FP8": 8, "mixed": 4, "half": 16}
+
+
+def test_our_own_hardware(tmp_path):
+    """The file that `make cells` wrote prices every design in it; its ratio stands below the paper's."""
+    written = tomlkit.parse(MEASURED.read_text()).unwrap()
+    designs = {name: d["fj"] for name, d in written["designs"].items()}
+    model, x = nn.Linear(64, 64, bias=False), torch.zeros(64, 64, requires_grad=True)
+    found = lns_sim.energy(model, x, technology="measured")
+    buffers = ("buffer A", "buffer B", "idle lanes")
+    convolution = lns_sim.energy(nn.Conv2d(32, 32, 1), torch.zeros(1, 32, 4, 8), technology="measured")
+    for name in found.formats:
+        fj = designs["LNS rom, LUT 8" if name == "LNS" else name]
+        for rows, tensors in ((found.rows, "transformer_"), (convolution.rows, "")):
+            for row in rows:
+                lanes = sum(v for component, v in row.energy[name].items() if component not in buffers)
+                assert lanes == pytest.approx(fj[tensors + row.name] * row.products)
+                assert row.energy[name]["idle lanes"] == 0
+        assert found.rests_on[name].startswith(f"measured on {written['process']['name']}, without wires: ")
+    assert {"INT8", "FP8", "FP8, 7 fraction bits", "FP8, 11-bit float sums"} <= set(found.formats)
+    mean = {name: sum(fj[p] for p in recipes.PASSES) for name, fj in designs.items()}
+    shown = " ".join(run("mlp", "--out", tmp_path).stdout.split())
+    assert f"LNS / FP8 = {mean['LNS rom, LUT 8'] / mean['FP8']:.2f};" in shown
+    for n in (1, 2, 4, 8):  # all LUTs of the paper
+        assert get("measured").area(Datapath(lut_entries=n)) == written["designs"][f"LNS rom, LUT {n}"]["area_um2"]
+    with pytest.raises(ValueError, match="measured has no LNS design with gamma 8, lut_entries 8, acc_bits 8"):
+        lns_sim.energy(model, x, technology="measured", recipe=recipes.lns_madam(datapath=Datapath(acc_bits=8)))

@@ -8,6 +8,7 @@ import sys
 import time
 from dataclasses import replace
 
+import prices
 import pytest
 from command import lns_sim as command
 from tools import require_module
@@ -258,3 +259,41 @@ def test_a_trial_that_fails_is_given_back(tmp_path):
     assert [t.state.name for t in sweep.study.trials] == ["FAIL"]
     sweep.run()
     assert [t.state.name for t in sweep.study.trials] == ["FAIL", "COMPLETE"]
+
+
+def test_costs_of_energy_area_and_cycles(tmp_path):
+    """Both directions count; a point that nobody measured is no trial's cost, and no error."""
+    own = prices.write(tmp_path / "own.toml")
+    costs = ("energy", "area", "cycles")
+    sweep = make(tmp_path / "j", "grid", dimensions=["acc_bits=12,16,24"], costs=costs, technology=own)
+    sweep.run()
+    trials = {t.params["acc_bits"]: t for t in sweep.study.trials}
+    assert "no LNS design with gamma 8, lut_entries 8, acc_bits 12" in trials[12].user_attrs["none"]
+    x = sweep.data.x_train[:512]
+    for acc_bits, area in ((16, 2000), (24, 4000)):
+        recipe = recipes.lns_madam(datapath=Datapath(acc_bits=acc_bits))
+        model = models.build("mlp", (1, 8, 8), 10)
+        energy = lns_sim.energy(model, x, recipe=recipe, technology=own).total()
+        cycles = lns_sim.cycles(model, x, recipe=recipe).cycles
+        assert trials[acc_bits].values[1:] == pytest.approx([1000 * energy / 512, area, cycles / 512])
+    front = report.front(sweep)
+    assert front[0].params["acc_bits"] == 16  # the cheaper in both, whatever its accuracy
+    report.write_csv(sweep, tmp_path / "sweep.csv")
+    assert {r["um2"] for r in read(tmp_path / "sweep.csv")} == {"", "2000.0", "4000.0"}
+    report.draw(sweep, "a title", "a command", tmp_path / "pareto.png")
+    assert (tmp_path / "pareto.png").stat().st_size > 10_000
+
+
+def test_costs_that_cannot_be_told_are_refused(tmp_path):
+    no_area = prices.write(tmp_path / "n.toml", prices.PROCESS, prices.lns().replace("area_um2 = 4000.0", ""))
+    for options, message in [
+        (dict(costs=("power",)), "a cost must be one of"),
+        (dict(costs=()), "one or more different costs, got none"),
+        (dict(costs=("area", "area")), "one or more different costs"),
+        (dict(costs=("area",)), "the technology paper gives no areas"),
+        (dict(costs=("area",), technology=no_area), "n.toml gives no areas"),
+        (dict(costs=("cycles",), technology=no_area), "the technology would change nothing"),
+        (dict(technology="45nm"), "technology must be paper, measured"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            make(tmp_path / "j", "grid", **options)

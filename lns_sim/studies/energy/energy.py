@@ -11,14 +11,13 @@ from dataclasses import asdict, dataclass, field
 from torch import nn
 
 from lns_sim import recipes
-from lns_sim.datapath import Datapath
 from lns_sim.nn import LNSWeight, convert
-from lns_sim.studies.energy.components import FORMATS, Prices, float_prices, lns_prices, number
-from lns_sim.studies.energy.mapping import Work, map_pass
+from lns_sim.studies.energy.components import Memory, Prices
+from lns_sim.studies.energy.mapping import Array, Work, map_pass
+from lns_sim.studies.energy.technologies import get
+from lns_sim.studies.energy.technology import Technology, changes, tensors_of
 from lns_sim.watching.passes import Pass
 from lns_sim.watching.summary import Summary, summary
-
-COMPONENTS = ("conversion", "multiply-add", "registers and control", "accumulation", "buffer A", "buffer B")
 
 
 @dataclass(frozen=True)
@@ -45,16 +44,18 @@ class Energy:
     """What :func:`energy` found.
 
     Attributes:
+        technology: where all of its prices come from, as :meth:`Technology.describe` gives it.
         rows: in the order of the forward pass.
-        calibrated: what rests on the paper's table.
-        extrapolated: what does not, one sentence each.
+        rests_on: what the numbers of each format, and those of all, rest on, one line each.
+        notes: what else a reader should know, one sentence each.
         float_products: (layer, operator, how often) that run in float32 beside the processing element, and are not
             in it.
     """
 
-    rows: list[Row] = field(default_factory=list)
-    calibrated: str = ""
-    extrapolated: list[str] = field(default_factory=list)
+    technology: dict[str, object]
+    rows: list[Row]
+    rests_on: dict[str, str]
+    notes: list[str]
     float_products: list[tuple[str, str, int]] = field(default_factory=list)
 
     @property
@@ -98,80 +99,130 @@ class Energy:
         for name in self.formats:
             total = self.total(name)
             lines.append(f"{name:5} {total:10.4g} mJ  {total / self.products * 1e12:7.1f} fJ a product")
-        return "\n".join(
-            [*lines, f"calibrated: {self.calibrated}", *(f"extrapolated: {note}" for note in self.extrapolated)]
-        )
+        return "\n".join([*lines, *self.basis()])
+
+    def basis(self) -> list[str]:
+        """What each format's numbers rest on, and the notes, a line each."""
+        return [*(f"{name}: {line}." for name, line in self.rests_on.items()), *(f"{note}." for note in self.notes)]
 
 
-def price(work: Work, prices: Prices) -> dict[str, float]:
+def price(work: Work, prices: Prices, memory: Memory) -> dict[str, float]:
     """Femtojoule by component."""
-    found = {name: fj * work.slots for name, fj in prices.slot.items()}
+    if prices.idle is None:
+        found = {name: fj * work.slots for name, fj in prices.slot.items()}
+    else:
+        found = {name: fj * work.products for name, fj in prices.slot.items()}
+        found["idle lanes"] = prices.idle * (work.slots - work.products)
     if prices.accumulation:
         found["accumulation"] = prices.accumulation * work.accumulations
-    return {**found, "buffer A": prices.a * work.a_reads, "buffer B": prices.b * work.b_reads}
+    size = prices.bits / 8
+    return {**found, "buffer A": memory.a * size * work.a_reads, "buffer B": memory.b * size * work.b_reads}
 
 
-def _lns(p: Pass) -> tuple[Datapath, Prices]:
+def lns_prices(p: Pass, technology: Technology) -> Prices:
+    """What LNS products of a pass cost.
+
+    Raises:
+        ValueError: it is multiplied in float32, or the technology has no such datapath.
+    """
     if p.datapath is None:
         raise ValueError(
             f"the {p.name.replace('_', ' ')} of {p.layer or 'the model'} is multiplied in float32; an energy "
-            "needs a datapath "
-            "in every pass"
+            "needs a datapath in every pass"
         )
-    return p.datapath, lns_prices(p.datapath, max(f.bits for f in p.operands))
+    return technology.lns(p.datapath, tensors_of(p), max(f.bits for f in p.operands))
 
 
-def of_summary(found: Summary) -> Energy:
+def multiplied(found: Summary) -> list[Pass]:
+    """The passes that have products.
+
+    Raises:
+        ValueError: there is none.
+    """
+    passes = [p for p in found.passes if p.shape is not None]
+    if not passes:
+        raise ValueError("the model has no product on a datapath")
+    return passes
+
+
+def of_summary(found: Summary, technology: Technology, array: Array = Array()) -> Energy:  # noqa: B008
     """The energy of what :func:`lns_sim.summary` reported.
 
     Raises:
-        ValueError: a product runs in float32 (fake-quant), or there is none.
+        ValueError: a product runs in float32 (fake-quant), there is none, or the technology has no such datapath.
     """
-    others = {name: float_prices(name) for name in FORMATS}
-    rows, notes = [], {}
-    for p in found.passes:
-        if p.shape is None:
-            continue
-        datapath, prices = _lns(p)
-        work, full = map_pass(p, datapath.vector_size), map_pass(p, int(number("vector_size")))
-        energies = {"LNS": price(work, prices)} | {name: price(full, other) for name, other in others.items()}
-        rows.append(Row(p.layer, p.kind, p.name, p.useful, work.utilization, energies))
-        notes |= dict.fromkeys(f"LNS: {note}" for note in prices.extrapolated)
-    if not rows:
-        raise ValueError("the model has no product on a datapath")
-    notes |= dict.fromkeys(f"{name}: {note}" for name, other in others.items() for note in other.extrapolated)
-    idle = sum(row.products for row in rows if row.utilization < 0.5) / sum(row.products for row in rows)
-    if idle > 0.01:
-        notes[
-            f"{idle:.0%} of the products are in passes that use less than half of the lanes, where the mapping decides"
-        ] = None
-    calibrated = "LNS at gamma 8 with 8 LUT entries and 24-bit accumulators, FP8, FP16 and FP32, on the paper's BERTs"
-    return Energy(rows, calibrated, list(notes), found.float_products)
+    memory, rows, lines = technology.memory(), [], defaultdict(dict)
+    for p in multiplied(found):
+        prices = {"LNS": lns_prices(p, technology), **technology.others(tensors_of(p))}
+        works = {name: map_pass(p, q.vector_size, array, q.bits) for name, q in prices.items()}
+        energies = {name: price(works[name], q, memory) for name, q in prices.items()}
+        rows.append(Row(p.layer, p.kind, p.name, p.useful, works["LNS"].utilization, energies))
+        for name, q in prices.items():
+            lines[name] |= {q.rests_on: None}
+    rests_on = {name: "; ".join(line) for name, line in lines.items()} | technology.common()
+    result = Energy(technology.describe(), rows, rests_on, [], found.float_products)
+    result.notes += _notes(result, found, technology)
+    return result
 
 
-def energy(model: nn.Module, *args, recipe=None, **kwargs) -> Energy:
+def _notes(result: Energy, found: Summary, technology: Technology) -> list[str]:
+    notes = []
+    changed = dict.fromkeys(", ".join(changes(p.datapath)) for p in multiplied(found))
+    if any(changed) and len(result.formats) > 1:
+        notes.append(
+            f"Only LNS's datapath was changed ({'; '.join(filter(None, changed))}): the hardware of the other formats "
+            "is the one that is compared with 8 bits at gamma 8, vectors of 32 lanes and 24-bit accumulators"
+        )
+    sparse = [row for row in result.rows if row.utilization < 0.5]
+    share = sum(sum(row.energy["LNS"].values()) for row in sparse) * 1e-12 / result.total()
+    if share > 0.01:
+        products = sum(row.products for row in sparse) / result.products
+        priced = technology.lns(multiplied(found)[0].datapath, "forward").idle
+        notes.append(
+            f"{share:.0%} of LNS's energy goes into passes that use less than half of the lanes, which have "
+            f"{products:.1%} of the products; an idle lane costs "
+            + ("as much as a busy one, as the paper says nothing else" if priced is None else f"{priced:,.1f} fJ")
+        )
+    return notes
+
+
+def converted(model: nn.Module, recipe) -> nn.Module:
+    """The model, or a copy converted by the recipe (None: LNS-Madam's) where it is not.
+
+    Raises:
+        ValueError: it is converted already, and a recipe is given.
+    """
+    if not any(isinstance(p, LNSWeight) for p in model.parameters()):
+        return convert(copy.deepcopy(model), recipes.lns_madam() if recipe is None else recipe)
+    if recipe is not None:
+        raise ValueError("the model is converted already; its own recipe counts")
+    return model
+
+
+def energy(model: nn.Module, *args, recipe=None, technology: str | Technology = "paper", **kwargs) -> Energy:
     """Energy of one training iteration of a model on the paper's processing element, beside other formats on the like.
 
     Forward, input gradients and weight gradients of all products: lanes, accumulation, and reads of the processing
-    element's
-    buffers. Not counted: what leaves it (post-processing, larger memories), the optimizer, normalization and
-    activations.
-    ``docs/energy.md`` explains the model and how far it agrees with LNS-Madam's (IEEE TC 2022) table.
+    element's buffers. Not counted: what leaves it (post-processing, larger memories), the optimizer, normalization and
+    activations; for the first three see :func:`cycles`. ``docs/energy.md`` explains the model, how far it agrees with
+    LNS-Madam's (IEEE TC 2022) table, and what this project's own hardware says.
 
     Args:
         model: converted (its datapaths are priced), or not (then a copy is converted). On the meta device nothing
             is computed.
         args, kwargs: what its forward takes, a batch of the size of interest.
         recipe: by which a float32 model's copy is converted; None: LNS-Madam's.
+        technology: where all prices come from: "paper" (calibrated on its table; FP8, FP16, FP32 and INT8 beside LNS),
+            "measured" (this project's RTL on real cells, and the vectors of other formats measured with it) or the
+            path of a price file.
 
     Returns:
-        An :class:`Energy` with the formats LNS, FP8, FP16, FP32 and INT8; printing it gives totals.
+        An :class:`Energy`; printing it gives totals.
 
     Raises:
-        ValueError: a product of the converted model runs in float32 (fake-quant), or it has none on a datapath.
+        ValueError: a product of the converted model runs in float32 (fake-quant), it has none on a datapath, or the
+            technology does not exist, or has no such datapath.
+        OSError: the price file cannot be read.
     """
-    if not any(isinstance(p, LNSWeight) for p in model.parameters()):
-        model = convert(copy.deepcopy(model), recipes.lns_madam() if recipe is None else recipe)
-    elif recipe is not None:
-        raise ValueError("the model is converted already; its own recipe counts")
-    return of_summary(summary(model, *args, **kwargs))
+    source = get(technology)
+    return of_summary(summary(converted(model, recipe), *args, **kwargs), source)

@@ -1,1 +1,1 @@
-"""Sweeps: accuracy against energy over datapaths and formats, on Optuna."""
+"""Sweeps: accuracy against energy, area or cycles over datapaths and formats, on Optuna."""

@@ -5,15 +5,14 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
+from lns_sim.studies.energy.picture import finish
+from lns_sim.studies.sweep.costs import COSTS
 from lns_sim.studies.sweep.space import Space
 from lns_sim.studies.sweep.study import Sweep
 
-COST = "uJ a sample"
-COST_MEANS = "energy of training on one sample in microjoule, by lns_sim.energy"
-
 
 def front(sweep: Sweep) -> list:
-    """The trials that no other beats in both respects, by cost; one of each point."""
+    """The trials that no other beats in all respects, by the first cost; one of each point."""
     best = {}
     for trial in sorted(sweep.study.best_trials, key=lambda t: t.number):
         best.setdefault(tuple(trial.params.values()), trial)
@@ -23,6 +22,16 @@ def front(sweep: Sweep) -> list:
 def describe(params: dict, space: Space) -> str:
     """A point in words: what varies."""
     return ", ".join(f"{key} {params[key]}" for key, values in space.items() if len(values) > 1 and key in params)
+
+
+def costs(sweep: Sweep) -> list[str]:
+    """The costs as columns call them."""
+    return [COSTS[name][0] for name in sweep.costs]
+
+
+def meaning(sweep: Sweep) -> str:
+    """What the costs mean, and where their prices come from."""
+    return f"{'; '.join(f'{COSTS[name][0]}: {COSTS[name][1]}' for name in sweep.costs)}; technology {sweep.technology}"
 
 
 def write_csv(sweep: Sweep, path: Path) -> None:
@@ -36,7 +45,7 @@ def write_csv(sweep: Sweep, path: Path) -> None:
                 "trial",
                 *sweep.space,
                 measure,
-                COST,
+                *costs(sweep),
                 "best compromise",
                 *(f"{measure}, seed {s}" for s in sweep.seeds),
                 "saturated",
@@ -48,7 +57,7 @@ def write_csv(sweep: Sweep, path: Path) -> None:
         for trial in sweep.study.get_trials(deepcopy=False):
             if trial.state.name not in ("COMPLETE", "PRUNED"):
                 continue
-            known, values = trial.user_attrs, trial.values or ("", "")
+            known, values = trial.user_attrs, trial.values or [""] * (1 + len(sweep.costs))
             table.writerow(
                 [
                     trial.number,
@@ -64,31 +73,34 @@ def write_csv(sweep: Sweep, path: Path) -> None:
             )
 
 
-def draw(sweep: Sweep, title: str, path: Path) -> None:
-    """Every point by cost and measure; the best compromises joined and named."""
+def draw(sweep: Sweep, title: str, origin: str, path: Path) -> None:
+    """Every point by each cost and measure; the best compromises of all, named; joined where there is one cost.
+
+    ``origin`` is the line below that says what made it.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
     found = [t for t in sweep.study.get_trials(deepcopy=False) if t.state.name == "COMPLETE"]
-    best = front(sweep)
-    figure, axes = plt.subplots(figsize=(10.5, 5.5), layout="constrained")
-    axes.plot([t.values[1] for t in found], [t.values[0] for t in found], "o", color="C0", alpha=0.45, label="trials")
-    axes.plot(
-        [t.values[1] for t in best],
-        [t.values[0] for t in best],
-        "o-",
-        color="C1",
-        drawstyle="steps-post",
-        label="best compromises:",
-    )
+    best, n = front(sweep), len(sweep.costs)
+    joined = dict(drawstyle="steps-post") if n == 1 else dict(ls="")
+    figure, places = plt.subplots(1, n, figsize=(4.5 + 6 * n, 5.5), layout="constrained", squeeze=False, sharey=True)
+    for k, (place, cost) in enumerate(zip(places[0], sweep.costs), start=1):
+        place.plot([t.values[k] for t in found], [t.values[0] for t in found], "o", color="C0", alpha=0.45)
+        place.plot([t.values[k] for t in best], [t.values[0] for t in best], marker="o", color="C1", **joined)
+        for i, trial in enumerate(best, start=1):
+            at = (trial.values[k], trial.values[0])
+            place.annotate(str(i), at, xytext=(0, 7), textcoords="offset points", fontsize=9, ha="center")
+        place.margins(0.07)
+        place.set(xlabel=COSTS[cost][1])
+        place.grid(alpha=0.3)
+    last = places[0][-1]
+    places[0][0].set(ylabel=sweep.data.measure)
+    last.plot([], [], "o", color="C0", alpha=0.45, label="trials")
+    last.plot([], [], "o", color="C1", label="best compromises:")
     for i, trial in enumerate(best, start=1):
-        axes.annotate(str(i), trial.values[::-1], xytext=(0, 7), textcoords="offset points", fontsize=9, ha="center")
-        axes.plot([], [], " ", label=f"{i}  {describe(trial.params, sweep.space)}")
-    axes.margins(0.07)
-    axes.set(title=title, xlabel=COST_MEANS, ylabel=sweep.data.measure)
-    axes.grid(alpha=0.3)
+        last.plot([], [], " ", label=f"{i}  {describe(trial.params, sweep.space)}")
     figure.legend(loc="outside right upper", fontsize=9, frameon=False)
-    figure.savefig(path, dpi=120)
-    plt.close(figure)
+    finish(figure, title, origin, path)

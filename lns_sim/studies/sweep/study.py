@@ -9,7 +9,7 @@ import random
 import socket
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
@@ -20,7 +20,8 @@ from lns_sim.checks import check_choice
 from lns_sim.optim import Diverged
 from lns_sim.recipes import ModelRecipe, Recipe, map_recipes
 from lns_sim.studies import models
-from lns_sim.studies.energy import energy
+from lns_sim.studies.energy.technology import NoSuchDesign
+from lns_sim.studies.sweep.costs import check_costs, costs_of
 from lns_sim.studies.sweep.space import Point, Space, points, recipe_of, size
 from lns_sim.studies.training.data import Data
 from lns_sim.studies.training.trainer import Settings, Trainer
@@ -54,11 +55,14 @@ class Sweep:
         name: of the study in it.
         device: where to train.
         grace: seconds without a sign of life after which another machine's trial counts as lost.
+        costs: what a point costs beside its accuracy (:data:`lns_sim.studies.sweep.costs.COSTS`), one or more.
+        technology: where the costs' prices come from (:func:`lns_sim.energy`).
 
     Raises:
         ImportError: Optuna is not installed.
         OtherSweep: the study in the storage has other settings.
-        ValueError, OSError: an unknown sampler, or a storage that cannot be opened.
+        ValueError, OSError: an unknown sampler, cost or technology, a cost that the technology does not know, or a
+            storage that cannot be opened.
     """
 
     def __init__(
@@ -74,8 +78,12 @@ class Sweep:
         name: str,
         device: str = "cpu",
         grace: float = 600.0,
+        costs: Sequence[str] = ("energy",),
+        technology: str = "paper",
     ):
         check_choice("sampler", sampler, SAMPLERS)
+        check_costs(costs, technology)
+        self.costs, self.technology = tuple(costs), technology
         self.data, self.settings, self.base, self.space = data, settings, base, space
         self.seeds, self.sampler, self.device, self.grace = seeds, sampler, device, grace
         self.trials = size(space) if sampler == "grid" or trials is None else trials
@@ -94,12 +102,14 @@ class Sweep:
             "space": self.space,
             "seeds": self.seeds,
             "sampler": self.sampler,
+            "costs": self.costs,
+            "technology": self.technology,
         }
         return json.dumps(parts, sort_keys=True)
 
     def _open(self, storage: str, name: str):
         optuna = _optuna()
-        directions = ["maximize" if self.maximize else "minimize", "minimize"]
+        directions = ["maximize" if self.maximize else "minimize", *["minimize"] * len(self.costs)]
         try:
             if "://" in storage:
                 opened = storage
@@ -195,7 +205,7 @@ class Sweep:
                 on_trial(self.study.get_trials(deepcopy=False)[trial.number])
 
     def _values(self, trial, on_step) -> list[float] | None:
-        """Accuracy (or loss) and cost at the trial's point; None, with a note why, where there is no such thing."""
+        """Accuracy (or loss) and costs at the trial's point; None, with a note why, where there is no such thing."""
         point = dict(trial.params)
         for other in self._all("COMPLETE", "PRUNED"):
             if other.params == point:  # the same bits again
@@ -211,7 +221,11 @@ class Sweep:
         batch = self.data.x_train[: self.settings.batch_size].to("meta")
         with torch.device("meta"):
             model = models.build(self.settings.model, self.data.input_shape, self.data.classes)
-        cost = 1000 * energy(model.eval(), batch, recipe=recipe).total() / len(batch)
+        try:
+            costs = costs_of(self.costs, model.eval(), batch, recipe, self.technology)
+        except NoSuchDesign as error:
+            trial.set_user_attr("none", f"no cost: {error}")
+            return None
         results, start, seen = [], time.perf_counter(), time.time()
 
         def stepped() -> None:
@@ -238,7 +252,7 @@ class Sweep:
         trial.set_user_attr("seconds", round(time.perf_counter() - start, 3))
         trial.set_user_attr("saturated", saturations / max(vectors, 1))
         trial.set_user_attr("vanished", vanished / max(macs, 1))
-        return [statistics.mean(r.test[-1] for r in results), cost]
+        return [statistics.mean(r.test[-1] for r in results), *costs]
 
 
 @lru_cache

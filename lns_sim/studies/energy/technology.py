@@ -1,0 +1,107 @@
+"""Technologies: where the prices of an energy come from. One of them prices everything; they are never mixed."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import fields, replace
+
+from lns_sim.datapath import Datapath
+from lns_sim.studies.energy.components import Memory, Prices, Process, memory_of
+from lns_sim.watching.passes import Pass
+
+
+class NoSuchDesign(ValueError):
+    """A technology has no prices of a datapath."""
+
+
+class Technology(ABC):
+    """Prices of lanes, accumulation and memories.
+
+    Attributes:
+        name: "paper", "measured" or a file's name.
+        process: where its energies are of.
+        areas: does it give areas?
+    """
+
+    name: str
+    process: Process
+    areas: bool
+
+    @abstractmethod
+    def lns(self, datapath: Datapath, tensors: str, bits: int | None = None) -> Prices:
+        """Prices of LNS products on some tensors (:func:`tensors_of`), of so many bits (the datapath's, if None).
+
+        Raises:
+            NoSuchDesign: the technology has no such datapath.
+        """
+
+    @abstractmethod
+    def others(self, tensors: str) -> dict[str, Prices]:
+        """Prices of products on the same tensors in other formats, by name."""
+
+    def memory(self, global_buffer: float | None = None) -> Memory:
+        """Prices of memories, with a global buffer of so many bytes (the default's, if None)."""
+        return memory_of(self.process, global_buffer)
+
+    def common(self) -> dict[str, str]:
+        """What the prices of all formats rest on, one line each."""
+        p = self.process
+        sram = (
+            f"SRAM of 45 nm at 0.9 V (Horowitz, ISSCC 2014) scaled to {p.node:g} nm and {p.voltage:g} V, by the square "
+            "root of its size; DRAM: HBM2 (O'Connor et al., MICRO 2017)"
+        )
+        return {"memories": sram}
+
+    @abstractmethod
+    def clock(self, datapath: Datapath) -> float | None:
+        """The highest clock in GHz; None where it is not known."""
+
+    @abstractmethod
+    def area(self, datapath: Datapath) -> float:
+        """Square micrometre of one vector's hardware (lanes, adders, accumulators; no buffers).
+
+        Raises:
+            ValueError: it is not known.
+        """
+
+    def describe(self) -> dict[str, object]:
+        """For artefacts."""
+        p = self.process
+        return {"name": self.name, "process": p.name, "node_nm": p.node, "voltage": p.voltage}
+
+    def __str__(self) -> str:
+        p = self.process
+        return f"{self.name} ({p.name}, {p.voltage:g} V)"
+
+
+TRANSFORMER = "transformer_"
+
+
+def tensors_of(p: Pass) -> str:
+    """At whose activity a pass is priced: of a convolution its name, of other products "transformer_" and its name."""
+    return p.name if p.kind == "convolution" else TRANSFORMER + p.name
+
+
+# What a datapath is compared with: the same formats' hardware, whatever the datapath.
+USUAL = Datapath()
+
+
+def changes(datapath: Datapath) -> list[str]:
+    """How a datapath differs from the usual one, in words."""
+    words = {
+        "vector_size": "vectors of {} lanes",
+        "acc_bits": "{}-bit accumulators",
+        "lut_entries": "{} LUT entries",
+        "lut_bits": "{}-bit constants",
+        "rounding": "alignment by {}",
+        "overflow": "overflow by {}",
+    }
+    format, found = datapath.format, []
+    if format != USUAL.format:
+        found.append(f"{format.bits} bits at gamma {format.gamma}")
+    for name in (f.name for f in fields(Datapath)):
+        if name not in ("format", "acc_lsb", "headroom_bits") and getattr(datapath, name) != getattr(USUAL, name):
+            found.append(words.get(name, f"{name} {{}}").format(getattr(datapath, name)))
+    if datapath.lsb != replace(USUAL, format=format, lut_entries=None, acc_bits=datapath.acc_bits).lsb:
+        found.append(f"a unit of 2^{datapath.lsb}")
+    return found
