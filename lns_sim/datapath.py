@@ -150,6 +150,13 @@ class Datapath:
         foreign = (f for f in fields(self) if "foreign" in f.metadata)
         return {f.name: getattr(self, f.name) for f in foreign if getattr(self, f.name) != f.default}
 
+    @property
+    def label(self) -> str:
+        """How tables and captions call it."""
+        others = (f", {name} {value}" for name, value in self.departures.items())
+        unit = f", unit 2^{self.acc_lsb}" if self.acc_lsb is not None else ""
+        return f"{self.vector_size} lanes, LUT {self.lut_entries}, {self.acc_bits}-bit {self.overflow}{unit}" + "".join(others)
+
     def path(self, m: int, n: int) -> str:
         """Which CPU kernels an M x N product takes: "permute8", "permute16", "rows", "row_planes", "lookup32",
         "lookup64", "bins".

@@ -1,8 +1,10 @@
-"""Where numbers were made: versions, processor, GPUs and how the extension was built."""
+"""How numbers were made: command, versions, processor, GPUs and how the extension was built."""
 
 from __future__ import annotations
 
 import platform
+import shlex
+import sys
 from pathlib import Path
 
 import torch
@@ -33,3 +35,15 @@ def environment() -> dict:
         "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
         "build": core.build_info(),
     }
+
+
+def command() -> str:
+    """What this process was started with, as a shell takes it."""
+    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+
+
+def provenance(**known: object) -> dict:
+    """What every artefact says about how it was made: the command, what the caller knows (recipe, data, seed), and the
+    :func:`environment`.
+    """
+    return {"command": command(), **known, "environment": environment()}

@@ -4,6 +4,7 @@
 
 from lns_sim.recipes.by_name import get
 from lns_sim.recipes.files import dump, load
+from lns_sim.recipes.plain import describe, from_plain, to_plain
 from lns_sim.recipes.presets import lns_madam, lns_madam_fake_quant
 from lns_sim.recipes.recipe import PASSES, ModelRecipe, Recipe, fake_quant, float32, map_recipes
 
@@ -11,12 +12,15 @@ __all__ = [
     "PASSES",
     "ModelRecipe",
     "Recipe",
+    "describe",
     "dump",
     "fake_quant",
     "float32",
+    "from_plain",
     "get",
     "lns_madam",
     "lns_madam_fake_quant",
     "load",
     "map_recipes",
+    "to_plain",
 ]

@@ -120,7 +120,7 @@ def test_bench(monkeypatch, capsys):
     "device, message",
     [
         ("gpu", "device must be cpu, cuda or cuda:N, got 'gpu'"),
-        ("mps", "did you mean 'cpu'"),
+        ("mps", "device must be one of 'cpu', 'cuda', got 'mps'\n"),
         ("cuda:99", "torch finds"),
     ],
 )
