@@ -63,10 +63,10 @@ def differences(known, new, where: str = "") -> list[str]:
     if isinstance(known, dict) and isinstance(new, dict):
         pairs = [(key, known.get(key, "not there"), new.get(key, "not there")) for key in {**known, **new}]
     elif isinstance(known, (list, tuple)) and isinstance(new, (list, tuple)) and len(known) == len(new):
-        pairs = [(i, *values) for i, values in enumerate(zip(known, new))]
+        pairs = [(i, a, b) for i, (a, b) in enumerate(zip(known, new))]
     else:
         return [] if known == new else [f"{where} is {known!r}, not {new!r}"]
-    return [text for key, *values in pairs for text in differences(*values, f"{where}.{key}" if where else str(key))]
+    return [text for key, a, b in pairs for text in differences(a, b, f"{where}.{key}" if where else str(key))]
 
 
 def check_same(known, new, what: str) -> None:

@@ -153,9 +153,10 @@ class Datapath:
     @property
     def label(self) -> str:
         """How tables and captions call it."""
-        others = (f", {name} {value}" for name, value in self.departures.items())
-        unit = f", unit 2^{self.acc_lsb}" if self.acc_lsb is not None else ""
-        return f"{self.vector_size} lanes, LUT {self.lut_entries}, {self.acc_bits}-bit {self.overflow}{unit}" + "".join(others)
+        parts = [f"{self.vector_size} lanes", f"LUT {self.lut_entries}", f"{self.acc_bits}-bit {self.overflow}"]
+        parts += [f"unit 2^{self.acc_lsb}"] if self.acc_lsb is not None else []
+        parts += [f"{name} {value}" for name, value in self.departures.items()]
+        return ", ".join(parts)
 
     def path(self, m: int, n: int) -> str:
         """Which CPU kernels an M x N product takes: "permute8", "permute16", "rows", "row_planes", "lookup32",

@@ -43,7 +43,18 @@ def command() -> str:
 
 
 def provenance(**known: object) -> dict:
-    """What every artefact says about how it was made: the command, what the caller knows (recipe, data, seed), and the
-    :func:`environment`.
+    """What every artefact says about how it was made: the commands (one, or several where a study went on), what the
+    caller knows (recipe, data, seed), and the :func:`environment`.
     """
-    return {"command": command(), **known, "environment": environment()}
+    return {"commands": [command()], **known, "environment": environment()}
+
+
+def caption(made: dict) -> str:
+    """A picture's caption, of a record that :func:`provenance` began: command, data, versions and machine."""
+    known = made["environment"]
+    first, *more = made["commands"]
+    command = f"{first} (and {more[-1]})" if more else first
+    data = f" data {made['data']['fingerprint']};" if "data" in made else ""
+    gpus = "".join(f", {name}" for name in dict.fromkeys(known["gpus"]))
+    versions = f"lns_sim {known['lns_sim']}, torch {known['torch']}; {known['cpu']} ({known['isa']}){gpus}"
+    return f"{command};{data} {versions}"

@@ -1,25 +1,21 @@
-"""lns-sim vectors and check-vectors: golden vectors for a hardware design, and its results held against them."""
+"""lns-sim vectors: golden vectors for a hardware design."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from lns_sim.cli.errors import user_errors
+from lns_sim.cli.command import command
+from lns_sim.cli.console import Output
+from lns_sim.cli.options import Force, run_folder
 from lns_sim.datapath import Datapath
-from lns_sim.format import LNSFormat
-from lns_sim.golden import check_results, make_vectors, read_vectors
+from lns_sim.golden import make_vectors
 
 
-def _integers(option: str, text: str | None, separator: str) -> tuple[int, ...] | None:
-    try:
-        return text and tuple(int(part) for part in text.split(separator))
-    except ValueError:
-        raise ValueError(f"{option} takes integers separated by {separator!r}, got {text!r}") from None
-
-
+@command
 def vectors(
     out: Annotated[Path, typer.Argument(help="folder for a.hex, b.hex, acc.hex and vectors.json")],
     source: Annotated[
@@ -28,69 +24,17 @@ def vectors(
     count: Annotated[int, typer.Option(help="dot products (random)")] = 1000,
     k: Annotated[int, typer.Option(help="length of a dot product (random, corner)")] = 128,
     seed: Annotated[int, typer.Option(help="of the random codes")] = 0,
-    bits: Annotated[int, typer.Option(help="bits of a code")] = LNSFormat.bits,
-    gamma: Annotated[int, typer.Option(help="base factor: codes per octave")] = LNSFormat.gamma,
-    vector_size: Annotated[int, typer.Option(help="lanes per accumulation")] = Datapath.vector_size,
-    lut_entries: Annotated[int | None, typer.Option(help="constants", show_default="gamma")] = None,
-    lut_bits: Annotated[int, typer.Option(help="bits of a constant")] = Datapath.lut_bits,
-    acc_bits: Annotated[int, typer.Option(help="bits of the accumulator")] = Datapath.acc_bits,
-    acc_lsb: Annotated[
-        int | None, typer.Option(help="log2 of the accumulator's unit", show_default="from --headroom-bits")
-    ] = None,
-    headroom_bits: Annotated[
-        int, typer.Option(help="of the accumulator above the largest product")
-    ] = Datapath.headroom_bits,
-    rounding: Annotated[str, typer.Option(help="truncate or nearest")] = Datapath.rounding,
-    overflow: Annotated[str, typer.Option(help="saturate or wrap")] = Datapath.overflow,
-    lut_constants: Annotated[
-        str | None, typer.Option(help="the constants themselves, e.g. 128,152,181,215", show_default="the paper's")
-    ] = None,
-    product_range: Annotated[
-        str | None, typer.Option(help="lowest:highest exponent of a product, e.g. 0:200", show_default="all")
-    ] = None,
-    product_underflow: Annotated[
-        str, typer.Option(help="of products below the lowest: flush or saturate")
-    ] = Datapath.product_underflow,
-    bin_bits: Annotated[
-        int | None, typer.Option(help="bits of a bin's sum", show_default="as many as it needs")
-    ] = None,
-    bin_overflow: Annotated[str, typer.Option(help="of bins: saturate or wrap")] = Datapath.bin_overflow,
+    force: Force = False,
+    *,
+    datapath: Datapath,
+    output: Output,
 ) -> None:
     """Write operands and accumulators for a hardware design: hex for $readmemh, JSON that says how to read it."""
-    with user_errors():
-        datapath = Datapath(
-            LNSFormat(bits, gamma),
-            vector_size=vector_size,
-            lut_entries=lut_entries,
-            lut_bits=lut_bits,
-            acc_bits=acc_bits,
-            acc_lsb=acc_lsb,
-            headroom_bits=headroom_bits,
-            rounding=rounding,
-            overflow=overflow,
-            lut_constants=_integers("--lut-constants", lut_constants, ","),
-            product_range=_integers("--product-range", product_range, ":"),
-            product_underflow=product_underflow,
-            bin_bits=bin_bits,
-            bin_overflow=bin_overflow,
-        )
-        made = make_vectors(datapath, source, count, k, seed)
-        path = made.write(out)
-        typer.echo(
-            f"Wrote {len(made.a):,} dot products of {made.a.shape[1]} codes to {path.parent}: a.hex, b.hex, "
-            f"acc.hex, {path.name}."
-        )
-
-
-def check_vectors(
-    golden: Annotated[Path, typer.Argument(help="folder that 'lns-sim vectors' wrote")],
-    results: Annotated[Path, typer.Argument(help="the design's accumulators, one hex word for each dot product")],
-) -> None:
-    """Compare a design's accumulators with the golden ones; names the first that differs, with every intermediate."""
-    with user_errors():
-        vectors = read_vectors(golden)
-        mismatch = check_results(vectors, results)
-    if mismatch:
-        typer.echo(str(mismatch))
-        raise typer.Exit(1)
-    typer.echo(f"All {len(vectors.accumulators):,} accumulators are equal.")
+    made = make_vectors(datapath, source, count, k, seed)
+    path = made.write(run_folder(out, "vectors", force))
+    output.show(
+        f"Wrote {len(made.a):,} dot products of {made.a.shape[1]} codes to {path.parent}: a.hex, b.hex, "
+        f"acc.hex, {path.name}.",
+        plain=True,
+    )
+    output.result(json.loads(path.read_text()))

@@ -2,7 +2,7 @@
 (docs/recipes.md).
 """
 
-from lns_sim.recipes.by_name import get
+from lns_sim.recipes.by_name import check_names, get
 from lns_sim.recipes.files import dump, load
 from lns_sim.recipes.plain import describe, from_plain, to_plain
 from lns_sim.recipes.presets import lns_madam, lns_madam_fake_quant
@@ -12,6 +12,7 @@ __all__ = [
     "PASSES",
     "ModelRecipe",
     "Recipe",
+    "check_names",
     "describe",
     "dump",
     "fake_quant",

@@ -84,7 +84,8 @@ def parse(text: str, name: str | None = None) -> ModelRecipe:
 
 def _unknown(key: str, where: str, known) -> ValueError:
     near = nearest(key, known)
-    return ValueError(f"{where}{key} is no key here; " + (f"did you mean {near}?" if near else f"keys: {', '.join(known)}"))
+    hint = f"did you mean {near}?" if near else f"keys are {', '.join(known)}"
+    return ValueError(f"{where}{key} is no key here; {hint}")
 
 
 def _changed(recipe: Recipe, table: dict, where: str) -> Recipe:

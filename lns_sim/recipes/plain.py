@@ -37,17 +37,19 @@ def describe(recipe: Recipe | ModelRecipe | None) -> str:
         return "float32"
     kinds = ("activation", "weight", "error", "gradient")
     labels = {kind: "float32" if (q := recipe.quantizer(kind)) is None else q.label for kind in kinds}
-    text = _grouped(labels)
+    text = _grouped(labels, "all tensors")
     if recipe.coded_weights:
         text += f"; weights kept in {recipe.update.bits} bits, gamma {recipe.update.gamma}"
     paths = {name.replace("_", " "): getattr(recipe, name) for name in PASSES}
-    return f"{text}; " + _grouped({name: "float32 products" if d is None else d.label for name, d in paths.items()})
+    return f"{text}; " + _grouped(
+        {name: "float32 products" if d is None else d.label for name, d in paths.items()}, "all passes"
+    )
 
 
-def _grouped(labels: dict[str, str]) -> str:
-    """ "a, b: x; c: y", or "x" where all are alike."""
+def _grouped(labels: dict[str, str], everything: str) -> str:
+    """Labels with the names that have them."""
     if len(set(labels.values())) == 1:
-        return next(iter(labels.values()))
+        return f"{everything}: {next(iter(labels.values()))}"
     return "; ".join(
         f"{', '.join(key for key, other in labels.items() if other == label)}: {label}"
         for label in dict.fromkeys(labels.values())

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import textwrap
 from pathlib import Path
 
+from lns_sim.environment import caption
 from lns_sim.studies.sweep.space import Space
 from lns_sim.studies.sweep.study import Sweep
 
@@ -64,8 +66,17 @@ def write_csv(sweep: Sweep, path: Path) -> None:
             )
 
 
-def draw(sweep: Sweep, title: str, path: Path) -> None:
-    """Every point by cost and measure; the best compromises joined and named."""
+def trials(sweep: Sweep) -> list[dict]:
+    """Every finished trial as plain data: its point, values (None where there is no result) and what else is known."""
+    return [
+        {"trial": t.number, "point": t.params, "values": t.values, **t.user_attrs}
+        for t in sweep.study.get_trials(deepcopy=False)
+        if t.state.name in ("COMPLETE", "PRUNED")
+    ]
+
+
+def draw(sweep: Sweep, title: str, path: Path, made: dict) -> None:
+    """Every point by cost and measure; the best compromises joined and named; ``made``: the record's provenance."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -90,5 +101,7 @@ def draw(sweep: Sweep, title: str, path: Path) -> None:
     axes.set(title=title, xlabel=COST_MEANS, ylabel=sweep.data.measure)
     axes.grid(alpha=0.3)
     figure.legend(loc="outside right upper", fontsize=9, frameon=False)
+    about = "\n".join(textwrap.wrap(caption(made), 180, break_on_hyphens=False))
+    figure.supxlabel(about, fontsize=6, color="0.4", x=0.01, ha="left")
     figure.savefig(path, dpi=120)
     plt.close(figure)
