@@ -65,7 +65,7 @@ def differences(known, new, where: str = "") -> list[str]:
     elif isinstance(known, (list, tuple)) and isinstance(new, (list, tuple)) and len(known) == len(new):
         pairs = [(i, a, b) for i, (a, b) in enumerate(zip(known, new))]
     else:
-        return [] if known == new else [f"{where} is {known!r}, not {new!r}"]
+        return [] if known == new else [f"{where or 'it'} is {known!r}, not {new!r}"]
     return [text for key, a, b in pairs for text in differences(a, b, f"{where}.{key}" if where else str(key))]
 
 

@@ -12,8 +12,8 @@ from click.core import ParameterSource
 from rich.table import Table
 
 from lns_sim import recipes
-from lns_sim.checks import check_device
-from lns_sim.cli.command import DATAPATH, FORMATS, command, flag
+from lns_sim.checks import check_device, check_same
+from lns_sim.cli.command import command, flag
 from lns_sim.cli.console import Output
 from lns_sim.cli.options import (
     RECIPE_HELP,
@@ -100,8 +100,10 @@ def train(
     learns Python.
     """
     check_device(device)
+    if resume and force:
+        raise ValueError("--resume goes on with what lies in the folder, --force writes over it: give one of them")
     if resume:
-        experiment = _resumed(ctx, out, device)
+        experiment = _resumed(ctx, changes)
     else:
         settings = chosen_settings(
             data,
@@ -133,14 +135,14 @@ def train(
     _show(experiment, output)
 
 
-def _resumed(ctx: typer.Context, out: Path | None, device: str) -> Experiment:
-    """The experiment of a folder, as its record tells it.
+def _resumed(ctx: typer.Context, changes: dict) -> Experiment:
+    """The experiment of a folder, as its record tells it, and perhaps with more epochs.
 
     Raises:
         ValueError: an option was given that says otherwise.
         FileNotFoundError: there is none.
     """
-    earlier = numbered(Path("runs/train"))
+    out, earlier = ctx.params["out"], numbered(Path("runs/train"))
     if out is None and not earlier:
         raise FileNotFoundError("there is no runs/train/1 to go on with; --out says where")
     folder = earlier[-1] if out is None else out
@@ -151,8 +153,8 @@ def _resumed(ctx: typer.Context, out: Path | None, device: str) -> Experiment:
         for name, value in ctx.params.items()
         if ctx.get_parameter_source(name) == ParameterSource.COMMANDLINE
     }
-    if own := [flag(name) for name in given if name in ("recipe", *FORMATS, *DATAPATH)]:
-        raise ValueError(f"{folder} has its recipes already: --resume takes no {', '.join(own)}")
+    if not origin:
+        raise ValueError(f"{folder} was trained in Python, on data that no option names: go on there")
     seeds = list(dict.fromkeys(seed for _, seed in record["runs"]))
     known = {name: settings[name] for name in settings if name != "epochs"}
     known |= {"no_counters": not settings["counters"], "data": origin["source"], "seed": seeds[0], "seeds": len(seeds)}
@@ -165,8 +167,11 @@ def _resumed(ctx: typer.Context, out: Path | None, device: str) -> Experiment:
     if differ:
         raise ValueError(f"{folder} was made with other settings: {', '.join(differ)}")
     chosen = [recipes.from_plain(plain) for plain, seed in record["runs"] if seed == seeds[0]]
+    if changes or "recipe" in given:
+        asked = chosen_recipes(given.get("recipe", FIRST_THREE), changes)
+        check_same(*(list(map(recipes.to_plain, r)) for r in (chosen, asked)), f"{folder} has other recipes")
     new = Settings(**{**settings, "epochs": given.get("epochs", settings["epochs"])})
-    experiment = Experiment(datasets.load(**origin), chosen, seeds, new, folder, device)
+    experiment = Experiment(datasets.load(**origin), chosen, seeds, new, folder, ctx.params["device"])
     experiment.resume()
     return experiment
 

@@ -117,8 +117,13 @@ class Experiment:
             path = self.checkpoint(run)
             if path.exists():
                 state = read_checkpoint(path)
-                _check_same(state, self._describe_run(run), f"{path} was made with other settings")
-                self._known[run] = Result(**state["trainer"]["result"])
+                try:
+                    _check_same(state, self._describe_run(run), f"{path} was made with other settings")
+                    self._known[run] = Result(**state["trainer"]["result"])
+                except ForeignFile:
+                    raise
+                except Exception as error:  # whatever a damaged file makes of itself
+                    raise ForeignFile(f"{path} is damaged: {error}") from error
 
     def _save(self, run: int, trainer: Trainer) -> None:
         save_checkpoint({**self._describe_run(run), "trainer": trainer.state_dict()}, self.checkpoint(run))
