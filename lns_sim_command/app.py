@@ -13,8 +13,8 @@ from typer.core import TyperGroup
 
 from lns_sim_command import missing
 
-# What the list says of a command, and what it needs beside typer and rich. A command is the function of its name in the
-# module lns_sim.cli of its name.
+# What the list says of a command, and what it needs beside typer and rich. A command is the function of its name in
+# lns_sim.cli.
 COMMANDS = {
     "train": ("Train a classifier or a language model by several recipes and compare them.", ("matplotlib",)),
     "compare": (
@@ -54,9 +54,9 @@ def _load(name: str) -> click.Command:
     """The command itself."""
     if lacking := missing(*COMMANDS[name][1]):
         sys.exit(f"lns-sim: {name} needs {' and '.join(lacking)}: pip install {' '.join(lacking)}")
-    module = name.replace("-", "_")
+    module, function = "vectors" if name == "check-vectors" else name.replace("-", "_"), name.replace("-", "_")
     single = typer.Typer(pretty_exceptions_enable=False, add_completion=False, context_settings=_SETTINGS)
-    single.command(name)(getattr(import_module(f"lns_sim.cli.{module}"), module))
+    single.command(name)(getattr(import_module(f"lns_sim.cli.{module}"), function))
     return typer.main.get_command(single)
 
 

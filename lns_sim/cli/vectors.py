@@ -1,4 +1,4 @@
-"""lns-sim vectors: golden vectors for a hardware design."""
+"""lns-sim vectors and check-vectors: golden vectors for a hardware design, and its results held against them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from lns_sim.cli.command import command
 from lns_sim.cli.console import Output
 from lns_sim.cli.options import Force, run_folder
 from lns_sim.datapath import Datapath
-from lns_sim.golden import make_vectors
+from lns_sim.environment import provenance
+from lns_sim.files import write_json
+from lns_sim.golden import check_results, make_vectors, read_vectors
 
 
 @command
@@ -37,4 +39,32 @@ def vectors(
         f"acc.hex, {path.name}.",
         plain=True,
     )
-    output.result(json.loads(path.read_text()))
+    record = provenance(seed=seed, **json.loads(path.read_text()))
+    write_json(record, path)
+    output.result(record)
+
+
+@command
+def check_vectors(
+    golden: Annotated[Path, typer.Argument(help="folder that 'lns-sim vectors' wrote")],
+    results: Annotated[Path, typer.Argument(help="the design's accumulators, one hex word for each dot product")],
+    *,
+    output: Output,
+) -> None:
+    """Compare a design's accumulators with the golden ones; names the first that differs, with every intermediate."""
+    vectors = read_vectors(golden)
+    mismatch = check_results(vectors, results)
+    if mismatch:
+        output.show(str(mismatch), plain=True)
+        output.result(
+            {
+                "equal": False,
+                "index": mismatch.index,
+                "name": mismatch.name,
+                "got": mismatch.got,
+                "expected": mismatch.expected,
+            }
+        )
+        raise typer.Exit(1)
+    output.show(f"All {len(vectors.accumulators):,} accumulators are equal.", plain=True)
+    output.result({"equal": True, "dot_products": len(vectors.accumulators)})

@@ -81,7 +81,7 @@ class Row:
         return math.inf if silent else self.datapath - self.fake_quant
 
 
-@dataclass
+@dataclass(repr=False)
 class Comparison:
     """What :func:`compare` found.
 
@@ -98,6 +98,15 @@ class Comparison:
     rows: list[Row] = field(default_factory=list)
     codes: dict[str, list[Codes]] = field(default_factory=dict)
     losses: dict[str, float] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return f"Comparison({self.recipe!r}, {len(self.rows)} passes: {self.verdict()})"
+
+    def _repr_html_(self) -> str:
+        """In notebooks: the verdict and the table of passes."""
+        from lns_sim.studies.compare.page import table  # which knows this module
+
+        return table(self)
 
     @property
     def simulated(self) -> bool:

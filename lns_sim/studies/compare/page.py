@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from importlib.resources import files
 
+from lns_sim.html import html_table
 from lns_sim.studies.compare.measure import RUNS, Comparison, Row
 from lns_sim.studies.compare.picture import svg
 
@@ -68,6 +69,14 @@ def cells(number: int, row: Row) -> list[str]:
         percent(row.vanished),
         *codes,
     ]
+
+
+def table(comparison: Comparison) -> str:
+    """The verdict and the table of passes alone, as HTML."""
+    shown = columns(comparison)
+    rows = [[HEADER[i] for i in shown]]
+    rows += [[cells(n, row)[i] for i in shown] for n, row in enumerate(comparison.rows, start=1)]
+    return html_table(rows, f"{comparison.recipe}: {comparison.verdict()}")
 
 
 def html(comparison: Comparison, title: str, made: dict) -> str:
