@@ -103,7 +103,7 @@ def train(
     if resume and force:
         raise ValueError("--resume goes on with what lies in the folder, --force writes over it: give one of them")
     if resume:
-        experiment = _resumed(ctx, changes)
+        experiment = _resumed(ctx, out, device, changes)
     else:
         settings = chosen_settings(
             data,
@@ -135,14 +135,14 @@ def train(
     _show(experiment, output)
 
 
-def _resumed(ctx: typer.Context, changes: dict) -> Experiment:
+def _resumed(ctx: typer.Context, out: Path | None, device: str, changes: dict) -> Experiment:
     """The experiment of a folder, as its record tells it, and perhaps with more epochs.
 
     Raises:
         ValueError: an option was given that says otherwise.
         FileNotFoundError: there is none.
     """
-    out, earlier = ctx.params["out"], numbered(Path("runs/train"))
+    earlier = numbered(Path("runs/train"))
     if out is None and not earlier:
         raise FileNotFoundError("there is no runs/train/1 to go on with; --out says where")
     folder = earlier[-1] if out is None else out
@@ -171,7 +171,7 @@ def _resumed(ctx: typer.Context, changes: dict) -> Experiment:
         asked = chosen_recipes(given.get("recipe", FIRST_THREE), changes)
         check_same(*(list(map(recipes.to_plain, r)) for r in (chosen, asked)), f"{folder} has other recipes")
     new = Settings(**{**settings, "epochs": given.get("epochs", settings["epochs"])})
-    experiment = Experiment(datasets.load(**origin), chosen, seeds, new, folder, ctx.params["device"])
+    experiment = Experiment(datasets.load(**origin), chosen, seeds, new, folder, device)
     experiment.resume()
     return experiment
 
