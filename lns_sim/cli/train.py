@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from click.core import ParameterSource
 from rich.table import Table
 
 from lns_sim import recipes
@@ -33,6 +32,7 @@ from lns_sim.files import numbered
 from lns_sim.studies.training import data as datasets
 from lns_sim.studies.training import report
 from lns_sim.studies.training.experiment import METRICS, RECORD, Experiment, read_record
+from lns_sim.studies.training.tensorboard import Events, check_tensorboard
 from lns_sim.studies.training.trainer import Settings, Trainer, check_fit
 
 DEFAULTS = Settings()
@@ -100,6 +100,8 @@ def train(
     learns Python.
     """
     check_device(device)
+    if tensorboard:
+        check_tensorboard()
     if resume and force:
         raise ValueError("--resume goes on with what lies in the folder, --force writes over it: give one of them")
     if resume:
@@ -128,7 +130,7 @@ def train(
     with tempfile.TemporaryFile(dir=experiment.folder):  # refused now rather than after an epoch
         pass
     try:
-        _run(experiment, output, tensorboard)
+        _run(experiment, output, Events(experiment.folder / "tensorboard") if tensorboard else None)
     except KeyboardInterrupt:
         output.tell(f"Interrupted; finished epochs are kept: lns-sim train --resume --out {experiment.folder}")
         raise typer.Exit(130) from None
@@ -151,7 +153,7 @@ def _resumed(ctx: typer.Context, out: Path | None, device: str, changes: dict) -
     given = {
         name: value
         for name, value in ctx.params.items()
-        if ctx.get_parameter_source(name) == ParameterSource.COMMANDLINE
+        if ctx.get_parameter_source(name).name == "COMMANDLINE"  # typer may have a click of its own
     }
     if not origin:
         raise ValueError(f"{folder} was trained in Python, on data that no option names: go on there")
@@ -176,13 +178,8 @@ def _resumed(ctx: typer.Context, out: Path | None, device: str, changes: dict) -
     return experiment
 
 
-def _run(experiment: Experiment, output: Output, tensorboard: bool) -> None:
+def _run(experiment: Experiment, output: Output, events: Events | None) -> None:
     measure = experiment.data.measure
-    watchers = []
-    if tensorboard:
-        from lns_sim.studies.training.tensorboard import Events
-
-        watchers.append(Events(experiment.folder / "tensorboard", measure))
     with output.progress("steps") as bar:
         task = bar.add_task("training", total=experiment.steps, completed=experiment.steps_done)
         begun = time.perf_counter()
@@ -194,8 +191,8 @@ def _run(experiment: Experiment, output: Output, tensorboard: bool) -> None:
         def on_epoch(trainer: Trainer) -> None:
             nonlocal begun
             r, now = trainer.result, time.perf_counter()
-            for watcher in watchers:
-                watcher(trainer)
+            if events:
+                events.epoch_ended(trainer)
             output.tell(
                 f"{r.recipe}, seed {r.seed}, epoch {trainer.epoch}/{experiment.settings.epochs}: "
                 f"loss {r.loss[-1]:.4g}, {measure} {r.test[-1]:.4g}, {now - begun:.1f} s"

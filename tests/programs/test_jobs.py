@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 from helpers import ROOT
+from tools import require_module
 from typer.testing import CliRunner
 
 from lns_sim.environment import environment
@@ -244,3 +245,20 @@ def test_python_m_and_a_traceback_on_request(folder):
     plain, debug = (subprocess.run([*command, *more], capture_output=True, text=True) for more in ([], ["--debug"]))
     assert plain.returncode == 1 and plain.stderr == "lns-sim: epochs must be at least 1, got 0\n"
     assert debug.returncode == 1 and "Traceback" in debug.stderr and "ValueError: epochs must be" in debug.stderr
+
+
+def test_events_for_tensorboard(folder, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr("lns_sim.studies.training.tensorboard.find_spec", lambda name: None)
+        shown = run("train", *QUICK, "--tensorboard", status=1)
+        assert shown.stderr.endswith("need the library tensorboard: pip install tensorboard\n")
+        assert not (folder / "runs").exists()
+    accumulators = require_module("tensorboard.backend.event_processing.event_accumulator")
+    run("train", *QUICK, "--tensorboard")
+    run("train", "--resume", "--epochs", 3, "--tensorboard")
+    found = accumulators.EventAccumulator(str(folder / "runs/train/1/tensorboard/fp32-seed0"))
+    found.Reload()
+    losses = [json.loads(line)["loss"] for line in (folder / "runs/train/1/metrics.jsonl").read_text().splitlines()]
+    assert [(s.step, s.value) for s in found.Scalars("training loss")] == [
+        (epoch, pytest.approx(loss)) for epoch, loss in enumerate(losses, start=1)
+    ]

@@ -2,31 +2,34 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 
 from lns_sim.studies.training.trainer import Trainer
 
 
-class Events:
-    """Called after an epoch, writes its loss and test.
+def check_tensorboard() -> None:
+    """Raises ImportError where the library is not installed."""
+    if find_spec("tensorboard") is None:
+        raise ImportError("events for TensorBoard need the library tensorboard: pip install tensorboard")
 
-    Args:
-        folder: of the runs, ``RECIPE-seedN``.
-        measure: what a test gives.
+
+class Events:
+    """Writes the loss and the test of epochs as events, below a folder, into one each of recipe and seed.
 
     Raises:
         ImportError: the library tensorboard is not installed.
     """
 
-    def __init__(self, folder: Path, measure: str):
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError:
-            raise ImportError("events for TensorBoard need the library tensorboard: pip install tensorboard") from None
-        self._make, self._folder, self._measure = SummaryWriter, folder, measure
+    def __init__(self, folder: Path):
+        check_tensorboard()
+        self._folder = folder
 
-    def __call__(self, trainer: Trainer) -> None:
+    def epoch_ended(self, trainer: Trainer) -> None:
+        """Writes the last epoch; what stands there of it and of later ones, from before the run was resumed, goes."""
+        from torch.utils.tensorboard import SummaryWriter
+
         r = trainer.result
-        with self._make(str(self._folder / f"{r.recipe}-seed{r.seed}"), purge_step=trainer.epoch) as writer:
+        with SummaryWriter(str(self._folder / f"{r.recipe}-seed{r.seed}"), purge_step=trainer.epoch) as writer:
             writer.add_scalar("training loss", r.loss[-1], trainer.epoch)
-            writer.add_scalar(self._measure, r.test[-1], trainer.epoch)
+            writer.add_scalar(trainer.data.measure, r.test[-1], trainer.epoch)
