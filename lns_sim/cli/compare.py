@@ -8,7 +8,6 @@ from typing import Annotated, Any
 import torch
 import torch.nn.functional as F
 import typer
-from rich.table import Table
 from torch import nn
 
 from lns_sim import recipes, weights
@@ -21,14 +20,15 @@ from lns_sim.files import write_atomically, write_json
 from lns_sim.nn import convert, to_float
 from lns_sim.recipes import ModelRecipe, Recipe
 from lns_sim.studies import models
-from lns_sim.studies.compare import Comparison, page, picture
 from lns_sim.studies.compare import compare as run_comparison
+from lns_sim.studies.compare import page, picture
 from lns_sim.studies.sweep.space import changed
 from lns_sim.studies.training import Data, Trained, load
 from lns_sim.studies.training import data as datasets
 from lns_sim.studies.training.trainer import check_fit, logits_of
 
-_WIDE = ("MACs", "largest difference", "clipped", "zeros")  # columns that a narrow terminal has no room for
+# Columns that a narrow terminal has no room for; the page has all.
+_SPARE = ("MACs", "largest difference", "zeros", "clipped", "underflowed", "bit-exact dB", "vanished", "#", "saturated")
 
 
 def _data(source: str | None, context: int | None, tokens: str | None, trained: Trained | None) -> Data:
@@ -65,23 +65,6 @@ def _model(name: str | None, data: Data, recipe, checkpoint: Path | None, traine
     converted = convert(model, recipe)
     weights.load(converted, checkpoint)
     return to_float(converted)
-
-
-def _table(found: Comparison, title: str, narrow: bool) -> Table:
-    """All columns where they fit; a narrow terminal leaves some to the page."""
-    table = Table(
-        title=title,
-        caption="signal-to-noise against float32"
-        + (", and of the datapath alone against float32 products of the same codes" if found.simulated else "")
-        + "; shares of accumulations, products and both operands' codes",
-    )
-    shown = page.columns(found, _WIDE if narrow else ())
-    for i in shown:
-        table.add_column(page.HEADER[i], justify="left" if i in (1, 2) else "right", no_wrap=i in (1, 2))
-    for number, row in enumerate(found.rows, start=1):
-        cells = page.cells(number, row)
-        table.add_row(*(cells[i] for i in shown), style="red" if row.margin < 0 or row.saturated else None)
-    return table
 
 
 @command
@@ -156,7 +139,18 @@ def compare(
     write_json(record, folder / "compare.json")
     picture.draw(found, folder / "compare.png", title, made)
     write_atomically(lambda file: file.write(page.html(found, title, made).encode()), folder / "report.html")
-    output.show(_table(found, f"{title}: {found.recipe}", output.width < 170), width=190)
+    shown = page.columns(found)
+    datapath = ", and of the datapath alone against float32 products of the same codes" if found.simulated else ""
+    output.table(
+        f"{title}: {found.recipe}",
+        f"signal-to-noise against float32{datapath}; shares of accumulations, products and both operands' codes",
+        [page.HEADER[i] for i in shown],
+        [[page.cells(number, row)[i] for i in shown] for number, row in enumerate(found.rows, start=1)],
+        width=190,
+        left=["layer", "pass"],
+        spare=_SPARE,
+        marked=[number for number, row in enumerate(found.rows) if row.margin < 0 or row.saturated],
+    )
     losses = ", ".join(f"{run} {value:.6g}" for run, value in found.losses.items())
     of = f", weights of {checkpoint}" if checkpoint else f", initial weights of seed {seed}"
     output.show(f"{found.verdict()}\nLoss: {losses}.\n{found.recipe}: {found.formats}{of}.")

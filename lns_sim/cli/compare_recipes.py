@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from lns_sim.checks import check_device
 from lns_sim.cli.command import command
@@ -99,42 +98,38 @@ def _run(contest: Contest, output: Output) -> list[Entry]:
 def _show(contest: Contest, entries: list[Entry], out: Path, output: Output) -> None:
     measure = contest.data.measure
     title = f"{contest.settings.model} on {contest.data.name}, {contest.settings.epochs} epochs"
-    table = Table(
-        title=title,
-        caption="bits of tensors in products (of weights as they are stored); mean ± standard deviation over "
-        "seeds at the best learning rate; uJ: energy of training on a sample by lns_sim.energy, where it has it",
-    )
-    for name in (
-        "recipe",
-        "activation",
-        "weight",
-        "error",
-        "gradient",
-        measure,
-        "learning rate",
-        "seconds",
-        "uJ a sample",
-    ):
-        table.add_column(name, justify="left" if name == "recipe" else "right")
-    energies, results = contest.energies(), []
+    tensors = ["activation", "weight", "error", "gradient"]
+    header = ["recipe", *tensors, measure, "learning rate", "seconds", "uJ a sample"]
+    energies, results, rows = contest.energies(), [], []
     for entry in entries:
         done = [Result(**r) for r in entry.results.values() if r]
         results += done
         lost = len(entry.results) - len(done)
         score = report.spread([r.test[-1] for r in done], 2 if "%" in measure else 4) if done else "diverged"
         joule = energies[entry.name]
-        table.add_row(
-            entry.name,
-            *bits_of(contest.recipes[entry.name]).values(),
-            score + (f" ({lost} diverged)" if done and lost else ""),
-            "-" if entry.lr is None else f"{entry.lr:.3g}",
-            f"{statistics.mean(r.seconds for r in done):.1f}" if done else "-",
-            "-" if joule is None else f"{joule:.3g}",
+        rows.append(
+            [
+                entry.name,
+                *bits_of(contest.recipes[entry.name]).values(),
+                score + (f" ({lost} diverged)" if done and lost else ""),
+                "-" if entry.lr is None else f"{entry.lr:.3g}",
+                f"{statistics.mean(r.seconds for r in done):.1f}" if done else "-",
+                "-" if joule is None else f"{joule:.3g}",
+            ]
         )
     record = provenance(title=title, **contest.about, entries=[asdict(e) for e in entries], energies=energies)
     write_json(record, out / "recipes.json")
     if results:
         report.draw_curves(results, title, measure, out / "recipes.png", record)
-    output.show(table, width=150)
+    output.table(
+        title,
+        "bits of tensors in products (of weights as they are stored); mean ± standard deviation over seeds at the best "
+        "learning rate; uJ: energy of training on a sample by lns_sim.energy, where it has the format",
+        header,
+        rows,
+        width=150,
+        left=["recipe"],
+        spare=["seconds", "uJ a sample", "gradient", "learning rate"],
+    )
     output.show(f"Wrote {out / 'recipes.json'}" + (f" and {out / 'recipes.png'}." if results else "; no run ended."))
     output.result(record)

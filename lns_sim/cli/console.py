@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Collection, Sequence
 
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
 
 
 def make_console(width: int = 120) -> Console:
@@ -35,11 +37,49 @@ class Output:
             for part in parts:
                 console.print(part, markup=not plain, highlight=not plain, soft_wrap=isinstance(part, str))
 
-    @property
-    def width(self) -> int:
-        """Of the terminal; without one, of the widest table."""
-        console = Console()
-        return console.width if console.is_terminal else 1000
+    def table(
+        self,
+        title: str,
+        caption: str,
+        header: Sequence[str],
+        rows: Sequence[Sequence[str]],
+        *,
+        width: int = 120,
+        left: Sequence[str] = (),
+        spare: Sequence[str] = (),
+        marked: Collection[int] = (),
+    ) -> None:
+        """Prints a table whose cells stand whole.
+
+        Args:
+            title, caption: above and below it.
+            header, rows: words in a heading may stand below each other.
+            width: where there is no terminal.
+            left: columns of words.
+            spare: columns that a narrow terminal has no room for, the first to go first; the caption names them.
+            marked: numbers of rows in red.
+        """
+        available = make_console(width).width
+        needed = {
+            name: 3 + max(len(word) for word in [*name.split(), *(row[i] for row in rows)])
+            for i, name in enumerate(header)
+        }
+        gone = []
+        for name in spare:
+            if name in needed and 1 + sum(needed.values()) > available:
+                gone.append(name)
+                del needed[name]
+        if gone:
+            caption += f"; no room for: {', '.join(gone)}"
+        shown = Table(title=title, caption=caption)
+        whole = sum(max(size, 3 + len(name)) for name, size in needed.items()) < available
+        for name, size in needed.items():
+            # Headings break where they must, cells nowhere.
+            shown.add_column(name, justify="left" if name in left else "right", width=None if whole else size - 3)
+        for number, row in enumerate(rows):
+            cells = [cell for name, cell in zip(header, row, strict=True) if name in needed]
+            shown.add_row(*cells, style="red" if number in marked else None)
+        self.show(shown, width=width)
 
     def result(self, record: object) -> None:
         """The result as plain data, shown where one asked for it."""

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from lns_sim import recipes
 from lns_sim.checks import check_device, check_same
@@ -206,16 +205,15 @@ def _show(experiment: Experiment, output: Output) -> None:
     s, measure, folder = experiment.settings, experiment.data.measure, experiment.folder
     title = f"{s.model} on {experiment.data.name}, {s.epochs} epochs"
     report.draw_curves(experiment.results, title, measure, folder / "curves.png", experiment.record)
-    table = Table(
-        title=title,
-        caption="mean ± standard deviation over seeds; seconds, MACs and counts of one run, tests included; saturated: "
-        "share of accumulations; vanished: share of products below the accumulator's LSB",
+    output.table(
+        title,
+        "mean ± standard deviation over seeds; seconds, MACs and counts of one run, tests included; saturated: share "
+        "of accumulations; vanished: share of products below the accumulator's LSB",
+        report.header(measure),
+        report.rows(experiment.results, measure),
+        left=["recipe"],
+        spare=["weight bytes", "MACs simulated", "seconds"],
     )
-    for i, name in enumerate(report.header(measure)):
-        table.add_column(name, justify="left" if i == 0 else "right")
-    for row in report.rows(experiment.results, measure):
-        table.add_row(*row)
-    output.show(table)
     for name, group in report.by_recipe(experiment.results).items():
         if group[0].sample:
             output.show(f"{name} writes:\n{group[0].sample}", plain=True)

@@ -10,6 +10,7 @@ from helpers import ROOT
 from tools import require_module
 from typer.testing import CliRunner
 
+from lns_sim.cli.console import Output
 from lns_sim.environment import environment
 from lns_sim_command.app import COMMANDS, app
 
@@ -262,3 +263,14 @@ def test_events_for_tensorboard(folder, monkeypatch):
     assert [(s.step, s.value) for s in found.Scalars("training loss")] == [
         (epoch, pytest.approx(loss)) for epoch, loss in enumerate(losses, start=1)
     ]
+
+
+def test_a_narrow_table_leaves_columns_out_and_says_so(monkeypatch, capsys):
+    header = ["recipe", "test accuracy %", "seconds", "weight bytes"]
+    rows = [["lns-madam-fake-quant", "91.56 ± 0.94", "0.1", "171,048"], ["fp32", "88.00", "0.1", "340,008"]]
+    for width, gone in ((100, ""), (60, ""), (56, "seconds"), (44, "seconds, weight bytes")):
+        Output().table("title", "caption", header, rows, width=width, left=["recipe"], spare=header[2:])
+        shown = capsys.readouterr().out
+        assert max(map(len, shown.splitlines())) <= width and "lns-madam-fake-quant" in shown and "…" not in shown
+        said = " ".join(shown.split())
+        assert f"no room for: {gone}" in said if gone else "no room" not in said

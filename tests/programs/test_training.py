@@ -117,7 +117,7 @@ def test_a_model_of_ones_own(digits, tmp_path):
     before = own[1].weight.clone()
     experiment = Experiment(digits, [None, RECIPES[-1]], [0], dataclasses.replace(SMALL, epochs=1), tmp_path, model=own)
     results = experiment.run()
-    assert torch.equal(own[1].weight, before) and all(r.test[-1] > 30 for r in results)
+    assert torch.equal(own[1].weight, before) and results[0].test[-1] > 70  # signs of codes never flip
     assert experiment.record["settings"]["model"] == "Sequential"
     with pytest.raises(ValueError, match="model must be one of .*, got 'Sequential'"):
         load(experiment.checkpoint(1))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from importlib.resources import files
 
 from lns_sim.html import html_table
@@ -31,10 +30,9 @@ OF_DATAPATHS = ("bit-exact dB", "datapath dB", "margin dB", "largest difference"
 CODES_HEADER = ("layer", "tensor", "clipped", "underflowed", "zeros", "octaves")
 
 
-def columns(comparison: Comparison, hidden: Sequence[str] = ()) -> list[int]:
-    """Which columns of :data:`HEADER` say something, less those hidden."""
-    idle = () if comparison.simulated else OF_DATAPATHS
-    return [i for i, name in enumerate(HEADER) if name not in (*idle, *hidden)]
+def columns(comparison: Comparison) -> list[int]:
+    """Which columns of :data:`HEADER` say something."""
+    return [i for i, name in enumerate(HEADER) if comparison.simulated or name not in OF_DATAPATHS]
 
 
 def decibels(value: float | None) -> str:
