@@ -125,7 +125,9 @@ def train(
         dataset = datasets.load(data, context, tokens, held_out)
         check_fit(settings.model, dataset)
         folder = run_folder(out, "train", force)
-        experiment = Experiment(dataset, chosen, list(range(seed, seed + seeds)), settings, folder, device)
+        experiment = Experiment(
+            dataset, chosen, list(range(seed, seed + seeds)), settings, folder, device, overwrite=force
+        )
     with tempfile.TemporaryFile(dir=experiment.folder):  # refused now rather than after an epoch
         pass
     try:

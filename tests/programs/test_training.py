@@ -86,6 +86,20 @@ def test_a_finished_experiment_resumes_to_its_results(digits, tmp_path):
     assert second.run() == results and second.steps_done == second.steps
 
 
+def test_an_experiment_is_overwritten_only_when_asked_to(digits, tmp_path):
+    one = dataclasses.replace(SMALL, epochs=1)
+    Experiment(digits, RECIPES[:1], [0], one, tmp_path).run()
+    with pytest.raises(FileExistsError, match="holds an experiment"):
+        Experiment(digits, RECIPES[:1], [0], one, tmp_path).run()
+    other = dataclasses.replace(one, float_lr=0.01)
+    (result,) = Experiment(digits, RECIPES[:1], [0], other, tmp_path, overwrite=True).run()
+    assert load(tmp_path / "fp32-seed0.pt").result == result
+    with pytest.raises(ValueError, match="two recipes are called 'lns-madam'"):
+        Experiment(digits, [RECIPES[-1], RECIPES[-1]], [0], one, tmp_path)
+    with pytest.raises(ValueError, match="the recipe's name 'a/b' is to be a file's"):
+        Experiment(digits, [dataclasses.replace(RECIPES[-1], name="a/b")], [0], one, tmp_path)
+
+
 def test_epochs_can_be_added(digits, tmp_path):
     short = Experiment(digits, RECIPES[:1], [0, 1], SMALL, tmp_path)
     before = [list(r.loss) for r in short.run()]

@@ -58,6 +58,10 @@ class Experiment:
         folder: where to write.
         device: where to train.
         model: see :class:`lns_sim.studies.training.trainer.Trainer`.
+        overwrite: the folder may hold another experiment, which goes.
+
+    Raises:
+        ValueError: two recipes of one name, or a name that no file can have.
     """
 
     def __init__(
@@ -69,13 +73,19 @@ class Experiment:
         folder: Path,
         device: str = "cpu",
         model: torch.nn.Module | None = None,
+        overwrite: bool = False,
     ):
+        by_name.check_names(recipes)
+        for recipe in recipes:
+            if recipe is not None and Path(recipe.name).name != recipe.name:
+                raise ValueError(f"the recipe's name {recipe.name!r} is to be a file's, and holds a separator")
         if model is not None:
             settings = dataclasses.replace(settings, model=type(model).__name__)
         self.data, self.settings, self.folder, self.device, self.model = data, settings, folder, device, model
         self.runs = [(recipe, seed) for recipe in recipes for seed in seeds]
         self.results: list[Result] = []
         self._known: dict[int, Result] = {}  # of earlier processes, by run
+        self._ours = overwrite  # may what lies in the folder go, or is it this experiment's?
         self._record = provenance()
 
     def describe(self) -> dict:
@@ -111,6 +121,7 @@ class Experiment:
             ForeignFile: a file is damaged, or of another experiment; the message says what differs.
         """
         record = read_record(self.folder)
+        self._ours = True
         _check_same(record, self.describe(), f"{self.folder} was made with other settings")
         self._record["commands"] = [*record["commands"], *self._record["commands"]]
         for run in range(len(self.runs)):
@@ -163,7 +174,16 @@ class Experiment:
 
         Raises:
             Diverged: a run made NaN or Inf; finished epochs are kept.
+            FileExistsError: the folder holds an experiment that was not resumed.
         """
+        if not self._ours and (self.folder / RECORD).exists():
+            raise FileExistsError(
+                f"{self.folder} holds an experiment; resume() goes on with it, overwrite=True begins anew"
+            )
+        self._ours = True
+        for run in range(len(self.runs)):
+            if run not in self._known:
+                self.checkpoint(run).unlink(missing_ok=True)
         self.folder.mkdir(parents=True, exist_ok=True)
         write_json(self.record, self.folder / RECORD)
         lines = [metrics(r, epoch) for r in self._known.values() for epoch in range(len(r.test))]
