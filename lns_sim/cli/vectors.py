@@ -39,7 +39,7 @@ def vectors(
         f"acc.hex, {path.name}.",
         plain=True,
     )
-    record = provenance(seed=seed, **json.loads(path.read_text()))
+    record = provenance(**{"seed": seed, **json.loads(path.read_text())})
     write_json(record, path)
     output.result(record)
 
