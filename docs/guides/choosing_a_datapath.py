@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 import lns_sim
 from lns_sim import Datapath, recipes
-from lns_sim.environment import provenance
+from lns_sim.environment import caption, provenance
 from lns_sim.studies import models
 from lns_sim.studies.sweep import report, space
 from lns_sim.studies.sweep.study import Sweep
@@ -57,7 +57,7 @@ with tempfile.TemporaryDirectory() as folder:
         )
     report.write_csv(sweep, Path(folder) / "sweep.csv")
     # Look at it: runs/sweep/pareto.png of `lns-sim sweep`.
-    report.draw(sweep, "mlp on digits", Path(folder) / "pareto.png", provenance(data=digits.describe()))
+    report.draw(sweep, "mlp on digits", caption(provenance(data=digits.describe())), Path(folder) / "pareto.png")
     print(f"{sweep.finished} trials")
 
 # The same from the shell: lns-sim sweep acc_bits=10,12,16 lut_entries=1,8 --model mlp --epochs 4 --held-out 0.25

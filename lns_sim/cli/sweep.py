@@ -23,7 +23,7 @@ from lns_sim.cli.options import (
     chosen_recipes,
     chosen_settings,
 )
-from lns_sim.environment import provenance
+from lns_sim.environment import caption, provenance
 from lns_sim.files import write_json
 from lns_sim.studies.sweep import report, space
 from lns_sim.studies.sweep.study import Sweep
@@ -172,7 +172,7 @@ def _show(sweep: Sweep, out: Path, output: Output) -> None:
             trial.user_attrs["none"] for trial in sweep.study.get_trials(deepcopy=False) if trial.user_attrs.get("none")
         ]
         raise ValueError(f"none of the {sweep.finished} trials has a result; the first: {notes[0]}")
-    report.draw(sweep, title, out / "pareto.png", record)
+    report.draw(sweep, title, caption(record), out / "pareto.png")
     output.show(table)
     output.show(f"Wrote sweep.json, sweep.csv and pareto.png to {out}: {sweep.finished} trials.")
     output.result(record)

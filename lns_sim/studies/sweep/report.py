@@ -6,7 +6,6 @@ import csv
 import textwrap
 from pathlib import Path
 
-from lns_sim.environment import caption
 from lns_sim.studies.sweep.space import Space
 from lns_sim.studies.sweep.study import Sweep
 
@@ -75,8 +74,11 @@ def trials(sweep: Sweep) -> list[dict]:
     ]
 
 
-def draw(sweep: Sweep, title: str, path: Path, made: dict) -> None:
-    """Every point by cost and measure; the best compromises joined and named; ``made``: the record's provenance."""
+def draw(sweep: Sweep, title: str, origin: str, path: Path) -> None:
+    """Every point by cost and measure; the best compromises joined and named.
+
+    ``origin`` is the line below that says what made it (:func:`lns_sim.environment.caption`).
+    """
     import matplotlib
 
     matplotlib.use("Agg")
@@ -101,7 +103,7 @@ def draw(sweep: Sweep, title: str, path: Path, made: dict) -> None:
     axes.set(title=title, xlabel=COST_MEANS, ylabel=sweep.data.measure)
     axes.grid(alpha=0.3)
     figure.legend(loc="outside right upper", fontsize=9, frameon=False)
-    about = "\n".join(textwrap.wrap(caption(made), 180, break_on_hyphens=False))
+    about = "\n".join(textwrap.wrap(origin, 180, break_on_hyphens=False))
     figure.supxlabel(about, fontsize=6, color="0.4", x=0.01, ha="left")
     figure.savefig(path, dpi=120)
     plt.close(figure)
