@@ -221,6 +221,18 @@ def test_help_imports_no_torch():
         assert "0.1.0" in shown if option == "--version" else all(name in shown for name in COMMANDS)
 
 
+@pytest.mark.parametrize("given", [None, "active"])
+def test_threads_sleep_while_they_wait(given, monkeypatch):
+    """Unless the environment says otherwise; torch reads it when it is imported."""
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    if given:
+        monkeypatch.setenv("OMP_WAIT_POLICY", given)
+    code = "import os, sys, lns_sim_command as c; sys.argv[1:] = ['--version']\ntry: c.main()\nfinally: "
+    code += "print(os.environ['OMP_WAIT_POLICY'], 'torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout.splitlines()[-1] == f"{given or 'passive'} False"
+
+
 @pytest.mark.slow
 def test_info_and_vectors_need_neither_matplotlib_nor_scikit_learn(folder):
     code = (

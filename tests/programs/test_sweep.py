@@ -70,6 +70,8 @@ def test_the_recipe_of_a_point():
     )
     assert mixed.update == LNSFormat(16, 16384)  # the weight's octaves
     assert (mixed.forward.format.bits, mixed.input_gradient.format.bits) == (8, 6)
+    wide = replace(base, forward=Datapath(LNSFormat(10, 8)))  # for operands of 8 bits
+    assert space.recipe_of({"acc_bits": 20}, wide).forward == Datapath(LNSFormat(10, 8), acc_bits=20)
     with pytest.raises(ValueError, match="lut_entries must be between 1 and 4"):
         space.recipe_of({"gamma": 4, "lut_entries": 8}, base)
 

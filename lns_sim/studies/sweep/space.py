@@ -138,8 +138,8 @@ def changed(
 def recipe_of(point: Point, base: Recipe) -> Recipe:
     """The base recipe with a choice of values: a key without a pass or tensor holds for all of them.
 
-    A datapath's format is the wider one of its operands'; the LUT has gamma entries where the base's has and no key
-    says otherwise; the update format keeps the weight format's octaves.
+    Where a key changes formats, a datapath's is the wider one of its operands'; the LUT has gamma entries where the
+    base's has and no key says otherwise; the update format keeps the weight format's octaves.
 
     Raises:
         TypeError, ValueError: values that do not fit together.
@@ -161,11 +161,13 @@ def recipe_of(point: Point, base: Recipe) -> Recipe:
         if bits < weight.bits:
             raise ValueError(f"update_bits must be at least the weight's {weight.bits}, got {bits}")
         changes["update"] = LNSFormat(bits, weight.gamma << (bits - weight.bits))
+    reformatted = any(key.rpartition(".")[2] in ("bits", "gamma") for key in point)
     for name, operands in PASSES.items():
         own = getattr(base, name)
         if own is not None:
             formats = [changes[tensor] if tensor == "weight" else changes[tensor].format for tensor in operands]
-            changes[name] = _datapath(own, name, max(formats, key=lambda f: f.bits), point)
+            format = max(formats, key=lambda f: f.bits) if reformatted else own.format
+            changes[name] = _datapath(own, name, format, point)
     return replace(base, **changes)
 
 
