@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Annotated, Any
 
 import typer
@@ -51,6 +51,18 @@ def flag(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
+def given(ctx: typer.Context) -> dict[str, Any]:
+    """The parameters that stand on the command line."""
+    named = (name for name in ctx.params if ctx.get_parameter_source(name).name == "COMMANDLINE")
+    return {name: ctx.params[name] for name in named}  # by the source's name: typer may have a click of its own
+
+
+def refuse(ctx: typer.Context, names: Iterable[str], why: str) -> None:
+    """Raises ValueError where one of these options was given, which would change nothing."""
+    if idle := [flag(name) for name in names if name in given(ctx)]:
+        raise ValueError(f"{', '.join(idle)} would change nothing: {why}")
+
+
 def _options(known: dict[str, tuple[type, str, Any]]) -> list[inspect.Parameter]:
     return [
         inspect.Parameter(
@@ -65,7 +77,7 @@ def _options(known: dict[str, tuple[type, str, Any]]) -> list[inspect.Parameter]
     ]
 
 
-def _given(known: dict, arguments: dict) -> dict[str, Any]:
+def _changes(known: dict, arguments: dict) -> dict[str, Any]:
     """The options that were given, taken out of the arguments; lists as tuples."""
     found = {name: value for name in known if (value := arguments.pop(name, None)) is not None}
     for name in found.keys() & _SEPARATORS.keys():
@@ -95,12 +107,12 @@ def command(function: Callable) -> Callable:
     def run(**arguments):
         quiet, as_json, debug = (arguments.pop(name, False) for name in _SHOWN)
         with user_errors(debug):
-            given = _given(known, arguments)
+            changes = _changes(known, arguments)
             if "changes" in own:
-                arguments["changes"] = given
+                arguments["changes"] = changes
             elif "datapath" in own:
-                format = LNSFormat(given.pop("bits", LNSFormat.bits), given.pop("gamma", LNSFormat.gamma))
-                arguments["datapath"] = Datapath(format, **given)
+                format = LNSFormat(changes.pop("bits", LNSFormat.bits), changes.pop("gamma", LNSFormat.gamma))
+                arguments["datapath"] = Datapath(format, **changes)
             return function(**arguments, output=Output(quiet, as_json))
 
     shown = [

@@ -11,14 +11,15 @@ from typing import Annotated
 
 import typer
 
+from lns_sim import recipes
 from lns_sim.checks import check_device
-from lns_sim.cli.command import command
+from lns_sim.cli.command import command, refuse
 from lns_sim.cli.console import Output
 from lns_sim.cli.options import Context, Data, Device, FloatLr, FloatOptimizer, Model, Tokens, chosen_settings
 from lns_sim.environment import provenance
 from lns_sim.files import write_json
 from lns_sim.registry import RECIPES
-from lns_sim.studies.contest import Contest, Entry, bits_of
+from lns_sim.studies.contest import Contest, Entry, bits_of, learns_by
 from lns_sim.studies.training import data as datasets
 from lns_sim.studies.training import report
 from lns_sim.studies.training.trainer import Result, Settings, Trainer, check_fit
@@ -28,6 +29,7 @@ DEFAULTS = Settings()
 
 @command
 def compare_recipes(
+    ctx: typer.Context,
     names: Annotated[
         list[str] | None, typer.Argument(help="recipes, or files.toml", show_default=" ".join(RECIPES))
     ] = None,
@@ -66,11 +68,15 @@ def compare_recipes(
     settings = chosen_settings(
         data, model, float_optimizer, float_lr, epochs=epochs, batch_size=batch_size, lr=lr, counters=False
     )
+    if len(factors) == 1:
+        refuse(ctx, ["held_out"], "one factor needs no search")
     check_device(device)
     dataset = datasets.load(data, context, tokens)
     check_fit(settings.model, dataset)
     out.mkdir(parents=True, exist_ok=True)
     chosen, all_seeds = names or list(RECIPES), list(range(seed, seed + seeds))
+    if not any(learns_by(recipes.get(name)) == "lr" for name in chosen):
+        refuse(ctx, ["lr"], "no recipe here learns by multiplicative updates")
     contest = Contest(dataset, chosen, settings, factors, all_seeds, out / "runs.json", device, held_out)
     try:
         entries = _run(contest, output)

@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from lns_sim.checks import check_device
-from lns_sim.cli.command import command
+from lns_sim.cli.command import command, refuse
 from lns_sim.cli.console import Output
 from lns_sim.cli.options import (
     Context,
@@ -35,6 +35,7 @@ DEFAULTS = Settings()
 
 @command
 def sweep(
+    ctx: typer.Context,
     dimensions: Annotated[
         list[str],
         typer.Argument(
@@ -97,6 +98,8 @@ def sweep(
     The same command again goes on where the last one stopped; started several times, here or on other machines with the
     same --storage, it shares the work. A worker that is killed loses only the trial that it was running.
     """
+    if sampler == "grid":
+        refuse(ctx, ["trials"], "a grid tries every combination")
     chosen = space.parse(dimensions)
     base = chosen_recipes([recipe], changes)[0]
     if base is None:

@@ -11,7 +11,7 @@ import typer
 
 from lns_sim import recipes
 from lns_sim.checks import check_device, check_same
-from lns_sim.cli.command import command, flag
+from lns_sim.cli.command import command, flag, given, refuse
 from lns_sim.cli.console import Output
 from lns_sim.cli.options import (
     RECIPE_HELP,
@@ -28,11 +28,12 @@ from lns_sim.cli.options import (
     run_folder,
 )
 from lns_sim.files import numbered
+from lns_sim.studies.contest import learns_by
 from lns_sim.studies.training import data as datasets
 from lns_sim.studies.training import report
 from lns_sim.studies.training.experiment import METRICS, RECORD, Experiment, read_record
 from lns_sim.studies.training.tensorboard import Events, check_tensorboard
-from lns_sim.studies.training.trainer import Settings, Trainer, check_fit
+from lns_sim.studies.training.trainer import Settings, Trainer, check_augment, check_fit
 
 DEFAULTS = Settings()
 FIRST_THREE = ["fp32", "lns-madam-fake-quant", "lns-madam"]
@@ -122,8 +123,11 @@ def train(
             counters=not no_counters,
         )
         chosen = chosen_recipes(recipe or FIRST_THREE, changes)
+        if not any(learns_by(r) == "lr" for r in chosen):
+            refuse(ctx, ("lr", "p_scale"), "no recipe here learns by multiplicative updates")
         dataset = datasets.load(data, context, tokens, held_out)
         check_fit(settings.model, dataset)
+        check_augment(augment, dataset)
         folder = run_folder(out, "train", force)
         experiment = Experiment(
             dataset, chosen, list(range(seed, seed + seeds)), settings, folder, device, overwrite=force
@@ -151,11 +155,7 @@ def _resumed(ctx: typer.Context, out: Path | None, device: str, changes: dict) -
     folder = earlier[-1] if out is None else out
     record = read_record(folder)
     settings, origin = record["settings"], record["data"]["origin"]
-    given = {
-        name: value
-        for name, value in ctx.params.items()
-        if ctx.get_parameter_source(name).name == "COMMANDLINE"  # typer may have a click of its own
-    }
+    asked = given(ctx)
     if not origin:
         raise ValueError(f"{folder} was trained in Python, on data that no option names: go on there")
     seeds = list(dict.fromkeys(seed for _, seed in record["runs"]))
@@ -164,16 +164,16 @@ def _resumed(ctx: typer.Context, out: Path | None, device: str, changes: dict) -
     known |= {name: origin.get(name) for name in ("context", "tokens", "held_out")}
     differ = [
         f"{flag(name)} was {known[name]}, not {value}"
-        for name, value in given.items()
+        for name, value in asked.items()
         if name in known and value != known[name]
     ]
     if differ:
         raise ValueError(f"{folder} was made with other settings: {', '.join(differ)}")
     chosen = [recipes.from_plain(plain) for plain, seed in record["runs"] if seed == seeds[0]]
-    if changes or "recipe" in given:
-        asked = chosen_recipes(given.get("recipe", FIRST_THREE), changes)
-        check_same(*(list(map(recipes.to_plain, r)) for r in (chosen, asked)), f"{folder} has other recipes")
-    new = Settings(**{**settings, "epochs": given.get("epochs", settings["epochs"])})
+    if changes or "recipe" in asked:
+        others = chosen_recipes(asked.get("recipe", FIRST_THREE), changes)
+        check_same(*(list(map(recipes.to_plain, r)) for r in (chosen, others)), f"{folder} has other recipes")
+    new = Settings(**{**settings, "epochs": asked.get("epochs", settings["epochs"])})
     experiment = Experiment(datasets.load(**origin), chosen, seeds, new, folder, device)
     experiment.resume()
     return experiment

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from lns_sim.cli.command import command
+from lns_sim.cli.command import command, refuse
 from lns_sim.cli.console import Output
 from lns_sim.cli.options import Force, run_folder
 from lns_sim.datapath import Datapath
@@ -19,6 +19,7 @@ from lns_sim.golden import check_results, make_vectors, read_vectors
 
 @command
 def vectors(
+    ctx: typer.Context,
     out: Annotated[Path, typer.Argument(help="folder for a.hex, b.hex, acc.hex and vectors.json")],
     source: Annotated[
         str, typer.Option(help="random, corner, or npz:PATH with integer codes a and b of shape (dot products, K)")
@@ -32,6 +33,8 @@ def vectors(
     output: Output,
 ) -> None:
     """Write operands and accumulators for a hardware design: hex for $readmemh, JSON that says how to read it."""
+    if source != "random":
+        refuse(ctx, ["count"] if source == "corner" else ["count", "k"], f"the source {source} has its own")
     made = make_vectors(datapath, source, count, k, seed)
     path = made.write(run_folder(out, "vectors", force))
     output.show(

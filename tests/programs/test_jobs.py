@@ -196,6 +196,22 @@ def test_data_that_are_wrong_are_named_with_their_file(folder):
     assert not (folder / "runs").exists()
 
 
+def test_options_without_effect_are_refused(folder):
+    np.savez(folder / "rows.npz", x_train=np.eye(4), y_train=np.arange(4), x_test=np.eye(4), y_test=np.arange(4))
+    rows = ["--data", "npz:rows.npz"]
+    for args, message in (
+        (["train", "--recipe", "fp32", "--lr", 0.5, "--p-scale", 2], "--lr, --p-scale would change nothing: no recipe"),
+        (["compare-recipes", "fp8", "--lr", 2], "--lr would change nothing: no recipe here learns by"),
+        (["compare-recipes", "--search", "1", "--held-out", 0.3], "--held-out would change nothing: one factor"),
+        (["sweep", "acc_bits=12", "--trials", 3], "--trials would change nothing: a grid tries every combination"),
+        (["vectors", "v", "--source", "corner", "--count", 3], "--count would change nothing: the source corner has"),
+        (["train", *rows, "--model", "mlp", "--augment", "crop-flip"], "augment 'crop-flip' is for images (C, H, W)"),
+        (["train", *rows], "model 'cnn' needs images (C, H, W), but the data has shape (4,)"),
+    ):
+        assert message in run(*args, status=1).stderr
+    assert not (folder / "runs/train").exists() and not (folder / "v").exists()
+
+
 def test_options_of_texts_are_refused_elsewhere():
     for option in (["--tokens", "byte"], ["--context", 8]):
         shown = run("train", *option, status=1)

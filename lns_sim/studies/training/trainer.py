@@ -118,13 +118,21 @@ def _float32():
 
 
 def check_fit(model: str, data: Data) -> None:
-    """Raises ValueError unless the named model takes such data; one's own are not looked at."""
+    """Raises ValueError unless there is a model of that name that takes such data; one's own are not looked at."""
     if ":" in model:
         return
     if model.startswith("gpt") != (data.tokenizer is not None):
         raise ValueError(
             f"model {model!r} does not fit the data {data.name!r}: gpt and gpt256 read text, and text needs one of them"
         )
+    with torch.device("meta"):
+        models.build(model, data.input_shape, data.classes)
+
+
+def check_augment(augment: str, data: Data) -> None:
+    """Raises ValueError where crops and flips are asked for of what are no images."""
+    if augment != "none" and data.x_train.dim() != 4:
+        raise ValueError(f"augment {augment!r} is for images (C, H, W), but samples have shape {data.input_shape}")
 
 
 def logits_of(output) -> torch.Tensor:
@@ -156,6 +164,7 @@ class Trainer:
     ):
         if model is not None:
             settings = dataclasses.replace(settings, model=type(model).__name__)
+        check_augment(settings.augment, data)
         self.data, self.settings, self.seed, self.device = data, settings, seed, torch.device(device)
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
