@@ -10,6 +10,7 @@ from lns_sim.format import LNSFormat
 from lns_sim.functional import conv2d, matmul, quantize
 from lns_sim.golden import trace_dot
 from lns_sim.nn import LNSWeight, convert, simulate
+from lns_sim.studies import training
 from lns_sim.studies.compare import compare
 from lns_sim.studies.energy import cycles, energy
 from lns_sim.tensor import LNSTensor
@@ -47,5 +48,6 @@ __all__ = [
     "simulate",
     "summary",
     "trace_dot",
+    "training",
     "weights",
 ]

@@ -48,8 +48,33 @@ def check_choice(name: str, value, choices) -> None:
     choices = list(choices)
     if value in choices:
         return
-    near = difflib.get_close_matches(str(value), choices, n=1, cutoff=0.0)
-    raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}; did you mean {near[0]!r}?")
+    near = nearest(str(value), choices)
+    hint = f"; did you mean {near!r}?" if near else ""
+    raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}{hint}")
+
+
+def nearest(value: str, choices: Sequence[str]) -> str | None:
+    """The choice that was probably meant; None where none is near."""
+    return next(iter(difflib.get_close_matches(value, choices, n=1, cutoff=0.5)), None)
+
+
+def differences(known, new, where: str = "") -> list[str]:
+    """In words, what two pieces of plain data have different: "settings.lr is 0.1, not 0.2" (the known one's first)."""
+    if isinstance(known, dict) and isinstance(new, dict):
+        pairs = [(key, known.get(key, "not there"), new.get(key, "not there")) for key in {**known, **new}]
+    elif isinstance(known, (list, tuple)) and isinstance(new, (list, tuple)) and len(known) == len(new):
+        pairs = [(i, a, b) for i, (a, b) in enumerate(zip(known, new))]
+    else:
+        return [] if known == new else [f"{where or 'it'} is {known!r}, not {new!r}"]
+    return [text for key, a, b in pairs for text in differences(a, b, f"{where}.{key}" if where else str(key))]
+
+
+def check_same(known, new, what: str) -> None:
+    """Raises ValueError that names up to three differences."""
+    found = differences(known, new)
+    if found:
+        more = f", and {len(found) - 3} more" if len(found) > 3 else ""
+        raise ValueError(f"{what}: {', '.join(found[:3])}{more}")
 
 
 def integers(name: str, value) -> tuple[int, ...] | None:

@@ -174,6 +174,14 @@ class Datapath:
         foreign = (f for f in fields(self) if "foreign" in f.metadata)
         return {f.name: getattr(self, f.name) for f in foreign if getattr(self, f.name) != f.default}
 
+    @property
+    def label(self) -> str:
+        """How tables and captions call it."""
+        parts = [f"{self.vector_size} lanes", f"LUT {self.lut_entries}", f"{self.acc_bits}-bit {self.overflow}"]
+        parts += [f"unit 2^{self.acc_lsb}"] if self.acc_lsb is not None else []
+        parts += [f"{name} {value}" for name, value in self.departures.items()]
+        return ", ".join(parts)
+
     def path(self, m: int, n: int) -> str:
         """Which CPU kernels an M x N product takes: "permute8", "permute16", "rows", "row_planes", "lookup32",
         "lookup64", "bins".

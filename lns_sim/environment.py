@@ -1,8 +1,10 @@
-"""Where numbers were made: versions, processor, GPUs and how the extension was built."""
+"""How numbers were made: command, versions, processor, GPUs and how the extension was built."""
 
 from __future__ import annotations
 
 import platform
+import shlex
+import sys
 from pathlib import Path
 
 import torch
@@ -33,3 +35,26 @@ def environment() -> dict:
         "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
         "build": core.build_info(),
     }
+
+
+def command() -> str:
+    """What this process was started with, as a shell takes it."""
+    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+
+
+def provenance(**known: object) -> dict:
+    """What every artefact says about how it was made: the commands (one, or several where a study went on), what the
+    caller knows (recipe, data, seed), and the :func:`environment`.
+    """
+    return {"commands": [command()], **known, "environment": environment()}
+
+
+def caption(made: dict) -> str:
+    """A picture's caption, of a record that :func:`provenance` began: command, data, versions and machine."""
+    known = made["environment"]
+    first, *more = made["commands"]
+    command = f"{first} (and {more[-1]})" if more else first
+    data = f" data {made['data']['fingerprint']};" if "data" in made else ""
+    gpus = "".join(f", {name}" for name in dict.fromkeys(known["gpus"]))
+    versions = f"lns_sim {known['lns_sim']}, torch {known['torch']}; {known['cpu']} ({known['isa']}){gpus}"
+    return f"{command};{data} {versions}"

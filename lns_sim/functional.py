@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
+from typing import Literal, overload
 
 import torch
+from torch import Tensor
 
 from lns_sim._compile import constant_result
 from lns_sim.checks import check_choice, check_int
@@ -124,6 +126,37 @@ def _results(out, macs: int, counters, count: bool):
     return (out, Counters.from_tensor(macs, counters)) if count else out
 
 
+@overload
+def matmul(
+    a: LNSTensor,
+    b: LNSTensor,
+    datapath: Datapath | None = None,
+    return_accumulator: bool = False,
+    counters: Literal[False] = False,
+) -> Tensor: ...
+
+
+@overload
+def matmul(
+    a: LNSTensor,
+    b: LNSTensor,
+    datapath: Datapath | None = None,
+    return_accumulator: bool = False,
+    *,
+    counters: Literal[True],
+) -> tuple[Tensor, Counters]: ...
+
+
+@overload
+def matmul(
+    a: LNSTensor,
+    b: LNSTensor,
+    datapath: Datapath | None = None,
+    return_accumulator: bool = False,
+    counters: bool = False,
+) -> Tensor | tuple[Tensor, Counters]: ...
+
+
 def matmul(
     a: LNSTensor,
     b: LNSTensor,
@@ -239,6 +272,52 @@ def transposed_geometry(x_shape, w_shape, stride, padding, output_padding, dilat
             raise ValueError(f"output_padding must be smaller than stride or dilation, got {e}")
         if (size - 1) * s - 2 * p + d * (kernel - 1) + e + 1 < 1:
             raise ValueError(f"an input of size {size} leaves no output (kernel {kernel}, padding {p})")
+
+
+_Pair = int | Sequence[int]
+
+
+@overload
+def conv2d(
+    x: LNSTensor,
+    w: LNSTensor,
+    stride: _Pair = 1,
+    padding: _Pair = 0,
+    dilation: _Pair = 1,
+    groups: int = 1,
+    datapath: Datapath | None = None,
+    return_accumulator: bool = False,
+    counters: Literal[False] = False,
+) -> Tensor: ...
+
+
+@overload
+def conv2d(
+    x: LNSTensor,
+    w: LNSTensor,
+    stride: _Pair = 1,
+    padding: _Pair = 0,
+    dilation: _Pair = 1,
+    groups: int = 1,
+    datapath: Datapath | None = None,
+    return_accumulator: bool = False,
+    *,
+    counters: Literal[True],
+) -> tuple[Tensor, Counters]: ...
+
+
+@overload
+def conv2d(
+    x: LNSTensor,
+    w: LNSTensor,
+    stride: _Pair = 1,
+    padding: _Pair = 0,
+    dilation: _Pair = 1,
+    groups: int = 1,
+    datapath: Datapath | None = None,
+    return_accumulator: bool = False,
+    counters: bool = False,
+) -> Tensor | tuple[Tensor, Counters]: ...
 
 
 def conv2d(

@@ -162,7 +162,9 @@ class LNSTensor(FloatMemory, torch.Tensor):
 
     def __repr__(self, *, tensor_contents=None):
         grad = ", requires_grad=True" if self.requires_grad else ""
-        k = f"k={self.k.item()}" if known(self) and self.scale.dim() == 0 else f"scale of {tuple(self.scale.shape)}"
+        k = f"scale of {tuple(self.scale.shape)}"
+        if known(self) and self.scale.dim() == 0:
+            k = f"k={self.k.item()}" if self.scale.isfinite() else f"scale={self.scale.item()}, so that all is NaN"
         return (
             f"{type(self).__name__}(shape={tuple(self.shape)}, {self.format!r}, {k}, device={str(self.device)!r}{grad})"
         )

@@ -23,7 +23,7 @@ def _safetensors():
     try:
         import safetensors.torch
     except ImportError:
-        raise ImportError("weight files need the library safetensors: pip install 'lns-sim[export]'") from None
+        raise ImportError("weight files need the library safetensors: pip install safetensors") from None
     return safetensors
 
 

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 
 import lns_sim
 from lns_sim import Datapath, recipes
+from lns_sim.environment import caption, provenance
 from lns_sim.studies import models
 from lns_sim.studies.sweep import report, space
 from lns_sim.studies.sweep.study import Sweep
@@ -55,9 +56,8 @@ with tempfile.TemporaryDirectory() as folder:
             f"{trial.values[1]:.3g} {report.costs(sweep)[0]}"
         )
     report.write_csv(sweep, Path(folder) / "sweep.csv")
-    report.draw(
-        sweep, "mlp on digits", Path(__file__).name, Path(folder) / "pareto.png"
-    )  # look at it: runs/sweep/pareto.png of `lns-sim sweep`
+    # Look at it: runs/sweep/pareto.png of `lns-sim sweep`.
+    report.draw(sweep, "mlp on digits", caption(provenance(data=digits.describe())), Path(folder) / "pareto.png")
     print(f"{sweep.finished} trials")
 
 # The same from the shell: lns-sim sweep acc_bits=10,12,16 lut_entries=1,8 --model mlp --epochs 4 --held-out 0.25

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 
 import lns_sim
 from lns_sim import Datapath, recipes
-from lns_sim.environment import environment
+from lns_sim.environment import provenance
 from lns_sim.recipes import ModelRecipe
 from lns_sim.studies import models
 from lns_sim.studies.compare import page, picture
@@ -62,9 +62,10 @@ for layer, codes in found.codes.items():
             )
 
 # 4. The same as a page (sort by the margin, filter by pass) and a picture.
-known = {name: str(environment()[name]) for name in ("lns_sim", "torch", "cpu")}
-(folder / "report.html").write_text(page.html(found, "cnn on digits, 64 samples", known), encoding="utf-8")
-picture.draw(found, folder / "compare.png")
+made = provenance(seed=0, data=digits.describe())  # what they say of how they were made
+title = "cnn on digits, 64 samples"
+(folder / "report.html").write_text(page.html(found, title, made), encoding="utf-8")
+picture.draw(found, folder / "compare.png", title, made)
 print(f"wrote {folder / 'report.html'}")
 
 # The same from the shell, with one recipe for all layers: lns-sim compare cnn --acc-bits 16 --out runs/compare

@@ -1,16 +1,5 @@
-"""The command ``lns-sim``; its subcommands are a file each."""
+"""The subcommands of ``lns-sim``, a file each; :mod:`lns_sim_command` finds them."""
 
-from __future__ import annotations
+from lns_sim_command import main
 
-import sys
-from importlib.util import find_spec
-
-
-def main() -> None:
-    """Entry point."""
-    missing = [name for name in ("typer", "rich", "matplotlib", "sklearn", "jinja2") if find_spec(name) is None]
-    if missing:
-        sys.exit(f"lns-sim needs {', '.join(missing)}: pip install --no-build-isolation -e '.[cli]'")
-    from lns_sim.cli.app import app
-
-    app()
+__all__ = ["main"]

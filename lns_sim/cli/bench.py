@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated
 
 import torch
 import torch.nn.functional as F
-import typer
 from rich.table import Table
 from torch.utils.benchmark import Timer
 
 from lns_sim import _extension
 from lns_sim.checks import check_device
-from lns_sim.cli.console import make_console
-from lns_sim.cli.errors import user_errors
+from lns_sim.cli.command import command
+from lns_sim.cli.console import Output
+from lns_sim.cli.options import Device
 from lns_sim.datapath import Datapath
+from lns_sim.environment import provenance
 from lns_sim.format import LNSFormat
 from lns_sim.functional import conv2d, matmul, quantize
 
@@ -124,20 +124,24 @@ def seconds(f: Callable) -> float:
     )
 
 
-def bench(device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N")] = "cpu") -> None:
+@command
+def bench(device: Device = "cpu", *, output: Output) -> None:
     """Time quantize, matmul and the passes of conv2d against torch float32 and fake-quant in the same run."""
-    with user_errors():
-        check_device(device)
-        where = f"{_extension.load().isa()}, {torch.get_num_threads()} threads"
-        if torch.device(device).type == "cuda":
-            where = torch.cuda.get_device_name(device)
-        table = Table(title=f"ns of one MAC or element, and our speed as a multiple of theirs; {where}; medians")
-        for name in ("work", "ns each", "float32", "fake-quant", "x float32", "x fake-quant"):
-            table.add_column(name, justify="left" if name == "work" else "right")
-        with torch.device(device):
-            works = cases()
-        for case in works:
-            ours, plain, fake = (seconds(f) for f in (case.ours, case.float32, case.fake_quant))
-            each = [f"{t / case.work * 1e9:.4f}" for t in (ours, plain, fake)]
-            table.add_row(case.name, f"{each[0]} / {case.unit}", *each[1:], f"{plain / ours:.2f}", f"{fake / ours:.2f}")
-        make_console().print(table)
+    check_device(device)
+    where = f"{_extension.load().isa()}, {torch.get_num_threads()} threads"
+    if torch.device(device).type == "cuda":
+        where = torch.cuda.get_device_name(device)
+    table = Table(title=f"ns of one MAC or element, and our speed as a multiple of theirs; {where}; medians")
+    for name in ("work", "ns each", "float32", "fake-quant", "x float32", "x fake-quant"):
+        table.add_column(name, justify="left" if name == "work" else "right")
+    record = []
+    with torch.device(device):
+        works = cases()
+    for case in works:
+        ours, plain, fake = (seconds(f) for f in (case.ours, case.float32, case.fake_quant))
+        each = [f"{t / case.work * 1e9:.4f}" for t in (ours, plain, fake)]
+        table.add_row(case.name, f"{each[0]} / {case.unit}", *each[1:], f"{plain / ours:.2f}", f"{fake / ours:.2f}")
+        times = {"seconds": ours, "float32": plain, "fake-quant": fake}
+        record.append({"work": case.name.strip(), "count": case.work, "unit": case.unit, **times})
+    output.show(table)
+    output.result(provenance(device=device, cases=record))

@@ -9,9 +9,9 @@ import typer
 from torch import Tensor, nn
 
 from lns_sim.checks import check_choice, check_int
-from lns_sim.cli.options import made_by
 from lns_sim.studies import models
 from lns_sim.studies.energy import paper
+from lns_sim.studies.own import made_by
 
 ModelName = Annotated[
     str,

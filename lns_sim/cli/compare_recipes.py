@@ -4,32 +4,32 @@ best learning rate.
 
 from __future__ import annotations
 
-import json
 import statistics
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
+from lns_sim import recipes
 from lns_sim.checks import check_device
-from lns_sim.cli.console import make_console
-from lns_sim.cli.errors import user_errors
+from lns_sim.cli.command import command, refuse
+from lns_sim.cli.console import Output
 from lns_sim.cli.options import Context, Data, Device, FloatLr, FloatOptimizer, Model, Tokens, chosen_settings
-from lns_sim.environment import environment
+from lns_sim.environment import provenance
+from lns_sim.files import write_json
 from lns_sim.registry import RECIPES
-from lns_sim.studies.contest import Contest, Entry, bits_of
+from lns_sim.studies.contest import Contest, Entry, bits_of, learns_by
 from lns_sim.studies.training import data as datasets
 from lns_sim.studies.training import report
-from lns_sim.studies.training.trainer import Result, Settings, check_fit
+from lns_sim.studies.training.trainer import Result, Settings, Trainer, check_fit
 
 DEFAULTS = Settings()
 
 
+@command
 def compare_recipes(
+    ctx: typer.Context,
     names: Annotated[
         list[str] | None, typer.Argument(help="recipes, or files.toml", show_default=" ".join(RECIPES))
     ] = None,
@@ -47,107 +47,95 @@ def compare_recipes(
         ),
     ] = "0.25,1,4",
     held_out: Annotated[float, typer.Option(help="share of the training set for that")] = 0.2,
-    context: Context = 128,
-    tokens: Tokens = "byte",
+    context: Context = None,
+    tokens: Tokens = None,
     seed: Annotated[int, typer.Option(help="first seed", min=0)] = 0,
     seeds: Annotated[int, typer.Option(help="how many seeds", min=1)] = 3,
     device: Device = "cpu",
-    out: Annotated[Path, typer.Option(help="directory for runs.json, recipes.json and recipes.png")] = Path(
+    out: Annotated[Path, typer.Option(help="folder for runs.json, recipes.json and recipes.png")] = Path(
         "runs/recipes"
     ),
+    *,
+    output: Output,
 ) -> None:
     """Train a model by LNS-Madam and by the systems it is compared with, each tuned by the same search; the same
     command goes on.
     """
-    console = make_console(width=150)
-    with user_errors():
-        try:
-            factors = [float(f) for f in search.split(",")]
-        except ValueError:
-            raise ValueError(f"--search takes factors such as 0.25,1,4, got {search!r}") from None
-        settings = chosen_settings(
-            data, model, float_optimizer, float_lr, epochs=epochs, batch_size=batch_size, lr=lr, counters=False
-        )
-        check_device(device)
-        dataset = datasets.load(data, context, tokens)
-        check_fit(settings.model, dataset)
-        out.mkdir(parents=True, exist_ok=True)
-        chosen, all_seeds = names or list(RECIPES), list(range(seed, seed + seeds))
-        contest = Contest(dataset, chosen, settings, factors, all_seeds, out / "runs.json", device, held_out)
-        try:
-            entries = _run(contest, console)
-        except KeyboardInterrupt:
-            console.print("Interrupted; finished runs are kept. The same command goes on.")
-            raise typer.Exit(130) from None
-        _show(contest, entries, out, console)
+    try:
+        factors = [float(f) for f in search.split(",")]
+    except ValueError:
+        raise ValueError(f"--search takes factors such as 0.25,1,4, got {search!r}") from None
+    settings = chosen_settings(
+        data, model, float_optimizer, float_lr, epochs=epochs, batch_size=batch_size, lr=lr, counters=False
+    )
+    if len(factors) == 1:
+        refuse(ctx, ["held_out"], "one factor needs no search")
+    check_device(device)
+    dataset = datasets.load(data, context, tokens)
+    check_fit(settings.model, dataset)
+    out.mkdir(parents=True, exist_ok=True)
+    chosen, all_seeds = names or list(RECIPES), list(range(seed, seed + seeds))
+    if not any(learns_by(recipes.get(name)) == "lr" for name in chosen):
+        refuse(ctx, ["lr"], "no recipe here learns by multiplicative updates")
+    contest = Contest(dataset, chosen, settings, factors, all_seeds, out / "runs.json", device, held_out)
+    try:
+        entries = _run(contest, output)
+    except KeyboardInterrupt:
+        output.tell("Interrupted; finished runs are kept. The same command goes on.")
+        raise typer.Exit(130) from None
+    _show(contest, entries, out, output)
 
 
-def _run(contest: Contest, console: Console) -> list[Entry]:
-    columns = [
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("runs"),
-        TimeElapsedColumn(),
-    ]
-    with Progress(*columns, console=console) as progress:
-        task = progress.add_task("training", total=contest.runs, completed=contest.finished)
-        return contest.run(
-            lambda name, trainer: progress.update(
-                task, description=f"{name}, seed {trainer.seed}, epoch {trainer.epoch + 1}"
-            ),
-            lambda: progress.update(task, completed=contest.finished),
-        )
+def _run(contest: Contest, output: Output) -> list[Entry]:
+    with output.progress("runs") as bar:
+        task = bar.add_task("training", total=contest.runs, completed=contest.finished)
+
+        def on_step(name: str, trainer: Trainer) -> None:
+            bar.update(task, description=f"{name}, seed {trainer.seed}, epoch {trainer.epoch + 1}")
+
+        def on_run(key: str, result: dict | None) -> None:
+            bar.update(task, completed=contest.finished)
+            said = "diverged" if result is None else f"{contest.data.measure} {result['test'][-1]:.4g}"
+            output.tell(f"run {contest.finished}/{contest.runs}: {key.replace('|', ', ')}: {said}")
+
+        return contest.run(on_step, on_run)
 
 
-def _show(contest: Contest, entries: list[Entry], out: Path, console: Console) -> None:
+def _show(contest: Contest, entries: list[Entry], out: Path, output: Output) -> None:
     measure = contest.data.measure
     title = f"{contest.settings.model} on {contest.data.name}, {contest.settings.epochs} epochs"
-    table = Table(
-        title=title,
-        caption="bits of tensors in products (of weights as they are stored); mean ± standard deviation over "
-        "seeds at the "
-        "best learning rate; uJ: energy of training on one sample by lns_sim.energy, where it has the format",
-    )
-    for name in (
-        "recipe",
-        "activation",
-        "weight",
-        "error",
-        "gradient",
-        measure,
-        "learning rate",
-        "seconds",
-        "uJ a sample",
-    ):
-        table.add_column(name, justify="left" if name == "recipe" else "right")
-    energies, results = contest.energies(), []
+    tensors = ["activation", "weight", "error", "gradient"]
+    header = ["recipe", *tensors, measure, "learning rate", "seconds", "uJ a sample"]
+    energies, results, rows = contest.energies(), [], []
     for entry in entries:
         done = [Result(**r) for r in entry.results.values() if r]
         results += done
         lost = len(entry.results) - len(done)
         score = report.spread([r.test[-1] for r in done], 2 if "%" in measure else 4) if done else "diverged"
         joule = energies[entry.name]
-        table.add_row(
-            entry.name,
-            *bits_of(contest.recipes[entry.name]).values(),
-            score + (f" ({lost} diverged)" if done and lost else ""),
-            "-" if entry.lr is None else f"{entry.lr:.3g}",
-            f"{statistics.mean(r.seconds for r in done):.1f}" if done else "-",
-            "-" if joule is None else f"{joule:.3g}",
+        rows.append(
+            [
+                entry.name,
+                *bits_of(contest.recipes[entry.name]).values(),
+                score + (f" ({lost} diverged)" if done and lost else ""),
+                "-" if entry.lr is None else f"{entry.lr:.3g}",
+                f"{statistics.mean(r.seconds for r in done):.1f}" if done else "-",
+                "-" if joule is None else f"{joule:.3g}",
+            ]
         )
-    console.print(table)
-    (out / "recipes.json").write_text(
-        json.dumps(
-            {
-                "title": title,
-                "entries": [asdict(e) for e in entries],
-                "energies": energies,
-                "environment": environment(),
-            },
-            indent=1,
-        )
-    )
+    record = provenance(title=title, **contest.about, entries=[asdict(e) for e in entries], energies=energies)
+    write_json(record, out / "recipes.json")
     if results:
-        report.draw_curves(results, title, measure, out / "recipes.png")
-    console.print(f"Wrote {out / 'recipes.json'} and {out / 'recipes.png'}.")
+        report.draw_curves(results, title, measure, out / "recipes.png", record)
+    output.table(
+        title,
+        "bits of tensors in products (of weights as they are stored); mean ± standard deviation over seeds at the best "
+        "learning rate; uJ: energy of training on a sample by lns_sim.energy, where it has the format",
+        header,
+        rows,
+        width=150,
+        left=["recipe"],
+        spare=["seconds", "uJ a sample", "gradient", "learning rate"],
+    )
+    output.show(f"Wrote {out / 'recipes.json'}" + (f" and {out / 'recipes.png'}." if results else "; no run ended."))
+    output.result(record)

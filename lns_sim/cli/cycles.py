@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
-from lns_sim.cli.artefacts import caption, command_line, origin
 from lns_sim.cli.built import BatchSize, Input, ModelName, TechnologyName, TokensOfSample, build
-from lns_sim.cli.console import make_console
-from lns_sim.cli.errors import user_errors
-from lns_sim.cli.options import RECIPE_HELP, AccBits, Bits, Gamma, LutEntries, UpdateBits, chosen_recipe
-from lns_sim.datapath import Datapath
-from lns_sim.format import LNSFormat
+from lns_sim.cli.command import command
+from lns_sim.cli.console import Output
+from lns_sim.cli.options import RECIPE_HELP, chosen_recipes
+from lns_sim.environment import caption, provenance
+from lns_sim.environment import command as command_line
+from lns_sim.files import write_json
 from lns_sim.nn import convert
-from lns_sim.recipes import Recipe
 from lns_sim.studies.energy import Array, Cycles, roofline, timeloop
 from lns_sim.studies.energy import cycles as cycles_of
 from lns_sim.studies.energy.mapping import DATAFLOWS
 from lns_sim.watching.summary import summary
 
 
-def _print(found: Cycles, title: str, console: Console, layers: bool) -> None:
+def _print(found: Cycles, title: str, output: Output, layers: bool) -> None:
     table = Table(title=title)
     for name in ("", "products", "cycles", "lanes used", "array ms", "DRAM MB", "DRAM ms", "ms", "mJ"):
         table.add_column(name, justify="right" if name else "left")
@@ -33,7 +30,7 @@ def _print(found: Cycles, title: str, console: Console, layers: bool) -> None:
         _row(table, name.replace("_", " "), found, [s for s in found.steps if s.name == name])
     table.add_section()
     _row(table, "total", found, found.steps)
-    console.print(table)
+    output.show(table)
     if layers:
         table = Table(title="by layer and pass")
         for name in ("layer", "pass", "cycles", "lanes used", "DRAM MB", "ms", "bound by", "mJ", "of energy"):
@@ -51,14 +48,14 @@ def _print(found: Cycles, title: str, console: Console, layers: bool) -> None:
                 f"{mj:.4g}",
                 f"{mj / found.total():.1%}",
             )
-        console.print(table)
+        output.show(table)
     bound = sum(s.seconds for s in found.steps if s.bound == "DRAM") / found.seconds
-    console.print(f"{bound:.0%} of the time is DRAM's.")
+    output.show(f"{bound:.0%} of the time is DRAM's.")
     parts, moved = found.components(), found.dram()
-    console.print("mJ: " + ", ".join(f"{name} {mj:.3g}" for name, mj in parts.items()) + ".")
-    console.print("MB of DRAM: " + ", ".join(f"{name} {n / 1e6:.4g}" for name, n in moved.items()) + ".")
+    output.show("mJ: " + ", ".join(f"{name} {mj:.3g}" for name, mj in parts.items()) + ".")
+    output.show("MB of DRAM: " + ", ".join(f"{name} {n / 1e6:.4g}" for name, n in moved.items()) + ".")
     for name, line in found.rests_on.items():
-        console.print(f"{name}: {line}.")
+        output.show(f"{name}: {line}.")
 
 
 def _row(table: Table, name: str, found: Cycles, steps: list) -> None:
@@ -77,6 +74,7 @@ def _row(table: Table, name: str, found: Cycles, steps: list) -> None:
     )
 
 
+@command
 def cycles(
     model: ModelName,
     input: Input = None,
@@ -89,39 +87,36 @@ def cycles(
     dataflow: Annotated[str, typer.Option(help=f"what stays in the lanes: {', '.join(DATAFLOWS)}")] = Array.dataflow,
     global_buffer: Annotated[int, typer.Option(help="its KiB, shared by all processing elements", min=1)] = 2048,
     recipe: Annotated[str, typer.Option(help=RECIPE_HELP)] = "lns-madam",
-    bits: Bits = LNSFormat.bits,
-    gamma: Gamma = LNSFormat.gamma,
-    update_bits: UpdateBits = Recipe.update.bits,
-    lut_entries: LutEntries = None,
-    acc_bits: AccBits = Datapath.acc_bits,
     technology: TechnologyName = "paper",
     layers: Annotated[bool, typer.Option("--layers", help="a row for each layer and pass, too")] = False,
     export: Annotated[
-        Path | None, typer.Option("--timeloop", help="directory for Timeloop's YAML: architecture and problems")
+        Path | None, typer.Option("--timeloop", help="folder for Timeloop's YAML: architecture and problems")
     ] = None,
-    out: Annotated[Path, typer.Option(help="directory for roofline.png and cycles.json")] = Path("runs/cycles"),
+    out: Annotated[Path, typer.Option(help="folder for roofline.png and cycles.json")] = Path("runs/cycles"),
+    *,
+    changes: dict,
+    output: Output,
 ) -> None:
     """Estimate cycles, time, memory traffic and energy of a training iteration of LNS on an array.
 
     Passes, optimizer and post-processing, with a global buffer and DRAM; nothing is computed. What is counted, and what
     not, is in docs/energy.md.
     """
-    console = make_console()
-    with user_errors():
-        chosen = chosen_recipe(recipe, bits, gamma, update_bits, lut_entries, acc_bits)
-        if chosen is None:
-            raise ValueError("cycles need a recipe that simulates products, got fp32")
-        array = Array(pes, dataflow)
-        built, x, title = build(model, input, context, batch_size)
-        built = convert(built, chosen)
-        found = cycles_of(built, x, technology=technology, array=array, clock=clock, global_buffer=1024 * global_buffer)
-        title = f"{title}: {pes} PE{'s' * (pes > 1)} at {found.clock:.4g} GHz, {dataflow}, {global_buffer} KiB"
-        _print(found, title, console, layers)
-        out.mkdir(parents=True, exist_ok=True)
-        text = json.dumps({**origin(found.technology), "model": model, "cycles": found.to_dict()}, indent=1)
-        (out / "cycles.json").write_text(text)
-        roofline.draw(found, title, caption(found.technology), out / "roofline.png")
-        console.print(f"Wrote {out / 'cycles.json'} and {out / 'roofline.png'}.")
-        if export is not None:
-            count = timeloop.write(summary(built, x), found, command_line(), export)
-            console.print(f"Wrote {export / 'architecture.yaml'} and {count} problems beside it.")
+    chosen = chosen_recipes([recipe], changes)[0]
+    if chosen is None:
+        raise ValueError("cycles need a recipe that simulates products, got fp32")
+    array = Array(pes, dataflow)
+    built, x, title = build(model, input, context, batch_size)
+    built = convert(built, chosen)
+    found = cycles_of(built, x, technology=technology, array=array, clock=clock, global_buffer=1024 * global_buffer)
+    title = f"{title}: {pes} PE{'s' * (pes > 1)} at {found.clock:.4g} GHz, {dataflow}, {global_buffer} KiB"
+    record = provenance(technology=found.technology, model=model, cycles=found.to_dict())
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(record, out / "cycles.json")
+    roofline.draw(found, title, caption(record), out / "roofline.png")
+    _print(found, title, output, layers)
+    output.show(f"Wrote {out / 'cycles.json'} and {out / 'roofline.png'}.")
+    if export is not None:
+        count = timeloop.write(summary(built, x), found, command_line(), export)
+        output.show(f"Wrote {export / 'architecture.yaml'} and {count} problems beside it.")
+    output.result(record)

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
-from lns_sim.cli.artefacts import caption, options_given, origin
 from lns_sim.cli.built import BatchSize, Input, ModelName, TechnologyName, TokensOfSample, build
-from lns_sim.cli.console import make_console
-from lns_sim.cli.errors import user_errors
-from lns_sim.cli.options import RECIPE_HELP, AccBits, Bits, Gamma, LutEntries, UpdateBits, chosen_recipe
-from lns_sim.datapath import Datapath
-from lns_sim.format import LNSFormat
-from lns_sim.recipes import PASSES, Recipe
+from lns_sim.cli.command import command, given, refuse
+from lns_sim.cli.console import Output
+from lns_sim.cli.options import RECIPE_HELP, chosen_recipes
+from lns_sim.environment import caption, provenance
+from lns_sim.files import write_json
+from lns_sim.recipes import PASSES
 from lns_sim.studies.energy import Energy, paper, picture
 from lns_sim.studies.energy import energy as energy_of
 from lns_sim.studies.energy.components import constants
@@ -25,7 +22,7 @@ from lns_sim.studies.energy.technologies import get
 from lns_sim.studies.energy.technology import USUAL
 
 
-def _print(found: Energy, title: str, console: Console, layers: bool) -> None:
+def _print(found: Energy, title: str, output: Output, layers: bool) -> None:
     unit, scale = ("mJ", 1.0) if found.total() >= 0.01 else ("uJ", 1e3)
     table = Table(title=title, caption=f"{unit} a training iteration, technology {found.technology['name']}")
     names = [name for name in PASSES if any(row.name == name for row in found.rows)]
@@ -38,18 +35,18 @@ def _print(found: Energy, title: str, console: Console, layers: bool) -> None:
         total = found.total(f)
         each = f"{1e12 * total / found.products:,.1f}"
         table.add_row(f, *by_pass, f"{scale * total:.4g}", each, f"{total / found.total():.2f}")
-    console.print(table)
+    output.show(table)
     shares = {name: mj / found.total() for name, mj in found.components().items()}
-    console.print(f"LNS: {', '.join(f'{name} {share:.0%}' for name, share in shares.items() if share >= 0.005)}.")
+    output.show(f"LNS: {', '.join(f'{name} {share:.0%}' for name, share in shares.items() if share >= 0.005)}.")
     if layers:
-        _print_layers(found, console, unit, scale)
+        _print_layers(found, output, unit, scale)
     for line in found.basis():
-        console.print(line)
+        output.show(line)
     if found.float_products:
-        console.print(f"Not in it: {len(found.float_products)} products that run in float32.")
+        output.show(f"Not in it: {len(found.float_products)} products that run in float32.")
 
 
-def _print_layers(found: Energy, console: Console, unit: str, scale: float) -> None:
+def _print_layers(found: Energy, output: Output, unit: str, scale: float) -> None:
     table = Table(title="by layer and pass: LNS")
     for name in ("layer", "pass", "products", "of products", "lanes used", unit, "of energy"):
         table.add_column(name, justify="left" if name in ("layer", "pass") else "right")
@@ -64,10 +61,10 @@ def _print_layers(found: Energy, console: Console, unit: str, scale: float) -> N
             f"{scale * mj:.4g}",
             f"{mj / found.total():.1%}",
         )
-    console.print(table)
+    output.show(table)
 
 
-def _print_paper(found: dict[str, Energy], console: Console) -> None:
+def _print_paper(found: dict[str, Energy], output: Output) -> None:
     title = "mJ a training iteration, batch 1: here / LNS-Madam (IEEE TC 2022)"
     table = Table(title=title, caption="* recalled: nobody checked these against the print")
     table.add_column("model")
@@ -81,7 +78,7 @@ def _print_paper(found: dict[str, Energy], console: Console) -> None:
                 for f, mj in row.items()
             ),
         )
-    console.print(table)
+    output.show(table)
 
 
 def _other_side() -> str:
@@ -97,20 +94,20 @@ def _other_side() -> str:
     return f"Our own RTL, on {own.process.name}, in convolutions (docs/energy.md): {ratios}."
 
 
+@command
 def energy(
+    ctx: typer.Context,
     model: ModelName,
     input: Input = None,
     context: TokensOfSample = None,
     batch_size: BatchSize = 1,
     recipe: Annotated[str, typer.Option(help=RECIPE_HELP)] = "lns-madam",
-    bits: Bits = LNSFormat.bits,
-    gamma: Gamma = LNSFormat.gamma,
-    update_bits: UpdateBits = Recipe.update.bits,
-    lut_entries: LutEntries = None,
-    acc_bits: AccBits = Datapath.acc_bits,
     technology: TechnologyName = "paper",
     layers: Annotated[bool, typer.Option("--layers", help="a row for each layer and pass, too")] = False,
-    out: Annotated[Path, typer.Option(help="directory for energy.png and energy.json")] = Path("runs/energy"),
+    out: Annotated[Path, typer.Option(help="folder for energy.png and energy.json")] = Path("runs/energy"),
+    *,
+    changes: dict,
+    output: Output,
 ) -> None:
     """Estimate the energy of a training iteration, beside other formats on the like hardware.
 
@@ -118,41 +115,30 @@ def energy(
     model "paper" stands for the table of LNS-Madam's paper beside this estimate's. What the numbers rest on is in
     docs/energy.md; cycles, time and memories are told by `lns-sim cycles`.
     """
-    console = make_console()
-    with user_errors():
-        if model == "paper":
-            written = _paper(console, out)
-        else:
-            chosen = chosen_recipe(recipe, bits, gamma, update_bits, lut_entries, acc_bits)
-            if chosen is None:
-                raise ValueError("an energy needs a recipe that simulates products, got fp32")
-            built, x, title = build(model, input, context, batch_size)
-            found = energy_of(built, x, recipe=chosen, technology=technology)
-            _print(found, title, console, layers)
-            if technology == "paper":
-                ratio = found.total() / found.total("FP8")
-                console.print(f"By the paper, LNS / FP8 = {ratio:.2f}. {_other_side()}")
-            written = _write(out, model, found.technology, found.to_dict())
-            picture.draw(found, title, caption(found.technology), out / "energy.png")
-        console.print(f"Wrote {written} and {out / 'energy.png'}.")
-
-
-def _paper(console: Console, out: Path) -> Path:
-    """The paper's table; options would change nothing in it."""
-    given = [option for option in options_given() if option != "--out"]
-    if given:
-        raise ValueError(f"{', '.join(given)} would change nothing: the paper's table is what it is")
-    found = paper.reproduce()
-    _print_paper(found, console)
-    technology = next(iter(found.values())).technology
-    written = _write(out, "paper", technology, {name: e.to_dict() for name, e in found.items()})
-    picture.draw_paper(found, caption(technology), out / "energy.png")
-    return written
-
-
-def _write(out: Path, model: str, technology: dict, result: dict) -> Path:
-    out.mkdir(parents=True, exist_ok=True)
+    if model == "paper":
+        refuse(
+            ctx, given(ctx).keys() - {"model", "out", "quiet", "as_json", "debug"}, "the paper's table is what it is"
+        )
+        each = paper.reproduce()
+        found, priced = {name: e.to_dict() for name, e in each.items()}, next(iter(each.values())).technology
+        _print_paper(each, output)
+    else:
+        chosen = chosen_recipes([recipe], changes)[0]
+        if chosen is None:
+            raise ValueError("an energy needs a recipe that simulates products, got fp32")
+        built, x, title = build(model, input, context, batch_size)
+        one = energy_of(built, x, recipe=chosen, technology=technology)
+        found, priced = one.to_dict(), one.technology
+        _print(one, title, output, layers)
+        if technology == "paper":
+            output.show(f"By the paper, LNS / FP8 = {one.total() / one.total('FP8'):.2f}. {_other_side()}")
     used = {name: vars(c) for name, c in constants().items()}
-    text = json.dumps({**origin(technology), "model": model, "energy": result, "constants": used}, indent=1)
-    (out / "energy.json").write_text(text)
-    return out / "energy.json"
+    record = provenance(technology=priced, model=model, energy=found, constants=used)
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(record, out / "energy.json")
+    if model == "paper":
+        picture.draw_paper(each, caption(record), out / "energy.png")
+    else:
+        picture.draw(one, title, caption(record), out / "energy.png")
+    output.show(f"Wrote {out / 'energy.json'} and {out / 'energy.png'}.")
+    output.result(record)

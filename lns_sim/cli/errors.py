@@ -18,11 +18,15 @@ def _out_of_memory(error: Exception) -> bool:
 
 
 @contextmanager
-def user_errors():
-    """Prints a mendable error to stderr and exits with status 1; others pass."""
+def user_errors(debug: bool = False):
+    """Prints a mendable error to stderr and exits with status 1; others pass, and with ``debug`` all do."""
     try:
         yield
+    except BrokenPipeError:  # `lns-sim train | head`: click ends the command without a word
+        raise
     except Exception as error:
+        if debug:
+            raise
         if _out_of_memory(error):
             text = (
                 "out of memory; use a smaller batch or model "

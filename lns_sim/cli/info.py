@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import torch
 from rich.table import Table
 
 from lns_sim import _extension
-from lns_sim.cli.console import make_console
+from lns_sim.cli.command import command
+from lns_sim.cli.console import Output
 from lns_sim.environment import environment
 
 
-def info() -> None:
+@command
+def info(*, output: Output) -> None:
     """Show versions, the instruction set in use, threads and how the extension was built."""
     core, env = _extension.load(), environment()
     build = env["build"]
@@ -22,9 +23,10 @@ def info() -> None:
     table.add_row(
         "CUDA kernels", build["cuda"] or "not built (needs nvcc and a CUDA build of torch when lns_sim is installed)"
     )
-    table.add_row("GPUs", ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())) or "none")
+    table.add_row("GPUs", ", ".join(env["gpus"]) or "none")
     table.add_row(
         "instruction set", f"{core.isa()} (available: {', '.join(core.available_isas())}; force: LNS_SIM_ISA)"
     )
     table.add_row("threads", str(env["threads"]))
-    make_console().print(table)
+    output.show(table)
+    output.result({**env, "available_isas": core.available_isas()})

@@ -1,64 +1,47 @@
-"""Options that several commands have."""
+"""Options that several commands have, and what they choose."""
 
 from __future__ import annotations
 
-import importlib
-import os
-import sys
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
-from torch import nn
 
 from lns_sim import recipes
-from lns_sim.datapath import Datapath
-from lns_sim.format import LNSFormat
+from lns_sim.cli.command import flag
+from lns_sim.files import new_folder
 from lns_sim.recipes import ModelRecipe, Recipe
 from lns_sim.studies import models
+from lns_sim.studies.sweep.space import changed
 from lns_sim.studies.training.trainer import Settings
 
 Data = Annotated[
     str,
     typer.Option(
         help="digits (bundled with scikit-learn), npz:PATH with arrays x_train, y_train, x_test, "
-        "y_test, openml:NAME, text:PATH, or text (Python's standard library)"
+        "y_test, openml:NAME, text:PATH, text (Python's standard library), or module:function, which returns such"
     ),
 ]
-Context = Annotated[int, typer.Option(help="text: tokens that the model sees")]
-Tokens = Annotated[str, typer.Option(help="text: byte, or bpe:N for N byte-pair tokens")]
-Model = Annotated[str | None, typer.Option(help=f"one of {', '.join(models.NAMES)}", show_default="cnn, for text gpt")]
+Context = Annotated[int | None, typer.Option(help="text: tokens that the model sees", show_default="128")]
+Tokens = Annotated[str | None, typer.Option(help="text: byte, or bpe:N for N byte-pair tokens", show_default="byte")]
+Model = Annotated[
+    str | None,
+    typer.Option(
+        help=f"one of {', '.join(models.NAMES)}, or module:function, which returns a model from samples to logits",
+        show_default="cnn, for text gpt",
+    ),
+]
 FloatOptimizer = Annotated[
     str | None,
     typer.Option(help="sgd or adamw, for float32 training and float parameters", show_default="sgd, for text adamw"),
 ]
 FloatLr = Annotated[float | None, typer.Option(help="its learning rate", show_default="0.1, for text 0.003")]
-Bits = Annotated[int, typer.Option(help="bits of a code")]
-Gamma = Annotated[int, typer.Option(help="base factor: codes per octave")]
-UpdateBits = Annotated[int, typer.Option(help="bits of a weight between steps")]
-LutEntries = Annotated[int | None, typer.Option(help="constants of the datapath", show_default="gamma")]
-AccBits = Annotated[int, typer.Option(help="bits of the accumulator")]
 Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N")]
+Force = Annotated[bool, typer.Option("--force", help="write over what lies in the folder")]
 
 RECIPE_HELP = (
     "fp32, lns-madam-fake-quant, lns-madam, another system (docs/comparators.md) or a file.toml (docs/recipes.md)"
 )
-
-
-def made_by(name: str) -> nn.Module:
-    """What the function given as module:function returns; modules of the current directory are found, too.
-
-    Raises:
-        ImportError, ValueError, TypeError: no such module or function, or it returns no module of torch.
-    """
-    module, _, function = name.partition(":")
-    sys.path.insert(0, os.getcwd())
-    made = getattr(importlib.import_module(module), function, None)
-    if made is None:
-        raise ValueError(f"{module} has no {function}")
-    model = made()
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"{name}() must return a torch module, got {type(model).__name__}")
-    return model
 
 
 def chosen_settings(
@@ -78,40 +61,29 @@ def chosen_settings(
     )
 
 
-_OWN = ("lns-madam", "lns-madam-fake-quant")  # recipes whose formats and datapath the options choose
-
-
-def chosen_recipes(
-    names: list[str], bits: int, gamma: int, update_bits: int, lut_entries: int | None, acc_bits: int
-) -> list[Recipe | ModelRecipe | None]:
-    """Recipes by name: LNS-Madam's with these formats and this datapath, other systems' and files' with their own.
+def chosen_recipes(names: list[str], changes: dict[str, Any]) -> list[Recipe | ModelRecipe | None]:
+    """Recipes by name, with the formats and datapaths that options give to those that have such.
 
     Raises:
-        ValueError: an option that no recipe takes, or that a file has its own of; two recipes of one name; or see
+        ValueError: an option that none of them has a place for; two recipes of one name; or see
             :func:`lns_sim.recipes.get`.
         FileNotFoundError: no such file.
     """
-    options = {
-        "--bits": bits != LNSFormat.bits,
-        "--gamma": gamma != LNSFormat.gamma,
-        "--update-bits": update_bits != Recipe.update.bits,
-        "--lut-entries": lut_entries is not None,
-        "--acc-bits": acc_bits != Datapath.acc_bits,
-    }
-    given = ", ".join(name for name, differs in options.items() if differs)
-    files = [name for name in names if name.endswith(".toml")]
-    if given and (files or not set(names) & set(_OWN)):
-        raise ValueError(f"{given} would change nothing: {(files or names)[0]} has formats and datapaths of its own")
-    own = dict(bits=bits, gamma=gamma, update_bits=update_bits)
-    datapath = Datapath(LNSFormat(bits, gamma), lut_entries=lut_entries, acc_bits=acc_bits)
-    found = [recipes.get(name, **(dict(own, datapath=datapath) if name in _OWN else {})) for name in names]
-    called = ["fp32" if recipe is None else recipe.name for recipe in found]
-    for name in called:
-        if called.count(name) > 1:
-            raise ValueError(f"two recipes are called {name!r}; a recipe file's `name` tells them apart")
-    return found
+    found = [recipes.get(name) for name in names]
+    recipes.check_names(found)
+    return changed(found, changes, flag)
 
 
-def chosen_recipe(name: str, *options) -> Recipe | ModelRecipe | None:
-    """One recipe; otherwise as :func:`chosen_recipes`."""
-    return chosen_recipes([name], *options)[0]
+def run_folder(out: Path | None, command: str, force: bool) -> Path:
+    """Where a command writes: the folder it was told, or a new one, ``runs/COMMAND/1`` and so on.
+
+    Raises:
+        FileExistsError: something lies in it, and nobody said that it may be written over.
+        OSError: it cannot be made.
+    """
+    if out is None:
+        return new_folder(Path("runs") / command)
+    if not force and out.is_dir() and any(out.iterdir()):
+        raise FileExistsError(f"{out} is not empty; choose another folder, or --force to write over what lies there")
+    out.mkdir(parents=True, exist_ok=True)
+    return out

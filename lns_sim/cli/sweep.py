@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from lns_sim import recipes
 from lns_sim.checks import check_device
-from lns_sim.cli.artefacts import caption
 from lns_sim.cli.built import TechnologyName
-from lns_sim.cli.console import make_console
-from lns_sim.cli.errors import user_errors
-from lns_sim.cli.options import Context, Data, Device, FloatLr, FloatOptimizer, Model, Tokens, chosen_settings
-from lns_sim.studies.energy.technologies import get
+from lns_sim.cli.command import command, refuse
+from lns_sim.cli.console import Output
+from lns_sim.cli.options import (
+    Context,
+    Data,
+    Device,
+    FloatLr,
+    FloatOptimizer,
+    Model,
+    Tokens,
+    chosen_recipes,
+    chosen_settings,
+)
+from lns_sim.environment import caption, provenance
+from lns_sim.files import write_json
 from lns_sim.studies.sweep import report, space
 from lns_sim.studies.sweep.costs import COSTS
 from lns_sim.studies.sweep.study import Sweep
@@ -27,7 +35,9 @@ from lns_sim.studies.training.trainer import Settings, check_fit
 DEFAULTS = Settings()
 
 
+@command
 def sweep(
+    ctx: typer.Context,
     dimensions: Annotated[
         list[str],
         typer.Argument(
@@ -61,8 +71,8 @@ def sweep(
     held_out: Annotated[
         float | None, typer.Option(help="test on this share of the training set instead of the test set")
     ] = None,
-    context: Context = 128,
-    tokens: Tokens = "byte",
+    context: Context = None,
+    tokens: Tokens = None,
     seed: Annotated[int, typer.Option(help="first seed", min=0)] = 0,
     seeds: Annotated[int, typer.Option(help="how many seeds a trial trains with", min=1)] = 1,
     storage: Annotated[
@@ -82,76 +92,73 @@ def sweep(
     ] = None,
     technology: TechnologyName = "paper",
     device: Device = "cpu",
-    out: Annotated[Path, typer.Option(help="directory for sweep.csv, pareto.png and the storage")] = Path("runs/sweep"),
+    out: Annotated[Path, typer.Option(help="folder for sweep.csv, sweep.json, pareto.png and the storage")] = Path(
+        "runs/sweep"
+    ),
+    *,
+    changes: dict,
+    output: Output,
 ) -> None:
     """Train a model on many datapaths or formats and show which are the best compromises of accuracy and cost.
 
     The same command again goes on where the last one stopped; started several times, here or on other machines with the
     same --storage, it shares the work. A worker that is killed loses only the trial that it was running.
     """
-    console = make_console()
-    with user_errors():
-        chosen = space.parse(dimensions)
-        base = recipes.get(recipe)
-        if base is None:
-            raise ValueError("a sweep needs a recipe that simulates products, got fp32")
-        settings = chosen_settings(
-            data, model, float_optimizer, float_lr, epochs=epochs, batch_size=batch_size, lr=lr, p_scale=p_scale
-        )
-        check_device(device)
-        dataset = datasets.load(data, context, tokens)
-        check_fit(settings.model, dataset)
-        if held_out is not None:
-            dataset = dataset.held_out(held_out)
-        out.mkdir(parents=True, exist_ok=True)
-        work = Sweep(
-            dataset,
-            settings,
-            base,
-            chosen,
-            list(range(seed, seed + seeds)),
-            sampler,
-            trials,
-            storage or str(out / "study.journal"),
-            study,
-            device,
-            grace,
-            cost or ["energy"],
-            technology,
-        )
-        try:
-            _run(work, console)
-        except KeyboardInterrupt:
-            console.print("Interrupted; finished trials are kept. The same command goes on.")
-            raise typer.Exit(130) from None
-        _show(work, out, console)
+    if sampler == "grid":
+        refuse(ctx, ["trials"], "a grid tries every combination")
+    chosen = space.parse(dimensions)
+    base = chosen_recipes([recipe], changes)[0]
+    if base is None:
+        raise ValueError("a sweep needs a recipe that simulates products, got fp32")
+    space.check_applies(chosen, base)
+    settings = chosen_settings(
+        data, model, float_optimizer, float_lr, epochs=epochs, batch_size=batch_size, lr=lr, p_scale=p_scale
+    )
+    check_device(device)
+    dataset = datasets.load(data, context, tokens, held_out)
+    check_fit(settings.model, dataset)
+    out.mkdir(parents=True, exist_ok=True)
+    work = Sweep(
+        dataset,
+        settings,
+        base,
+        chosen,
+        list(range(seed, seed + seeds)),
+        sampler,
+        trials,
+        storage or str(out / "study.journal"),
+        study,
+        device,
+        grace,
+        cost or ["energy"],
+        technology,
+    )
+    try:
+        _run(work, output)
+    except KeyboardInterrupt:
+        output.tell("Interrupted; finished trials are kept. The same command goes on.")
+        raise typer.Exit(130) from None
+    _show(work, out, output)
 
 
-def _run(sweep: Sweep, console: Console) -> None:
-    columns = [
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("trials"),
-        TimeElapsedColumn(),
-    ]
-    with Progress(*columns, console=console) as progress:
-        task = progress.add_task("sweep", total=sweep.trials, completed=sweep.finished)
+def _run(sweep: Sweep, output: Output) -> None:
+    with output.progress("trials") as bar:
+        task = bar.add_task("sweep", total=sweep.trials, completed=sweep.finished)
 
         def on_step(point, trainer) -> None:
-            progress.update(task, description=f"{report.describe(point, sweep.space)}, epoch {trainer.epoch + 1}")
+            bar.update(task, description=f"{report.describe(point, sweep.space)}, epoch {trainer.epoch + 1}")
 
         def on_trial(trial) -> None:
             result = trial.user_attrs.get("none") or ", ".join(
                 f"{n} {v:.4g}" for n, v in zip((sweep.data.measure, *report.costs(sweep)), trial.values)
             )
-            progress.console.print(f"trial {trial.number}: {report.describe(trial.params, sweep.space)}: {result}")
-            progress.update(task, completed=sweep.finished)
+            output.tell(f"trial {trial.number}: {report.describe(trial.params, sweep.space)}: {result}")
+            bar.update(task, completed=sweep.finished)
 
         sweep.run(on_step, on_trial)
 
 
-def _show(sweep: Sweep, out: Path, console: Console) -> None:
+def _show(sweep: Sweep, out: Path, output: Output) -> None:
     title = f"{sweep.settings.model} on {sweep.data.name}, {sweep.settings.epochs} epochs"
     best = report.front(sweep)
     table = Table(title=f"{title}: best compromises", caption=report.meaning(sweep))
@@ -166,7 +173,15 @@ def _show(sweep: Sweep, out: Path, console: Console) -> None:
             f"{100 * known['saturated']:.2g} %",
             f"{100 * known['vanished']:.2g} %",
         )
-    console.print(table)
+    record = provenance(title=title, **json.loads(sweep.describe()), trials=report.trials(sweep))
+    write_json(record, out / "sweep.json")
     report.write_csv(sweep, out / "sweep.csv")
-    report.draw(sweep, title, caption(get(sweep.technology).describe()), out / "pareto.png")
-    console.print(f"Wrote {out / 'sweep.csv'} and {out / 'pareto.png'}: {sweep.finished} trials.")
+    if not best:
+        notes = [
+            trial.user_attrs["none"] for trial in sweep.study.get_trials(deepcopy=False) if trial.user_attrs.get("none")
+        ]
+        raise ValueError(f"none of the {sweep.finished} trials has a result; the first: {notes[0]}")
+    report.draw(sweep, title, caption(record), out / "pareto.png")
+    output.show(table)
+    output.show(f"Wrote sweep.json, sweep.csv and pareto.png to {out}: {sweep.finished} trials.")
+    output.result(record)

@@ -3,52 +3,53 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
 
-from lns_sim.checks import check_device
-from lns_sim.cli.console import make_console
-from lns_sim.cli.errors import user_errors
+from lns_sim import recipes
+from lns_sim.checks import check_device, check_same
+from lns_sim.cli.command import command, flag, given, refuse
+from lns_sim.cli.console import Output
 from lns_sim.cli.options import (
     RECIPE_HELP,
-    AccBits,
-    Bits,
     Context,
     Data,
     Device,
     FloatLr,
     FloatOptimizer,
-    Gamma,
-    LutEntries,
+    Force,
     Model,
     Tokens,
-    UpdateBits,
     chosen_recipes,
     chosen_settings,
+    run_folder,
 )
-from lns_sim.datapath import Datapath
-from lns_sim.format import LNSFormat
-from lns_sim.recipes import Recipe
+from lns_sim.files import numbered
+from lns_sim.studies.contest import learns_by
 from lns_sim.studies.training import data as datasets
 from lns_sim.studies.training import report
-from lns_sim.studies.training.experiment import Experiment
-from lns_sim.studies.training.trainer import Settings, Trainer, check_fit
+from lns_sim.studies.training.experiment import METRICS, RECORD, Experiment, read_record
+from lns_sim.studies.training.tensorboard import Events, check_tensorboard
+from lns_sim.studies.training.trainer import Settings, Trainer, check_augment, check_fit
 
 DEFAULTS = Settings()
+FIRST_THREE = ["fp32", "lns-madam-fake-quant", "lns-madam"]
 
 
+@command
 def train(
+    ctx: typer.Context,
     data: Data = "digits",
     model: Model = None,
     recipe: Annotated[
         list[str] | None, typer.Option(help=f"{RECIPE_HELP}; repeat for several", show_default="the first three")
     ] = None,
-    epochs: Annotated[int, typer.Option(help="passes over the training set")] = DEFAULTS.epochs,
+    epochs: Annotated[int, typer.Option(help="passes over the training set; with --resume more than before")] = (
+        DEFAULTS.epochs
+    ),
     batch_size: Annotated[int, typer.Option(help="samples per step")] = DEFAULTS.batch_size,
     lr: Annotated[float, typer.Option(help="LNS-Madam: octaves per unit of normalized gradient")] = DEFAULTS.lr,
     float_optimizer: FloatOptimizer = None,
@@ -62,24 +63,34 @@ def train(
         int, typer.Option(help="so many of the last epochs in float32 (recipes with float32 weights)", min=0)
     ] = DEFAULTS.fine_tune,
     augment: Annotated[str, typer.Option(help="none or crop-flip")] = DEFAULTS.augment,
-    context: Context = 128,
-    tokens: Tokens = "byte",
+    context: Context = None,
+    tokens: Tokens = None,
     seed: Annotated[int, typer.Option(help="first seed", min=0)] = 0,
     seeds: Annotated[int, typer.Option(help="how many seeds, counted from --seed", min=1)] = 3,
-    bits: Bits = LNSFormat.bits,
-    gamma: Gamma = LNSFormat.gamma,
-    update_bits: UpdateBits = Recipe.update.bits,
-    lut_entries: LutEntries = None,
-    acc_bits: AccBits = Datapath.acc_bits,
-    counters: Annotated[bool, typer.Option(help="count saturations and vanished products")] = DEFAULTS.counters,
+    no_counters: Annotated[
+        bool, typer.Option("--no-counters", help="do not count saturations and vanished products")
+    ] = False,
     held_out: Annotated[
         float | None, typer.Option(help="test on this share of the training set instead of the test set: for tuning")
     ] = None,
     device: Device = "cpu",
-    out: Annotated[Path, typer.Option(help="directory for checkpoint.pt, run.json and curves.png")] = Path(
-        "runs/train"
-    ),
-    resume: Annotated[bool, typer.Option("--resume", help="go on from the checkpoint in --out")] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="folder for run.json, metrics.jsonl, curves.png and a checkpoint of each recipe and seed",
+            show_default="runs/train/1 and so on",
+        ),
+    ] = None,
+    force: Force = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="go on in --out, or the newest of runs/train; all else is known there")
+    ] = False,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="write events for TensorBoard, too (needs the library tensorboard)")
+    ] = False,
+    *,
+    changes: dict,
+    output: Output,
 ) -> None:
     """Train a classifier or a language model by several recipes; compare results, time and what happened in the
     datapath.
@@ -88,8 +99,14 @@ def train(
     fake quantization, and by LNS-Madam with every product on the simulated 8-bit datapath. With --data text a small GPT
     learns Python.
     """
-    console = make_console()
-    with user_errors():
+    check_device(device)
+    if tensorboard:
+        check_tensorboard()
+    if resume and force:
+        raise ValueError("--resume goes on with what lies in the folder, --force writes over it: give one of them")
+    if resume:
+        experiment = _resumed(ctx, out, device, changes)
+    else:
         settings = chosen_settings(
             data,
             model,
@@ -103,80 +120,104 @@ def train(
             weight_decay=weight_decay,
             warmup=warmup,
             fine_tune=fine_tune,
-            counters=counters,
+            counters=not no_counters,
         )
-        names = recipe or ["fp32", "lns-madam-fake-quant", "lns-madam"]
-        chosen = chosen_recipes(names, bits, gamma, update_bits, lut_entries, acc_bits)
-        check_device(device)
-        dataset = datasets.load(data, context, tokens)
+        chosen = chosen_recipes(recipe or FIRST_THREE, changes)
+        if not any(learns_by(r) == "lr" for r in chosen):
+            refuse(ctx, ("lr", "p_scale"), "no recipe here learns by multiplicative updates")
+        dataset = datasets.load(data, context, tokens, held_out)
         check_fit(settings.model, dataset)
-        if held_out is not None:
-            dataset = dataset.held_out(held_out)
-        out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=out):  # refused now rather than after an epoch
-            pass
+        check_augment(augment, dataset)
+        folder = run_folder(out, "train", force)
         experiment = Experiment(
-            dataset, chosen, list(range(seed, seed + seeds)), settings, out / "checkpoint.pt", device
+            dataset, chosen, list(range(seed, seed + seeds)), settings, folder, device, overwrite=force
         )
-        if resume:
-            experiment.resume()
-        try:
-            _run(experiment, console)
-        except KeyboardInterrupt:
-            saved = experiment.checkpoint.exists()
-            console.print(
-                f"Interrupted. Finished epochs are in {experiment.checkpoint}; go on with --resume."
-                if saved
-                else "Interrupted before the first epoch ended; nothing was saved."
-            )
-            raise typer.Exit(130) from None
-        _show(experiment, out, console)
+    with tempfile.TemporaryFile(dir=experiment.folder):  # refused now rather than after an epoch
+        pass
+    try:
+        _run(experiment, output, Events(experiment.folder / "tensorboard") if tensorboard else None)
+    except KeyboardInterrupt:
+        output.tell(f"Interrupted; finished epochs are kept: lns-sim train --resume --out {experiment.folder}")
+        raise typer.Exit(130) from None
+    _show(experiment, output)
 
 
-def _run(experiment: Experiment, console: Console) -> None:
-    columns = [
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("steps"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
+def _resumed(ctx: typer.Context, out: Path | None, device: str, changes: dict) -> Experiment:
+    """The experiment of a folder, as its record tells it, and perhaps with more epochs.
+
+    Raises:
+        ValueError: an option was given that says otherwise.
+        FileNotFoundError: there is none.
+    """
+    earlier = numbered(Path("runs/train"))
+    if out is None and not earlier:
+        raise FileNotFoundError("there is no runs/train/1 to go on with; --out says where")
+    folder = earlier[-1] if out is None else out
+    record = read_record(folder)
+    settings, origin = record["settings"], record["data"]["origin"]
+    asked = given(ctx)
+    if not origin:
+        raise ValueError(f"{folder} was trained in Python, on data that no option names: go on there")
+    seeds = list(dict.fromkeys(seed for _, seed in record["runs"]))
+    known = {name: settings[name] for name in settings if name != "epochs"}
+    known |= {"no_counters": not settings["counters"], "data": origin["source"], "seed": seeds[0], "seeds": len(seeds)}
+    known |= {name: origin.get(name) for name in ("context", "tokens", "held_out")}
+    differ = [
+        f"{flag(name)} was {known[name]}, not {value}"
+        for name, value in asked.items()
+        if name in known and value != known[name]
     ]
-    with Progress(*columns, console=console) as progress:
-        task = progress.add_task("training", total=experiment.steps, completed=experiment.steps_done)
+    if differ:
+        raise ValueError(f"{folder} was made with other settings: {', '.join(differ)}")
+    chosen = [recipes.from_plain(plain) for plain, seed in record["runs"] if seed == seeds[0]]
+    if changes or "recipe" in asked:
+        others = chosen_recipes(asked.get("recipe", FIRST_THREE), changes)
+        check_same(*(list(map(recipes.to_plain, r)) for r in (chosen, others)), f"{folder} has other recipes")
+    new = Settings(**{**settings, "epochs": asked.get("epochs", settings["epochs"])})
+    experiment = Experiment(datasets.load(**origin), chosen, seeds, new, folder, device)
+    experiment.resume()
+    return experiment
+
+
+def _run(experiment: Experiment, output: Output, events: Events | None) -> None:
+    measure = experiment.data.measure
+    with output.progress("steps") as bar:
+        task = bar.add_task("training", total=experiment.steps, completed=experiment.steps_done)
+        begun = time.perf_counter()
 
         def on_step(trainer: Trainer) -> None:
             r = trainer.result
-            measure = trainer.data.measure
-            tested = (
-                "" if not r.test else f", {r.test[-1]:.1f} %" if "%" in measure else f", {measure} {r.test[-1]:.3f}"
+            bar.update(task, advance=1, description=f"{r.recipe}, seed {r.seed}, epoch {trainer.epoch + 1}")
+
+        def on_epoch(trainer: Trainer) -> None:
+            nonlocal begun
+            r, now = trainer.result, time.perf_counter()
+            if events:
+                events.epoch_ended(trainer)
+            output.tell(
+                f"{r.recipe}, seed {r.seed}, epoch {trainer.epoch}/{experiment.settings.epochs}: "
+                f"loss {r.loss[-1]:.4g}, {measure} {r.test[-1]:.4g}, {now - begun:.1f} s"
             )
-            progress.update(
-                task, advance=1, description=f"{r.recipe}, seed {r.seed}, epoch {trainer.epoch + 1}{tested}"
-            )
+            begun = now
 
-        experiment.run(on_step)
+        experiment.run(on_step, on_epoch)
 
 
-def _show(experiment: Experiment, out: Path, console: Console) -> None:
-    s = experiment.settings
+def _show(experiment: Experiment, output: Output) -> None:
+    s, measure, folder = experiment.settings, experiment.data.measure, experiment.folder
     title = f"{s.model} on {experiment.data.name}, {s.epochs} epochs"
-    table = Table(
-        title=title,
-        caption="mean ± standard deviation over seeds; seconds, MACs and counts of one run, tests included; saturated: "
-        "share of accumulations; vanished: share of products below the accumulator's LSB",
+    report.draw_curves(experiment.results, title, measure, folder / "curves.png", experiment.record)
+    output.table(
+        title,
+        "mean ± standard deviation over seeds; seconds, MACs and counts of one run, tests included; saturated: share "
+        "of accumulations; vanished: share of products below the accumulator's LSB",
+        report.header(measure),
+        report.rows(experiment.results, measure),
+        left=["recipe"],
+        spare=["weight bytes", "MACs simulated", "seconds"],
     )
-    measure = experiment.data.measure
-    for i, name in enumerate(report.header(measure)):
-        table.add_column(name, justify="left" if i == 0 else "right")
-    for row in report.rows(experiment.results, measure):
-        table.add_row(*row)
-    console.print(table)
     for name, group in report.by_recipe(experiment.results).items():
         if group[0].sample:
-            console.print(f"[bold]{name} writes:[/bold]")
-            console.print(group[0].sample, markup=False, highlight=False)
-    report.write_json(experiment, out / "run.json")
-    report.draw_curves(experiment.results, title, measure, out / "curves.png")
-    console.print(f"Wrote {out / 'run.json'}, {out / 'curves.png'} and {out / 'checkpoint.pt'}.")
+            output.show(f"{name} writes:\n{group[0].sample}", plain=True)
+    output.show(f"Wrote {RECORD}, {METRICS}, curves.png and {len(experiment.runs)} checkpoints to {folder}.")
+    output.result(experiment.record)

@@ -40,11 +40,20 @@ def _simulated(cls: type[nn.Module]) -> type[nn.Module]:
     methods = {name: _wrapped(method) for name, method in _own_methods(cls).items()}
     about = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "__doc__": cls.__doc__}
     try:
-        return type(cls.__name__, (cls,), {**about, **methods, "_lns_sim_base": cls, "__reduce_ex__": _reduce})
+        return type(cls.__name__, (cls,), {**about, **methods, "_lns_sim_base": cls, **_OF_CONVERTED})
     except Exception as error:
         raise TypeError(
             f"convert runs a module's methods in a class beneath its own, and {cls.__name__} takes none: {error}"
         ) from error
+
+
+def _extra_repr(module: nn.Module) -> str:
+    """What print(model) says of it."""
+    scope = scope_of(module)
+    parts = [type(module)._lns_sim_base.extra_repr(module)]
+    if scope is not None:
+        parts.append("float32" if scope.recipe is None else f"simulated: {scope.recipe.name}")
+    return ", ".join(filter(None, parts))
 
 
 def _own_methods(cls: type) -> dict[str, Callable | property | functools.cached_property]:
@@ -174,3 +183,6 @@ def _made_again(make: Callable, args: tuple) -> nn.Module:
     if not hasattr(type(module), "_lns_sim_base"):
         module.__class__ = _simulated(type(module))
     return module
+
+
+_OF_CONVERTED = {"__reduce_ex__": _reduce, "extra_repr": _extra_repr}

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
+
 from lns_sim.recipes import files
 from lns_sim.recipes.recipe import ModelRecipe, Recipe
 from lns_sim.registry import RECIPES
@@ -20,3 +23,10 @@ def get(name: str, **kwargs) -> Recipe | ModelRecipe | None:
         FileNotFoundError: no such file.
     """
     return files.load(name) if name.endswith(".toml") else RECIPES[name](**kwargs)
+
+
+def check_names(recipes: Iterable[Recipe | ModelRecipe | None]) -> None:
+    """Raises ValueError where two have one name, under which tables would take them for one."""
+    for name, count in Counter("fp32" if recipe is None else recipe.name for recipe in recipes).items():
+        if count > 1:
+            raise ValueError(f"two recipes are called {name!r}; a recipe file's `name` tells them apart")

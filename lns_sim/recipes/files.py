@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from pathlib import Path
 
 import tomlkit
 from tomlkit.exceptions import TOMLKitError
 
+from lns_sim.checks import nearest
 from lns_sim.datapath import Datapath
 from lns_sim.format import LNSFormat
 from lns_sim.quantizers import LNS, Quantizer
@@ -83,8 +83,9 @@ def parse(text: str, name: str | None = None) -> ModelRecipe:
 
 
 def _unknown(key: str, where: str, known) -> ValueError:
-    near = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
-    return ValueError(f"{where}{key} is no key here; did you mean {near[0]}?")
+    near = nearest(key, known)
+    hint = f"did you mean {near}?" if near else f"keys are {', '.join(known)}"
+    return ValueError(f"{where}{key} is no key here; {hint}")
 
 
 def _changed(recipe: Recipe, table: dict, where: str) -> Recipe:

@@ -15,6 +15,7 @@ from lns_sim._compile import constant_result
 from lns_sim.checks import check_bool, check_choice, check_int
 from lns_sim.datapath import Datapath
 from lns_sim.format import LNSFormat
+from lns_sim.html import html_table
 from lns_sim.quantizers import LNS, Quantizer
 from lns_sim.registry import OPTIMIZERS, QUANTIZERS
 
@@ -26,7 +27,7 @@ PASSES = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Recipe:
     """The arithmetic of a layer's training (spec sections 4 and 5; LNS-Madam, table of quantizers).
 
@@ -122,6 +123,14 @@ class Recipe:
         """Is any tensor made codes? Else the products are plain ones, in float32."""
         return any(q is not None for q in (self.activation, self.weight, self.error, self.gradient))
 
+    def __repr__(self) -> str:
+        return f"Recipe({self.name!r}: {describe(self)})"
+
+    def _repr_html_(self) -> str:
+        """In notebooks: what each tensor becomes, and what each pass runs on."""
+        rows = [["tensor or pass", "format or datapath"], *map(list, {**_tensors(self), **_passes(self)}.items())]
+        return html_table(rows, self.name)
+
     def encode(self) -> str:
         """A canonical JSON text, by which the operators know a recipe."""
         return self._text
@@ -133,7 +142,7 @@ class Recipe:
         return _decode(text)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ModelRecipe:
     """A recipe for a whole model, with others for some of its modules.
 
@@ -160,6 +169,9 @@ class ModelRecipe:
     def optimizer(self) -> str | None:
         """The default's."""
         return None if self.default is None else self.default.optimizer
+
+    def __repr__(self) -> str:
+        return f"ModelRecipe({self.name!r}: {describe(self)})"
 
     def encode(self) -> str:
         """A canonical JSON text."""
@@ -194,6 +206,40 @@ def _plain(value):
     if isinstance(value, Quantizer) and not isinstance(value, LNS):
         return {"kind": type(value).__name__, "fields": dataclasses.asdict(value)}
     return dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value
+
+
+def describe(recipe: Recipe | ModelRecipe | None) -> str:
+    """Formats and datapaths in a line."""
+    if isinstance(recipe, ModelRecipe):
+        others = dict.fromkeys(r for _, r in recipe.overrides)
+        parts = [f"; {', '.join(p for p, r in recipe.overrides if r == other)}: {describe(other)}" for other in others]
+        return describe(recipe.default) + "".join(parts)
+    if recipe is None:
+        return "float32"
+    text = _grouped(_tensors(recipe), "all tensors")
+    if recipe.coded_weights:
+        text += f"; weights kept in {recipe.update.bits} bits, gamma {recipe.update.gamma}"
+    return f"{text}; " + _grouped(_passes(recipe), "all passes")
+
+
+def _tensors(recipe: Recipe) -> dict[str, str]:
+    kinds = ("activation", "weight", "error", "gradient")
+    return {kind: "float32" if (q := recipe.quantizer(kind)) is None else q.label for kind in kinds}
+
+
+def _passes(recipe: Recipe) -> dict[str, str]:
+    datapaths = {name.replace("_", " "): getattr(recipe, name) for name in PASSES}
+    return {name: "float32 products" if d is None else d.label for name, d in datapaths.items()}
+
+
+def _grouped(labels: dict[str, str], everything: str) -> str:
+    """Labels with the names that have them."""
+    if len(set(labels.values())) == 1:
+        return f"{everything}: {next(iter(labels.values()))}"
+    return "; ".join(
+        f"{', '.join(key for key, other in labels.items() if other == label)}: {label}"
+        for label in dict.fromkeys(labels.values())
+    )
 
 
 AnyRecipe = TypeVar("AnyRecipe", Recipe, ModelRecipe)

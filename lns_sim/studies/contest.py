@@ -13,14 +13,15 @@ from pathlib import Path
 import torch
 
 from lns_sim import recipes
-from lns_sim.files import write_atomically
+from lns_sim.checks import check_same
+from lns_sim.files import write_json
 from lns_sim.optim import Diverged
 from lns_sim.recipes import ModelRecipe, Recipe
 from lns_sim.registry import OPTIMIZERS
 from lns_sim.studies import models
 from lns_sim.studies.energy import energy
+from lns_sim.studies.training.checkpoint import ForeignFile
 from lns_sim.studies.training.data import Data
-from lns_sim.studies.training.experiment import ForeignCheckpoint
 from lns_sim.studies.training.trainer import Result, Settings, Trainer
 
 Any = Recipe | ModelRecipe | None
@@ -92,7 +93,8 @@ class Contest:
         held_out: share of the training set that tuning is judged on.
 
     Raises:
-        ForeignCheckpoint: the file is of another contest.
+        ForeignFile: the file is of another contest; the message says what differs.
+        ValueError: two recipes of one name.
     """
 
     def __init__(
@@ -115,14 +117,16 @@ class Contest:
             device,
         )
         self.recipes = {name: recipes.get(name) for name in names}
+        recipes.check_names(self.recipes.values())
         self.held_out = data.held_out(held_out)
         self.best = max if "%" in data.measure else min
-        self._about = {
-            "data": data.name,
+        self.about = {
+            "data": data.describe(),
             "settings": asdict(settings),
             "factors": factors,
             "seeds": seeds,
             "held out": held_out,
+            "recipes": {name: recipes.to_plain(recipe) for name, recipe in self.recipes.items()},
         }
         self._runs: dict[str, dict | None] = {}
         if path.exists():
@@ -131,12 +135,19 @@ class Contest:
                 about, self._runs = state["about"], dict(state["runs"])
                 for run in filter(None, self._runs.values()):
                     Result(**run)
+                known = about["recipes"]
+                both = known.keys() & self.recipes.keys()  # a contest may go on with others
+                theirs = {**about, "recipes": {name: known[name] for name in both}}
             except OSError:
                 raise
             except Exception as error:  # whatever a damaged file makes of itself
-                raise ForeignCheckpoint(f"{path} holds no runs of a contest, or is damaged") from error
-            if about != self._about:
-                raise ForeignCheckpoint(f"{path} was made with other settings; use another --out, or the same")
+                raise ForeignFile(f"{path} holds no runs of a contest, or is damaged") from error
+            mine = {**self.about, "recipes": {name: self.about["recipes"][name] for name in both}}
+            try:
+                check_same(theirs, mine, f"{path} was made with other settings")
+            except ValueError as error:
+                raise ForeignFile(f"{error}; use another --out, or the same settings") from None
+            self.about["recipes"] = {**known, **self.about["recipes"]}
 
     @property
     def runs(self) -> int:
@@ -149,13 +160,15 @@ class Contest:
         return sum(key.rsplit("|", 3)[0] in self.recipes for key in self._runs)
 
     def run(
-        self, on_step: Callable[[str, Trainer], None] | None = None, on_run: Callable[[], None] | None = None
+        self,
+        on_step: Callable[[str, Trainer], None] | None = None,
+        on_run: Callable[[str, dict | None], None] | None = None,
     ) -> list[Entry]:
         """Runs what is left.
 
         Args:
             on_step: called with the recipe's name and the trainer after each step.
-            on_run: called after each run.
+            on_run: called after each run with its key, "NAME|LEARNING RATE|SEED|SET", and its result; None: diverged.
         """
         entries = []
         for name, recipe in self.recipes.items():
@@ -184,10 +197,9 @@ class Contest:
             except Diverged:
                 result = None
             self._runs[key] = result and asdict(result)
-            state = json.dumps({"about": self._about, "runs": self._runs})
-            write_atomically(lambda file: file.write(state.encode()), self.path)
+            write_json({"about": self.about, "runs": self._runs}, self.path)
             if on_run:
-                on_run()
+                on_run(key, self._runs[key])
         return self._runs[key]
 
     def energies(self) -> dict[str, float | None]:

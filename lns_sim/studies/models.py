@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from lns_sim.checks import check_choice
+from lns_sim.studies.own import made_by
 
 
 def _conv_bn(inputs: int, outputs: int, stride: int = 1, kernel: int = 3) -> nn.Sequential:
@@ -145,11 +146,14 @@ NAMES = ("cnn", "mlp", "resnet20", "resnet18", "resnet18-imagenet", "resnet50", 
 
 def build(name: str, input_shape: tuple[int, ...], classes: int) -> nn.Module:
     """A network by name for inputs of shape (C, H, W), (features,), or for "gpt" and "gpt256" (of width 128 and
-    256) (context,) tokens of so many classes.
+    256) (context,) tokens of so many classes; or one's own, named as module:function (:mod:`lns_sim.studies.own`).
 
     Raises:
         ValueError: an unknown name, or a convolutional network for inputs that are no images.
+        ImportError, TypeError: of one's own: there is none.
     """
+    if ":" in name:
+        return made_by(name)
     check_choice("model", name, NAMES)
     if name == "gpt":
         return GPT(classes, input_shape[0])

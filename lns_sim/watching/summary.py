@@ -90,8 +90,7 @@ def _label(f: LNSFormat | Quantizer | None) -> str:
 def _datapath(p: Pass) -> str:
     if p.kind == "embedding":
         return "look-up"
-    d = p.datapath
-    return "float32" if d is None else f"{d.vector_size} lanes, LUT {d.lut_entries}, {d.acc_bits}-bit {d.overflow}"
+    return "float32" if p.datapath is None else p.datapath.label
 
 
 def summary(model: nn.Module, *args, **kwargs) -> Summary:

@@ -37,7 +37,11 @@ CASES = {
     "acc_bits": (lambda: Datapath(acc_bits=33), ValueError, "acc_bits must be between 4 and 32, got 33"),
     "acc_lsb": (lambda: Datapath(acc_lsb=-40), ValueError, "acc_lsb = -40 is too low"),
     "vector_size": (lambda: Datapath(vector_size=0), ValueError, "vector_size .* got 0"),
-    "rounding": (lambda: Datapath(rounding="floor"), ValueError, "rounding must be one of .* did you mean"),
+    "rounding": (
+        lambda: Datapath(rounding="floor"),
+        ValueError,
+        "rounding must be one of 'truncate', 'nearest', got 'floor'$",
+    ),
     "overflow": (lambda: Datapath(overflow="saturating"), ValueError, "did you mean 'saturate'"),
     "x dtype": (
         lambda: lns_sim.quantize(torch.randn(3).double()),

@@ -26,12 +26,14 @@ def test_train_one_epoch(tmp_path):
     assert record["results"][2]["counters"]["forward"]["macs"] > 1e9
     assert record["environment"]["torch"] == torch.__version__
     assert (tmp_path / "curves.png").stat().st_size > 10_000
-    assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["results"]
+    assert record["commands"] == [f"lns-sim train --epochs 1 --seeds 1 --out {tmp_path}"]
+    for name in ("fp32", "lns-madam-fake-quant", "lns-madam"):
+        assert torch.load(tmp_path / f"{name}-seed0.pt", weights_only=True)["trainer"]["result"]["recipe"] == name
 
-    again = lns_sim("train", "--epochs", "1", "--seeds", "1", "--out", str(tmp_path), "--resume")
+    again = lns_sim("train", "--out", str(tmp_path), "--resume")
     assert again.returncode == 0 and "lns-madam" in again.stdout
-    other = lns_sim("train", "--epochs", "2", "--seeds", "1", "--out", str(tmp_path), "--resume")
-    assert other.returncode == 1 and "other settings" in other.stderr
+    other = lns_sim("train", "--lr", "2", "--seeds", "2", "--out", str(tmp_path), "--resume")
+    assert other.returncode == 1 and "--lr was 0.0625, not 2.0, --seeds was 1, not 2" in other.stderr
 
 
 @pytest.mark.slow
@@ -60,7 +62,7 @@ def test_train_options_reach_the_datapath(tmp_path):
         str(tmp_path),
     )
     assert run.returncode == 0, run.stderr
-    recipe, seed = json.loads((tmp_path / "run.json").read_text())["experiment"]["runs"][0]
+    recipe, seed = json.loads((tmp_path / "run.json").read_text())["runs"][0]
     assert recipe["forward"]["lut_entries"] == 2 and recipe["forward"]["acc_bits"] == 20 and seed == 0
     assert recipe["weight"] == {"bits": 6, "gamma": 4}
 
@@ -73,7 +75,7 @@ def test_errors_are_one_sentence_and_status_1(tmp_path):
         (["train", "--data", "npz:nowhere.npz"], "nowhere.npz"),
         (["train", "--lr", "nan"], "lr must be a finite number"),
         (["train", "--model", "vgg"], "model must be one of"),
-        (["train", "--resume", "--out", str(tmp_path / "none")], "checkpoint.pt"),
+        (["train", "--resume", "--out", str(tmp_path / "none")], "holds no run.json"),
         (["train", "--out", "/dev/null/run"], "/dev/null"),
         (["train", "--model", "mlp", "--out", "/proc"], "/proc"),
     ]:
@@ -120,7 +122,7 @@ def test_bench(monkeypatch, capsys):
     "device, message",
     [
         ("gpu", "device must be cpu, cuda or cuda:N, got 'gpu'"),
-        ("mps", "did you mean 'cpu'"),
+        ("mps", "device must be one of 'cpu', 'cuda', got 'mps'\n"),
         ("cuda:99", "torch finds"),
     ],
 )
@@ -146,10 +148,10 @@ def test_a_run_killed_at_any_moment_resumes_to_the_same_bits(tmp_path, monkeypat
     assert lns_sim(*options, "--out", str(tmp_path / "whole")).returncode == 0
     needed = cpu_seconds_of_children() - before
     timer = "import signal, sys; signal.setitimer(signal.ITIMER_PROF, float(sys.argv.pop(1)))"
-    code = f"{timer}; from lns_sim.cli import main; main()"
+    code = f"{timer}; from lns_sim_command import main; main()"
     out, chance, kills, resumed = tmp_path / "killed", random.Random(0), 0, 0
     while True:
-        resume = ["--resume"] if (out / "checkpoint.pt").exists() else []
+        resume = ["--resume"] if (out / "run.json").exists() else []
         resumed += len(resume)
         seconds = needed * chance.uniform(0.35, 0.65) if kills < 3 else 0  # 0: undisturbed
         command = [sys.executable, "-c", code, str(seconds), *options, "--out", str(out), *resume]
@@ -159,12 +161,14 @@ def test_a_run_killed_at_any_moment_resumes_to_the_same_bits(tmp_path, monkeypat
         assert run.returncode == -signal.SIGPROF, run.stderr
         kills += 1
     assert kills >= 1 and resumed >= 1
-    whole, killed = (torch.load(d / "checkpoint.pt", weights_only=True) for d in (tmp_path / "whole", out))
-    for a, b in zip(whole["results"], killed["results"], strict=True):
-        assert {k: v for k, v in a.items() if k != "seconds"} == {k: v for k, v in b.items() if k != "seconds"}
-    for name, tensor in whole["trainer"]["model"].items():
-        other = killed["trainer"]["model"][name]
-        assert torch.equal(getattr(tensor, "codes", tensor), getattr(other, "codes", other)), name
+    for file in ("lns-madam-seed0.pt", "lns-madam-seed1.pt"):
+        whole, killed = (torch.load(d / file, weights_only=True)["trainer"] for d in (tmp_path / "whole", out))
+        a, b = ({k: v for k, v in t["result"].items() if k != "seconds"} for t in (whole, killed))
+        assert a == b
+        for name, tensor in whole["model"].items():
+            other = killed["model"][name]
+            assert torch.equal(getattr(tensor, "codes", tensor), getattr(other, "codes", other)), name
+    assert (tmp_path / "whole/metrics.jsonl").read_text() == (out / "metrics.jsonl").read_text()
 
 
 @pytest.mark.slow
@@ -172,7 +176,7 @@ def test_interrupting_says_how_to_go_on(tmp_path):
     command = [
         sys.executable,
         "-c",
-        "from lns_sim.cli import main; main()",
+        "from lns_sim_command import main; main()",
         "train",
         "--model",
         "mlp",
@@ -184,12 +188,12 @@ def test_interrupting_says_how_to_go_on(tmp_path):
         str(tmp_path),
     ]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    while process.poll() is None and not (tmp_path / "checkpoint.pt").exists():
+    while process.poll() is None and not (tmp_path / "fp32-seed0.pt").exists():
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
-    shown, errors = process.communicate(timeout=60)
-    assert process.returncode == 130 and "--resume" in shown and "Traceback" not in errors
-    assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["trainer"]["result"]["test"]
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130 and "--resume" in errors and "Traceback" not in errors
+    assert torch.load(tmp_path / "fp32-seed0.pt", weights_only=True)["trainer"]["result"]["test"]
 
 
 @pytest.mark.parametrize(
@@ -223,9 +227,10 @@ def test_a_bug_stays_a_traceback():
 def test_options_that_would_change_nothing_are_refused(tmp_path):
     (tmp_path / "mine.toml").write_text('preset = "lns-madam"\n')
     for names, options, message in (
-        (["luq"], ["--acc-bits", "12"], "--acc-bits would change nothing: luq has formats"),
-        (["mine.toml"], ["--bits", "6", "--gamma", "4"], "--bits, --gamma would change nothing: mine.toml has"),
-        (["lns-madam", "mine.toml"], ["--lut-entries", "2"], "--lut-entries would change nothing: mine.toml has"),
+        (["luq"], ["--acc-bits", "12"], "--acc-bits would change nothing in luq"),
+        (["luq", "fp8"], ["--bits", "6", "--gamma", "4"], "--bits, --gamma would change nothing in luq and fp8"),
+        (["lns-madam-fake-quant"], ["--lut-bits", "9"], "--lut-bits would change nothing in lns-madam-fake-quant"),
+        (["mine.toml"], ["--lut-entries", "3"], "lut_entries must be a power of two"),
         (["fp8", "fp8"], [], "two recipes are called 'fp8'"),
         (["fp8"], ["--float-lr", "0"], "float_lr must be a finite number in (0"),
     ):

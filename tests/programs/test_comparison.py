@@ -16,6 +16,7 @@ from torch import nn
 
 import lns_sim
 from lns_sim import Datapath, LNSFormat, recipes
+from lns_sim.environment import provenance
 from lns_sim.quantizers import LNS
 from lns_sim.recipes import ModelRecipe
 from lns_sim.studies import models
@@ -102,10 +103,15 @@ def test_where_the_datapath_first_matters():
 def test_without_a_datapath_nothing_but_quantization():
     x, y = batch()
     found = lns_sim.compare(small(), cross_entropy(x, y), "lns-madam-fake-quant")
-    assert all(
-        row.datapath == math.inf and row.saturated is None and row.fake_quant == row.bit_exact for row in found.rows
+    assert all(row.datapath is None and row.saturated is None and row.fake_quant == row.bit_exact for row in found.rows)
+    assert not found.simulated and set(found.losses) == {"float32", "fake-quant"}
+    assert re.fullmatch(
+        r"No product runs on a simulated datapath: what differs is quantization, most in the \w+ \w+ of \d "
+        r"\(signal-to-noise \d+\.\d dB\)\.",
+        found.verdict(),
     )
-    assert found.verdict() == "The datapath adds no noise." and found.to_dict()["rows"][0]["datapath"] is None
+    text = page.html(found, "small", provenance(seed=1))
+    assert "bit-exact" not in text.split("<script>")[0].split("</style>")[1] and "margin dB" not in text
     part = ModelRecipe(recipes.lns_madam(), (("2", None),))
     assert {row.layer for row in lns_sim.compare(small(), cross_entropy(x, y), part).rows} == {"0"}
 
@@ -172,6 +178,9 @@ def test_the_command(report):
         (["cnn", "--recipe", "fp32"], "got fp32"),
         (["cnn", "--checkpoint", "none.pt"], "none.pt"),
         (["cnn", "--checkpoint", "mine.py"], "no checkpoint of lns-sim train"),
+        (["cnn", "--out", "out"], "out is not empty"),
+        ([], "compare needs a model, or a checkpoint"),
+        (["cnn", "--recipe", "luq", "--acc-bits", "12"], "--acc-bits would change nothing in luq"),
         (["gpt"], "gpt256 read text"),
     ]:
         run = command("compare", *args, cwd=report)
@@ -180,16 +189,22 @@ def test_the_command(report):
 
 @pytest.mark.slow
 def test_a_training_checkpoint_is_compared(tmp_path):
-    run = command(
-        "train", "--model", "mlp", "--recipe", "lns-madam", "--epochs", "1", "--seeds", "1", "--out", str(tmp_path)
-    )
+    trained, out = tmp_path / "trained", tmp_path / "out"
+    options = ["--model", "mlp", "--recipe", "lns-madam", "--acc-bits", "16", "--epochs", "1", "--seeds", "1"]
+    run = command("train", *options, "--out", str(trained))
     assert run.returncode == 0, run.stderr
-    file, out = str(tmp_path / "checkpoint.pt"), str(tmp_path / "out")
-    run = command("compare", "mlp", "--checkpoint", file, "--out", out)
+    file = str(trained / "lns-madam-seed0.pt")
+    run = command("compare", "--checkpoint", file, "--lut-entries", "2", "--out", str(out))
     assert run.returncode == 0, run.stderr
-    assert json.loads((tmp_path / "out/compare.json").read_text())["losses"]["float32"] < 1.5  # trained: log(10) is 2.3
-    run = command("compare", "cnn", "--checkpoint", file, "--out", out)
-    assert run.returncode == 1 and "another model" in run.stderr
+    found = json.loads((out / "compare.json").read_text())
+    assert found["losses"]["float32"] < 1.5  # trained: log(10) is 2.3
+    assert (found["recipe"]["forward"]["acc_bits"], found["recipe"]["forward"]["lut_entries"]) == (16, 2)
+    assert found["checkpoint"] == file and found["seed"] == 0 and found["model"] == "mlp"
+    assert found["commands"] == [f"lns-sim compare --checkpoint {file} --lut-entries 2 --out {out}"]
+    said = (out / "report.html").read_text()
+    assert all(text in said for text in (file, "LUT 2, 16-bit saturate", found["data"]["fingerprint"]))
+    run = command("compare", "cnn", "--checkpoint", file, "--out", str(tmp_path / "other"))
+    assert run.returncode == 1 and "another model" in run.stderr and not (tmp_path / "other").exists()
 
 
 def browse(browser, file, fragment=""):

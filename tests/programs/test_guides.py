@@ -31,9 +31,25 @@ SHOWN = {
         r"5\.0  weight_gradient .*<- matters",
         r"wrote .*report\.html",
     ],
+    "hugging_face_trainer.py": [
+        r"loss after 24 steps: 4\.\d+ on average",
+        r"resumed at step 12: 16 weights, the same codes: True",
+        r"from save_pretrained: 1[67] weights, the same values: True",
+    ],
+    "lightning_module.py": [
+        r"accuracy by epoch: \d\d\.\d %, .* 9\d\.\d %\n",
+        r"resumed after 2 epochs: 3 weights, the same codes: True",
+    ],
+    "accelerate_loop.py": [r"loss after 40 steps: 0\.\d", r"resumed at step 20: 3 weights, the same codes: True"],
     "vectors_for_rtl.py": [r"200 dot products of 96 codes", r"dot product 7\b", r"the first vector of a"],
 }
-NEEDS = {"transformer.py": "transformers", "choosing_a_datapath.py": "optuna"}
+NEEDS = {
+    "transformer.py": ["transformers"],
+    "choosing_a_datapath.py": ["optuna"],
+    "hugging_face_trainer.py": ["transformers", "accelerate"],
+    "lightning_module.py": ["lightning"],
+    "accelerate_loop.py": ["accelerate"],
+}
 
 
 def test_every_guide_is_tested():
@@ -42,8 +58,8 @@ def test_every_guide_is_tested():
 
 @pytest.mark.parametrize("name", SHOWN)
 def test_guide(name, capsys, tmp_path, monkeypatch):
-    if name in NEEDS:
-        require_module(NEEDS[name])
+    for library in NEEDS.get(name, ()):
+        require_module(library)
     monkeypatch.setattr(sys, "argv", [name, str(tmp_path)])
     runpy.run_path(str(GUIDES / name), run_name="__main__")
     shown = capsys.readouterr().out

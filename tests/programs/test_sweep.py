@@ -72,6 +72,8 @@ def test_the_recipe_of_a_point():
     )
     assert mixed.update == LNSFormat(16, 16384)  # the weight's octaves
     assert (mixed.forward.format.bits, mixed.input_gradient.format.bits) == (8, 6)
+    wide = replace(base, forward=Datapath(LNSFormat(10, 8)))  # for operands of 8 bits
+    assert space.recipe_of({"acc_bits": 20}, wide).forward == Datapath(LNSFormat(10, 8), acc_bits=20)
     with pytest.raises(ValueError, match="lut_entries must be between 1 and 4"):
         space.recipe_of({"gamma": 4, "lut_entries": 8}, base)
 
@@ -88,7 +90,7 @@ def test_a_grid_resumes_refuses_other_settings_and_reports(tmp_path):
     assert run.returncode == 0, run.stderr
     assert (
         "best compromises" in run.stdout
-        and run.stdout.count("no such datapath: lut_entries must be between 1 and 8") == 2
+        and run.stderr.count("no such datapath: lut_entries must be between 1 and 8") == 2
     )
     rows = read(tmp_path / "out/sweep.csv")
     assert sorted((r["acc_bits"], r["lut_entries"]) for r in rows) == [
@@ -101,7 +103,7 @@ def test_a_grid_resumes_refuses_other_settings_and_reports(tmp_path):
     assert len(done) == 2 and all(float(r["test accuracy %"]) > 40 for r in done)
     assert any(r["best compromise"] == "1" for r in done) and (tmp_path / "out/pareto.png").stat().st_size > 10_000
     again = command("sweep", "acc_bits=12,24", "lut_entries=1,16", *FAST, "--out", out)
-    assert again.returncode == 0 and "trial 0" not in again.stdout and read(tmp_path / "out/sweep.csv") == rows
+    assert again.returncode == 0 and "trial 0" not in again.stderr and read(tmp_path / "out/sweep.csv") == rows
     other = command("sweep", "acc_bits=12,24", "lut_entries=1", *FAST, "--out", out)
     assert other.returncode == 1 and "other settings" in other.stderr and other.stderr.count("\n") == 1
     wrong = command("sweep", "acc_bits=12", "--recipe", "fp32", "--out", out)
@@ -152,12 +154,12 @@ def test_two_workers_share_a_sweep_and_a_killed_one_loses_only_its_trial(tmp_pat
     args = ["acc_bits=11:17", "--model", "cnn", "--epochs", "3", "--storage", str(tmp_path / "journal"), "--out"]
     # Each says when it has started and waits to be let go, so that a busy machine does not leave all trials to the
     # first.
-    code = "from lns_sim.cli.app import app; print('ready', flush=True); input(); app()"
+    code = "import lns_sim.cli.sweep; from lns_sim_command.app import app; print('ready', flush=True); input(); app()"
     start = [sys.executable, "-c", code, "sweep", *args]
     alone = {**os.environ, "COLUMNS": "140", "OMP_NUM_THREADS": "1"}
 
     def started(*names):
-        pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=alone)
+        pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=alone)
         workers = [subprocess.Popen([*start, str(tmp_path / name)], **pipes) for name in names]
         assert all(w.stdout.readline() == "ready\n" for w in workers)
         for w in workers:
@@ -179,7 +181,7 @@ def test_two_workers_share_a_sweep_and_a_killed_one_loses_only_its_trial(tmp_pat
     kept = [t.number for t in _trials(tmp_path / "journal") if t.state.name == "COMPLETE"]
     assert kept
     workers = started("b", "c")
-    shown = [w.communicate()[0] for w in workers]
+    shown = [w.communicate()[1] for w in workers]
     assert all(w.returncode == 0 for w in workers)
     trials = _trials(tmp_path / "journal")
     done = [t for t in trials if t.state.name == "COMPLETE"]
@@ -224,7 +226,7 @@ def test_a_study_of_other_settings_is_refused(tmp_path):
 def test_mendable_errors_are_one_sentence(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "optuna", None)
-        with pytest.raises(ImportError, match=r"need the library optuna: pip install 'lns-sim\[sweep\]'"):
+        with pytest.raises(ImportError, match=r"need the library optuna: pip install optuna"):
             make(tmp_path / "j", "grid")
     for args, message in [
         (["acc_bit=3"], "did you mean 'acc_bits'"),

@@ -61,7 +61,7 @@ def test_errors(abc, kwargs, message):
 def test_a_small_gpt_learns_bit_exactly_and_writes(abc, tmp_path):
     d = data.load(f"text:{abc}", context=16)
     settings = Settings(model="gpt", epochs=1, batch_size=16, lr=1 / 16, float_optimizer="adamw", float_lr=3e-3)
-    results = Experiment(d, [None, recipes.lns_madam()], [0], settings, tmp_path / "x.pt").run()
+    results = Experiment(d, [None, recipes.lns_madam()], [0], settings, tmp_path).run()
     for r in results:
         assert r.test[-1] < 0.5 * math.log(256) and len(r.sample) >= 8 and set(r.sample[:8]) <= set("abcdefgh")
     macs = results[1].counters["forward"]["macs"]
@@ -85,15 +85,15 @@ def test_the_command_line(abc, tmp_path):
         "--recipe",
         "fp32",
         "--out",
-        str(tmp_path),
+        str(tmp_path / "out"),
     ]
     result = run(*args)
     assert result.returncode == 0 and "validation loss" in result.stdout and "fp32 writes:" in result.stdout
-    record = json.loads((tmp_path / "run.json").read_text())
+    record = json.loads((tmp_path / "out/run.json").read_text())
     assert record["results"][0]["test"][0] < 5 and record["results"][0]["sample"]
-    wrong = run("train", "--data", f"text:{abc}", "--model", "cnn", "--out", str(tmp_path))
+    wrong = run("train", "--data", f"text:{abc}", "--model", "cnn", "--out", str(tmp_path / "b"))
     assert wrong.returncode != 0 and "gpt256 read text" in wrong.stderr
-    assert run("train", "--model", "gpt", "--out", str(tmp_path)).returncode != 0
+    assert run("train", "--model", "gpt", "--out", str(tmp_path / "c")).returncode != 0
 
 
 def test_models_by_name():

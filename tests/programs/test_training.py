@@ -7,10 +7,13 @@ import numpy as np
 import pytest
 import torch
 
+import lns_sim
 from lns_sim import LNSWeight, recipes
 from lns_sim.optim import Diverged
-from lns_sim.studies.training import data, report
-from lns_sim.studies.training.experiment import Experiment, ForeignCheckpoint, read_checkpoint
+from lns_sim.studies import models
+from lns_sim.studies.training import data, load, report
+from lns_sim.studies.training.checkpoint import ForeignFile, read_checkpoint, save_checkpoint
+from lns_sim.studies.training.experiment import Experiment
 from lns_sim.studies.training.trainer import Settings, Trainer, crop_flip, draw_crops
 
 SMALL = Settings(model="mlp", epochs=2, batch_size=128)
@@ -22,8 +25,8 @@ def digits():
     return data.load("digits")
 
 
-def codes_of(trainer):
-    return [p.codes if isinstance(p, LNSWeight) else p.data for p in trainer.model.parameters()]
+def codes_of(model):
+    return [p.codes if isinstance(p, LNSWeight) else p.data for p in model.parameters()]
 
 
 def test_a_network_learns_bit_exactly(digits):
@@ -49,7 +52,7 @@ def test_an_interrupted_experiment_resumes_to_the_same_bits(digits, tmp_path, st
     def experiment(name):
         return Experiment(digits, RECIPES, [3], SMALL, tmp_path / name)
 
-    whole = experiment("whole.pt")
+    whole = experiment("whole")
     whole.run()
 
     steps = 0
@@ -60,32 +63,95 @@ def test_an_interrupted_experiment_resumes_to_the_same_bits(digits, tmp_path, st
         if steps == stop_at:
             raise Interrupt
 
-    broken = experiment("broken.pt")
+    broken = experiment("broken")
     with pytest.raises(Interrupt):
         broken.run(on_step)
-    again = experiment("broken.pt")
-    if stop_at > 11:  # something was saved after the first epoch
-        again.resume()
-        assert again.steps_done == stop_at // 11 * 11
+    again = experiment("broken")
+    again.resume()
+    assert again.steps_done == (stop_at - 1) // 11 * 11
     results = again.run()
-    for a, b in zip(results, whole.results):
+    for a, b in zip(results, whole.results, strict=True):
         assert (a.loss, a.test, a.counters) == (b.loss, b.test, b.counters)
-    assert all(torch.equal(a, b) for a, b in zip(codes_of(again.trainer), codes_of(whole.trainer)))
+    for run in range(3):
+        a, b = (codes_of(load(e.checkpoint(run)).model) for e in (again, whole))
+        assert all(map(torch.equal, a, b))
+    a, b = ((e.folder / "metrics.jsonl").read_text().splitlines() for e in (again, whole))
+    assert a == b and len(a) == 3 * SMALL.epochs
 
 
 def test_a_finished_experiment_resumes_to_its_results(digits, tmp_path):
-    first = Experiment(digits, RECIPES[:1], [0], SMALL, tmp_path / "x.pt")
-    results = first.run()
-    second = Experiment(digits, RECIPES[:1], [0], SMALL, tmp_path / "x.pt")
+    results = Experiment(digits, RECIPES[:1], [0], SMALL, tmp_path).run()
+    second = Experiment(digits, RECIPES[:1], [0], SMALL, tmp_path)
     second.resume()
-    assert second.run() == results
+    assert second.run() == results and second.steps_done == second.steps
+
+
+def test_an_experiment_is_overwritten_only_when_asked_to(digits, tmp_path):
+    one = dataclasses.replace(SMALL, epochs=1)
+    Experiment(digits, RECIPES[:1], [0], one, tmp_path).run()
+    with pytest.raises(FileExistsError, match="holds an experiment"):
+        Experiment(digits, RECIPES[:1], [0], one, tmp_path).run()
+    other = dataclasses.replace(one, float_lr=0.01)
+    (result,) = Experiment(digits, RECIPES[:1], [0], other, tmp_path, overwrite=True).run()
+    assert load(tmp_path / "fp32-seed0.pt").result == result
+    with pytest.raises(ValueError, match="two recipes are called 'lns-madam'"):
+        Experiment(digits, [RECIPES[-1], RECIPES[-1]], [0], one, tmp_path)
+    with pytest.raises(ValueError, match="the recipe's name 'a/b' is to be a file's"):
+        Experiment(digits, [dataclasses.replace(RECIPES[-1], name="a/b")], [0], one, tmp_path)
+
+
+def test_epochs_can_be_added(digits, tmp_path):
+    short = Experiment(digits, RECIPES[:1], [0, 1], SMALL, tmp_path)
+    before = [list(r.loss) for r in short.run()]
+    longer = Experiment(digits, RECIPES[:1], [0, 1], dataclasses.replace(SMALL, epochs=3), tmp_path)
+    longer.resume()
+    assert [r.loss[:2] for r in longer.run()] == before and all(len(r.loss) == 3 for r in longer.results)
+    assert len(longer.record["commands"]) == 2
+    with pytest.raises(ForeignFile, match=r"settings\.epochs is 3, which 2 would cut short"):
+        short.resume()
+
+
+@pytest.mark.parametrize("recipe", [None, RECIPES[-1], recipes.ModelRecipe(RECIPES[-1], (("5", None),))])
+def test_a_checkpoint_says_how_it_was_trained(digits, tmp_path, recipe):
+    experiment = Experiment(digits.held_out(0.2), [recipe], [3], dataclasses.replace(SMALL, epochs=1), tmp_path)
+    (result,) = experiment.run()
+    found = lns_sim.training.load(experiment.checkpoint(0))
+    assert (found.recipe, found.seed, found.settings, found.result) == (recipe, 3, experiment.settings, result)
+    assert found.data["origin"] == {"source": "digits", "held_out": 0.2}
+    same = data.load(**found.data["origin"])
+    assert same.fingerprint == found.data["fingerprint"] != digits.fingerprint
+    with torch.no_grad():
+        right = (found.model.eval()(same.x_test).argmax(1) == same.y_test).double().mean()
+    assert abs(100 * right.item() - result.test[-1]) < 1e-9
+
+
+def test_a_model_of_ones_own(digits, tmp_path):
+    torch.manual_seed(5)
+    own = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+    before = own[1].weight.clone()
+    experiment = Experiment(digits, [None, RECIPES[-1]], [0], dataclasses.replace(SMALL, epochs=1), tmp_path, model=own)
+    results = experiment.run()
+    assert torch.equal(own[1].weight, before) and results[0].test[-1] > 70  # signs of codes never flip
+    assert experiment.record["settings"]["model"] == "Sequential"
+    with pytest.raises(ValueError, match="model must be one of .*, got 'Sequential'"):
+        load(experiment.checkpoint(1))
+    again = load(experiment.checkpoint(1), torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))).model
+    assert isinstance(again[1].weight, LNSWeight)
+
+
+def test_callbacks_of_a_trainer(digits):
+    seen = []
+    trainer = Trainer(digits, None, 0, SMALL)
+    trainer.run(lambda t: seen.append("step"), lambda t: seen.append(t.epoch))
+    assert seen == ["step"] * 11 + [1] + ["step"] * 11 + [2]
 
 
 def test_a_gpus_checkpoint_opens_where_there_is_none(digits, tmp_path):
     """Its tensors say "cuda:0"; here by editing the names in a file whose tensors lay on the CPU."""
     trainer = Trainer(digits, RECIPES[-1], 0, dataclasses.replace(SMALL, epochs=1))
     trainer.run_epoch()
-    torch.save({"experiment": {}, "results": [], "trainer": trainer.state_dict()}, tmp_path / "cpu.pt")
+    others = dict.fromkeys(("data", "settings", "recipe", "seed"))
+    save_checkpoint({**others, "trainer": trainer.state_dict()}, tmp_path / "cpu.pt")
     with zipfile.ZipFile(tmp_path / "cpu.pt") as source, zipfile.ZipFile(tmp_path / "gpu.pt", "w") as out:
         for name in source.namelist():
             content = source.read(name)
@@ -95,21 +161,34 @@ def test_a_gpus_checkpoint_opens_where_there_is_none(digits, tmp_path):
             out.writestr(name, content)
     again = Trainer(digits, RECIPES[-1], 0, trainer.settings)
     again.load_state_dict(read_checkpoint(tmp_path / "gpu.pt")["trainer"])
-    assert all(torch.equal(a, b) for a, b in zip(codes_of(again), codes_of(trainer), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(codes_of(again.model), codes_of(trainer.model), strict=True))
 
 
 def test_foreign_and_damaged_checkpoints_are_refused(digits, tmp_path):
-    path = tmp_path / "x.pt"
-    Experiment(digits, RECIPES[:1], [0], dataclasses.replace(SMALL, epochs=1), path).run()
-    with pytest.raises(ForeignCheckpoint, match="other settings"):
-        Experiment(digits, RECIPES[:1], [1], SMALL, path).resume()
+    experiment = Experiment(digits, RECIPES[:1], [0], dataclasses.replace(SMALL, epochs=1), tmp_path)
+    experiment.run()
+    path = experiment.checkpoint(0)
+    for changed, message in (
+        (Experiment(digits, RECIPES[:1], [1], SMALL, tmp_path), r"other settings: runs\.0\.1 is 0, not 1"),
+        (Experiment(digits, RECIPES[1:2], [0], SMALL, tmp_path), "runs.0.0 is 'fp32', not"),
+        (
+            Experiment(digits, RECIPES[:1], [0], dataclasses.replace(SMALL, float_lr=0.5), tmp_path),
+            r"settings\.float_lr is 0\.1, not 0\.5",
+        ),
+        (Experiment(digits.held_out(0.5), RECIPES[:1], [0], SMALL, tmp_path), "data.fingerprint is"),
+    ):
+        with pytest.raises(ForeignFile, match=message):
+            changed.resume()
     whole = path.read_bytes()
     flipped = bytearray(whole)
     flipped[len(whole) // 2] ^= 1  # among the weights and moments
     for damaged in (whole[:1000], bytes(flipped)):
         path.write_bytes(damaged)
-        with pytest.raises(ForeignCheckpoint, match="damaged"):
-            Experiment(digits, RECIPES[:1], [0], SMALL, path).resume()
+        with pytest.raises(ForeignFile, match="damaged"):
+            Experiment(digits, RECIPES[:1], [0], SMALL, tmp_path).resume()
+    (tmp_path / "run.json").write_text("{}")
+    with pytest.raises(ForeignFile, match=r"run\.json is no record"):
+        experiment.resume()
 
 
 def test_divergence_is_named(digits):
@@ -167,12 +246,12 @@ def test_crops_and_flips_show_pieces_of_the_image():
 
 @pytest.mark.slow
 def test_the_table_and_the_curves(digits, tmp_path):
-    experiment = Experiment(digits, RECIPES, [0, 1], SMALL, tmp_path / "x.pt")
+    experiment = Experiment(digits, RECIPES, [0, 1], SMALL, tmp_path)
     results = experiment.run()
     rows = report.rows(results, digits.measure)
     assert [r[0] for r in rows] == ["fp32", "lns-madam-fake-quant", "lns-madam"]
     assert "±" in rows[0][1] and rows[0][3] == "-" and rows[2][3] != "-"
-    report.draw_curves(results, "test", digits.measure, tmp_path / "c.png")
+    report.draw_curves(results, "test", digits.measure, tmp_path / "c.png", experiment.record)
     assert (tmp_path / "c.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -219,7 +298,9 @@ class Poisoned(torch.nn.Module):
     ],
 )
 def test_nan_is_traced_to_its_layer_and_pass(digits, tmp_path, recipe, where, message):
-    experiment = Experiment(digits, [recipe], [0], SMALL, tmp_path / "x.pt")
+    own = models.build("mlp", digits.input_shape, digits.classes)
+    own[2] = Poisoned()
+    experiment = Experiment(digits, [recipe], [0], SMALL, tmp_path, model=own)
 
     def on_step(trainer):
         """A whole epoch, then something breaks."""
@@ -229,44 +310,48 @@ def test_nan_is_traced_to_its_layer_and_pass(digits, tmp_path, recipe, where, me
             else:
                 trainer.model[2].where = where
 
-    trainer = experiment.trainer = experiment._new_trainer()
-    trainer.model[2] = Poisoned()
     with pytest.raises(Diverged, match=message):
         experiment.run(on_step)
-    before = torch.load(tmp_path / "x.pt", weights_only=True)
+    before = torch.load(experiment.checkpoint(0), weights_only=True)
     assert len(before["trainer"]["result"]["test"]) == 1  # the epoch before is intact
 
 
 def test_a_full_disk_keeps_the_checkpoint_before(digits, tmp_path, monkeypatch):
-    experiment = Experiment(digits, RECIPES[:1], [0], SMALL, tmp_path / "x.pt")
+    experiment = Experiment(digits, RECIPES[:1], [0], SMALL, tmp_path)
     experiment.run()
-    before = (tmp_path / "x.pt").read_bytes()
+    path, files = experiment.checkpoint(0), set(tmp_path.iterdir())
+    before = path.read_bytes()
 
     def full(state, file):
         file.write(b"half")
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(OSError, match="No space left on device; .*x.pt still holds"):
-        experiment.save()
-    assert (tmp_path / "x.pt").read_bytes() == before and list(tmp_path.iterdir()) == [tmp_path / "x.pt"]
+    with pytest.raises(OSError, match=r"No space left on device; .*fp32-seed0\.pt still holds"):
+        save_checkpoint({}, path)
+    assert path.read_bytes() == before and set(tmp_path.iterdir()) == files
 
 
 @pytest.mark.parametrize("contents", [b"", b"garbage", b"half"])
 def test_a_damaged_checkpoint_is_an_error(digits, tmp_path, contents):
-    experiment = Experiment(digits, RECIPES[:1], [0], SMALL, tmp_path / "x.pt")
+    experiment = Experiment(digits, RECIPES[:1], [0], SMALL, tmp_path)
     experiment.run()
-    data_ = (tmp_path / "x.pt").read_bytes()
-    (tmp_path / "x.pt").write_bytes(data_[: len(data_) // 2] if contents == b"half" else contents)
-    with pytest.raises(ForeignCheckpoint, match="damaged"):
-        Experiment(digits, RECIPES[:1], [0], SMALL, tmp_path / "x.pt").resume()
+    path = experiment.checkpoint(0)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2] if contents == b"half" else contents)
+    for read in (experiment.resume, lambda: load(path)):
+        with pytest.raises(ForeignFile, match="damaged"):
+            read()
 
 
 @pytest.mark.parametrize(
     "change",
     [
-        lambda state: state.update(results=[{}]),
-        lambda state: state.update(results=3),
+        lambda state: state.pop("recipe"),
+        lambda state: state.update(recipe=5),
+        lambda state: state.update(settings=3),
+        lambda state: state.update(settings={"modl": "mlp"}),
+        lambda state: state.update(data={}),
         lambda state: state.update(trainer=3),
         lambda state: state["trainer"].pop("model"),
         lambda state: state["trainer"].update(model=3),
@@ -277,10 +362,13 @@ def test_a_damaged_checkpoint_is_an_error(digits, tmp_path, contents):
     ],
 )
 def test_a_checkpoint_with_other_contents_is_an_error(digits, tmp_path, change):
-    path = tmp_path / "x.pt"
-    Experiment(digits, RECIPES[:1], [0], SMALL, path).run()
+    experiment = Experiment(digits, RECIPES[:1], [0], dataclasses.replace(SMALL, epochs=1), tmp_path)
+    experiment.run()
+    path = experiment.checkpoint(0)
     state = torch.load(path, weights_only=True)
     change(state)
     torch.save(state, path)
-    with pytest.raises(ForeignCheckpoint, match="x.pt is damaged"):
-        Experiment(digits, RECIPES[:1], [0], SMALL, path).resume()
+    longer = Experiment(digits, RECIPES[:1], [0], SMALL, tmp_path)
+    with pytest.raises(ForeignFile, match=r"fp32-seed0\.pt (is damaged|is no checkpoint|was made with other settings)"):
+        longer.resume()
+        longer.run()

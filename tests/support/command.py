@@ -6,5 +6,5 @@ import sys
 
 
 def lns_sim(*args, cwd=None):
-    command = [sys.executable, "-c", "from lns_sim.cli import main; main()", *args]
+    command = [sys.executable, "-c", "from lns_sim_command import main; main()", *args]
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env={**os.environ, "COLUMNS": "140"})

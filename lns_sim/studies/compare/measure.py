@@ -53,9 +53,10 @@ class Row:
         macs: products of numbers.
         fake_quant, bit_exact: signal-to-noise ratio of each run's result against the float32 run's: all that happened
             before is in it.
-        datapath: of the bit-exact result against the float32 product of the very same codes: this pass' datapath alone.
+        datapath: of the bit-exact result against the float32 product of the very same codes: this pass' datapath alone;
+            None where no datapath ran.
         difference_fake_quant, difference_bit_exact, difference_datapath: the largest absolute difference of each
-            kind, as a share of the float32 (the datapath's: of its own reference's) largest magnitude.
+            kind, as a share of the float32 (the datapath's: of its own reference's) largest magnitude; None as above.
         saturated: share of accumulations; vanished: share of products. None where no datapath ran.
         operands: what became of both operands.
     """
@@ -65,10 +66,10 @@ class Row:
     macs: int
     fake_quant: float
     bit_exact: float
-    datapath: float
+    datapath: float | None
     difference_fake_quant: float
     difference_bit_exact: float
-    difference_datapath: float
+    difference_datapath: float | None
     saturated: float | None
     vanished: float | None
     operands: tuple[Codes, ...] = ()
@@ -76,24 +77,46 @@ class Row:
     @property
     def margin(self) -> float:
         """Decibels by which the datapath's noise lies below that of quantization; negative where it is louder."""
-        return self.datapath - self.fake_quant if math.isfinite(self.fake_quant) else math.inf
+        silent = self.datapath is None or not math.isfinite(self.fake_quant)
+        return math.inf if silent else self.datapath - self.fake_quant
 
 
-@dataclass
+@dataclass(repr=False)
 class Comparison:
     """What :func:`compare` found.
 
     Attributes:
         rows: in the order of execution: forward passes, then both gradients from the last layer to the first.
         codes: by layer, what became of each quantized tensor.
-        losses: by run.
+        losses: by run; the bit-exact one is there where any product is simulated.
         recipe: its name.
+        formats: its formats and datapaths, in words.
     """
 
     recipe: str
+    formats: str
     rows: list[Row] = field(default_factory=list)
     codes: dict[str, list[Codes]] = field(default_factory=dict)
     losses: dict[str, float] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return f"Comparison({self.recipe!r}, {len(self.rows)} passes: {self.verdict()})"
+
+    def _repr_html_(self) -> str:
+        """In notebooks: the verdict and the table of passes."""
+        from lns_sim.studies.compare.page import table  # which knows this module
+
+        return table(self)
+
+    @property
+    def simulated(self) -> bool:
+        """Did any product run on a datapath? Else bit-exact is fake-quant, and nothing is said of a datapath."""
+        return any(row.datapath is not None for row in self.rows)
+
+    @property
+    def loudest(self) -> Row | None:
+        """The pass in which quantization makes most noise."""
+        return min(self.rows, key=lambda row: row.fake_quant, default=None)
 
     @property
     def first(self) -> Row | None:
@@ -127,8 +150,14 @@ class Comparison:
                 f"The datapath's own noise stays below that of quantization everywhere; it comes closest, by "
                 f"{r.margin:.1f} dB, in the {_pass(r)} of {r.layer}."
             )
-        elif self.closest:
+        elif self.simulated:
             text = "The datapath adds no noise."
+        elif self.loudest:
+            r = self.loudest
+            text = (
+                f"No product runs on a simulated datapath: what differs is quantization, most in the {_pass(r)} of "
+                f"{r.layer} (signal-to-noise {r.fake_quant:.1f} dB)."
+            )
         if self.first_saturated:
             r = self.first_saturated
             text += f" Accumulators first leave their range in the {_pass(r)} of {r.layer} ({100 * r.saturated:.2g} %)."
@@ -228,19 +257,23 @@ class _Recorder(Observer):
 
     def _row(self, key: tuple[str, str], product: Product, out: Tensor) -> Row:
         plain, fake = (recorder.results.pop(key) for recorder in self.before)
-        same_codes = product.in_float32() if product.counters is not None else out
-        shares = (None, None)
+        alone, difference_alone, shares = None, None, (None, None)
         if product.counters is not None:
+            same_codes = product.in_float32()
+            alone, difference_alone = signal_to_noise(out, same_codes), _difference(out, same_codes)
             c = Counters.from_tensor(product.macs, product.counters)
             shares = (c.saturations / max(c.vectors, 1), c.vanished / max(c.macs, 1))
         codes = self.codes[key[0]]
         operands = tuple(codes[name] for name in PASSES[product.name] if name in codes)
-        pairs = ((fake, plain), (out, plain), (out, same_codes))
         return Row(
             *key,
             product.macs,
-            *(signal_to_noise(*pair) for pair in pairs),
-            *(_difference(*pair) for pair in pairs),
+            signal_to_noise(fake, plain),
+            signal_to_noise(out, plain),
+            alone,
+            _difference(fake, plain),
+            _difference(out, plain),
+            difference_alone,
             *shares,
             operands,
         )
@@ -266,12 +299,14 @@ def compare(
     exact = recipes.get(recipe) if isinstance(recipe, str) else recipe
     if exact is None:
         raise ValueError("compare needs a recipe that simulates products, got fp32")
-    found = Comparison(exact.name)
+    found = Comparison(exact.name, recipes.describe(exact))
     recorders: list[_Recorder] = []
     for run, chosen in zip(RUNS, (recipes.float32(exact), recipes.fake_quant(exact), exact)):
         own = convert(copy.deepcopy(model), chosen)
         recorders.append(_Recorder(recorders[:]))
         found.losses[run] = recorders[-1].run(loss, own)
     found.rows = recorders[-1].rows
+    if not found.simulated:
+        del found.losses["bit-exact"]
     found.codes = {layer: list(codes.values()) for layer, codes in recorders[-1].codes.items()}
     return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from importlib.resources import files
 
+from lns_sim.html import html_table
 from lns_sim.studies.compare.measure import RUNS, Comparison, Row
 from lns_sim.studies.compare.picture import svg
 
@@ -24,11 +25,20 @@ HEADER = (
     "underflowed",
     "zeros",
 )
+# Columns of a datapath, which a comparison without one has not.
+OF_DATAPATHS = ("bit-exact dB", "datapath dB", "margin dB", "largest difference", "saturated", "vanished")
 CODES_HEADER = ("layer", "tensor", "clipped", "underflowed", "zeros", "octaves")
 
 
-def decibels(value: float) -> str:
+def columns(comparison: Comparison) -> list[int]:
+    """Which columns of :data:`HEADER` say something."""
+    return [i for i, name in enumerate(HEADER) if comparison.simulated or name not in OF_DATAPATHS]
+
+
+def decibels(value: float | None) -> str:
     """A ratio as tables show it."""
+    if value is None:
+        return "-"
     return "∞" if value == math.inf else "-∞" if value == -math.inf else f"{value:.1f}"
 
 
@@ -59,13 +69,21 @@ def cells(number: int, row: Row) -> list[str]:
     ]
 
 
-def html(comparison: Comparison, title: str, environment: dict[str, str]) -> str:
+def table(comparison: Comparison) -> str:
+    """The verdict and the table of passes alone, as HTML."""
+    shown = columns(comparison)
+    rows = [[HEADER[i] for i in shown]]
+    rows += [[cells(n, row)[i] for i in shown] for n, row in enumerate(comparison.rows, start=1)]
+    return html_table(rows, f"{comparison.recipe}: {comparison.verdict()}")
+
+
+def html(comparison: Comparison, title: str, made: dict) -> str:
     """The page's text.
 
     Args:
         comparison: what to show.
         title: model, data and batch.
-        environment: versions and machine, by name.
+        made: :func:`lns_sim.environment.provenance`, with "seed", "data" and "checkpoint" where there are such.
     """
     import jinja2
 
@@ -78,17 +96,29 @@ def html(comparison: Comparison, title: str, environment: dict[str, str]) -> str
         for layer, found in comparison.codes.items()
         for c in found
     ]
-    rows = [(row.margin < 0, bool(row.saturated), cells(i, row)) for i, row in enumerate(comparison.rows, start=1)]
+    shown = columns(comparison)
+    rows = [
+        (row.margin < 0, bool(row.saturated), [cells(number, row)[i] for i in shown])
+        for number, row in enumerate(comparison.rows, start=1)
+    ]
+    about = {"recipe": f"{comparison.recipe}: {comparison.formats}", "command": made["commands"][-1]}
+    about |= {name: str(made[name]) for name in ("checkpoint", "seed") if made.get(name) is not None}
+    if "data" in made:
+        about["data"] = f"{made['data']['name']}, fingerprint {made['data']['fingerprint']}"
+    known = made["environment"]
+    about |= {name: str(known[name]) for name in ("lns_sim", "torch", "python", "cpu", "isa")}
+    about["gpus"] = ", ".join(known["gpus"]) or "none"
     return template.render(
         title=title,
         recipe=comparison.recipe,
         verdict=comparison.verdict(),
         losses=sums,
-        picture=svg(comparison),
-        header=HEADER,
+        simulated=comparison.simulated,
+        picture=svg(comparison, made),
+        header=[HEADER[i] for i in shown],
         rows=rows,
         codes_header=CODES_HEADER,
         codes=codes,
-        environment=environment,
+        about=about,
         passes=list(dict.fromkeys(row.name.replace("_", " ") for row in comparison.rows)),
     )

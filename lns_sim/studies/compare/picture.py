@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import math
+import textwrap
 from pathlib import Path
 
+from lns_sim.environment import caption
 from lns_sim.recipes import PASSES
 from lns_sim.studies.compare.measure import Comparison
 
@@ -16,19 +18,26 @@ _CURVES = (  # attribute, label, color, marker
 )
 
 
-def draw(comparison: Comparison, path: Path) -> None:
-    """Writes a PNG or whatever the path's ending asks for."""
-    _figure(comparison, lambda figure: figure.savefig(path, dpi=120))
+def draw(comparison: Comparison, path: Path, title: str, made: dict) -> None:
+    """Writes a PNG or whatever the path's ending asks for.
+
+    Args:
+        comparison: what to show.
+        path: the file.
+        title: model, data and batch.
+        made: :func:`lns_sim.environment.provenance`, for the caption.
+    """
+    _figure(comparison, title, made, lambda figure: figure.savefig(path, dpi=120))
 
 
-def svg(comparison: Comparison) -> str:
-    """The picture as an SVG element, its letters as text."""
+def svg(comparison: Comparison, made: dict) -> str:
+    """The picture as an SVG element, its letters as text, without a title."""
     text = io.StringIO()
-    _figure(comparison, lambda figure: figure.savefig(text, format="svg"))
+    _figure(comparison, "", made, lambda figure: figure.savefig(text, format="svg"))
     return text.getvalue()[text.getvalue().index("<svg") :]
 
 
-def _figure(comparison: Comparison, save) -> None:
+def _figure(comparison: Comparison, title: str, made: dict, save) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
@@ -43,9 +52,9 @@ def _figure(comparison: Comparison, save) -> None:
         )
         for panel, name in zip(axes[:, 0], panels):
             rows = {row.layer: row for row in comparison.rows if row.name == name}
-            for attribute, label, color, marker in _CURVES:
+            for attribute, label, color, marker in _CURVES if comparison.simulated else _CURVES[1:2]:
                 points = [(x, getattr(rows[layer], attribute)) for x, layer in enumerate(layers) if layer in rows]
-                points = [(x, y) for x, y in points if math.isfinite(y)]
+                points = [(x, y) for x, y in points if y is not None and math.isfinite(y)]
                 panel.plot(
                     *zip(*points) if points else ((), ()),
                     marker=marker,
@@ -58,11 +67,19 @@ def _figure(comparison: Comparison, save) -> None:
             if marks:
                 low = panel.get_ylim()[0]
                 panel.plot(marks, [low] * len(marks), "v", color="C3", label="an accumulator left its range")
-            panel.set(title=name.replace("_", " "), ylabel="dB")
+            panel.set(title=name.replace("_", " "), ylabel="signal-to-noise, dB")
             panel.grid(alpha=0.3)
         axes[-1, 0].set_xticks(range(len(layers)), layers, rotation=90, fontsize=8 if len(layers) < 60 else 5)
+        axes[-1, 0].set_xlabel("layer")
         axes[0, 0].set_xlim(-0.5, len(layers) - 0.5)
         known = {label: handle for panel in axes[:, 0] for handle, label in zip(*panel.get_legend_handles_labels())}
-        figure.legend(known.values(), known.keys(), loc="outside upper center", ncols=2, fontsize=8, frameon=False)
+        figure.legend(
+            known.values(), known.keys(), loc="outside upper center", ncols=2, fontsize=8, frameon=False, title=title
+        )
+        where = f"checkpoint {made['checkpoint']}; " if made.get("checkpoint") else ""
+        seed = f"seed {made['seed']}; " if "seed" in made else ""
+        about = f"{comparison.recipe}: {comparison.formats}; {where}{seed}{caption(made)}"
+        wrapped = "\n".join(textwrap.wrap(about, int(width * 17), break_on_hyphens=False))
+        figure.supxlabel(wrapped, fontsize=6, color="0.4", x=0.01, ha="left")
         save(figure)
         plt.close(figure)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -71,7 +72,8 @@ def finish(figure, title: str, origin: str, path: Path) -> None:
     import matplotlib.pyplot as plt
 
     figure.suptitle(title)
-    figure.supxlabel(origin, fontsize=7, color="0.4", x=0.01, ha="left")
+    lines = textwrap.wrap(origin, int(15 * figure.get_figwidth()), break_on_hyphens=False)
+    figure.supxlabel("\n".join(lines), fontsize=7, color="0.4", x=0.01, ha="left")
     figure.savefig(path, dpi=120)
     plt.close(figure)
 

@@ -73,10 +73,19 @@ def write_csv(sweep: Sweep, path: Path) -> None:
             )
 
 
+def trials(sweep: Sweep) -> list[dict]:
+    """Every finished trial as plain data: its point, values (None where there is no result) and what else is known."""
+    return [
+        {"trial": t.number, "point": t.params, "values": t.values, **t.user_attrs}
+        for t in sweep.study.get_trials(deepcopy=False)
+        if t.state.name in ("COMPLETE", "PRUNED")
+    ]
+
+
 def draw(sweep: Sweep, title: str, origin: str, path: Path) -> None:
     """Every point by each cost and measure; the best compromises of all, named; joined where there is one cost.
 
-    ``origin`` is the line below that says what made it.
+    ``origin`` is the line below that says what made it (:func:`lns_sim.environment.caption`).
     """
     import matplotlib
 

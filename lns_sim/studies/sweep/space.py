@@ -4,31 +4,24 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import fields, replace
+from typing import Any
 
 from lns_sim.checks import check_choice
-from lns_sim.datapath import ALIGNMENTS, BINS, OVERFLOWS, Datapath
+from lns_sim.datapath import ALIGNMENTS, BINS, OVERFLOWS, PRODUCT_UNDERFLOWS, Datapath
 from lns_sim.format import LNSFormat
-from lns_sim.recipes import PASSES, Recipe
+from lns_sim.quantizers import LNS
+from lns_sim.recipes import PASSES, ModelRecipe, Recipe, map_recipes
 
 Value = int | str
+AnyRecipe = Recipe | ModelRecipe | None
 Space = dict[str, list[Value]]
 Point = dict[str, Value]
 
-_FIELDS = (
-    "vector_size",
-    "lut_entries",
-    "lut_bits",
-    "acc_bits",
-    "acc_lsb",
-    "headroom_bits",
-    "rounding",
-    "overflow",
-    "bin_bits",
-    "bin_overflow",
-    "bins",
-)
-_WORDS = {"rounding": ALIGNMENTS, "overflow": OVERFLOWS, "bin_overflow": OVERFLOWS, "bins": BINS}
+FIELDS = tuple(f.name for f in fields(Datapath) if f.name != "format")
+# Of one number or word.
+_FIELDS = tuple(name for name in FIELDS if name not in ("lut_constants", "product_range", "keep_fraction"))
 _TENSORS = ("activation", "weight", "error", "gradient")
 KEYS = (
     "bits",
@@ -38,6 +31,15 @@ KEYS = (
     *_FIELDS,
     *(f"{name}.{field}" for name in PASSES for field in _FIELDS),
 )
+
+
+_WORDS = {
+    "rounding": ALIGNMENTS,
+    "overflow": OVERFLOWS,
+    "bin_overflow": OVERFLOWS,
+    "product_underflow": PRODUCT_UNDERFLOWS,
+    "bins": BINS,
+}
 
 
 def parse(texts: list[str]) -> Space:
@@ -88,11 +90,58 @@ def size(space: Space) -> int:
     return math.prod(map(len, space.values()))
 
 
+def applies(key: str, recipe: Recipe) -> bool:
+    """Does a recipe have what a key of :data:`KEYS` or :data:`FIELDS` sets?"""
+    what, _, field = key.rpartition(".")
+    if field in ("bits", "gamma"):
+        return any(_is_lns(getattr(recipe, tensor)) for tensor in ([what] if what else _TENSORS))
+    if field == "update_bits":
+        return recipe.coded_weights
+    return any(getattr(recipe, name) is not None for name in ([what] if what else PASSES))
+
+
+def _is_lns(tensor: object) -> bool:
+    return isinstance(tensor, (LNS, LNSFormat))
+
+
+def check_applies(keys: Iterable[str], *recipes: AnyRecipe, called: Callable[[str], str] = str) -> None:
+    """Raises ValueError that names the keys which set nothing in any of the recipes."""
+    parts: list[Recipe] = []
+    for recipe in recipes:
+        inner = [recipe.default, *(r for _, r in recipe.overrides)] if isinstance(recipe, ModelRecipe) else [recipe]
+        parts += [r for r in inner if r is not None]
+    idle = [called(key) for key in keys if not any(applies(key, part) for part in parts)]
+    if idle:
+        names = " and ".join(dict.fromkeys("fp32" if r is None else r.name for r in recipes))
+        raise ValueError(f"{', '.join(idle)} would change nothing in {names}: there is no such format or datapath")
+
+
+def changed(
+    recipes: Sequence[AnyRecipe], point: Mapping[str, Any], called: Callable[[str], str] = str
+) -> list[AnyRecipe]:
+    """Recipes with a choice of values, each with those that it has a place for.
+
+    Args:
+        recipes: of models or of modules; None stays.
+        point: values by key, of :data:`KEYS` and :data:`FIELDS`.
+        called: how messages call a key.
+
+    Raises:
+        TypeError, ValueError: a value changes nothing in any of them, or values do not fit together.
+    """
+    check_applies(point, *recipes, called=called)
+
+    def change(recipe: Recipe) -> Recipe:
+        return recipe_of({key: value for key, value in point.items() if applies(key, recipe)}, recipe)
+
+    return [recipe and map_recipes(recipe, change) for recipe in recipes]
+
+
 def recipe_of(point: Point, base: Recipe) -> Recipe:
     """The base recipe with a choice of values: a key without a pass or tensor holds for all of them.
 
-    A datapath's format is the wider one of its operands'; the LUT has gamma entries where the base's has and no key
-    says otherwise; the update format keeps the weight format's octaves.
+    Where a key changes formats, a datapath's is the wider one of its operands'; the LUT has gamma entries where the
+    base's has and no key says otherwise; the update format keeps the weight format's octaves.
 
     Raises:
         TypeError, ValueError: values that do not fit together.
@@ -104,7 +153,7 @@ def recipe_of(point: Point, base: Recipe) -> Recipe:
     changes = {}
     for tensor in _TENSORS:
         own = getattr(base, tensor)
-        if own is None:
+        if not _is_lns(own):
             continue
         changes[tensor] = (
             format_of(tensor, own) if tensor == "weight" else replace(own, format=format_of(tensor, own.format))
@@ -114,16 +163,18 @@ def recipe_of(point: Point, base: Recipe) -> Recipe:
         if bits < weight.bits:
             raise ValueError(f"update_bits must be at least the weight's {weight.bits}, got {bits}")
         changes["update"] = LNSFormat(bits, weight.gamma << (bits - weight.bits))
+    reformatted = any(key.rpartition(".")[2] in ("bits", "gamma") for key in point)
     for name, operands in PASSES.items():
         own = getattr(base, name)
         if own is not None:
             formats = [changes[tensor] if tensor == "weight" else changes[tensor].format for tensor in operands]
-            changes[name] = _datapath(own, name, max(formats, key=lambda f: f.bits), point)
+            format = max(formats, key=lambda f: f.bits) if reformatted else own.format
+            changes[name] = _datapath(own, name, format, point)
     return replace(base, **changes)
 
 
 def _datapath(own: Datapath, name: str, format: LNSFormat, point: Point) -> Datapath:
-    fields = {field: point.get(f"{name}.{field}", point.get(field, getattr(own, field))) for field in _FIELDS}
+    fields = {field: point.get(f"{name}.{field}", point.get(field, getattr(own, field))) for field in FIELDS}
     if own.lut_entries == own.format.gamma and not {"lut_entries", f"{name}.lut_entries"} & point.keys():
         fields["lut_entries"] = None
     return replace(own, format=format, **fields)

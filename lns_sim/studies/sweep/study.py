@@ -16,9 +16,9 @@ from pathlib import Path
 
 import torch
 
-from lns_sim.checks import check_choice
+from lns_sim.checks import check_choice, check_same
 from lns_sim.optim import Diverged
-from lns_sim.recipes import ModelRecipe, Recipe, map_recipes
+from lns_sim.recipes import ModelRecipe, Recipe, map_recipes, to_plain
 from lns_sim.studies import models
 from lns_sim.studies.energy.technology import NoSuchDesign
 from lns_sim.studies.sweep.costs import check_costs, costs_of
@@ -33,7 +33,7 @@ def _optuna():
     try:
         import optuna
     except ImportError:
-        raise ImportError("sweeps need the library optuna: pip install 'lns-sim[sweep]'") from None
+        raise ImportError("sweeps need the library optuna: pip install optuna") from None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna
 
@@ -96,9 +96,9 @@ class Sweep:
     def describe(self) -> str:
         """What makes this sweep what it is."""
         parts = {
-            "data": self.data.name,
+            "data": self.data.describe(),
             "settings": asdict(self.settings),
-            "base": self.base.encode(),
+            "recipe": to_plain(self.base),
             "space": self.space,
             "seeds": self.seeds,
             "sampler": self.sampler,
@@ -125,9 +125,11 @@ class Sweep:
         if known is None:
             study.set_user_attr("sweep", self.describe())
         elif known != self.describe():
-            raise OtherSweep(
-                f"the study {name!r} in {storage} has other settings; use another --study, or the same settings"
-            )
+            try:
+                what = f"the study {name!r} in {storage} has other settings"
+                check_same(json.loads(known), json.loads(self.describe()), what)
+            except ValueError as error:
+                raise OtherSweep(f"{error}; use another --study, or the same settings") from None
         # Workers that draw must not draw alike: only a study's first one, begun anew, can be repeated.
         seed = self.seeds[0] if not study.get_trials(deepcopy=False) else None
         make = {

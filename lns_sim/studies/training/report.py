@@ -1,16 +1,14 @@
-"""What a finished experiment shows: one table, the curves as a PNG, the numbers as JSON."""
+"""What a finished experiment shows: one table, and the curves as a picture."""
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import statistics
+import textwrap
 from pathlib import Path
 
 import torch
 
-from lns_sim.environment import environment
-from lns_sim.studies.training.experiment import Experiment
+from lns_sim.environment import caption
 from lns_sim.studies.training.trainer import Result
 
 
@@ -62,18 +60,16 @@ def header(measure: str) -> list[str]:
     return ["recipe", measure, "seconds", "MACs simulated", "weight bytes", "saturated", "vanished"]
 
 
-def write_json(experiment: Experiment, path: Path) -> None:
-    """Everything about the experiment: settings, environment, each run's curves and counters."""
-    record = {
-        "experiment": experiment.describe(),
-        "environment": environment(),
-        "results": [dataclasses.asdict(r) for r in experiment.results],
-    }
-    path.write_text(json.dumps(record, indent=1))
+def draw_curves(results: list[Result], title: str, measure: str, path: Path, made: dict) -> None:
+    """Training loss and the test's measure by epoch; a line per recipe, and of few recipes a band over seeds.
 
-
-def draw_curves(results: list[Result], title: str, measure: str, path: Path) -> None:
-    """Training loss and the test's measure by epoch; a line per recipe, and of few recipes a band over seeds."""
+    Args:
+        results: of all runs.
+        title: model, data and epochs.
+        measure: what a test gives.
+        path: a PNG, or whatever its ending asks for.
+        made: a record's provenance, for the caption (:func:`lns_sim.environment.caption`).
+    """
     import matplotlib
 
     matplotlib.use("Agg")
@@ -88,13 +84,18 @@ def draw_curves(results: list[Result], title: str, measure: str, path: Path) -> 
         for axes, attribute in ((left, "loss"), (right, "test")):
             curves = torch.tensor([getattr(r, attribute) for r in group], dtype=torch.float64)
             epochs = range(1, curves.shape[1] + 1)
-            axes.plot(epochs, curves.mean(0), styles[i % 4], color=color, label=name)
+            axes.plot(
+                epochs,
+                curves.mean(0),
+                styles[i % 4],
+                color=color,
+                label=name,
+                marker="." if curves.shape[1] == 1 else None,
+            )
             if not many:
                 axes.fill_between(epochs, curves.amin(0), curves.amax(0), color=color, alpha=0.15, linewidth=0)
     left.set(title="training loss", xlabel="epoch", yscale="log")
     right.set(title=measure, xlabel="epoch")
-    if measure != "validation loss":
-        right.set_ylim(bottom=max(0.0, min(min(r.test[min(1, len(r.test) - 1) :]) for r in results) - 1))
     if many:
         figure.legend(*right.get_legend_handles_labels(), loc="outside right center")
     else:
@@ -104,5 +105,7 @@ def draw_curves(results: list[Result], title: str, measure: str, path: Path) -> 
         axes.xaxis.get_major_locator().set_params(integer=True)
     seeds = len({r.seed for r in results})
     figure.suptitle(f"{title}; mean{'' if many else ' and range'} of {seeds} seed{'s' if seeds > 1 else ''}")
+    about = "\n".join(textwrap.wrap(caption(made), 180, break_on_hyphens=False))
+    figure.supxlabel(about, fontsize=6, color="0.4", x=0.01, ha="left")
     figure.savefig(path, dpi=120)
     plt.close(figure)

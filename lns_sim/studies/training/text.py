@@ -13,6 +13,7 @@ from lns_sim.checks import check_int
 from lns_sim.studies.training.data import Data
 
 STANDARD_LIBRARY_BYTES = 1 << 20
+CONTEXT, TOKENS = 128, "byte"  # unless one asks for others
 
 
 class Tokenizer(Protocol):
@@ -48,7 +49,7 @@ class BytePairs:
         try:
             from tokenizers import ByteLevelBPETokenizer
         except ImportError:
-            raise ValueError("byte-pair tokens need the library tokenizers: pip install 'lns-sim[text]'") from None
+            raise ValueError("byte-pair tokens need the library tokenizers: pip install tokenizers") from None
         self._model = ByteLevelBPETokenizer()
         lines = text.decode("utf-8", errors="replace").splitlines(True)
         self._model.train_from_iterator(lines, vocab_size=size, show_progress=False)

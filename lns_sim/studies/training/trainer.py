@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 import math
 import time
@@ -30,7 +31,7 @@ class Settings:
     """What does not depend on the recipe.
 
     Attributes:
-        model: a name of ``lns_sim.studies.models``.
+        model: a name of ``lns_sim.studies.models``, or module:function of one's own.
         epochs, batch_size: as usual.
         lr: of multiplicative updates, in the optimizer's own unit per unit of normalized gradient: LNS-Madam's are
             octaves.
@@ -117,11 +118,26 @@ def _float32():
 
 
 def check_fit(model: str, data: Data) -> None:
-    """Raises ValueError unless the named model takes such data."""
+    """Raises ValueError unless there is a model of that name that takes such data; one's own are not looked at."""
+    if ":" in model:
+        return
     if model.startswith("gpt") != (data.tokenizer is not None):
         raise ValueError(
             f"model {model!r} does not fit the data {data.name!r}: gpt and gpt256 read text, and text needs one of them"
         )
+    with torch.device("meta"):
+        models.build(model, data.input_shape, data.classes)
+
+
+def check_augment(augment: str, data: Data) -> None:
+    """Raises ValueError where crops and flips are asked for of what are no images."""
+    if augment != "none" and data.x_train.dim() != 4:
+        raise ValueError(f"augment {augment!r} is for images (C, H, W), but samples have shape {data.input_shape}")
+
+
+def logits_of(output) -> torch.Tensor:
+    """What a model returns, or its ``logits``, as transformers' models call them."""
+    return getattr(output, "logits", output)
 
 
 class Trainer:
@@ -133,17 +149,29 @@ class Trainer:
         seed: of the initial weights and the order of the data (the same for every recipe).
         settings: everything else.
         device: where to train; the training set is moved there.
+        model: float32, of one's own, from samples to logits; a copy of it is trained. None: the one that the settings
+            name.
     """
 
     def __init__(
-        self, data: Data, recipe: Recipe | ModelRecipe | None, seed: int, settings: Settings, device: str = "cpu"
+        self,
+        data: Data,
+        recipe: Recipe | ModelRecipe | None,
+        seed: int,
+        settings: Settings,
+        device: str = "cpu",
+        model: torch.nn.Module | None = None,
     ):
+        if model is not None:
+            settings = dataclasses.replace(settings, model=type(model).__name__)
+        check_augment(settings.augment, data)
         self.data, self.settings, self.seed, self.device = data, settings, seed, torch.device(device)
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
         self.x_train, self.y_train = data.x_train.to(self.device), data.y_train.to(self.device)
         torch.manual_seed(seed)
-        self.model = convert(models.build(settings.model, data.input_shape, data.classes), recipe)
+        built = models.build(settings.model, data.input_shape, data.classes) if model is None else copy.deepcopy(model)
+        self.model = convert(built, recipe)
         self.model.to(self.device)
         if settings.fine_tune and any(isinstance(p, LNSWeight) for p in self.model.parameters()):
             raise ValueError(
@@ -182,10 +210,28 @@ class Trainer:
             return (step + 1) / warm
         return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(total - warm, 1)))
 
+    def _logits(self, x: torch.Tensor) -> torch.Tensor:
+        return logits_of(self.model(x)).flatten(0, -2)
+
     @property
     def epoch(self) -> int:
         """Epochs done."""
         return len(self.result.test)
+
+    def run(self, on_step=None, on_epoch=None) -> Result:
+        """Trains until all epochs are done.
+
+        Args:
+            on_step, on_epoch: called with this trainer after each step and each epoch.
+
+        Raises:
+            Diverged: see :meth:`run_epoch`.
+        """
+        while self.epoch < self.settings.epochs:
+            self.run_epoch(None if on_step is None else lambda: on_step(self))
+            if on_epoch:
+                on_epoch(self)
+        return self.result
 
     def run_epoch(self, on_step=None) -> None:
         """One epoch of training and a test; ``on_step()`` is called after each step.
@@ -235,7 +281,7 @@ class Trainer:
             x = crop_flip(x, *crops)
 
         def loss() -> torch.Tensor:
-            return F.cross_entropy(self.model(x).flatten(0, -2), y.flatten())
+            return F.cross_entropy(self._logits(x), y.flatten())
 
         def closure() -> torch.Tensor:
             value = loss()
@@ -261,7 +307,7 @@ class Trainer:
     def _full_gradient(self) -> None:
         """Adds the gradient of the mean loss over the training set."""
         for x, y in zip(self.x_train.split(500), self.y_train.split(500)):
-            (F.cross_entropy(self.model(x).flatten(0, -2), y.flatten()) * (len(x) / len(self.x_train))).backward()
+            (F.cross_entropy(self._logits(x), y.flatten()) * (len(x) / len(self.x_train))).backward()
 
     @torch.no_grad()
     def test(self) -> float:
@@ -271,7 +317,7 @@ class Trainer:
         total = torch.zeros((), dtype=torch.float64 if text else torch.int64, device=self.device)
         with _float32():
             for x, y in zip(self.data.x_test.split(500), self.data.y_test.split(500)):
-                logits, y = self.model(x.to(self.device)).flatten(0, -2), y.to(self.device).flatten()
+                logits, y = self._logits(x.to(self.device)), y.to(self.device).flatten()
                 total += F.cross_entropy(logits, y, reduction="sum") if text else (logits.argmax(1) == y).sum()
         return float(total) / self.data.y_test.numel() * (1 if text else 100)
 
@@ -285,7 +331,7 @@ class Trainer:
         tokens = self.data.x_test[0, :8].tolist()
         for _ in range(length):
             seen = torch.tensor([tokens[-self.data.input_shape[0] :]], device=self.device)
-            odds = torch.softmax(self.model(seen)[0, -1].double().cpu() / temperature, 0)
+            odds = torch.softmax(self._logits(seen)[-1].double().cpu() / temperature, 0)
             tokens.append(int(torch.multinomial(odds, 1, generator=generator)))
         return self.data.tokenizer.decode(tokens)
 
