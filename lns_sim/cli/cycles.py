@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from lns_sim.cli.artefacts import caption, command_line, origin
+from lns_sim.cli.artefacts import caption, origin
 from lns_sim.cli.built import BatchSize, Input, ModelName, TechnologyName, TokensOfSample, build
 from lns_sim.cli.console import make_console
 from lns_sim.cli.errors import user_errors
@@ -123,5 +123,5 @@ def cycles(
         roofline.draw(found, title, caption(found.technology), out / "roofline.png")
         console.print(f"Wrote {out / 'cycles.json'} and {out / 'roofline.png'}.")
         if export is not None:
-            count = timeloop.write(summary(built, x), found, command_line(), export)
+            count = timeloop.write(summary(built, x), found, caption(found.technology), export)
             console.print(f"Wrote {export / 'architecture.yaml'} and {count} problems beside it.")
