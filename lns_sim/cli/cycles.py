@@ -13,7 +13,6 @@ from lns_sim.cli.command import command
 from lns_sim.cli.console import Output
 from lns_sim.cli.options import RECIPE_HELP, chosen_recipes
 from lns_sim.environment import caption, provenance
-from lns_sim.environment import command as command_line
 from lns_sim.files import write_json
 from lns_sim.nn import convert
 from lns_sim.studies.energy import Array, Cycles, roofline, timeloop
@@ -117,6 +116,6 @@ def cycles(
     _print(found, title, output, layers)
     output.show(f"Wrote {out / 'cycles.json'} and {out / 'roofline.png'}.")
     if export is not None:
-        count = timeloop.write(summary(built, x), found, command_line(), export)
+        count = timeloop.write(summary(built, x), found, caption(record), export)
         output.show(f"Wrote {export / 'architecture.yaml'} and {count} problems beside it.")
     output.result(record)

@@ -195,6 +195,10 @@ def test_the_export_is_what_timeloop_reads(tmp_path):
     count = timeloop.write(lns_sim.summary(model, x), found, "a command", tmp_path)
     problems = [yaml.load(path.read_text(), Loader) for path in sorted((tmp_path / "problems").iterdir())]
     assert count == len(problems) == 5  # the input needs no gradient
+    (tmp_path / "problems/mine.yaml").write_text("mine")
+    linear = lns_sim.convert(nn.Linear(4, 4), "lns-madam")
+    timeloop.write(lns_sim.summary(linear, torch.zeros(2, 4)), found, "another", tmp_path)
+    assert len(list((tmp_path / "problems").iterdir())) == 2 + 1  # all but what is not ours
     macs = 0
     for document in problems:
         problem = document["problem"]

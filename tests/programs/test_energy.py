@@ -1,12 +1,14 @@
 """The energy model: its mapping by hand, the paper's table, what datapaths change, price files, and the command."""
 
 import json
+import re
 from dataclasses import replace
 
 import prices
 import pytest
 import tomlkit
 import torch
+from helpers import ROOT
 from tools import require_module
 from torch import nn
 from typer.testing import CliRunner
@@ -306,3 +308,13 @@ def test_our_own_hardware(tmp_path):
         assert get("measured").area(Datapath(lut_entries=n)) == written["designs"][f"LNS rom, LUT {n}"]["area_um2"]
     with pytest.raises(ValueError, match="measured has no LNS design with gamma 8, lut_entries 8, acc_bits 8"):
         lns_sim.energy(model, x, technology="measured", recipe=recipes.lns_madam(datapath=Datapath(acc_bits=8)))
+
+
+def test_the_price_file_of_the_docs(tmp_path):
+    """It is read as printed: scaled from 16 nm and 0.8 V to 7 nm and 0.7 V, with memories of its own."""
+    (text,) = re.findall(r"```toml\n(.*?)```", (ROOT / "docs/energy.md").read_text(), re.S)
+    (tmp_path / "own.toml").write_text(text)
+    own = get(str(tmp_path / "own.toml"))
+    scale = 7 / 16 * (0.7 / 0.8) ** 2
+    assert sum(own.lns(Datapath(), "forward").slot.values()) == pytest.approx(60 * scale)
+    assert own.area(Datapath()) == pytest.approx(5000 * (7 / 16) ** 2) and own.memory().dram == 31200

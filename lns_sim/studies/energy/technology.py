@@ -69,10 +69,6 @@ class Technology(ABC):
         p = self.process
         return {"name": self.name, "process": p.name, "node_nm": p.node, "voltage": p.voltage}
 
-    def __str__(self) -> str:
-        p = self.process
-        return f"{self.name} ({p.name}, {p.voltage:g} V)"
-
 
 TRANSFORMER = "transformer_"
 

@@ -9,6 +9,7 @@ operands' bits. A convolution is exported as the matrix product of its patches.
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -16,18 +17,22 @@ from typing import Any
 from lns_sim.studies.energy.components import number
 from lns_sim.studies.energy.cycles import Cycles
 from lns_sim.studies.energy.energy import multiplied
+from lns_sim.studies.energy.mapping import DATAFLOWS
 from lns_sim.watching.passes import Pass
 from lns_sim.watching.summary import Summary
 
 VERSION = 0.4
 LOOPS = "GMNTK"  # products, rows of Moving, rows of Stationary, kernel positions, channels
 TENSORS = ("Stationary", "Moving", "Outputs")
-# For how many rows of Moving a vector stays in the register of a lane's operand.
-_ROWS = {"local-a-stationary": ["M<=16"], "output-stationary": ["M=1"], "weight-stationary": []}
 
 
-def write(found: Summary, cycles: Cycles, command: str, folder: Path) -> int:
+_HEAD = "# Made by: "
+
+
+def write(found: Summary, cycles: Cycles, origin: str, folder: Path) -> int:
     """Writes architecture.yaml and problems/*.yaml into a folder; returns how many problems.
+
+    Problems of an earlier export are removed. ``origin`` says in the first line what made the files.
 
     Raises:
         ImportError: PyYAML is not installed.
@@ -47,12 +52,15 @@ def write(found: Summary, cycles: Cycles, command: str, folder: Path) -> int:
     kinds = {(p.datapath.vector_size, p.datapath.acc_bits, p.datapath.format.bits) for p in passes}
     if len(kinds) > 1:
         raise ValueError("the passes have datapaths of different vectors, accumulators or formats: no one architecture")
-    head = f"# Made by: {command}\n"
 
     def save(path: Path, content: dict[str, Any]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(head + yaml.dump(content, Dumper=Dumper, sort_keys=False, default_flow_style=None, width=120))
+        text = yaml.dump(content, Dumper=Dumper, sort_keys=False, default_flow_style=None, width=120)
+        path.write_text(f"{_HEAD}{origin}\n{text}")
 
+    for earlier in (folder / "problems").glob("*.yaml"):
+        if earlier.read_text().startswith(_HEAD):
+            earlier.unlink()
     save(folder / "architecture.yaml", architecture(cycles, *kinds.pop()))
     for i, p in enumerate(passes):
         name = re.sub(r"\W+", "_", f"{i:03d}_{p.layer or 'model'}_{p.name}")
@@ -87,8 +95,9 @@ def architecture(cycles: Cycles, vector_size: int, acc_bits: int, bits: int) -> 
         return Node("Container", name=name, spatial={"meshX": mesh}, constraints={"spatial": {"factors": factors}})
 
     register = memory("register_a", "regfile", "Stationary", depth=1, width=word, datawidth=bits)
-    once = [f"{d}=1" for d in LOOPS if d != "M"]
-    register["constraints"]["temporal"] = {"factors": [*once, *_ROWS[cycles.array.dataflow]]}
+    rows = DATAFLOWS[cycles.array.dataflow]()  # of Moving, for which a vector stays in the register
+    limits = [f"{d}=1" for d in LOOPS if d != "M"] + ([f"M<={rows:.0f}"] if math.isfinite(rows) else [])
+    register["constraints"]["temporal"] = {"factors": limits}
     system = {
         "technology": f"{cycles.technology['node_nm']:g}nm",
         "global_cycle_seconds": float(f"{1e-9 / cycles.clock:.6g}"),
