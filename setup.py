@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 from pybind11 import get_include
-from setuptools import Extension, setup
+from setuptools import Extension, find_packages, setup
 from torch.utils.cpp_extension import CUDA_HOME, BuildExtension, include_paths, library_paths
 
 ROOT = Path(__file__).parent
@@ -68,4 +68,9 @@ extension = Extension(
     language="c++",
 )
 
-setup(ext_modules=[extension], cmdclass={"build_ext": BuildExtension.with_options(no_python_abi_suffix=False)})
+setup(
+    packages=[*find_packages(include=["lns_sim*"]), "lns_sim_command"],
+    package_dir={"lns_sim_command": "lns_sim/command"},  # which imports no lns_sim, and so no torch
+    ext_modules=[extension],
+    cmdclass={"build_ext": BuildExtension.with_options(no_python_abi_suffix=False)},
+)

@@ -1,5 +1,5 @@
 """``python -m lns_sim`` is ``lns-sim``."""
 
-from lns_sim_command import main
+from lns_sim.command import main
 
 main()

@@ -1,5 +1,1 @@
-"""The subcommands of ``lns-sim``, a file each; :mod:`lns_sim_command` finds them."""
-
-from lns_sim_command import main
-
-__all__ = ["main"]
+"""The subcommands of ``lns-sim``, a file each; :mod:`lns_sim.command` finds them."""

@@ -11,7 +11,7 @@ from rich.table import Table
 from lns_sim.cli.built import BatchSize, Input, ModelName, TechnologyName, TokensOfSample, build
 from lns_sim.cli.command import command
 from lns_sim.cli.console import Output
-from lns_sim.cli.options import RECIPE_HELP, chosen_recipes
+from lns_sim.cli.options import RECIPE_HELP, Force, chosen_recipes, run_folder
 from lns_sim.environment import caption, provenance
 from lns_sim.files import write_json
 from lns_sim.nn import convert
@@ -91,7 +91,11 @@ def cycles(
     export: Annotated[
         Path | None, typer.Option("--timeloop", help="folder for Timeloop's YAML: architecture and problems")
     ] = None,
-    out: Annotated[Path, typer.Option(help="folder for roofline.png and cycles.json")] = Path("runs/cycles"),
+    out: Annotated[
+        Path | None,
+        typer.Option(help="folder for roofline.png and cycles.json", show_default="runs/cycles/1 and so on"),
+    ] = None,
+    force: Force = False,
     *,
     changes: dict,
     output: Output,
@@ -110,7 +114,7 @@ def cycles(
     found = cycles_of(built, x, technology=technology, array=array, clock=clock, global_buffer=1024 * global_buffer)
     title = f"{title}: {pes} PE{'s' * (pes > 1)} at {found.clock:.4g} GHz, {dataflow}, {global_buffer} KiB"
     record = provenance(technology=found.technology, model=model, cycles=found.to_dict())
-    out.mkdir(parents=True, exist_ok=True)
+    out = run_folder(out, "cycles", force)
     write_json(record, out / "cycles.json")
     roofline.draw(found, title, caption(record), out / "roofline.png")
     _print(found, title, output, layers)

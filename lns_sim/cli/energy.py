@@ -11,7 +11,7 @@ from rich.table import Table
 from lns_sim.cli.built import BatchSize, Input, ModelName, TechnologyName, TokensOfSample, build
 from lns_sim.cli.command import command, given, refuse
 from lns_sim.cli.console import Output
-from lns_sim.cli.options import RECIPE_HELP, chosen_recipes
+from lns_sim.cli.options import RECIPE_HELP, Force, chosen_recipes, run_folder
 from lns_sim.environment import caption, provenance
 from lns_sim.files import write_json
 from lns_sim.recipes import PASSES
@@ -104,7 +104,10 @@ def energy(
     recipe: Annotated[str, typer.Option(help=RECIPE_HELP)] = "lns-madam",
     technology: TechnologyName = "paper",
     layers: Annotated[bool, typer.Option("--layers", help="a row for each layer and pass, too")] = False,
-    out: Annotated[Path, typer.Option(help="folder for energy.png and energy.json")] = Path("runs/energy"),
+    out: Annotated[
+        Path | None, typer.Option(help="folder for energy.png and energy.json", show_default="runs/energy/1 and so on")
+    ] = None,
+    force: Force = False,
     *,
     changes: dict,
     output: Output,
@@ -117,7 +120,9 @@ def energy(
     """
     if model == "paper":
         refuse(
-            ctx, given(ctx).keys() - {"model", "out", "quiet", "as_json", "debug"}, "the paper's table is what it is"
+            ctx,
+            given(ctx).keys() - {"model", "out", "force", "quiet", "as_json", "debug"},
+            "the paper's table is what it is",
         )
         each = paper.reproduce()
         found, priced = {name: e.to_dict() for name, e in each.items()}, next(iter(each.values())).technology
@@ -134,7 +139,7 @@ def energy(
             output.show(f"By the paper, LNS / FP8 = {one.total() / one.total('FP8'):.2f}. {_other_side()}")
     used = {name: vars(c) for name, c in constants().items()}
     record = provenance(technology=priced, model=model, energy=found, constants=used)
-    out.mkdir(parents=True, exist_ok=True)
+    out = run_folder(out, "energy", force)
     write_json(record, out / "energy.json")
     if model == "paper":
         picture.draw_paper(each, caption(record), out / "energy.png")

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 import lns_sim
 from lns_sim import AccumulatorConverter, Datapath, LNSFormat, LNSTensor, recipes, reference, trace_dot
-from lns_sim.cli.app import app
+from lns_sim.command.app import app
 from lns_sim.golden import WordLayout, make_vectors, read_vectors
 from lns_sim.quantizers import LNS
 from lns_sim.recipes import files as recipe_files

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 import lns_sim
 from benchmarks.papers import headlines
 from lns_sim import LNSFormat, recipes, reference
-from lns_sim.cli.app import app
+from lns_sim.command.app import app
 from lns_sim.nn.l1norm import C, L1BatchNorm, L1LayerNorm, replace_norms
 from lns_sim.optim.halp import HALP, Diverged, grid, least_squares_in_integers, on_grid
 from lns_sim.optim.madam import IntegerMadam, Madam, PublishedLNSMadam

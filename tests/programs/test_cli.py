@@ -11,7 +11,7 @@ import time
 import pytest
 import torch
 import typer
-from command import lns_sim
+from command import LOAD, lns_sim
 
 
 @pytest.mark.slow
@@ -148,7 +148,7 @@ def test_a_run_killed_at_any_moment_resumes_to_the_same_bits(tmp_path, monkeypat
     assert lns_sim(*options, "--out", str(tmp_path / "whole")).returncode == 0
     needed = cpu_seconds_of_children() - before
     timer = "import signal, sys; signal.setitimer(signal.ITIMER_PROF, float(sys.argv.pop(1)))"
-    code = f"{timer}; from lns_sim_command import main; main()"
+    code = f"{timer}\n{LOAD}command.main()"
     out, chance, kills, resumed = tmp_path / "killed", random.Random(0), 0, 0
     while True:
         resume = ["--resume"] if (out / "run.json").exists() else []
@@ -176,7 +176,7 @@ def test_interrupting_says_how_to_go_on(tmp_path):
     command = [
         sys.executable,
         "-c",
-        "from lns_sim_command import main; main()",
+        f"{LOAD}command.main()",
         "train",
         "--model",
         "mlp",

@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from dataclasses import replace
 
 import prices
@@ -15,7 +16,7 @@ from typer.testing import CliRunner
 
 import lns_sim
 from lns_sim import Datapath, LNSFormat, recipes
-from lns_sim.cli.app import app
+from lns_sim.command.app import app
 from lns_sim.studies import models
 from lns_sim.studies.energy import paper
 from lns_sim.studies.energy.components import STATUSES, constants, memory_of
@@ -141,20 +142,21 @@ def run(*args):
 
 
 def test_the_command(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["bin/lns-sim", "energy", "cnn"])
     result = run("cnn", "--layers", "--out", tmp_path)
     assert result.exit_code == 0 and "fJ a product" in result.stdout and "INT8: extrapolated" in result.stdout
     shown = " ".join(result.stdout.split())
     assert "By the paper, LNS / FP8 = 0.4" in shown and "Our own RTL, on OSU 0.18 um" in shown
     written = json.loads((tmp_path / "energy.json").read_text())
     assert written["energy"]["totals"]["LNS"]["mJ"] > 0 and written["constants"]["conversion"]["source"]
-    assert written["command"] == f"lns-sim energy cnn --layers --out {tmp_path}"
-    assert written["technology"]["name"] == "paper" and written["versions"]["lns_sim"]
+    assert written["commands"] == ["lns-sim energy cnn"]
+    assert written["technology"]["name"] == "paper" and written["environment"]["lns_sim"]
     assert (tmp_path / "energy.png").stat().st_size > 10_000
-    more = run("cnn", "--batch-size", 4, "--lut-entries", 2, "--out", tmp_path)
-    assert more.exit_code == 0
+    more = ("cnn", "--batch-size", 4, "--lut-entries", 2, "--out", tmp_path)
+    assert "is not empty" in run(*more).stderr and run(*more, "--force").exit_code == 0
     (tmp_path / "own_net.py").write_text("from torch import nn\ndef net():\n    return nn.Linear(6, 2)\n")
     monkeypatch.chdir(tmp_path)
-    assert run("own_net:net", "--input", 6, "--out", tmp_path).exit_code == 0
+    assert run("own_net:net", "--input", 6).exit_code == 0 and (tmp_path / "runs/energy/1/energy.png").exists()
     for args, message in [
         (("own_net:net",), "needs --input"),
         (("gpt", "--input", "3x3"), "takes tokens"),
@@ -162,7 +164,7 @@ def test_the_command(tmp_path, monkeypatch):
         (("cnn", "--recipe", "fp32"), "got fp32"),
         (("alexnet",), "model must be one of"),
     ]:
-        result = run(*args, "--out", tmp_path)
+        result = run(*args)
         assert result.exit_code == 1 and message in result.stderr
 
 
@@ -267,7 +269,7 @@ def test_the_papers_table_leaves_no_older_picture(tmp_path):
     require_module("transformers")
     assert run("cnn", "--out", tmp_path).exit_code == 0
     before = (tmp_path / "energy.png").read_bytes()
-    result = run("paper", "--out", tmp_path)
+    result = run("paper", "--out", tmp_path, "--force")
     assert result.exit_code == 0 and (tmp_path / "energy.png").read_bytes() != before
     assert json.loads((tmp_path / "energy.json").read_text())["model"] == "paper"
     refused = run("paper", "--batch-size", 4, "--out", tmp_path)

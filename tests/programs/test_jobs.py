@@ -6,13 +6,14 @@ import sys
 
 import numpy as np
 import pytest
+from command import LOAD
 from helpers import ROOT
 from tools import require_module
 from typer.testing import CliRunner
 
 from lns_sim.cli.console import Output
+from lns_sim.command.app import COMMANDS, app
 from lns_sim.environment import environment
-from lns_sim_command.app import COMMANDS, app
 
 QUICK = ("--model", "mlp", "--recipe", "fp32", "--epochs", "1", "--seeds", "1", "--batch-size", "256")
 
@@ -88,7 +89,7 @@ def test_every_record_says_how_it_was_made(folder):
 
 @pytest.mark.slow
 def test_metrics_are_written_as_epochs_end(folder):
-    code = "import lns_sim.cli.train as t; from lns_sim_command.app import app; app()"
+    code = "import lns_sim.cli.train as t; from lns_sim.command.app import app; app()"
     command = [sys.executable, "-c", code, "train", *QUICK[:4], "--epochs", "400", "--seeds", "1"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     lines = [process.stderr.readline() for _ in range(3)]  # as they are said, without a terminal
@@ -121,7 +122,7 @@ def test_json_on_stdout_and_quiet(folder):
 @pytest.mark.slow
 def test_files_are_there_before_tables_are_shown(folder):
     """A reader that goes away, as head does, loses nothing."""
-    code = "from lns_sim_command import main; main()"
+    code = f"{LOAD}command.main()"
     command = [sys.executable, "-c", code, "train", *QUICK]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     process.stdout.close()
@@ -228,7 +229,7 @@ def test_a_name_that_is_near_nothing_gets_no_hint():
 
 def test_help_imports_no_torch():
     """It took seconds; what it imports now is counted, and everything that it lists is there."""
-    code = "import sys; sys.argv[1:] = [{!r}]; import lns_sim_command\ntry: lns_sim_command.main()\n"
+    code = LOAD + "sys.argv[1:] = [{!r}]\ntry: command.main()\n"
     code += "except SystemExit: print('imported:', *sorted(m for m in sys.modules if '.' not in m))"
     for option in ("--help", "-h", "--version"):
         done = subprocess.run([sys.executable, "-c", code.format(option)], capture_output=True, text=True, cwd=ROOT)
@@ -243,7 +244,7 @@ def test_threads_sleep_while_they_wait(given, monkeypatch):
     monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
     if given:
         monkeypatch.setenv("OMP_WAIT_POLICY", given)
-    code = "import os, sys, lns_sim_command as c; sys.argv[1:] = ['--version']\ntry: c.main()\nfinally: "
+    code = f"import os\n{LOAD}sys.argv[1:] = ['--version']\ntry: command.main()\nfinally: "
     code += "print(os.environ['OMP_WAIT_POLICY'], 'torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.stdout.splitlines()[-1] == f"{given or 'passive'} False"
@@ -254,9 +255,9 @@ def test_info_and_vectors_need_neither_matplotlib_nor_scikit_learn(folder):
     code = (
         "import sys, importlib.util as u; find = u.find_spec\n"
         "u.find_spec = lambda name, *a: None if name in ('matplotlib', 'sklearn', 'jinja2') else find(name, *a)\n"
-        "import lns_sim_command as c; c.find_spec = u.find_spec\n"
+        f"{LOAD}command.find_spec = u.find_spec\n"
         "for name in ('matplotlib', 'sklearn', 'jinja2'): sys.modules[name] = None\n"
-        "c.main()"
+        "command.main()"
     )
 
     def without(*args):

@@ -154,7 +154,7 @@ def test_two_workers_share_a_sweep_and_a_killed_one_loses_only_its_trial(tmp_pat
     args = ["acc_bits=11:17", "--model", "cnn", "--epochs", "3", "--storage", str(tmp_path / "journal"), "--out"]
     # Each says when it has started and waits to be let go, so that a busy machine does not leave all trials to the
     # first.
-    code = "import lns_sim.cli.sweep; from lns_sim_command.app import app; print('ready', flush=True); input(); app()"
+    code = "import lns_sim.cli.sweep; from lns_sim.command.app import app; print('ready', flush=True); input(); app()"
     start = [sys.executable, "-c", code, "sweep", *args]
     alone = {**os.environ, "COLUMNS": "140", "OMP_NUM_THREADS": "1"}
 

@@ -11,7 +11,7 @@ import click
 import typer
 from typer.core import TyperGroup
 
-from lns_sim_command import missing
+from . import missing
 
 # What the list says of a command, and what it needs beside typer and rich. A command is the function of its name in
 # lns_sim.cli.

@@ -1,6 +1,7 @@
 """The command ``lns-sim``: knows its subcommands by name, and imports one, and torch with it, only to run it.
 
-It is a package beside lns_sim because importing lns_sim imports torch, which takes seconds.
+Importing lns_sim imports torch, which takes seconds; so this folder is installed as a package of its own beside it,
+``lns_sim_command``, too, which is what the program imports.
 """
 
 from __future__ import annotations
@@ -22,6 +23,6 @@ def main() -> None:
     # Several workers of one machine would wait for each other's threads at full speed; read when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     sys.argv[0] = "lns-sim"  # as records tell it, however it was started
-    from lns_sim_command.app import app
+    from .app import app
 
     app(prog_name="lns-sim")
