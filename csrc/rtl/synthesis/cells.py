@@ -114,7 +114,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m csrc.rtl.synthesis.cells", description=__doc__.split("\n")[0])
     parser.add_argument("--liberty", type=Path, help="cells of your own; OSU 0.18 um otherwise")
     parser.add_argument("--node", type=int, help="the node, nm, of a Liberty file of your own")
-    parser.add_argument("--out", type=Path, help="the file; with a Liberty file runs/cells/NAME.toml otherwise")
+    parser.add_argument(
+        "--out", type=Path, help="the file; what the energy model reads otherwise, or runs/cells/NAME.toml"
+    )
     parser.add_argument("--designs", nargs="+", metavar="NAME", help="only these")
     given = parser.parse_args()
     path = given.liberty or OSU018
@@ -132,7 +134,8 @@ def main() -> None:
     chosen = [row for row in rows() if given.designs is None or row.name in given.designs]
     if given.designs and len(chosen) != len(given.designs):
         raise RuntimeError(f"designs are: {'; '.join(row.name for row in rows())}")
-    out = given.out or (MEASURED if given.liberty is None else Path(f"runs/cells/{library.name}.toml"))
+    complete = given.liberty is None and given.designs is None
+    out = given.out or (MEASURED if complete else Path(f"runs/cells/{library.name}.toml"))
 
     operands.trained()
     with ThreadPoolExecutor(2) as pool, Console().status("synthesizing and simulating"):

@@ -5,11 +5,11 @@ from functools import reduce
 import numpy as np
 import pytest
 import torch
+from icarus import icarus_lint
 
 from csrc.rtl.design import E3M0, E4M3, E5M10, INT4, INT8, fixed_vector, float_vector
 from csrc.rtl.simulation import verilate
 from csrc.rtl.synthesis import gates
-from tests.support.icarus import icarus_lint
 
 LANES, ACC_BITS, CLOCKS, STREAMS = 4, 16, 60, 128
 
