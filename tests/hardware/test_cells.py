@@ -7,7 +7,7 @@ import pytest
 import tomlkit
 
 from csrc.rtl.design import E3M0, INT4, fixed_vector
-from csrc.rtl.synthesis import cells, glitches, operands, timing, yosys
+from csrc.rtl.synthesis import cells, gates, glitches, operands, timing, yosys
 from csrc.rtl.synthesis.liberty import Library, boolean, parse
 from csrc.rtl.synthesis.netlist import Netlist
 from csrc.rtl.synthesis.power import Power
@@ -207,6 +207,8 @@ def test_a_design_on_cells_of_ones_own(library, monkeypatch, tmp_path):
     assert {"INV", "NAND2", "DFF"} <= set(count) <= {"INV", "BUF", "NAND2", "DFF"}
     areas = {"INV": 2, "BUF": 4, "NAND2": 3, "DFF": 9}
     assert numbers["area_um2"] == sum(areas[kind] * n for kind, n in count.items())
+    inputs = operands.inputs(row, ("random",), 64, 2, netlist)
+    assert (netlist.run(inputs, "out_acc").seen == gates.netlist(design).run(inputs, "out_acc").seen).all()
     period = timing.minimum_period(verilog, design.top, library.path)
     assert numbers["period_ns"] == pytest.approx(period, abs=0.001) and period > 0.02 * netlist.depth
     random, idle = numbers["fj"]["random"], numbers["fj"]["idle"]

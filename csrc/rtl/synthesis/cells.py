@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import tomlkit
 
 from csrc.rtl.design import RTL
 from csrc.rtl.synthesis import gates, glitches, operands, picture, timing, yosys
@@ -77,14 +78,6 @@ def measure(row: Row, library: Library) -> dict:
 
 def toml(found: dict[str, dict], process: dict, command: str) -> str:
     """The text of measured.toml."""
-
-    def value(x) -> str:
-        return str(x).lower() if isinstance(x, bool) else f'"{x}"' if isinstance(x, str) else str(x)
-
-    def table(name: str, content: dict) -> list[str]:
-        lines = [f"[{name}]"] + [f"{k} = {value(v)}" for k, v in content.items() if not isinstance(v, dict)] + [""]
-        return lines + [line for k, v in content.items() if isinstance(v, dict) for line in table(f"{name}.{k}", v)]
-
     header = f"""\
 # Our hardware on real cells: written by `{command}`; not to be edited. {", ".join(versions())}.
 # Of each design: transistors (Yosys' estimate for static CMOS of a generic library) and look-up tables of a series 7
@@ -93,10 +86,7 @@ def toml(found: dict[str, dict], process: dict, command: str) -> str:
 # (linear and attention), random codes, and idle (all codes zero). blocks: mean of the three passes of the convolution.
 # fj_zero_delay: without glitches; fj_gated_clock: as fj, with clocks that run only where a word changes.
 """
-    parts = [header, *table("process", process)]
-    for name, content in found.items():
-        parts += table(f'designs."{name}"', content)
-    return "\n".join(parts)
+    return header + "\n" + tomlkit.dumps({"process": process, "designs": found})
 
 
 def versions() -> list[str]:
@@ -114,7 +104,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m csrc.rtl.synthesis.cells", description=__doc__.split("\n")[0])
     parser.add_argument("--liberty", type=Path, help="cells of your own; OSU 0.18 um otherwise")
     parser.add_argument("--node", type=int, help="the node, nm, of a Liberty file of your own")
-    parser.add_argument("--out", type=Path, help="the file; with a Liberty file runs/cells/NAME.toml otherwise")
+    parser.add_argument(
+        "--out", type=Path, help="the file; what the energy model reads otherwise, or runs/cells/NAME.toml"
+    )
     parser.add_argument("--designs", nargs="+", metavar="NAME", help="only these")
     given = parser.parse_args()
     path = given.liberty or OSU018
@@ -132,7 +124,8 @@ def main() -> None:
     chosen = [row for row in rows() if given.designs is None or row.name in given.designs]
     if given.designs and len(chosen) != len(given.designs):
         raise RuntimeError(f"designs are: {'; '.join(row.name for row in rows())}")
-    out = given.out or (MEASURED if given.liberty is None else Path(f"runs/cells/{library.name}.toml"))
+    complete = given.liberty is None and given.designs is None
+    out = given.out or (MEASURED if complete else Path(f"runs/cells/{library.name}.toml"))
 
     operands.trained()
     with ThreadPoolExecutor(2) as pool, Console().status("synthesizing and simulating"):

@@ -5,6 +5,7 @@ from functools import reduce
 import numpy as np
 import pytest
 import torch
+from icarus import icarus_lint
 
 from csrc.rtl.design import E3M0, E4M3, E5M10, INT4, INT8, fixed_vector, float_vector
 from csrc.rtl.simulation import verilate
@@ -145,11 +146,12 @@ def test_products_added_in_floating_point(name):
 
 @pytest.mark.usefixtures("verilator")
 @pytest.mark.parametrize("name", [*FIXED, *FLOAT])
-def test_verilator_has_nothing_against_them(name):
+def test_lint_is_clean(name, icarus):
+    """Of Verilator and of Icarus."""
     if name in FLOAT:
         number, significand, handshake = FLOAT[name]
         design = float_vector(name, number, number, significand, handshake, LANES)
     else:
         a, b, fraction, above, handshake = FIXED[name]
         design = fixed_vector(name, a, b, fraction, handshake, LANES, ACC_BITS, above)
-    assert verilate.lint(design) == ""
+    assert verilate.lint(design) == icarus_lint(icarus, design) == ""

@@ -1,0 +1,12 @@
+"""Icarus Verilog as a reader of designs."""
+
+import subprocess
+
+from csrc.rtl.design import Design
+
+
+def icarus_lint(icarus: str, design: Design) -> str:
+    """What Icarus has against a design, with all warnings on."""
+    given = [f"-P{design.top}.{parameter}={value}" for parameter, value in design.parameters]
+    command = [icarus, "-g2012", "-Wall", "-t", "null", "-s", design.top, *given, *design.paths()]
+    return subprocess.run(command, capture_output=True, text=True).stderr
