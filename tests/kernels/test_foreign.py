@@ -256,7 +256,7 @@ def test_vectors_of_a_public_pe(tmp_path):
     }  # fmt: skip
     given = [f"--{name}={value}" for name, value in options.items()]
     for source in ("random", "corner"):
-        command = ["vectors", str(tmp_path), f"--source={source}", "--count=300", "--keep-fraction", *given]
+        command = ["vectors", str(tmp_path), f"--source={source}", "--force", "--keep-fraction", *given]
         result = CliRunner().invoke(app, command)
         assert result.exit_code == 0, result.output
         made = read_vectors(tmp_path)
