@@ -24,7 +24,8 @@ test-nightly: $(READY)
 	@echo "hypothesis seed: $(SEED)"
 	HYPOTHESIS_PROFILE=nightly $(BIN)/python -m pytest --hypothesis-seed=$(SEED)
 
-# The binary that the current torch built, in the oldest torch that it promises to run in; and models of torchvision.
+# The binary that the current torch built, in the oldest torch that it promises to run in; and torchvision's,
+# timm's and diffusers' models.
 test-oldest: $(READY) $(OLDEST)/.installed
 	PYTHONPATH=$(CURDIR) $(OLDEST)/bin/python -m pytest -m fast
 

@@ -116,18 +116,12 @@ class Number:
 
 
 INT4, INT8, E3M0, E4M3, E5M10 = Number(0, 4), Number(0, 8), Number(3, 0), Number(4, 3), Number(5, 10)
-ABOVE_UNIT = 18  # bits of a product from the accumulator's unit to the largest product, as of the default PE
+# Bits of a product from the accumulator's unit up, as of the default PE; products of fewer bits are summed as they are.
+ABOVE_UNIT = 18
 
 
 def fixed_vector(
-    name: str,
-    a: Number,
-    b: Number,
-    fraction: int = 0,
-    handshake: bool = True,
-    lanes: int = 32,
-    acc_bits: int = 24,
-    above: int = ABOVE_UNIT,
+    name: str, a: Number, b: Number, fraction: int = 0, handshake: bool = True, lanes: int = 32, acc_bits: int = 24
 ) -> Design:
     """Products summed in fixed point, with the PE's lanes, shell and accumulators.
 
@@ -138,9 +132,8 @@ def fixed_vector(
         handshake: as of :func:`pe`.
         lanes: products a vector.
         acc_bits: of an accumulator.
-        above: bits of a product from the accumulator's unit up; products of fewer bits are summed as they are.
     """
-    below = max(a.significand + b.significand + a.largest_shift + b.largest_shift - above, 0)
+    below = max(a.significand + b.significand + a.largest_shift + b.largest_shift - ABOVE_UNIT, 0)
     unit = below if a.exponent or b.exponent else 0
     parameters = {"LANES": lanes, "ACC_BITS": acc_bits, "UNIT": unit, "FRACTION": fraction}
     sources = ("operand", "product", "integer_product", "fixed_term", "fixed_vector")

@@ -14,8 +14,7 @@ from lns_sim.studies.energy import paper
 from lns_sim.studies.own import made_by
 
 ModelName = Annotated[
-    str,
-    typer.Argument(help=f"{', '.join(models.NAMES)}, bert-base, bert-large, or module:function, which returns a model"),
+    str, typer.Argument(help=f"{', '.join((*models.NAMES, *paper.BERTS))}, or module:function, which returns a model")
 ]
 Input = Annotated[str | None, typer.Option(help="shape of a sample, e.g. 3x224x224", show_default="by model")]
 TokensOfSample = Annotated[int | None, typer.Option(help="tokens of a sample", show_default="by model", min=1)]
@@ -39,7 +38,7 @@ _INPUTS = {
     "gpt": (128,),
     "gpt256": (128,),
 }
-_TOKENS = ("gpt", "gpt256", "bert-base", "bert-large")  # models of these
+_TOKENS = ("gpt", "gpt256", *paper.BERTS)  # models of these
 
 
 def _sizes(text: str) -> tuple[int, ...]:
@@ -68,7 +67,7 @@ def build(name: str, input: str | None, context: int | None, batch: int) -> tupl
                 raise ValueError(f"{name} needs --input (a sample's shape, e.g. 3x224x224) or --context (tokens)")
             model = made_by(name).to("meta")
         else:
-            check_choice("model", name, (*models.NAMES, "bert-base", "bert-large"))
+            check_choice("model", name, (*models.NAMES, *paper.BERTS))
             shape = shape or _INPUTS.get(name, (paper.TOKENS,))
             classes = 256 if tokens else 1000 if shape[-1] >= 64 else 10
             model = paper.bert(name) if name.startswith("bert") else models.build(name, shape, classes)

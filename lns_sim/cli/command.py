@@ -80,7 +80,7 @@ def _options(known: dict[str, tuple[type, str, Any]]) -> list[inspect.Parameter]
     ]
 
 
-def integers(name: str, text: str, separator: str) -> tuple[int, ...]:
+def integers_of(name: str, text: str, separator: str) -> tuple[int, ...]:
     """What a parameter's option lists.
 
     Raises:
@@ -96,7 +96,7 @@ def _changes(known: dict, arguments: dict) -> dict[str, Any]:
     """The options that were given, taken out of the arguments; lists as tuples."""
     found = {name: value for name in known if (value := arguments.pop(name, None)) is not None}
     for name in found.keys() & _SEPARATORS.keys():
-        found[name] = integers(name, found[name], _SEPARATORS[name])
+        found[name] = integers_of(name, found[name], _SEPARATORS[name])
     return found
 
 

@@ -14,7 +14,7 @@ from lns_sim import recipes, weights
 from lns_sim.checks import check_device, check_int
 from lns_sim.cli.command import command, flag
 from lns_sim.cli.console import Output
-from lns_sim.cli.options import RECIPE_HELP, Context, Device, Force, Tokens, chosen_recipes, run_folder
+from lns_sim.cli.options import RECIPE_HELP, Context, Device, Force, Tokens, check_folder, chosen_recipes, run_folder
 from lns_sim.environment import provenance
 from lns_sim.files import write_atomically, write_json
 from lns_sim.nn import convert, to_float
@@ -109,6 +109,7 @@ def compare(
     The batch runs through the model, forward and backward, in float32, by the recipe's codes with float32 products
     (fake-quant), and on the simulated datapath. The report tells where the datapath first matters.
     """
+    check_folder(out, force)
     check_device(device)
     check_int("batch_size", batch_size, 1, None)
     trained = None

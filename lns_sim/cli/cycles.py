@@ -8,10 +8,11 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from lns_sim import recipes
 from lns_sim.cli.built import BatchSize, Input, ModelName, TechnologyName, TokensOfSample, build
 from lns_sim.cli.command import command
 from lns_sim.cli.console import Output
-from lns_sim.cli.options import RECIPE_HELP, Force, chosen_recipes, run_folder
+from lns_sim.cli.options import RECIPE_HELP, Force, check_folder, run_folder, simulating
 from lns_sim.environment import caption, provenance
 from lns_sim.files import write_json
 from lns_sim.nn import convert
@@ -105,21 +106,21 @@ def cycles(
     Passes, optimizer and post-processing, with a global buffer and DRAM; nothing is computed. What is counted, and what
     not, is in docs/energy.md.
     """
-    chosen = chosen_recipes([recipe], changes)[0]
-    if chosen is None:
-        raise ValueError("cycles need a recipe that simulates products, got fp32")
+    check_folder(out, force)
+    chosen = simulating(recipe, changes, "an estimate of cycles")
     array = Array(pes, dataflow)
     built, x, title = build(model, input, context, batch_size)
     built = convert(built, chosen)
     found = cycles_of(built, x, technology=technology, array=array, clock=clock, global_buffer=1024 * global_buffer)
     title = f"{title}: {pes} PE{'s' * (pes > 1)} at {found.clock:.4g} GHz, {dataflow}, {global_buffer} KiB"
-    record = provenance(technology=found.technology, model=model, cycles=found.to_dict())
-    out = run_folder(out, "cycles", force)
-    write_json(record, out / "cycles.json")
-    roofline.draw(found, title, caption(record), out / "roofline.png")
+    known = {"recipe": recipes.to_plain(chosen), "technology": found.technology}
+    record = provenance(model=model, **known, cycles=found.to_dict())
+    folder = run_folder(out, "cycles", force)
+    write_json(record, folder / "cycles.json")
+    roofline.draw(found, title, caption(record), folder / "roofline.png")
+    problems = None if export is None else timeloop.write(summary(built, x), found, caption(record), export)
     _print(found, title, output, layers)
-    output.show(f"Wrote {out / 'cycles.json'} and {out / 'roofline.png'}.")
+    output.show(f"Wrote cycles.json and roofline.png to {folder}.")
     if export is not None:
-        count = timeloop.write(summary(built, x), found, caption(record), export)
-        output.show(f"Wrote {export / 'architecture.yaml'} and {count} problems beside it.")
+        output.show(f"Wrote {export / 'architecture.yaml'} and {problems} problems beside it.")
     output.result(record)

@@ -8,10 +8,11 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from lns_sim import recipes
 from lns_sim.cli.built import BatchSize, Input, ModelName, TechnologyName, TokensOfSample, build
 from lns_sim.cli.command import command, given, refuse
 from lns_sim.cli.console import Output
-from lns_sim.cli.options import RECIPE_HELP, Force, chosen_recipes, run_folder
+from lns_sim.cli.options import RECIPE_HELP, Force, check_folder, run_folder, simulating
 from lns_sim.environment import caption, provenance
 from lns_sim.files import write_json
 from lns_sim.recipes import PASSES
@@ -118,32 +119,31 @@ def energy(
     model "paper" stands for the table of LNS-Madam's paper beside this estimate's. What the numbers rest on is in
     docs/energy.md; cycles, time and memories are told by `lns-sim cycles`.
     """
+    check_folder(out, force)
+    refuse(ctx, ["update_bits"], "products do not see it")
     if model == "paper":
-        refuse(
-            ctx,
-            given(ctx).keys() - {"model", "out", "force", "quiet", "as_json", "debug"},
-            "the paper's table is what it is",
-        )
+        idle = given(ctx).keys() - {"model", "out", "force", "quiet", "as_json", "debug"}
+        refuse(ctx, idle, "the paper's table is what it is")
         each = paper.reproduce()
-        found, priced = {name: e.to_dict() for name, e in each.items()}, next(iter(each.values())).technology
-        _print_paper(each, output)
+        known = {"technology": next(iter(each.values())).technology}
+        found: dict = {name: e.to_dict() for name, e in each.items()}
     else:
-        chosen = chosen_recipes([recipe], changes)[0]
-        if chosen is None:
-            raise ValueError("an energy needs a recipe that simulates products, got fp32")
+        chosen = simulating(recipe, changes, "an energy")
         built, x, title = build(model, input, context, batch_size)
         one = energy_of(built, x, recipe=chosen, technology=technology)
-        found, priced = one.to_dict(), one.technology
+        known = {"recipe": recipes.to_plain(chosen), "technology": one.technology}
+        found = one.to_dict()
+    used = {name: vars(c) for name, c in constants().items()}
+    record = provenance(model=model, **known, energy=found, constants=used)
+    folder = run_folder(out, "energy", force)
+    write_json(record, folder / "energy.json")
+    if model == "paper":
+        picture.draw_paper(each, caption(record), folder / "energy.png")
+        _print_paper(each, output)
+    else:
+        picture.draw(one, title, caption(record), folder / "energy.png")
         _print(one, title, output, layers)
         if technology == "paper":
             output.show(f"By the paper, LNS / FP8 = {one.total() / one.total('FP8'):.2f}. {_other_side()}")
-    used = {name: vars(c) for name, c in constants().items()}
-    record = provenance(technology=priced, model=model, energy=found, constants=used)
-    out = run_folder(out, "energy", force)
-    write_json(record, out / "energy.json")
-    if model == "paper":
-        picture.draw_paper(each, caption(record), out / "energy.png")
-    else:
-        picture.draw(one, title, caption(record), out / "energy.png")
-    output.show(f"Wrote {out / 'energy.json'} and {out / 'energy.png'}.")
+    output.show(f"Wrote energy.json and energy.png to {folder}.")
     output.result(record)

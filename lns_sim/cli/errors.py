@@ -32,6 +32,8 @@ def user_errors(debug: bool = False):
                 "out of memory; use a smaller batch or model "
                 f"({str(error).splitlines()[0] if str(error) else 'MemoryError'})"
             )
+        elif isinstance(error, OSError) and error.filename is not None:
+            text = f"{error.filename}: {error.strerror}"
         elif isinstance(error, MENDABLE):
             text = str(error)
         else:

@@ -74,16 +74,36 @@ def chosen_recipes(names: list[str], changes: dict[str, Any]) -> list[Recipe | M
     return changed(found, changes, flag)
 
 
+def simulating(name: str, changes: dict[str, Any], what: str) -> Recipe | ModelRecipe:
+    """One recipe as :func:`chosen_recipes` takes it; also raises ValueError where it simulates nothing."""
+    found = chosen_recipes([name], changes)[0]
+    if found is None:
+        raise ValueError(f"{what} needs a recipe that simulates products, got fp32")
+    return found
+
+
+def check_folder(out: Path | None, force: bool) -> None:
+    """Refuses, before work begins, what :func:`run_folder` would.
+
+    Raises:
+        FileExistsError: something lies in the folder, and nobody said that it may be written over.
+        ValueError: there is nothing to write over.
+    """
+    if out is None:
+        if force:
+            raise ValueError("--force would change nothing: without --out a new folder is made")
+    elif not force and out.is_dir() and any(out.iterdir()):
+        raise FileExistsError(f"{out} is not empty; choose another folder, or --force to write over what lies there")
+
+
 def run_folder(out: Path | None, command: str, force: bool) -> Path:
     """Where a command writes: the folder it was told, or a new one, ``runs/COMMAND/1`` and so on.
 
     Raises:
-        FileExistsError: something lies in it, and nobody said that it may be written over.
-        OSError: it cannot be made.
+        OSError: it cannot be made; or see :func:`check_folder`.
     """
+    check_folder(out, force)
     if out is None:
         return new_folder(Path("runs") / command)
-    if not force and out.is_dir() and any(out.iterdir()):
-        raise FileExistsError(f"{out} is not empty; choose another folder, or --force to write over what lies there")
     out.mkdir(parents=True, exist_ok=True)
     return out

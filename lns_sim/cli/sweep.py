@@ -21,8 +21,8 @@ from lns_sim.cli.options import (
     FloatOptimizer,
     Model,
     Tokens,
-    chosen_recipes,
     chosen_settings,
+    simulating,
 )
 from lns_sim.environment import caption, provenance
 from lns_sim.files import write_json
@@ -42,8 +42,7 @@ def sweep(
         list[str],
         typer.Argument(
             help="what varies, e.g. acc_bits=16:24:4 forward.lut_entries=1,2,8; names: "
-            "bits, gamma, update_bits, vector_size, lut_entries, lut_bits, "
-            "acc_bits, acc_lsb, headroom_bits, rounding, overflow, bin_bits, bin_overflow, bins; of one pass: "
+            f"bits, gamma, update_bits, {', '.join(space.SWEPT)}; of one pass: "
             "forward., input_gradient., weight_gradient. before; of one tensor: "
             "activation.bits, weight.bits, error.bits, gradient.bits"
         ),
@@ -107,9 +106,8 @@ def sweep(
     if sampler == "grid":
         refuse(ctx, ["trials"], "a grid tries every combination")
     chosen = space.parse(dimensions)
-    base = chosen_recipes([recipe], changes)[0]
-    if base is None:
-        raise ValueError("a sweep needs a recipe that simulates products, got fp32")
+    refuse(ctx, changes.keys() & chosen.keys(), "the sweep varies it")
+    base = simulating(recipe, changes, "a sweep")
     space.check_applies(chosen, base)
     settings = chosen_settings(
         data, model, float_optimizer, float_lr, epochs=epochs, batch_size=batch_size, lr=lr, p_scale=p_scale

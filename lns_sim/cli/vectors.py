@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from lns_sim.accumulators import AccumulatorConverter
-from lns_sim.cli.command import command, integers, refuse
+from lns_sim.cli.command import command, integers_of, refuse
 from lns_sim.cli.console import Output
 from lns_sim.cli.options import Force, run_folder
 from lns_sim.datapath import Datapath
@@ -72,11 +72,13 @@ def vectors(
     """
     if source != "random":
         refuse(ctx, ["count"] if source == "corner" else ["count", "k"], f"the source {source} has its own")
+        if source != "corner" or scale is not None:
+            refuse(ctx, ["seed"], "nothing is drawn")
     bias, odd = divmod(datapath.product_offset, 2)
     if word is not None and odd:
         raise ValueError(f"--word takes half of --product-offset as its bias, got {datapath.product_offset}")
     layout = None if word is None else WordLayout(word, bias)
-    exponents = None if code_range is None else integers("code_range", code_range, ":")
+    exponents = None if code_range is None else integers_of("code_range", code_range, ":")
     converter = AccumulatorConverter(
         datapath.format,
         underflow=code_underflow,
@@ -84,7 +86,7 @@ def vectors(
         offset=bias if layout else 0,
         mantissa_bits=code_mantissa_bits,
         rounding=code_rounding,
-        thresholds=None if code_thresholds is None else integers("code_thresholds", code_thresholds, ","),
+        thresholds=None if code_thresholds is None else integers_of("code_thresholds", code_thresholds, ","),
     )
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -100,7 +102,7 @@ def vectors(
         "Of the accumulators " + ", ".join(f"{made.coverage[name]:,} {name}" for name in fates) + ".",
         plain=True,
     )
-    record = provenance(**{"seed": seed, **json.loads(path.read_text())})
+    record = provenance(**json.loads(path.read_text()))
     write_json(record, path)
     output.result(record)
 

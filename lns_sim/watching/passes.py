@@ -46,7 +46,7 @@ class Pass:
 
     Attributes:
         layer: name of the module that multiplies ("" for the model itself).
-        kind: "linear", "product" (of two computed tensors), "grouped" (rows by groups with a matrix each),
+        kind: "linear", "product" (of two computed tensors), "grouped" (rows by groups with a weight each),
             "convolution" or "embedding".
         name: "forward", "input_gradient" or "weight_gradient".
         operands: formats of both operands, of other systems their quantizers, None of a float32 one; one for a look-up.
@@ -130,14 +130,15 @@ def _product(layer, out, a, b, rng, recipe):
 
 
 def _grouped_product(layer, out, a, b, rng, ends, coded, recipe):
-    """Every row of a is in one group; where they end is not known."""
+    """Every row of a is in one group; where they end is not known. Matrices that are not ``coded`` are computed."""
     shapes = {
         "forward": Shape(len(a), b.shape[2], b.shape[1]),
         "input_gradient": Shape(len(a), b.shape[1], b.shape[2]),
         "weight_gradient": Shape(b.shape[2], b.shape[1], len(a)),
     }
     useful = shapes["forward"].macs
-    return _passes(layer, "grouped", Recipe.decode(recipe), _wanted(a, b), shapes, a, b, out[0], useful)
+    kind = "grouped" if coded else "product"
+    return _passes(layer, kind, Recipe.decode(recipe), _wanted(a, b), shapes, a, b, out[0], useful)
 
 
 def _outer_product(layer, out, a, b, rng, recipe):

@@ -176,21 +176,17 @@ def test_energy_of_two_cells(library):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("yosys", "sta")
+@pytest.mark.usefixtures("yosys", "sta", "fresh_operands")
 def test_a_design_on_cells_of_ones_own(library, monkeypatch, tmp_path):
     design = fixed_vector("tiny", E3M0, INT4, lanes=32, acc_bits=8)
     row = Row(design, E3M0, INT4, {"kind": "float", "format": "E3M0 x INT4", "lanes": 32, "handshake": True})
     monkeypatch.setattr(cells, "rows", lambda: [row])
     monkeypatch.setattr(operands, "STEPS", 1)
     monkeypatch.chdir(tmp_path)
-    for cached in (operands.convolution, operands.transformer, operands.streams):
-        cached.cache_clear()
     out = tmp_path / "found.toml"
     given = ["cells", "--liberty", str(library.path), "--node", "90", "--out", str(out)]
     monkeypatch.setattr(sys, "argv", given)
     cells.main()
-    for cached in (operands.convolution, operands.transformer, operands.streams):
-        cached.cache_clear()
     assert (tmp_path / "runs/cells/tiny.png").stat().st_size > 1000
     text = out.read_text()
     assert "make cells LIBERTY=tiny.lib NODE=90" in text and "Yosys 0" in text and "OpenSTA" in text

@@ -81,13 +81,13 @@ def integer(bits):
 
 
 FIXED = {
-    "INT8": (INT8, INT8, 0, 18, True),
-    "INT4": (INT4, INT4, 0, 18, False),
-    "FP4 x INT4": (E3M0, INT4, 0, 18, True),
-    "INT4 x FP4": (INT4, E3M0, 0, 18, True),
-    "FP8": (E4M3, E4M3, 0, 18, True),
-    "FP8, 7 fraction bits": (E4M3, E4M3, 7, 18, False),
-    "FP16, 7 fraction bits": (E5M10, E5M10, 7, 18, True),
+    "INT8": (INT8, INT8, 0, True),
+    "INT4": (INT4, INT4, 0, False),
+    "FP4 x INT4": (E3M0, INT4, 0, True),
+    "INT4 x FP4": (INT4, E3M0, 0, True),
+    "FP8": (E4M3, E4M3, 0, True),
+    "FP8, 7 fraction bits": (E4M3, E4M3, 7, False),
+    "FP16, 7 fraction bits": (E5M10, E5M10, 7, True),
 }
 
 
@@ -95,8 +95,8 @@ FIXED = {
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FIXED)
 def test_products_summed_in_fixed_point(name):
-    a, b, fraction, above, handshake = FIXED[name]
-    design = fixed_vector(name, a, b, fraction, handshake, LANES, ACC_BITS, above)
+    a, b, fraction, handshake = FIXED[name]
+    design = fixed_vector(name, a, b, fraction, handshake, LANES, ACC_BITS)
     found, products, entry, first = run(design, a, b)
     drop = dict(design.parameters)["UNIT"] - fraction
     cut = np.where(products < 0, -1, 1) * (abs(products) >> drop)  # magnitudes
@@ -152,6 +152,6 @@ def test_lint_is_clean(name, icarus):
         number, significand, handshake = FLOAT[name]
         design = float_vector(name, number, number, significand, handshake, LANES)
     else:
-        a, b, fraction, above, handshake = FIXED[name]
-        design = fixed_vector(name, a, b, fraction, handshake, LANES, ACC_BITS, above)
+        a, b, fraction, handshake = FIXED[name]
+        design = fixed_vector(name, a, b, fraction, handshake, LANES, ACC_BITS)
     assert verilate.lint(design) == icarus_lint(icarus, design) == ""

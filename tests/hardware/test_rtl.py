@@ -13,15 +13,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from icarus import icarus_lint
 from tools import require_module
 
 import lns_sim
 from csrc.rtl.design import MICROARCHITECTURES, RTL, datapath, pe
 from csrc.rtl.formal.claims import claims
 from csrc.rtl.simulation import verilate
-from csrc.rtl.synthesis import activity
+from csrc.rtl.synthesis import operands
+from csrc.rtl.synthesis.table import rows
 from lns_sim import AccumulatorConverter, Datapath, LNSFormat, LNSTensor, reference
 from lns_sim.golden import make_vectors
+from lns_sim.recipes import PASSES
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("verilator")]
 
@@ -88,6 +91,7 @@ def of_case(case):
 
 
 DESIGNS = [make(*case) for case in CASES[:: len(CASES) // 6] for make in (pe, datapath)]
+RIVALS = [row.design for row in rows() if row.about["kind"] != "lns"]
 
 
 @pytest.fixture(scope="module")
@@ -172,21 +176,19 @@ def test_lint_is_clean(case, icarus):
         assert verilate.lint(design) == icarus_lint(icarus, design) == ""
 
 
-def icarus_lint(icarus, design):
-    """What Icarus has against it, with all warnings on."""
-    given = [f"-P{design.top}.{parameter}={value}" for parameter, value in design.parameters]
-    command = [icarus, "-g2012", "-Wall", "-t", "null", "-s", design.top, *given, *design.paths()]
-    run = subprocess.run(command, capture_output=True, text=True)
-    return run.stderr or ("" if run.returncode == 0 else "it fails")
-
-
 @pytest.mark.parametrize("claim", claims()[::6], ids=lambda claim: claim.name)
 def test_icarus_accepts_claims(claim, icarus):
     assert icarus_lint(icarus, claim.design) == ""
 
 
 @pytest.mark.parametrize(
-    "design", [*DESIGNS, *(claim.design for claim in claims()[::6])], ids=lambda d: f"{d.top} {d.name}"
+    "design",
+    [
+        *DESIGNS,
+        *(row.design for row in rows() if row.about["kind"] != "lns"),
+        *(claim.design for claim in claims()[::6]),
+    ],
+    ids=lambda d: f"{d.top} {d.name}",
 )
 def test_slang_accepts_every_file(design):
     """Without an error or a warning."""
@@ -337,17 +339,14 @@ def accumulators_of(a, b, d):
     return rows.reshape(-1).to(torch.int64).numpy()
 
 
-@pytest.mark.parametrize("layer", ["linear", "convolution"])
-def test_codes_of_a_layer_in_training(programs, layer):
-    """Of all three passes, after a few steps."""
-    d = Datapath()
-    rng = np.random.default_rng(0)
-    for name, operands in activity.trained_operands(layer, steps=6).items():
-        a, b = activity.rows(name, layer, *(operand.codes.to(torch.int64) for operand in operands))
-        left, right = (rng.integers(len(x), size=400) for x in (a, b))
-        a, b = a[left].numpy(), b[right].numpy()
+@pytest.mark.parametrize("source", [*PASSES, *operands.TRANSFORMER])
+def test_codes_of_networks_in_training(programs, source):
+    """Of all three passes of a convolution, and of a transformer's linear layers and attention."""
+    d, rng = Datapath(), np.random.default_rng(0)
+    for pair in operands.streams(d.format, d.format, source):
+        a, b = (x[rng.integers(len(x), size=400)] for x in pair)
         expected = accumulators_of(a, b, d)
-        assert a.any() and all(mismatch(programs[d, m], d, a, b, expected) == "" for m in MICROARCHITECTURES), name
+        assert a.any() and all(mismatch(programs[d, m], d, a, b, expected) == "" for m in MICROARCHITECTURES)
 
 
 # Faults, each of which some vector must show: (file, what is there, what a mistake would make of it).

@@ -6,23 +6,18 @@ import re
 import prices
 import pytest
 import torch
+from mapped import work
 from tools import require_module
 from torch import nn
 from typer.testing import CliRunner
 
 import lns_sim
-from lns_sim import Datapath, recipes
+from lns_sim import Datapath
 from lns_sim.command.app import app
 from lns_sim.studies.energy import Array, timeloop
-from lns_sim.studies.energy.mapping import map_pass
-from lns_sim.watching.passes import Pass, Shape
+from lns_sim.watching.passes import Shape
 
 KB = 1024
-
-
-def work(shape, **array):
-    p = Pass("", "linear", "forward", (), None, shape, shape.macs, 0, (), None)
-    return map_pass(p, 32, Array(**array))
 
 
 def test_dataflows_by_hand():
@@ -127,6 +122,30 @@ def test_memory_of_attention_and_look_ups():
     assert set(steps["product", "weight_gradient"].dram) == {"error", "activation"}  # of no weight
 
 
+@pytest.mark.parametrize("weight", [True, False])
+def test_memory_of_grouped_products(weight):
+    """Matrices that are weights have gradients as codes; computed ones are activations, whose gradients are errors."""
+
+    class Groups(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.matrices = nn.Parameter(torch.randn(2, 32, 64))
+
+        def forward(self, x):
+            b = self.matrices if weight else self.matrices.exp()
+            return torch._grouped_mm(x, b, torch.tensor([3, 8], dtype=torch.int32))
+
+    found = lns_sim.cycles(Groups(), torch.zeros(8, 32, requires_grad=True))
+    steps = {(s.kind, s.name): s.dram for s in found.steps}
+    x, b, y = 8 * 32, 2 * 32 * 64, 8 * 64
+    if weight:
+        assert steps["grouped", "forward"] == {"activation": x + y, "weight": b}
+        assert steps["grouped", "weight_gradient"] == {"error": y, "activation": x, "gradient": b}
+    else:
+        assert steps["product", "forward"] == {"activation": x + b + y}
+        assert steps["product", "weight_gradient"] == {"error": y + b, "activation": x}
+
+
 def test_at_batch_1_memory_costs_more_than_products():
     """ResNet-50: reading the weights costs more than all products, and Madam's step ten times as much as they."""
     with torch.device("meta"):
@@ -219,7 +238,6 @@ def test_the_export_is_what_timeloop_reads(tmp_path):
     meshes = {node["name"]: node["spatial"]["meshX"] for _, node in architecture["nodes"] if "spatial" in node}
     assert meshes == {"PE": 4, "dot_product": 32, "lane": 32}
     assert architecture["nodes"][-1][1]["class"] == "intmac"
-    mixed = recipes.lns_madam(datapath=Datapath())
     mixed = lns_sim.convert(nn.Linear(4, 4), lns_sim.recipes.Recipe(forward=Datapath(acc_bits=16)))
     with pytest.raises(ValueError, match="no one architecture"):
         timeloop.write(lns_sim.summary(mixed, torch.zeros(2, 4)), found, "", tmp_path)

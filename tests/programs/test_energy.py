@@ -10,6 +10,7 @@ import pytest
 import tomlkit
 import torch
 from helpers import ROOT
+from mapped import work
 from tools import require_module
 from torch import nn
 from typer.testing import CliRunner
@@ -20,15 +21,9 @@ from lns_sim.command.app import app
 from lns_sim.studies import models
 from lns_sim.studies.energy import paper
 from lns_sim.studies.energy.components import STATUSES, constants, memory_of
-from lns_sim.studies.energy.mapping import map_pass
 from lns_sim.studies.energy.paper_prices import FORMATS, Paper, conversion
 from lns_sim.studies.energy.technologies import MEASURED, get
-from lns_sim.watching.passes import Pass, Shape
-
-
-def work(shape, name="forward", useful=None, vector_size=32):
-    macs = shape.macs if useful is None else useful
-    return map_pass(Pass("", "linear", name, (), None, shape, macs, 0, (), None), vector_size)
+from lns_sim.watching.passes import Shape
 
 
 def test_the_mapping_by_hand():
@@ -235,12 +230,12 @@ def test_damaged_price_files(tmp_path):
         (prices.PROCESS + lns + "[scale]\nnode_nm = 7", "scale lacks voltage"),
     ]:
         prices.write(tmp_path / "own.toml", text)
-        result = run("mlp", "--technology", tmp_path / "own.toml", "--out", tmp_path)
+        result = run("mlp", "--technology", tmp_path / "own.toml", "--out", tmp_path / "out")
         assert result.exit_code == 1 and message in result.stderr and result.stderr.count("\n") == 1, result.stderr
         assert "own.toml is no" in result.stderr
-    missing = run("mlp", "--technology", tmp_path / "none.toml", "--out", tmp_path)
+    missing = run("mlp", "--technology", tmp_path / "none.toml", "--out", tmp_path / "out")
     assert missing.exit_code == 1 and "none.toml" in missing.stderr
-    assert "technology must be paper, measured" in run("mlp", "--technology", "45nm", "--out", tmp_path).stderr
+    assert "technology must be paper, measured" in run("mlp", "--technology", "45nm", "--out", tmp_path / "out").stderr
 
 
 def test_a_changed_datapath_is_not_compared_without_a_word():
@@ -272,7 +267,7 @@ def test_the_papers_table_leaves_no_older_picture(tmp_path):
     result = run("paper", "--out", tmp_path, "--force")
     assert result.exit_code == 0 and (tmp_path / "energy.png").read_bytes() != before
     assert json.loads((tmp_path / "energy.json").read_text())["model"] == "paper"
-    refused = run("paper", "--batch-size", 4, "--out", tmp_path)
+    refused = run("paper", "--batch-size", 4, "--out", tmp_path, "--force")
     assert refused.exit_code == 1 and "--batch-size would change nothing" in refused.stderr
 
 

@@ -83,6 +83,10 @@ def test_every_record_says_how_it_was_made(folder):
         record = json.loads((folder / path).read_text())
         assert record["environment"] == environment() and len(record["commands"]) == 1, path
         assert record["data"]["name"] == "digits" and len(record["data"]["fingerprint"]) == 16, path
+    for name in ("energy", "cycles"):
+        run(name, "mlp", "--recipe", "lns-madam")
+        record = json.loads((folder / f"runs/{name}/1/{name}.json").read_text())
+        assert record["environment"] == environment() and record["recipe"]["name"] == "lns-madam", name
     assert json.loads((folder / "sweep/sweep.json").read_text())["recipe"]["forward"]["acc_bits"] == 24
     assert json.loads((folder / "sweep/sweep.json").read_text())["trials"][0]["point"] == {"acc_bits": 16}
 
@@ -111,6 +115,8 @@ def test_json_on_stdout_and_quiet(folder):
     for args in (
         ["compare", "mlp", "--batch-size", 8],
         ["info"],
+        ["energy", "mlp"],
+        ["cycles", "mlp"],
         ["vectors", "v", "--k", 4, "--count", 2],
         ["check-vectors", "v", "v/acc.hex"],
         ["compare-recipes", "fp32", *QUICK[:2], *QUICK[4:], "--search", "1"],

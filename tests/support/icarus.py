@@ -9,4 +9,5 @@ def icarus_lint(icarus: str, design: Design) -> str:
     """What Icarus has against a design, with all warnings on."""
     given = [f"-P{design.top}.{parameter}={value}" for parameter, value in design.parameters]
     command = [icarus, "-g2012", "-Wall", "-t", "null", "-s", design.top, *given, *design.paths()]
-    return subprocess.run(command, capture_output=True, text=True).stderr
+    run = subprocess.run(command, capture_output=True, text=True)
+    return run.stderr or ("" if run.returncode == 0 else "it fails")

@@ -86,9 +86,9 @@ def flow(microarchitecture: str) -> Claim:
     """That a result stands still until it is taken, and that queues hold all that are under way: by induction."""
     d = Datapath(LNSFormat(3, 2), vector_size=1, lut_bits=4, acc_bits=4, acc_lsb=1)
     inside = {name: f"u_dut.{name}" for name in ("pe_valid", "pe_entry", "pe_acc", "advance")}
-    inside |= {name: f"u_dut.u_pe.{name}" for name in ("valid", "last")}
-    inside |= {"under_way": "u_dut.u_pe.g_queue.under_way"}
-    for mine, queue in (("", "u_pe.g_queue.u_results"), ("scale_", "u_scales")):
+    inside |= {name: f"u_dut.u_pe.u_shell.{name}" for name in ("valids", "lasts")}
+    inside |= {"under_way": "u_dut.u_pe.u_shell.g_queue.under_way"}
+    for mine, queue in (("", "u_pe.u_shell.g_queue.u_results"), ("scale_", "u_scales")):
         inside |= {f"{mine}{name}": f"u_dut.{queue}.{name}" for name in ("head", "tail")}
     return _claim(
         datapath(d, microarchitecture),

@@ -35,7 +35,7 @@ module flow_claim #(
   localparam int STAGES = ROM != 0 ? 2 : 3;
   wire pe_valid, pe_entry, advance;
   wire [ACC_BITS-1:0] pe_acc;
-  wire [STAGES-1:0] valid, last;
+  wire [STAGES-1:0] valids, lasts;
   wire [COUNT_BITS-1:0] under_way, head, tail, scale_head, scale_tail;
 
   logic started = 1'b0;
@@ -58,7 +58,7 @@ module flow_claim #(
   wire [COUNT_BITS-1:0] scales = scale_tail - scale_head;
   always_comb begin
     counted = queued;
-    for (int i = 0; i < STAGES; i++) counted = counted + COUNT_BITS'(valid[i] && last[i]);
+    for (int i = 0; i < STAGES; i++) counted = counted + COUNT_BITS'(valids[i] && lasts[i]);
   end
   wire still = !stalled || (out_valid && result == {out_entry, out_acc, out_code});
   wire still_pe = !stalled_pe || (pe_valid && result_pe == {pe_entry, pe_acc});

@@ -86,8 +86,8 @@ module lns_pe #(
       .clk, .valid, .first, .entry, .value(z), .acc);
 
   shell #(.STAGES(STAGES), .ACC_BITS(ACC_BITS), .ENTRIES(ENTRIES), .HANDSHAKE(HANDSHAKE), .RESULTS(lns_pkg::results(ROM))) u_shell (
-      .clk, .rst, .in_valid, .in_ready, .in_entry, .in_first, .in_last, .valid, .first, .entry, .acc,
-      .out_valid, .out_ready, .out_entry, .out_acc);
+      .clk, .rst, .in_valid, .in_ready, .in_entry, .in_first, .in_last, .valid, .first, .entry, .acc(acc),
+      .out_valid, .out_ready, .out_entry, .out_acc(out_acc));
 
 `ifndef SYNTHESIS
   lns_check #(.GAMMA(GAMMA), .LANES(LANES), .LUT_ENTRIES(LUT_ENTRIES), .LUT_BITS(LUT_BITS), .ACC_LSB(ACC_LSB), .NEAREST(NEAREST),

@@ -92,6 +92,6 @@ module fixed_vector #(
   collector #(.ACC_BITS(ACC_BITS), .IN_BITS(Z_BITS), .ENTRIES(ENTRIES)) u_collector (
       .clk, .valid, .first, .entry, .value(z), .acc);
   shell #(.STAGES(2), .ACC_BITS(ACC_BITS), .ENTRIES(ENTRIES), .HANDSHAKE(HANDSHAKE), .RESULTS(4)) u_shell (
-      .clk, .rst, .in_valid, .in_ready, .in_entry, .in_first, .in_last, .valid, .first, .entry, .acc,
-      .out_valid, .out_ready, .out_entry, .out_acc);
+      .clk, .rst, .in_valid, .in_ready, .in_entry, .in_first, .in_last, .valid, .first, .entry, .acc(acc),
+      .out_valid, .out_ready, .out_entry, .out_acc(out_acc));
 endmodule

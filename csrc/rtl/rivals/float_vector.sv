@@ -65,6 +65,6 @@ module float_vector #(
   float_collector #(.P(P), .E_BITS(OUT_E), .ENTRIES(ENTRIES)) u_collector (
       .clk, .valid, .first, .entry, .value(node[BITS+:BITS]), .acc);
   shell #(.STAGES(STAGES), .ACC_BITS(BITS), .ENTRIES(ENTRIES), .HANDSHAKE(HANDSHAKE), .RESULTS(2 ** $clog2(STAGES + 2))) u_shell (
-      .clk, .rst, .in_valid, .in_ready, .in_entry, .in_first, .in_last, .valid, .first, .entry, .acc,
-      .out_valid, .out_ready, .out_entry, .out_acc);
+      .clk, .rst, .in_valid, .in_ready, .in_entry, .in_first, .in_last, .valid, .first, .entry, .acc(acc),
+      .out_valid, .out_ready, .out_entry, .out_acc(out_acc));
 endmodule

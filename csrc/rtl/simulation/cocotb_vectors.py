@@ -4,6 +4,7 @@ Run it: lns-sim vectors golden --count 50
         python -m csrc.rtl.simulation.cocotb_vectors golden (needs cocotb and Icarus)
 """
 
+import argparse
 import json
 import os
 import random
@@ -80,7 +81,9 @@ def main() -> None:
     from csrc.rtl.design import datapath
     from lns_sim.golden import read_vectors
 
-    folder = Path(sys.argv[1]).resolve()
+    parser = argparse.ArgumentParser(prog="python -m csrc.rtl.simulation.cocotb_vectors")
+    parser.add_argument("folder", type=Path, help="that lns-sim vectors wrote")
+    folder = parser.parse_args().folder.resolve()
     vectors = read_vectors(folder)
     design = datapath(vectors.datapath, converter=vectors.converter)
     runner = get_runner("icarus")
@@ -99,4 +102,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (OSError, ValueError) as error:
+        sys.exit(str(error))

@@ -16,11 +16,10 @@ from pathlib import Path
 
 import numpy as np
 
-from csrc.rtl.design import MICROARCHITECTURES
 from csrc.rtl.synthesis import gates, glitches, operands, picture
 from csrc.rtl.synthesis.blocks import BLOCKS, CONVERSION
 from csrc.rtl.synthesis.operands import HELD, SOURCES, TRANSFORMER
-from csrc.rtl.synthesis.table import PAPER_CONVERSION, Row, rows
+from csrc.rtl.synthesis.table import Row, papers_conversion, rows
 from lns_sim.recipes import PASSES
 
 STREAMS, VECTORS = 512, 9  # of each source, simulated side by side; of K
@@ -64,11 +63,13 @@ def mean(found: dict[str, dict[str, float]], sources: tuple[str, ...], blocks: t
 
 def main(out: Path) -> None:
     """Measures all designs, two at a time; prints the table, writes activity.json and activity.png."""
-    from rich.console import Console
     from rich.table import Table
 
+    from lns_sim.cli.console import make_console
+
     operands.trained()
-    with ThreadPoolExecutor(2) as pool, Console().status("synthesizing and simulating"):
+    console = make_console(170)
+    with ThreadPoolExecutor(2) as pool, console.status("synthesizing and simulating"):
         found = dict(zip((row.name for row in rows()), pool.map(measure, rows())))
     table = Table(
         title="Switched gate inputs for each product",
@@ -79,19 +80,14 @@ def main(out: Path) -> None:
     heads = ("mean", "gated clock", "glitches", "transformer", "conversion", "paper")
     for name in ("design", *(s.replace("_", " ") for s in shown), *heads):
         table.add_column(name, justify="left" if name == "design" else "right")
-    paper = {
-        f"LNS {m}, LUT {n}": (f"LNS {m}, LUT 1", fj / PAPER_CONVERSION[1])
-        for m in MICROARCHITECTURES
-        for n, fj in PAPER_CONVERSION.items()
-    }
+    paper = papers_conversion()
     for name, sources in found.items():
         means = (PASSES, ("gated clock",), ("glitches",), TRANSFORMER)
         numbers = [*(mean(sources, (s,)) for s in shown), *(mean(sources, group) for group in means)]
         first, energy = paper.get(name, (None, 0.0))
         ratio = mean(sources, PASSES, CONVERSION) / mean(found[first], PASSES, CONVERSION) if first else 0.0
         table.add_row(name, *(f"{x:.0f}" for x in numbers), *((f"{ratio:.2f}", f"{energy:.2f}") if first else ("", "")))
-    console = Console()
-    (console if console.is_terminal else Console(width=170)).print(table)
+    console.print(table)
     out.mkdir(parents=True, exist_ok=True)
     (out / "activity.json").write_text(json.dumps(found, indent=1))
     shares = {

@@ -13,10 +13,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from csrc.rtl.design import MICROARCHITECTURES, Design
+from csrc.rtl.design import Design
 from csrc.rtl.synthesis import gates, picture, yosys
 from csrc.rtl.synthesis.blocks import BLOCKS
-from csrc.rtl.synthesis.table import PAPER_CONVERSION, rows
+from csrc.rtl.synthesis.table import papers_conversion, rows
 
 
 @dataclass(frozen=True)
@@ -43,11 +43,13 @@ def synthesize(design: Design) -> Area:
 
 def main(out: Path) -> None:
     """Synthesizes all designs, two at a time; prints the table, writes area.json and area.png."""
-    from rich.console import Console
     from rich.table import Table
 
+    from lns_sim.cli.console import make_console
+
     designs = [row.design for row in rows()]
-    with ThreadPoolExecutor(2) as pool, Console().status("synthesizing"):
+    console = make_console()
+    with ThreadPoolExecutor(2) as pool, console.status("synthesizing"):
         areas, luts = list(pool.map(synthesize, designs)), list(pool.map(yosys.luts, designs))
     known = {a.name: a for a in areas}
     first = known["INT8"].transistors
@@ -57,11 +59,7 @@ def main(out: Path) -> None:
     )
     for name in ("design", "cells", "transistors", "flip-flops", "depth", "LUTs", "to INT8", "paper's energy"):
         table.add_column(name, justify="left" if name == "design" else "right")
-    paper = {
-        f"LNS {m}, LUT {n}": f"{fj / PAPER_CONVERSION[1]:.2f}"
-        for m in MICROARCHITECTURES
-        for n, fj in PAPER_CONVERSION.items()
-    }
+    paper = {name: f"{ratio:.2f}" for name, (_, ratio) in papers_conversion().items()}
     for a, n in zip(areas, luts):
         table.add_row(
             a.name,
@@ -73,8 +71,7 @@ def main(out: Path) -> None:
             f"{a.transistors / first:.2f}",
             paper.get(a.name, ""),
         )
-    console = Console()
-    (console if console.is_terminal else Console(width=120)).print(table)
+    console.print(table)
     out.mkdir(parents=True, exist_ok=True)
     found = [{**asdict(a), "transistors": a.transistors, "luts": n} for a, n in zip(areas, luts)]
     (out / "area.json").write_text(json.dumps(found, indent=1))

@@ -98,8 +98,9 @@ def versions() -> list[str]:
 
 def main() -> None:
     """Measures all designs, two at a time; prints a table, writes the TOML file and a picture."""
-    from rich.console import Console
     from rich.table import Table
+
+    from lns_sim.cli.console import make_console
 
     parser = argparse.ArgumentParser(prog="python -m csrc.rtl.synthesis.cells", description=__doc__.split("\n")[0])
     parser.add_argument("--liberty", type=Path, help="cells of your own; OSU 0.18 um otherwise")
@@ -128,7 +129,8 @@ def main() -> None:
     out = given.out or (MEASURED if complete else Path(f"runs/cells/{library.name}.toml"))
 
     operands.trained()
-    with ThreadPoolExecutor(2) as pool, Console().status("synthesizing and simulating"):
+    console = make_console(160)
+    with ThreadPoolExecutor(2) as pool, console.status("synthesizing and simulating"):
         found = dict(zip((row.name for row in chosen), pool.map(lambda row: measure(row, library), chosen)))
     table = Table(
         title=f"{name}, {library.voltage} V, no wires: pJ a product at the cells' delays, "
@@ -143,8 +145,7 @@ def main() -> None:
         energies = [*(content["fj"][s] for s in sources), *means]
         numbers = [f"{content['area_um2']:,}", f"{content['period_ns']:.2f}", *(f"{fj / 1000:.1f}" for fj in energies)]
         table.add_row(design, *numbers)
-    console = Console()
-    (console if console.is_terminal else Console(width=160)).print(table)
+    console.print(table)
     out.parent.mkdir(parents=True, exist_ok=True)
     own = "".join(f" {k}={v}" for k, v in (("LIBERTY", given.liberty and path.name), ("NODE", given.node)) if v)
     out.write_text(toml(found, process, f"make cells{own}"))

@@ -138,10 +138,6 @@ class Netlist:
         """The net of a port's bit."""
         return self._net[self.ports[port][bit]]
 
-    def block(self, net: int) -> str:
-        """The block that drives a net, as in :meth:`by_block`."""
-        return self._block_of[net]
-
     def by_block(self, of_nets: np.ndarray) -> dict[str, float]:
         """Sums over the nets that each block drives: by the kind of instance ("product", "collector"...), "" for gates
         around them, "registers" for flip-flops around them and the ports."""

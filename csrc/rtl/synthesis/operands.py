@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import lns_sim
-from csrc.rtl.design import E3M0, E4M3, E5M10, Number
+from csrc.rtl.design import E3M0, E4M3, E5M10, ENTRIES, Number
 from csrc.rtl.synthesis.netlist import Netlist
 from csrc.rtl.synthesis.table import Row
 from lns_sim import LNSFormat, recipes
@@ -19,10 +19,11 @@ from lns_sim.ops.observer import Observer, observe
 from lns_sim.quantizers.operand import Operand
 from lns_sim.recipes import PASSES
 from lns_sim.studies import models
+from lns_sim.studies.energy import technology
 from lns_sim.studies.training import data
 
-HELD = 16  # clocks that the stationary operand stays
-TRANSFORMER = tuple(f"transformer_{name}" for name in PASSES)
+HELD = ENTRIES  # clocks that the stationary operand stays
+TRANSFORMER = tuple(technology.TRANSFORMER + name for name in PASSES)
 SOURCES = ("random", *PASSES, *TRANSFORMER, "idle")  # the passes by themselves: of a convolution
 STEPS = 20  # of training before the tensors are taken
 
@@ -39,7 +40,7 @@ class _Products(Observer):
         self.found.setdefault(product.site, {})[product.name] = product.operands
 
 
-def _last_step(model, optimizer, loss: Callable[[int], Tensor]) -> list[dict[str, tuple[Operand, Operand]]]:
+def _last_step(optimizer, loss: Callable[[int], Tensor]) -> list[dict[str, tuple[Operand, Operand]]]:
     """The last step's products, layer by layer."""
     for step in range(STEPS):
         optimizer.zero_grad()
@@ -60,7 +61,7 @@ def convolution() -> dict[str, list[Pair]]:
         at = 64 * step % (len(digits.x_train) - 64)
         return F.cross_entropy(model(digits.x_train[at : at + 64]), digits.y_train[at : at + 64])
 
-    layer = _last_step(model, lns_sim.optim.LNSMadam(model.parameters(), lr=1 / 16), loss)[1]
+    layer = _last_step(lns_sim.optim.LNSMadam(model.parameters(), lr=1 / 16), loss)[1]
 
     def patches(x: Tensor) -> Tensor:  # (N * H * W, kh * kw * C): the channel is fastest
         n, c = x.shape[:2]
@@ -87,7 +88,7 @@ def transformer() -> dict[str, list[Pair]]:
         at = slice(8 * step, 8 * step + 8)
         return F.cross_entropy(model(text.x_train[at]).flatten(0, 1), text.y_train[at].flatten())
 
-    layers = _last_step(model, lns_sim.optim.LNSMadam(model.parameters(), lr=1 / 64), loss)
+    layers = _last_step(lns_sim.optim.LNSMadam(model.parameters(), lr=1 / 64), loss)
     _, scores, mixed, _, up, *_ = layers  # after the layer that makes queries, keys and values
 
     def rows(a: Operand, b: Operand) -> Pair:
@@ -139,7 +140,7 @@ def streams(format: LNSFormat | Number, held: LNSFormat | Number, source: str) -
     if source == "idle":
         return [(np.zeros((1, 1024), np.uint8), np.zeros((1, 1024), np.uint8))]
     pairs = transformer() if source in TRANSFORMER else convolution()
-    return [(codes(a, format), codes(b, held)) for a, b in pairs[source.removeprefix("transformer_")]]
+    return [(codes(a, format), codes(b, held)) for a, b in pairs[source.removeprefix(technology.TRANSFORMER)]]
 
 
 def inputs(row: Row, sources: tuple[str, ...], count: int, vectors: int, netlist: Netlist) -> dict[str, np.ndarray]:

@@ -5,15 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from csrc.rtl.synthesis.blocks import BLOCKS
+from lns_sim.studies.pictures import pyplot
 
 
 def bars(found: dict[str, dict[str, float]], title: str, label: str, path: Path) -> None:
     """A bar for each name, stacked by block, in a PNG."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
+    plt = pyplot()
     figure, axes = plt.subplots(figsize=(9.5, 0.3 * len(found) + 1.4), layout="constrained")
     left = dict.fromkeys(found, 0.0)
     for i, block in enumerate(BLOCKS.values()):

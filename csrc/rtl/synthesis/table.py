@@ -18,9 +18,10 @@ from csrc.rtl.design import (
     pe,
 )
 from lns_sim import Datapath, LNSFormat
+from lns_sim.studies.energy.components import constants
 
-# LNS-Madam, IEEE TC 2022: energy of converting a product, fJ, by LUT entries; gamma 8.
-PAPER_CONVERSION = {1: 12.29, 2: 14.71, 4: 17.24, 8: 19.02}
+# fJ of converting a product by LUT entries, as the paper has it.
+_CONVERSION = {int(n): fj for n, fj in constants()["conversion"].value.items()}
 
 
 @dataclass(frozen=True)
@@ -42,9 +43,7 @@ def rows() -> list[Row]:
     without handshake.
     """
     base = Datapath()
-    found = [
-        _lns(f"LNS {m}, LUT {n}", replace(base, lut_entries=n), m) for m in MICROARCHITECTURES for n in PAPER_CONVERSION
-    ]
+    found = [_lns(_by_lut(m, n), replace(base, lut_entries=n), m) for m in MICROARCHITECTURES for n in _CONVERSION]
     found += [_lns(f"LNS rom, gamma {g}, LUT {g}", Datapath(LNSFormat(8, g))) for g in (4, 16)]
     found += [_lns(f"LNS rom, LUT 8, {b}-bit accumulator", Datapath(acc_bits=b)) for b in (16, 32)]
     found += [
@@ -65,6 +64,19 @@ def rows() -> list[Row]:
         _fixed(f"FP8, {bare}", E4M3, E4M3, handshake=False),
         _fixed(f"FP8, 7 fraction bits, {bare}", E4M3, E4M3, 7, handshake=False),
     ]
+
+
+def _by_lut(microarchitecture: str, lut_entries: int) -> str:
+    return f"LNS {microarchitecture}, LUT {lut_entries}"
+
+
+def papers_conversion() -> dict[str, tuple[str, float]]:
+    """By name of the rows that vary the LUT: the like row with LUT 1, and the paper's energy of conversion to that
+    one's.
+    """
+    return {
+        _by_lut(m, n): (_by_lut(m, 1), fj / _CONVERSION[1]) for m in MICROARCHITECTURES for n, fj in _CONVERSION.items()
+    }
 
 
 def _lns(name: str, d: Datapath, microarchitecture: str = "rom", handshake: bool = True) -> Row:

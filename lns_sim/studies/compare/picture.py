@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import io
 import math
-import textwrap
 from pathlib import Path
 
 from lns_sim.environment import caption
 from lns_sim.recipes import PASSES
 from lns_sim.studies.compare.measure import Comparison
+from lns_sim.studies.pictures import pyplot, small_print
 
 _CURVES = (  # attribute, label, color, marker
     ("datapath", "datapath alone: against float32 products of its codes", "C2", "^"),
@@ -38,11 +38,7 @@ def svg(comparison: Comparison, made: dict) -> str:
 
 
 def _figure(comparison: Comparison, title: str, made: dict, save) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
+    plt = pyplot()
     panels = [name for name in PASSES if any(row.name == name for row in comparison.rows)]
     layers = list(dict.fromkeys(row.layer for row in comparison.rows))
     width = min(max(8.0, 0.28 * len(layers) + 2), 24.0)
@@ -78,8 +74,6 @@ def _figure(comparison: Comparison, title: str, made: dict, save) -> None:
         )
         where = f"checkpoint {made['checkpoint']}; " if made.get("checkpoint") else ""
         seed = f"seed {made['seed']}; " if "seed" in made else ""
-        about = f"{comparison.recipe}: {comparison.formats}; {where}{seed}{caption(made)}"
-        wrapped = "\n".join(textwrap.wrap(about, int(width * 17), break_on_hyphens=False))
-        figure.supxlabel(wrapped, fontsize=6, color="0.4", x=0.01, ha="left")
+        small_print(figure, f"{comparison.recipe}: {comparison.formats}; {where}{seed}{caption(made)}")
         save(figure)
         plt.close(figure)

@@ -13,7 +13,7 @@ from torch import nn
 from lns_sim import recipes
 from lns_sim.nn import LNSWeight, convert
 from lns_sim.studies.energy.components import Memory, Prices
-from lns_sim.studies.energy.mapping import Array, Work, map_pass
+from lns_sim.studies.energy.mapping import Work, map_pass
 from lns_sim.studies.energy.technologies import get
 from lns_sim.studies.energy.technology import Technology, changes, tensors_of
 from lns_sim.watching.passes import Pass
@@ -145,7 +145,7 @@ def multiplied(found: Summary) -> list[Pass]:
     return passes
 
 
-def of_summary(found: Summary, technology: Technology, array: Array = Array()) -> Energy:  # noqa: B008
+def of_summary(found: Summary, technology: Technology) -> Energy:
     """The energy of what :func:`lns_sim.summary` reported.
 
     Raises:
@@ -154,7 +154,7 @@ def of_summary(found: Summary, technology: Technology, array: Array = Array()) -
     memory, rows, lines = technology.memory(), [], defaultdict(dict)
     for p in multiplied(found):
         prices = {"LNS": lns_prices(p, technology), **technology.others(tensors_of(p))}
-        works = {name: map_pass(p, q.vector_size, array, q.bits) for name, q in prices.items()}
+        works = {name: map_pass(p, q.vector_size, bits=q.bits) for name, q in prices.items()}
         energies = {name: price(works[name], q, memory) for name, q in prices.items()}
         rows.append(Row(p.layer, p.kind, p.name, p.useful, works["LNS"].utilization, energies))
         for name, q in prices.items():

@@ -17,14 +17,15 @@ TABLE = {
 }
 RECALLED = ("resnet18-imagenet", "resnet50")  # as readers recall the print; nobody checked these rows
 TOKENS = 384
-_BERTS = {
+_CONFIGURATIONS = {
     "bert-base": {},
     "bert-large": dict(hidden_size=1024, num_hidden_layers=24, num_attention_heads=16, intermediate_size=4096),
 }
+BERTS = tuple(_CONFIGURATIONS)  # names of the models that :func:`bert` makes
 
 
 def bert(name: str) -> nn.Module:
-    """The model "bert-base" or "bert-large" (Devlin et al., 2019) with random weights, from the library transformers.
+    """A model of ``BERTS`` (Devlin et al., 2019) with random weights, from the library transformers.
 
     Raises:
         ImportError: the library is missing.
@@ -33,7 +34,7 @@ def bert(name: str) -> nn.Module:
         from transformers import BertConfig, BertModel
     except ImportError:
         raise ImportError(f"{name} needs the library transformers: pip install 'lns-sim[energy]'") from None
-    return BertModel(BertConfig(**_BERTS[name]))
+    return BertModel(BertConfig(**_CONFIGURATIONS[name]))
 
 
 def build(name: str) -> tuple[nn.Module, Tensor]:
@@ -44,7 +45,7 @@ def build(name: str) -> tuple[nn.Module, Tensor]:
         ImportError: see :func:`bert`.
     """
     with torch.device("meta"):
-        if name in _BERTS:
+        if name in BERTS:
             return bert(name).eval(), torch.zeros(1, TOKENS, dtype=torch.int64)
         return models.build(name, (3, 224, 224), 1000).eval(), torch.zeros(1, 3, 224, 224)
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import textwrap
-from collections.abc import Sequence
 from pathlib import Path
 
 from lns_sim.recipes import PASSES
 from lns_sim.studies.energy.energy import Energy
 from lns_sim.studies.energy.paper import RECALLED, TABLE
+from lns_sim.studies.pictures import colors, finish, pyplot, stack
 
 _AROUND = ("idle lanes", "buffer A", "buffer B")  # beside the products, on top of them
 _NAMED = 60  # layers whose names have room below the axis
@@ -16,11 +15,7 @@ _NAMED = 60  # layers whose names have room below the axis
 
 def draw(found: Energy, title: str, origin: str, path: Path) -> None:
     """Writes a PNG or whatever the path's ending asks for; ``origin`` is the line below that says what made it."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
+    plt = pyplot()
     layers = found.layers()
     passes = [name for name in PASSES if any(row.name == name for row in found.rows)]
     formats = {name: found.components(name) for name in found.formats}
@@ -49,11 +44,7 @@ def draw(found: Energy, title: str, origin: str, path: Path) -> None:
 
 def draw_paper(found: dict[str, Energy], origin: str, path: Path) -> None:
     """The paper's table and this estimate's, model by model."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
+    plt = pyplot()
     figure, places = plt.subplots(1, len(TABLE), figsize=(11, 4.5), layout="constrained")
     for place, (model, row) in zip(places, TABLE.items()):
         at = range(len(row))
@@ -65,34 +56,3 @@ def draw_paper(found: dict[str, Energy], origin: str, path: Path) -> None:
     places[0].set(ylabel="mJ a training iteration, batch 1")
     figure.legend(*places[0].get_legend_handles_labels(), loc="outside upper right", ncols=2, frameon=False, fontsize=8)
     finish(figure, "The paper's table", origin, path)
-
-
-def finish(figure, title: str, origin: str, path: Path) -> None:
-    """Title, the line that says what made it, and the file."""
-    import matplotlib.pyplot as plt
-
-    figure.suptitle(title)
-    lines = textwrap.wrap(origin, int(15 * figure.get_figwidth()), break_on_hyphens=False)
-    figure.supxlabel("\n".join(lines), fontsize=7, color="0.4", x=0.01, ha="left")
-    figure.savefig(path, dpi=120)
-    plt.close(figure)
-
-
-def colors(names: Sequence[str]) -> dict[str, tuple[float, float, float]]:
-    """A color of its own for each name."""
-    from matplotlib import colormaps
-
-    return dict(zip(names, colormaps["tab10" if len(names) <= 10 else "tab20"].colors))
-
-
-def stack(place, bars: dict[str, dict[str, float]], color: dict) -> None:
-    """A bar for each key, stacked by component."""
-    bottom = [0.0] * len(bars)
-    for name in color:
-        values = [parts.get(name, 0.0) for parts in bars.values()]
-        if any(values):
-            place.bar(range(len(bars)), values, bottom=bottom, color=color[name], label=name)
-            bottom = [b + v for b, v in zip(bottom, values)]
-    place.set_xticks(range(len(bars)), bars)
-    place.set_ylim(0, 1.05 * max(bottom))
-    place.grid(axis="y", alpha=0.3)

@@ -10,16 +10,12 @@ import numpy as np
 
 from lns_sim.recipes import PASSES
 from lns_sim.studies.energy.cycles import Cycles
-from lns_sim.studies.energy.picture import colors, finish, stack
+from lns_sim.studies.pictures import colors, finish, pyplot, stack
 
 
 def draw(found: Cycles, title: str, origin: str, path: Path) -> None:
     """Writes a PNG or whatever the path's ending asks for; ``origin`` is the line below that says what made it."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
+    plt = pyplot()
     figure, (left, right) = plt.subplots(1, 2, figsize=(13, 5.5), width_ratios=[2, 1], layout="constrained")
     steps = [s for s in found.steps if s.products]
     intensity = {id(s): s.products / sum(s.dram.values()) for s in steps}

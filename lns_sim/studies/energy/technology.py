@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from dataclasses import fields, replace
 
 from lns_sim.datapath import Datapath
-from lns_sim.studies.energy.components import Memory, Prices, Process, memory_of
+from lns_sim.studies.energy.components import Memory, Prices, Process, memory_of, number
 from lns_sim.watching.passes import Pass
 
 
@@ -45,10 +45,10 @@ class Technology(ABC):
 
     def common(self) -> dict[str, str]:
         """What the prices of all formats rest on, one line each."""
-        p = self.process
+        p, node, voltage = self.process, number("sram_node"), number("sram_voltage")
         sram = (
-            f"SRAM of 45 nm at 0.9 V (Horowitz, ISSCC 2014) scaled to {p.node:g} nm and {p.voltage:g} V, by the square "
-            "root of its size; DRAM: HBM2 (O'Connor et al., MICRO 2017)"
+            f"SRAM of {node:g} nm at {voltage:g} V (Horowitz, ISSCC 2014) scaled to {p.node:g} nm and {p.voltage:g} V, "
+            "by the square root of its size; DRAM: HBM2 (O'Connor et al., MICRO 2017)"
         )
         return {"memories": sram}
 

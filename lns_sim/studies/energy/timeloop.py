@@ -24,8 +24,6 @@ from lns_sim.watching.summary import Summary
 VERSION = 0.4
 LOOPS = "GMNTK"  # products, rows of Moving, rows of Stationary, kernel positions, channels
 TENSORS = ("Stationary", "Moving", "Outputs")
-
-
 _HEAD = "# Made by: "
 
 
@@ -36,6 +34,7 @@ def write(found: Summary, cycles: Cycles, origin: str, folder: Path) -> int:
 
     Raises:
         ImportError: PyYAML is not installed.
+        OSError: a file cannot be written, or one of an earlier export not read or removed.
         ValueError: the passes have datapaths of different vectors or accumulators: one architecture is written.
     """
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-from lns_sim.studies.energy.picture import finish
+from lns_sim.studies.pictures import finish, pyplot
 from lns_sim.studies.sweep.costs import COSTS
 from lns_sim.studies.sweep.space import Space
 from lns_sim.studies.sweep.study import Sweep
@@ -87,11 +87,7 @@ def draw(sweep: Sweep, title: str, origin: str, path: Path) -> None:
 
     ``origin`` is the line below that says what made it (:func:`lns_sim.environment.caption`).
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
+    plt = pyplot()
     found = [t for t in sweep.study.get_trials(deepcopy=False) if t.state.name == "COMPLETE"]
     best, n = front(sweep), len(sweep.costs)
     joined = dict(drawstyle="steps-post") if n == 1 else dict(ls="")

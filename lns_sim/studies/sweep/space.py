@@ -21,15 +21,15 @@ Point = dict[str, Value]
 
 FIELDS = tuple(f.name for f in fields(Datapath) if f.name != "format")
 # Of one number or word.
-_FIELDS = tuple(name for name in FIELDS if name not in ("lut_constants", "product_range", "keep_fraction"))
+SWEPT = tuple(name for name in FIELDS if name not in ("lut_constants", "product_range", "keep_fraction"))
 _TENSORS = ("activation", "weight", "error", "gradient")
 KEYS = (
     "bits",
     "gamma",
     "update_bits",
     *(f"{tensor}.bits" for tensor in _TENSORS),
-    *_FIELDS,
-    *(f"{name}.{field}" for name in PASSES for field in _FIELDS),
+    *SWEPT,
+    *(f"{name}.{field}" for name in PASSES for field in SWEPT),
 )
 
 

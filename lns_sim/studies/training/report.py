@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import statistics
-import textwrap
 from pathlib import Path
 
 import torch
 
 from lns_sim.environment import caption
+from lns_sim.studies.pictures import finish, pyplot
 from lns_sim.studies.training.trainer import Result
 
 
@@ -70,11 +70,7 @@ def draw_curves(results: list[Result], title: str, measure: str, path: Path, mad
         path: a PNG, or whatever its ending asks for.
         made: a record's provenance, for the caption (:func:`lns_sim.environment.caption`).
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
+    plt = pyplot()
     groups = by_recipe(results)
     many = len(groups) > 6
     figure, (left, right) = plt.subplots(1, 2, figsize=(12.5 if many else 10, 4), layout="constrained")
@@ -104,8 +100,5 @@ def draw_curves(results: list[Result], title: str, measure: str, path: Path, mad
         axes.grid(alpha=0.3)
         axes.xaxis.get_major_locator().set_params(integer=True)
     seeds = len({r.seed for r in results})
-    figure.suptitle(f"{title}; mean{'' if many else ' and range'} of {seeds} seed{'s' if seeds > 1 else ''}")
-    about = "\n".join(textwrap.wrap(caption(made), 180, break_on_hyphens=False))
-    figure.supxlabel(about, fontsize=6, color="0.4", x=0.01, ha="left")
-    figure.savefig(path, dpi=120)
-    plt.close(figure)
+    title += f"; mean{'' if many else ' and range'} of {seeds} seed{'s' if seeds > 1 else ''}"
+    finish(figure, title, caption(made), path)
