@@ -72,8 +72,14 @@ def is_ours(func) -> bool:
     return namespace_of(func) == "lns_sim"
 
 
-# Of torch, this package, and one library whose operators that multiply are above.
-_KNOWN = {"", "aten", "prim", "prims", "c10d", "_c10d_functional", "inductor", "profiler", "lns_sim", "torchvision"}
+# Of torch, as far as they multiply nothing or are above; of this package; and of one library whose operators that
+# multiply are above.
+_KNOWN = frozenset(
+    """
+    aten prim prims debugprims rngprims c10d c10d_functional _c10d_functional _c10d_functional_autograd _dtensor fsdp
+    inductor inductor_prims flex_lib streams profiler export debug_mode_ops quantized_decomposed lns_sim torchvision
+    """.split()
+) | {""}
 
 
 def is_foreign(func) -> bool:
