@@ -22,6 +22,7 @@ def codes(*shape):
 
 ONE = torch.ones(())
 RNG = torch.tensor([5, 1, 2, 0])
+ENDS = torch.tensor([2, 2, 5], dtype=torch.int32)
 CASES = {
     "quantize": (ops.quantize, (torch.randn(3, 4), 8, 8, None, 0, 0, None)),
     "quantize by slice": (ops.quantize, (torch.randn(3, 4), 12, 32, 1, 1, 2, RNG)),
@@ -83,6 +84,15 @@ CASES = {
             None,
             recipes.lns_madam_fake_quant().encode(),
         ),
+    ),
+    "grouped_product": (
+        ops.grouped_product,
+        (torch.randn(6, 4, requires_grad=True), torch.randn(3, 4, 5, requires_grad=True), RNG, ENDS, False, RECIPE),
+    ),
+    "grouped_codes": (ops.grouped_codes, (torch.randn(6, 4), codes(3, 4, 5), ONE, RNG, ENDS, RECIPE)),
+    "grouped_gradients": (
+        ops.grouped_gradients,
+        (torch.randn(6, 5), codes(6, 4), torch.ones(3), codes(3, 4, 5), torch.ones(3), RNG, ENDS, True, RECIPE),
     ),
     "product": (
         ops.product,

@@ -217,11 +217,17 @@ REFUSED = {
     "vector_size 0": (lambda: input_gradient(datapath=changed("vector_size", 0)), "vector_size must be"),
     "an unknown option": (lambda: conv(datapath=changed("overflow", 2)), "an encoded datapath has 2 for overflow"),
     "a field that wraps around": (lambda: conv(datapath=changed("acc_bits", 2**32 + 24)), "for acc_bits"),
-    "one integer too many": (lambda: conv(datapath=[*DATAPATH, 128]), "with 0 LUT constants is 15 integers, got 16"),
-    "one integer too few": (lambda: conv(datapath=DATAPATH[:-1]), "is 15 integers or more, got 14"),
+    "one integer too many": (
+        lambda: conv(datapath=[*DATAPATH, 128]),
+        f"with 0 LUT constants is {len(FIELDS)} integers, got {len(FIELDS) + 1}",
+    ),
+    "one integer too few": (
+        lambda: conv(datapath=DATAPATH[:-1]),
+        f"is {len(FIELDS)} integers or more, got {len(FIELDS) - 1}",
+    ),
     "LUT constants that are missing": (
         lambda: conv(datapath=changed("lut_constants", 8)),
-        "with 8 LUT constants is 23 integers, got 15",
+        f"with 8 LUT constants is {len(FIELDS) + 8} integers, got {len(FIELDS)}",
     ),
 }
 
