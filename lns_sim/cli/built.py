@@ -61,6 +61,8 @@ def build(name: str, input: str | None, context: int | None, batch: int) -> tupl
     tokens = context is not None if ":" in name else name in _TOKENS
     if input is not None and tokens:
         raise ValueError(f"{name} takes tokens: give --context")
+    if context is not None and not tokens:
+        raise ValueError(f"{name} takes numbers: give --input")
     with torch.device("meta"):
         if ":" in name:
             if shape is None:

@@ -92,7 +92,8 @@ def _other_side() -> str:
     lns = mean({name: own.lns(USUAL, name) for name in PASSES})
     others = {name: mean({p: own.others(p)[name] for p in PASSES}) for name in own.others("forward")}
     ratios = "; ".join(f"LNS / {name} = {lns / fj:.2f}" for name, fj in others.items() if name.startswith("FP8"))
-    return f"Our own RTL, on {own.process.name}, in convolutions (docs/energy.md): {ratios}."
+    where = f"LUT 8 and 24-bit accumulators on {own.process.name}, in convolutions (docs/energy.md)"
+    return f"Our own RTL, {where}: {ratios}."
 
 
 @command

@@ -91,6 +91,8 @@ def float32(x: Tensor, name: str) -> Tensor:
         )
     if is_weight(x):
         return x.dequantize()
+    if x.is_nested:
+        raise NotImplementedError(f"the {name} of a simulated product is a nested tensor; pad it, and mask the rest")
     if isinstance(x, LNSTensor):
         raise ValueError(f"the {name} of a simulated product must be float32, got codes; dequantize() them")
     if x.dtype in (torch.bfloat16, torch.float16) and _autocasts(x):
@@ -183,6 +185,8 @@ def multiplied(simulation, a, b):
         x = float32(b, "input")
         y = _linear_op(x if b.dim() == 1 else x.mT, a, a.recipe_text, a.rng)
         return y if b.dim() == 1 else y.mT
+    if simulates(simulation, (a, b)) and any(x.is_nested for x in (a, b) if not isinstance(x, LNSTensor)):
+        raise without_simulated_form("a product of nested tensors")
     if simulates(simulation, (a, b)) and (a.is_complex() or b.is_complex()):
         raise without_simulated_form("a product of complex numbers")
     stack = b if is_weight(b) else a  # a weight of more dimensions is an operand like others, by its own recipe

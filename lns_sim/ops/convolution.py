@@ -263,8 +263,8 @@ def _save(ctx, inputs, output):
 
 
 @backward_pass
-def _backward(ctx, dy, *_):
-    x, w, rng, r = saved_operands(ctx)
+def _backward(ctx, saved, dy, *_):
+    x, w, rng, r = saved_operands(ctx, saved)
     g, kernel = ctx.geometry, w.codes.shape[2:]
     error, for_weight = error_operands(dy, r, rng, 1, ctx.place)
     dx = dw = None

@@ -45,9 +45,9 @@ def _save(ctx, inputs, output):
 
 
 @backward_pass
-def _backward(ctx, dy):
+def _backward(ctx, saved, dy):
     observer.go_on(ctx.site)
-    indices, rng = ctx.saved_tensors
+    indices, rng = saved
     dw = torch.ops.aten.embedding_dense_backward(dy, indices, ctx.rows, ctx.padding_idx, ctx.scale_grad_by_freq)
     return round_gradient(dw, Recipe.decode(ctx.recipe), rng), *[None] * 5
 

@@ -25,7 +25,9 @@ _NAMES = frozenset(
     flex_attention flex_attention_backward _transformer_encoder_layer_fwd _native_multi_head_attention
     _triton_scaled_dot_attention
     _thnn_fused_lstm_cell _thnn_fused_gru_cell mkldnn_rnn_layer mkldnn_rnn_layer_backward _cudnn_rnn _cudnn_rnn_backward
-    _embedding_bag _embedding_bag_forward_only
+    _embedding_bag _embedding_bag_forward_only affine_grid_generator fbgemm_linear_fp16_weight
+    fbgemm_linear_fp16_weight_fp32_activation fbgemm_linear_int8_weight fbgemm_linear_int8_weight_fp32_activation
+    cholesky
     _euclidean_dist _cdist_forward _cdist_backward _pdist_forward _fft_r2c _fft_c2c _fft_c2r
     linalg_matrix_exp linalg_inv_ex _linalg_solve_ex linalg_solve_triangular triangular_solve lu_solve linalg_lu_solve
     linalg_lu_factor_ex linalg_lu _linalg_det _linalg_slogdet linalg_cholesky_ex linalg_qr linalg_householder_product

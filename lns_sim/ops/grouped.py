@@ -146,9 +146,9 @@ def _save(ctx, inputs, output):
 
 
 @backward_pass
-def _backward(ctx, dy, *_):
-    a, b, rng, r = saved_operands(ctx)
-    ends = ctx.saved_tensors[5]
+def _backward(ctx, saved, dy, *_):
+    a, b, rng, r = saved_operands(ctx, saved)
+    ends = saved[5]
     if type(dy) is Tensor:
         da, db = _gradients(dy, a, b, rng, ends, ctx.coded, r, ctx.place)
     else:  # a compiler is tracing

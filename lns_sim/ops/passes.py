@@ -37,18 +37,21 @@ def outside_autocast(body):
 
 
 def backward_pass(formula):
-    """The backward formula of an operator: ``ctx.differentiable`` says whether its gradients may be differentiated
-    again, and ``ctx.saved_tensors[1]`` may stand for the operator's inputs where they may not.
+    """The backward formula of an operator, of what it saved, which a checkpoint lets one read once, and gradients.
+
+    ``ctx.differentiable`` says whether its gradients may be differentiated again, and the second tensor that it saved
+    may stand for the operator's inputs where they may not.
     """
 
     @functools.wraps(formula)
     def run(ctx, *grads):
+        saved = ctx.saved_tensors
         with torch._C._DisableAutocast():
             if ctx.differentiable or not torch.is_grad_enabled():  # enabled: create_graph=True
-                return formula(ctx, *grads)
+                return formula(ctx, saved, *grads)
             with torch.no_grad():
-                found = formula(ctx, *grads)
-            inputs = ctx.saved_tensors[1]
+                found = formula(ctx, saved, *grads)
+            inputs = saved[1]
             return tuple(g if g is None else _Once.apply(g, inputs, *grads[:1]) for g in found)
 
     return run

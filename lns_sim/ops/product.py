@@ -36,8 +36,8 @@ def _fake(a, b, rng, recipe):
 
 
 @backward_pass
-def _product_backward(ctx, dy, *_):
-    a, b, rng, r = saved_operands(ctx)
+def _product_backward(ctx, saved, dy, *_):
+    a, b, rng, r = saved_operands(ctx, saved)
     error, for_b = error_operands(dy, r, rng, -1, ctx.place)
     da = matmul("input_gradient", r, error, b.mT) if ctx.needs_input_grad[0] else None
     db = matmul("weight_gradient", r, for_b.mT, a).mT if ctx.needs_input_grad[1] else None

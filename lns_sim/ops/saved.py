@@ -23,9 +23,9 @@ def save_operands(ctx, inputs, output, *others: Tensor):
     ctx.mark_non_differentiable(output[1], *output[3:])  # a scale, of one number, stays: see backward_pass
 
 
-def saved_operands(ctx) -> tuple[Operand, Operand, Tensor | None, Recipe]:
+def saved_operands(ctx, saved: tuple[Tensor, ...]) -> tuple[Operand, Operand, Tensor | None, Recipe]:
     """What :func:`save_operands` saved."""
     observer.go_on(ctx.site)
-    a, a_scale, b, b_scale, rng = ctx.saved_tensors[:5]
+    a, a_scale, b, b_scale, rng = saved[:5]
     r = Recipe.decode(ctx.recipe)
     return Operand(a, a_scale, r.quantizer("activation")), Operand(b, b_scale, r.quantizer("weight")), rng, r

@@ -212,6 +212,14 @@ def test_a_module_of_two_recipes_is_refused():
         lns_sim.convert(nn.Sequential(torch.jit.script(nn.Linear(8, 8))), "fp8")
 
 
+@pytest.mark.parametrize("recipe", ["lns-madam", "fp8"])
+def test_results_of_layers_may_be_written_to(recipe):
+    """However a layer's operator is called: straight, and by a tracer."""
+    layers = nn.Sequential(nn.Linear(8, 4, bias=False), nn.ReLU(inplace=True))
+    model, x = lns_sim.convert(layers, recipe), torch.randn(2, 3, 8)
+    assert torch.equal(torch.jit.trace(model, x)(x), model(x))
+
+
 @pytest.mark.parametrize("gradients", [True, False])
 def test_traced_models_keep_their_products(gradients):
     model, x = lns_sim.convert(nn.Linear(8, 4), "lns-madam"), torch.randn(3, 8)

@@ -1,11 +1,14 @@
 """Nothing multiplies in float32 unnoticed: what no handler knows is refused, or listed where a recipe leaves it."""
 
+from functools import partial
+
 import pytest
 import torch
 import torch.nn.functional as F
 from helpers import DEVICES, same
 from tools import require_module
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 import lns_sim
 from lns_sim import recipes
@@ -37,6 +40,8 @@ REFUSED = {
     "solve": lambda: torch.linalg.solve(torch.eye(30), A),
     "inverse": lambda: torch.inverse(torch.eye(4)),
     "distances": lambda: F.pdist(A),
+    "grid of a transformer": lambda: F.affine_grid(torch.ones(1, 2, 3), (1, 1, 4, 4)),
+    "cholesky": lambda: torch.ops.aten.cholesky(torch.eye(4)),
 }
 
 
@@ -312,6 +317,18 @@ def test_grouped_products_are_their_groups(ends, recipe, device):
     torch._dynamo.reset()
     compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
     assert all(map(same, gradients(compiled), gradients(model)))
+
+
+def test_grouped_products_are_recomputed_by_checkpoints():
+    model, x = lns_sim.convert(Experts(), "lns-madam"), torch.randn(7, 6, requires_grad=True)
+
+    def gradients(function):
+        x.grad = model.weight.grad = None
+        function(model, x, [2, 5, 5, 7]).square().sum().backward()
+        return x.grad, model.weight.grad
+
+    expected = gradients(lambda model, x, ends: model(x, ends))
+    assert all(map(same, gradients(partial(checkpoint, use_reentrant=False)), expected))
 
 
 def test_grouped_products_of_other_forms():

@@ -141,7 +141,10 @@ def test_the_command(tmp_path, monkeypatch):
     result = run("cnn", "--layers", "--out", tmp_path)
     assert result.exit_code == 0 and "fJ a product" in result.stdout and "INT8: extrapolated" in result.stdout
     shown = " ".join(result.stdout.split())
-    assert "By the paper, LNS / FP8 = 0.4" in shown and "Our own RTL, on OSU 0.18 um" in shown
+    assert (
+        "By the paper, LNS / FP8 = 0.4" in shown
+        and "Our own RTL, LUT 8 and 24-bit accumulators on OSU 0.18 um" in shown
+    )
     written = json.loads((tmp_path / "energy.json").read_text())
     assert written["energy"]["totals"]["LNS"]["mJ"] > 0 and written["constants"]["conversion"]["source"]
     assert written["commands"] == ["lns-sim energy cnn"]
