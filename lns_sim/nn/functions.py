@@ -82,7 +82,7 @@ def float32(x: Tensor, name: str) -> Tensor:
 
     Raises:
         ValueError: it is no float32 tensor. (A TypeError would be hidden by Python's @.)
-        NotImplementedError: it is a DTensor.
+        NotImplementedError: it is a DTensor or a nested tensor.
     """
     if local(x) is not x:
         raise NotImplementedError(
