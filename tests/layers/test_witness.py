@@ -40,7 +40,7 @@ REFUSED = {
     "solve": lambda: torch.linalg.solve(torch.eye(30), A),
     "inverse": lambda: torch.inverse(torch.eye(4)),
     "distances": lambda: F.pdist(A),
-    "grid of a transformer": lambda: F.affine_grid(torch.ones(1, 2, 3), (1, 1, 4, 4)),
+    "grid of a transformer": lambda: F.affine_grid(torch.ones(1, 2, 3), (1, 1, 4, 4), align_corners=False),
     "cholesky": lambda: torch.ops.aten.cholesky(torch.eye(4)),
 }
 
