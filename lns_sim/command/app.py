@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
+from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as version_of
 from typing import Annotated
 
@@ -63,7 +64,11 @@ def _load(name: str) -> click.Command:
 
 def _show_version(asked: bool) -> None:
     if asked:
-        typer.echo(f"lns_sim {version_of('lns-sim')}")
+        try:
+            found = version_of("lns-sim")
+        except PackageNotFoundError:  # run from its sources
+            from lns_sim.version import __version__ as found
+        typer.echo(f"lns_sim {found}")
         raise typer.Exit
 
 
