@@ -252,7 +252,7 @@ def test_threads_sleep_while_they_wait(given, monkeypatch):
     monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
     if given:
         monkeypatch.setenv("OMP_WAIT_POLICY", given)
-    code = f"import os\n{LOAD}sys.argv[1:] = ['--version']\ntry: command.main()\nfinally: "
+    code = f"import os\n{LOAD}sys.argv[1:] = ['--help']\ntry: command.main()\nfinally: "
     code += "print(os.environ['OMP_WAIT_POLICY'], 'torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.stdout.splitlines()[-1] == f"{given or 'passive'} False"
