@@ -21,20 +21,10 @@ def _refuse(name: str, simulation, *args, **kwargs):
 _NAMES = {
     torch: (
         *("convolution", "conv_tbc", "cdist", "cov", "corrcoef", "matrix_power", "smm", "hspmm", "sspaddmm", "dsmm"),
-        *("pca_lowrank", "svd_lowrank", "lobpcg", "embedding_bag", "cov", "bilinear", "_cdist_forward", "matrix_exp"),
+        *("pca_lowrank", "svd_lowrank", "lobpcg", "embedding_bag", "bilinear", "_cdist_forward", "matrix_exp"),
+        "affine_grid_generator",
         *("quantized_lstm_cell", "quantized_gru_cell", "_sparse_mm", "_euclidean_dist", "stft", "istft"),
-        *(
-            "affine_grid_generator",
-            "inverse",
-            "pinverse",
-            "det",
-            "logdet",
-            "slogdet",
-            "cholesky",
-            "cholesky_solve",
-            "cholesky_inverse",
-            "qr",
-        ),
+        *("inverse", "pinverse", "det", "logdet", "slogdet", "cholesky", "cholesky_solve", "cholesky_inverse", "qr"),
         *("svd", "lu_solve", "triangular_solve", "ormqr", "geqrf", "orgqr", "pdist", "_trilinear"),
     ),
     torch.sparse: ("mm", "addmm", "sampled_addmm", "spsolve"),
