@@ -85,13 +85,14 @@ def quantize(
 
 
 @cache
-def _encoded_default(bits: int, gamma: int) -> tuple[int, ...]:
-    return tuple(Datapath(LNSFormat(bits, gamma)).encode())
+def _encoded_default(*formats: tuple[int, int]) -> tuple[int, ...]:
+    return tuple(Datapath(LNSFormat.holding(*(LNSFormat(*f) for f in formats))).encode())
 
 
 @constant_result
-def _default_datapath(bits: int, gamma: int) -> list[int]:
-    return list(_encoded_default(bits, gamma))
+def _default_datapath(*formats: tuple[int, int]) -> list[int]:
+    """The encoding of the default datapath of the smallest format that holds all of (bits, gamma)."""
+    return list(_encoded_default(*formats))
 
 
 def _check_operands(datapath: Datapath | None, **operands: LNSTensor) -> list[int]:
@@ -102,17 +103,15 @@ def _check_operands(datapath: Datapath | None, **operands: LNSTensor) -> list[in
             raise TypeError(f"{name} must be an LNSTensor (see lns_sim.quantize), got {type(t).__name__}")
         _without_gradient(name, t)
     if datapath is None:
-        encoded = _default_datapath(max(a.bits, b.bits), a.gamma)
+        encoded = _default_datapath((a.bits, a.gamma), (b.bits, b.gamma))
     elif isinstance(datapath, Datapath):
         encoded = datapath.encode()
     else:
         raise TypeError(f"datapath must be a Datapath, got {datapath!r}")
     bits, gamma = encoded[:2]
-    for name, t in operands.items():
-        if t.gamma != gamma or t.bits > bits:
-            raise ValueError(
-                f"{name} has format {t.format!r}, but the datapath takes gamma {gamma} and up to {bits} bits"
-            )
+    for name, t in operands.items():  # in integers, which torch.compile can follow
+        if t.gamma > gamma or ((1 << t.bits - 1) - 1) * (gamma // t.gamma) >= 1 << bits - 1:
+            LNSFormat(bits, gamma).check_holds(name, t.format)
     if a.device != b.device:
         raise ValueError(f"{name_a} is on {a.device}, but {name_b} is on {b.device}")
     return encoded
@@ -169,7 +168,8 @@ def matmul(
     Args:
         a: shape (..., M, K). Its scale must not vary along K.
         b: shape (..., K, N), batch dimensions broadcast with a's. Its scale must not vary along K.
-        datapath: None for the default one of the operands' format.
+        datapath: whose format holds both operands' (:meth:`lns_sim.LNSFormat.holds`); None for the default one of the
+            smallest such format.
         return_accumulator: return the int32 accumulators instead of their float32 values.
         counters: also return a :class:`Counters`.
 
@@ -210,6 +210,8 @@ def matmul(
         encoded,
         return_accumulator,
         counters,
+        a.gamma,
+        b.gamma,
     )
     return _results(out, out.numel() * k, counts, counters)
 
@@ -368,5 +370,7 @@ def conv2d(
         encoded,
         return_accumulator,
         counters,
+        x.gamma,
+        w.gamma,
     )
     return _results(out, out.numel() * w.shape[1:].numel(), counts, counters)

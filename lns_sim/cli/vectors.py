@@ -10,12 +10,13 @@ from typing import Annotated
 import typer
 
 from lns_sim.accumulators import AccumulatorConverter
-from lns_sim.cli.command import command, integers_of, refuse
+from lns_sim.cli.command import command, flag, integers_of, refuse
 from lns_sim.cli.console import Output
 from lns_sim.cli.options import Force, run_folder
 from lns_sim.datapath import Datapath
 from lns_sim.environment import provenance
 from lns_sim.files import write_json
+from lns_sim.format import LNSFormat
 from lns_sim.golden import WordLayout, check_results, make_vectors, read_vectors
 
 CODES = "Codes of accumulators"
@@ -42,6 +43,10 @@ def vectors(
             show_default="the code itself",
         ),
     ] = None,
+    a_format: Annotated[
+        str | None, typer.Option(help="bits:gamma of a's codes, e.g. 5:2", show_default="the datapath's")
+    ] = None,
+    b_format: Annotated[str | None, typer.Option(help="of b's codes", show_default="the datapath's")] = None,
     scale: Annotated[
         int | None, typer.Option(help="of all, in octaves", show_default="they change", rich_help_panel=CODES)
     ] = None,
@@ -88,9 +93,12 @@ def vectors(
         rounding=code_rounding,
         thresholds=None if code_thresholds is None else integers_of("code_thresholds", code_thresholds, ","),
     )
+    formats = None
+    if a_format is not None or b_format is not None:
+        formats = (_format("a_format", a_format, datapath), _format("b_format", b_format, datapath))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        made = make_vectors(datapath, source, count, k, seed, converter, scale, layout)
+        made = make_vectors(datapath, source, count, k, seed, converter, scale, layout, formats)
     for warning in caught:
         output.tell(f"Warning: {warning.message}.")
     path = made.write(run_folder(out, "vectors", force), intermediates)
@@ -105,6 +113,15 @@ def vectors(
     record = provenance(**json.loads(path.read_text()))
     write_json(record, path)
     output.result(record)
+
+
+def _format(name: str, text: str | None, datapath: Datapath) -> LNSFormat:
+    if text is None:
+        return datapath.format
+    fields = integers_of(name, text, ":")
+    if len(fields) != 2:
+        raise ValueError(f"{flag(name)} takes bits:gamma, got {text!r}")
+    return LNSFormat(*fields)
 
 
 @command

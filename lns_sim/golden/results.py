@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import islice
 
 from lns_sim.golden.trace import DotTrace, trace_dot
 from lns_sim.golden.vectors import VectorSet
@@ -51,7 +52,7 @@ def check_results(vectors: VectorSet, path, codes=None) -> Mismatch | None:
             raise ValueError(f"{file} holds {len(found)} {kind} for {len(golden)} dot products")
         for i, (got, expected) in enumerate(zip(found, golden)):
             if got != expected:
-                trace = trace_dot(vectors.a[i], vectors.b[i], vectors.datapath)
+                trace = trace_dot(*next(islice(vectors.operands, i, None)), vectors.datapath)
                 what = "accumulator" if kind == "results" else f"code at scale {vectors.scales[i]}"
                 return Mismatch(i, vectors.names[i] if vectors.names else "", what, got, expected, trace)
     return None

@@ -14,15 +14,25 @@ Operands = tuple[list[str], np.ndarray, np.ndarray]  # names or none, a, b
 
 
 def operands(
-    datapath: Datapath, source: str, count: int, k: int, rng: np.random.Generator, exponents: tuple[int, int]
+    datapath: Datapath,
+    source: str,
+    count: int,
+    k: int,
+    rng: np.random.Generator,
+    exponents: tuple[int, int],
+    formats: tuple[LNSFormat, LNSFormat] | None = None,
 ) -> Operands:
-    """Operands of a source, see :func:`lns_sim.golden.make_vectors`; exponents are those that codes may have."""
+    """Operands of a source, see :func:`lns_sim.golden.make_vectors`; exponents are those that codes may have, where
+    ``formats`` does not say others for a and b.
+    """
+    f = datapath.format
+    own = [(f, exponents)] * 2 if formats is None else [(o, (1, o.e_max)) for o in formats]
     if source == "random":
-        return [], *(_random(rng, (count, k), datapath.format, exponents) for _ in range(2))
+        return [], *(_random(rng, (count, k), *o) for o in own)
     if source == "corner":
         return corner_cases(datapath, k, exponents)
     if source.startswith("npz:"):
-        a, b = _load(Path(source[4:]), datapath, exponents)
+        a, b = _load(Path(source[4:]), own)
         return [], a, b
     raise ValueError(f"source must be 'random', 'corner' or 'npz:PATH', got {source!r}")
 
@@ -36,16 +46,16 @@ def _random(rng: np.random.Generator, shape: tuple[int, int], f: LNSFormat, expo
     return np.where(e < low, 0, e) | rng.integers(0, 2, shape) << (f.bits - 1)
 
 
-def _load(path: Path, datapath: Datapath, exponents: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+def _load(path: Path, own: list[tuple[LNSFormat, tuple[int, int]]]) -> tuple[np.ndarray, np.ndarray]:
     a, b = read_npz(path, ("a", "b"))
-    for name, codes in (("a", a), ("b", b)):
+    for name, codes, (f, exponents) in zip("ab", (a, b), own):
         if codes.ndim != 2 or codes.size == 0 or codes.dtype.kind not in "iu":
             raise ValueError(
                 f"{name} in {path} must be integer codes of shape (dot products, K), got {codes.dtype} {codes.shape}"
             )
-        if codes.min() < 0 or codes.max() >= 1 << datapath.format.bits:
-            raise ValueError(f"{name} in {path} holds codes outside 0 .. {(1 << datapath.format.bits) - 1}")
-        e = codes.astype(np.int64) & datapath.format.e_max
+        if codes.min() < 0 or codes.max() >= 1 << f.bits:
+            raise ValueError(f"{name} in {path} holds codes outside 0 .. {(1 << f.bits) - 1}")
+        e = codes.astype(np.int64) & f.e_max
         if ((e > 0) & ((e < exponents[0]) | (e > exponents[1]))).any():
             raise ValueError(f"{name} in {path} holds exponents outside {exponents[0]} .. {exponents[1]}")
     if a.shape != b.shape:

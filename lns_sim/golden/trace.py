@@ -9,31 +9,37 @@ import torch
 
 from lns_sim import reference
 from lns_sim.datapath import Datapath
+from lns_sim.format import LNSFormat
 from lns_sim.reference import VectorTrace
 from lns_sim.tensor import LNSTensor
 
 
-def code_list(name: str, codes, datapath: Datapath) -> list[int]:
-    """One dimension of codes as unsigned integers.
+def code_list(name: str, codes, format: LNSFormat) -> list[int]:
+    """One dimension of codes as unsigned integers, of a datapath's format.
+
+    Args:
+        name: of the argument.
+        codes: an LNSTensor, or integers, which are codes of the datapath's format.
+        format: the datapath's.
 
     Raises:
         TypeError: not integers. ValueError: not one-dimensional, empty, or a code out of range.
     """
+    own = format
     if isinstance(codes, LNSTensor):
-        if codes.gamma != datapath.format.gamma or codes.bits != datapath.format.bits:
-            raise ValueError(f"{name} has format {codes.format!r}, but the datapath takes {datapath.format!r}")
-        codes = codes.codes
+        codes, own = codes.codes, codes.format
+    format.check_holds(name, own)
     values = codes.detach().cpu().numpy() if isinstance(codes, torch.Tensor) else np.asarray(codes)
     if values.ndim != 1 or values.size == 0:
         raise ValueError(f"{name} must be one-dimensional and not empty, got shape {values.shape}")
     if values.dtype.kind not in "iu":
         raise TypeError(f"{name} must hold integer codes, got {values.dtype}")
-    bits = datapath.format.bits
+    bits = own.bits
     if values.dtype == np.int16:  # the storage of formats above 8 bits: a bit pattern
         values = values.astype(np.int64) & 0xFFFF
     if values.min() < 0 or values.max() >= 1 << bits:
         raise ValueError(f"{name} must hold codes from 0 to {(1 << bits) - 1}, got {values.min()} to {values.max()}")
-    return [int(v) for v in values]
+    return [int(v) for v in reference.recode(values, own, format)]
 
 
 @dataclass(frozen=True)
@@ -61,7 +67,8 @@ def trace_dot(a, b, datapath: Datapath | None = None) -> DotTrace:
     """The intermediates of one dot product, from the plain-Python reference (spec section 3).
 
     Args:
-        a, b: K codes each, one-dimensional: an LNSTensor, a tensor of codes, or integers.
+        a, b: K codes each, one-dimensional: an LNSTensor, whose format the datapath's holds, or a tensor of codes or
+            integers of the datapath's format.
         datapath: None for the default one.
 
     Returns:
@@ -71,7 +78,7 @@ def trace_dot(a, b, datapath: Datapath | None = None) -> DotTrace:
         TypeError, ValueError: codes that are none, or of different lengths.
     """
     datapath = Datapath() if datapath is None else datapath
-    a, b = code_list("a", a, datapath), code_list("b", b, datapath)
+    a, b = code_list("a", a, datapath.format), code_list("b", b, datapath.format)
     if len(a) != len(b):
         raise ValueError(f"a and b must be of one length, got {len(a)} and {len(b)}")
     return DotTrace(list(reference.trace(a, b, datapath)))

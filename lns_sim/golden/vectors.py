@@ -11,12 +11,14 @@ from __future__ import annotations
 import dataclasses
 import json
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from lns_sim import reference
 from lns_sim.accumulators import AccumulatorConverter
 from lns_sim.checks import check_int
 from lns_sim.datapath import Counters, Datapath
@@ -49,6 +51,7 @@ class VectorSet:
         coverage: how many dot products saturate, vanish, cancel, and so on; see docs/golden.md.
         names: what each dot product is for, or empty.
         layout: of words of codes, where they are not the codes themselves.
+        formats: of a's and b's codes, where they are not the datapath's.
     """
 
     datapath: Datapath
@@ -63,6 +66,13 @@ class VectorSet:
     coverage: dict[str, int]
     names: list[str] = field(default_factory=list)
     layout: WordLayout | None = None
+    formats: tuple[LNSFormat, LNSFormat] | None = None
+
+    @property
+    def operands(self) -> Iterator[tuple[LNSTensor, LNSTensor]]:
+        """Both operands of every dot product."""
+        f = self.formats or (self.datapath.format,) * 2
+        return zip(*(_tensor(codes, own) for codes, own in zip((self.a, self.b), f)))
 
     def write(self, folder, intermediates: bool = False) -> Path:
         """Writes the files; returns the path of vectors.json.
@@ -76,17 +86,20 @@ class VectorSet:
         folder.mkdir(parents=True, exist_ok=True)
         d, f = self.datapath, self.converter.format
         bits = self.layout.bits if self.layout else f.bits
+        own = self.formats or (d.format, d.format)
+        operand_bits = [self.layout.bits if self.layout else o.bits for o in own]
         words = [self.layout.word(int(code), f) for code in self.codes] if self.layout else self.codes
         files = {
-            "a": [word for row in self.a for word in pack(row, d, self.layout)],
-            "b": [word for row in self.b for word in pack(row, d, self.layout)],
+            "a": [word for row in self.a for word in pack(row, own[0], d.vector_size, self.layout)],
+            "b": [word for row in self.b for word in pack(row, own[1], d.vector_size, self.layout)],
             "acc": hex_words(self.accumulators, d.acc_bits),
             "scale": hex_words(self.scales, SCALE_BITS),
             "code": hex_words(words, bits),
         }
+        widths = " and ".join(map(str, dict.fromkeys(operand_bits)))
         described = {
-            "a.hex, b.hex": f"a line is {d.vector_size} codes of {bits} bits, lane 0 in the lowest bits; lanes past k "
-            "are 0",
+            "a.hex, b.hex": f"a line is {d.vector_size} codes of {widths} bits, lane 0 in the lowest bits; lanes "
+            "past k are 0",
             "acc.hex": f"a line is the accumulator after a dot product, {d.acc_bits} bits two's complement, in units "
             "of 2^acc_lsb",
             "scale.hex": f"a line is a scale for each accumulator, {SCALE_BITS} bits two's complement, in octaves",
@@ -96,7 +109,7 @@ class VectorSet:
             else "a sign bit over an exponent, exponent 0 is zero",
         }
         if intermediates:
-            traces = [v for a, b in zip(self.a, self.b) for v in trace_dot(a, b, d).vectors]
+            traces = [v for a, b in self.operands for v in trace_dot(a, b, d).vectors]
             files["bins"] = [" ".join(hex_words(v.bins, INTERMEDIATE_BITS)) for v in traces]
             files["y"], files["z"] = (hex_words([getattr(v, n) for v in traces], INTERMEDIATE_BITS) for n in "YZ")
             described["bins.hex, y.hex, z.hex"] = (
@@ -115,6 +128,7 @@ class VectorSet:
             "constants": d.constants,
             "converter": dataclasses.asdict(self.converter),
             "layout": self.layout and dataclasses.asdict(self.layout),
+            "formats": self.formats and [dataclasses.asdict(o) for o in self.formats],
             "coverage": self.coverage,
             "words": described,
             "names": self.names,
@@ -136,6 +150,7 @@ def make_vectors(
     converter: AccumulatorConverter | None = None,
     scale: int | None = None,
     layout: WordLayout | None = None,
+    formats: tuple[LNSFormat, LNSFormat] | None = None,
 ) -> VectorSet:
     """Operands from a source, with the accumulators that the kernels compute for them, and the codes of these.
 
@@ -152,9 +167,11 @@ def make_vectors(
         scale: of conversions, in octaves; None: one at which the largest accumulator fits, and with the random and
             the corner source other ones about it, from dot product to dot product.
         layout: of a design whose words of codes are others; operands are then codes that such words hold.
+        formats: of a's and b's codes, which the datapath's format holds; None: the datapath's.
 
     Raises:
-        ValueError: an unknown source, or arrays that are not codes of the datapath's format.
+        ValueError: an unknown source, arrays that are not codes of the formats, or formats that the datapath does not
+            take; corner cases and layouts are of operands of the datapath's format.
     """
     check_int("count", count, 1, None)
     check_int("k", k, 1, None)
@@ -173,29 +190,37 @@ def make_vectors(
                 f"the converter's exponents must be from {low} to {high}, which words of {layout.fields} hold"
             )
     rng = np.random.default_rng(seed)
-    names, a, b = operands(datapath, source, count, k, rng, exponents)
+    if formats is not None:
+        if layout or source == "corner":
+            what = "a layout of words" if layout else "the source corner"
+            raise ValueError(f"{what} is for operands of the datapath's own format")
+        for name, own in zip("ab", formats):
+            f.check_holds(name, own)
+    names, a, b = operands(datapath, source, count, k, rng, exponents, formats)
     if layout:  # whose zero has no sign
         a, b = (np.where(codes & f.e_max, codes, 0) for codes in (a, b))
-    accumulators, counters = _accumulate(a, b, datapath)
+    accumulators, counters = _accumulate(*(_tensor(v, o) for v, o in zip((a, b), formats or (f, f))), datapath)
     scales = _scales(accumulators, converter, scale, None if source.startswith("npz:") else rng)
     codes = converter.convert(torch.from_numpy(accumulators), torch.from_numpy(scales)).numpy()
     codes = codes.astype(np.int64) & (1 << converter.format.bits) - 1
-    coverage = _coverage(datapath, a, b, accumulators, counters)
+    recoded = (reference.recode(v, o, f) for v, o in zip((a, b), formats or (f, f)))
+    coverage = _coverage(datapath, *recoded, accumulators, counters)
     if coverage["saturated"] == len(a) or counters.saturations >= counters.vectors:
         warnings.warn("every dot product overflows: a larger acc_lsb, or smaller codes, would test more", stacklevel=2)
     if coverage["vanished"] + coverage["zero"] == len(a):
         warnings.warn("no product is seen by the accumulator: all are zero or below its unit", stacklevel=2)
-    return VectorSet(datapath, a, b, accumulators, converter, scales, codes, source, seed, coverage, names, layout)
-
-
-def _accumulate(a: np.ndarray, b: np.ndarray, datapath: Datapath) -> tuple[np.ndarray, Counters]:
-    f = datapath.format
-    one = torch.ones((), dtype=torch.float32)
-    x, y = (
-        LNSTensor(torch.from_numpy(v.astype(np.uint16 if f.bits > 8 else np.uint8)).view(f.dtype), one, f)
-        for v in (a, b)
+    return VectorSet(
+        datapath, a, b, accumulators, converter, scales, codes, source, seed, coverage, names, layout, formats
     )
-    out, counters = matmul(x.unsqueeze(1), y.unsqueeze(2), datapath, return_accumulator=True, counters=True)
+
+
+def _tensor(codes: np.ndarray, f: LNSFormat) -> LNSTensor:
+    stored = torch.from_numpy(codes.astype(np.uint16 if f.bits > 8 else np.uint8)).view(f.dtype)
+    return LNSTensor(stored, torch.ones((), dtype=torch.float32), f)
+
+
+def _accumulate(a: LNSTensor, b: LNSTensor, datapath: Datapath) -> tuple[np.ndarray, Counters]:
+    out, counters = matmul(a.unsqueeze(1), b.unsqueeze(2), datapath, return_accumulator=True, counters=True)
     return out.reshape(-1).numpy().astype(np.int64), counters
 
 
@@ -260,12 +285,13 @@ def read_vectors(path) -> VectorSet:
         check_int("seed", d["seed"], 0, None)
         if per != -(-k // datapath.vector_size):
             raise ValueError(f"{per} vectors of {datapath.vector_size} lanes do not hold k = {k} codes")
+        formats = d.get("formats") and tuple(LNSFormat(**own) for own in d["formats"])
         operands = []
-        for name in ("a", "b"):
+        for name, own in zip("ab", formats or (datapath.format,) * 2):
             words = (path.parent / f"{name}.hex").read_text().split()
             if len(words) != n * per:
                 raise ValueError(f"{name}.hex holds {len(words)} words, not {n * per}")
-            rows = [unpack(words[i * per : (i + 1) * per], k, datapath, layout) for i in range(n)]
+            rows = [unpack(words[i * per : (i + 1) * per], k, own, datapath.vector_size, layout) for i in range(n)]
             operands.append(np.array(rows))
         acc, scale = 1 << (datapath.acc_bits - 1), 1 << SCALE_BITS - 1
         results = [
@@ -291,6 +317,7 @@ def read_vectors(path) -> VectorSet:
             d["coverage"],
             d["names"],
             layout,
+            formats,
         )
     except OSError:
         raise
