@@ -811,6 +811,8 @@ def test_the_command_tunes_trains_and_goes_on(tmp_path):
         "2",
         "--search",
         "0.5,1",
+        "--extend",
+        "1",
         "--out",
         str(tmp_path),
     ]
@@ -835,6 +837,34 @@ def test_a_system_that_diverges_is_said_to(tmp_path):
     contest = Contest(data.load("digits"), ["fp8"], settings, [1.0, 2.0], [0], tmp_path / "runs.json")
     entry = contest.run()[0]
     assert entry.lr is None and entry.results == {0: None} and set(entry.tuned.values()) == {None}
+    assert len(entry.tuned) == 8 and min(entry.tuned) == 1e6 / 2**6  # smaller ones were tried
+
+
+@pytest.mark.parametrize(
+    "score, extend, tried, best, end",
+    [
+        (lambda lr: -abs(math.log2(lr) - 4), 6, 5, 16.0, None),  # beyond the largest: 0.25, 1, 4 go on
+        (lambda lr: -abs(math.log2(lr) + 6), 6, 6, 2.0**-6, None),
+        (lambda lr: -abs(math.log2(lr)), 6, 3, 1.0, None),
+        (lambda lr: lr if lr < 100 else None, 9, 6, 64.0, None),  # what diverges ends it, too
+        (lambda lr: lr, 2, 5, 64.0, "largest"),
+        (lambda lr: -lr, 1, 4, 1 / 16, "smallest"),
+        (lambda lr: 5.0, 6, 3, 1.0, None),  # of equals one inside
+    ],
+)
+def test_the_search_goes_on_until_the_best_lies_inside(score, extend, tried, best, end, tmp_path, monkeypatch):
+    settings = Settings(model="mlp", epochs=1, float_lr=1.0)
+    contest = Contest(data.load("digits"), ["fp32"], settings, [4, 0.25, 1], [0], tmp_path / "j", extend=extend)
+
+    def one(name, lr, seed, tuning, *_):
+        contest._runs[contest._key(name, lr, seed, tuning)] = None
+        return None if score(lr) is None else {"test": [score(lr)]}
+
+    monkeypatch.setattr(contest, "_one", one)
+    assert contest.runs == 4
+    entry = contest.run()[0]
+    assert (len(entry.tuned), entry.lr, entry.end) == (tried, best, end) and list(entry.tuned) == sorted(entry.tuned)
+    assert contest.runs == contest.finished == tried + 1
 
 
 def test_systems_on_attention_and_text():

@@ -318,16 +318,21 @@ class Trainer:
             (F.cross_entropy(self._logits(x), y.flatten()) * (len(x) / len(self.x_train))).backward()
 
     @torch.no_grad()
-    def test(self) -> float:
-        """Accuracy on the test set, in percent, or of text the mean loss on its validation part, in nats a token."""
+    def test(self, data: Data | None = None) -> float:
+        """Accuracy on the test set, in percent, or of text the mean loss on its validation part, in nats a token.
+
+        Args:
+            data: of another test set than the trainer's.
+        """
         self.model.eval()
-        text = self.data.tokenizer is not None
+        data = self.data if data is None else data
+        text = data.tokenizer is not None
         total = torch.zeros((), dtype=torch.float64 if text else torch.int64, device=self.device)
         with _float32():
-            for x, y in zip(self.data.x_test.split(500), self.data.y_test.split(500)):
+            for x, y in zip(data.x_test.split(500), data.y_test.split(500)):
                 logits, y = self._logits(x.to(self.device)), y.to(self.device).flatten()
                 total += F.cross_entropy(logits, y, reduction="sum") if text else (logits.argmax(1) == y).sum()
-        return float(total) / self.data.y_test.numel() * (1 if text else 100)
+        return float(total) / data.y_test.numel() * (1 if text else 100)
 
     @torch.no_grad()
     def sample(self, length: int = 300, temperature: float = 0.8) -> str:
