@@ -10,7 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lns_sim.distributed import batches_are_one, local
 from lns_sim.nn import functions
+from lns_sim.nn.calling import call
+from lns_sim.nn.functions import is_weight
+from lns_sim.ops import observer
+from lns_sim.ops.attention import computes_in_blocks
+from lns_sim.ops.differentiable import is_watched
+from lns_sim.recipes import Recipe
 
 
 def _masked(scores: Tensor, mask: Tensor | None) -> Tensor:
@@ -48,19 +55,55 @@ def _check(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, is_ca
         raise ValueError(f"attn_mask must be boolean or {query.dtype} as the query, got {mask.dtype}")
 
 
+def _fits_in_blocks(recipe: Recipe, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> bool:
+    """Is it one operator (:mod:`lns_sim.ops.attention`)? Else it is two products with whole matrices between them: with
+    stochastic quantizers or those of other systems, in a global batch, for whoever looks on, of few numbers, and where
+    the mask is learned.
+    """
+    tensors = (query, key, value)
+    return (
+        computes_in_blocks(recipe.encode())
+        and not (mask is not None and mask.requires_grad)
+        and not any(is_weight(x) or local(x) is not x or x.is_nested for x in tensors)
+        and min(x.dim() for x in tensors) > 2
+        and query.shape[:-3] == key.shape[:-3]
+        and key.shape[:-2] == value.shape[:-2]
+        and all(x.numel() for x in tensors)
+        and query.shape[-1] > 1
+        and key.shape[-2] > 1
+        and not batches_are_one()
+        and not observer.watching()
+        and (torch.compiler.is_compiling() or not is_watched())
+    )
+
+
+def _in_blocks(simulation, query: Tensor, key: Tensor, value: Tensor, mask, is_causal: bool, scale: float) -> Tensor:
+    """(..., heads, L, E), (..., key heads, S, E) and (..., key heads, S, Ev), of which a group of heads shares one."""
+    recipe, _ = functions.arithmetic(simulation)
+    functions.arithmetic(simulation)  # two products, of which each takes its number
+    groups = (key.shape[-3], query.shape[-3] // key.shape[-3])
+    if mask is not None:
+        mask = mask.expand(*query.shape[:-1], key.shape[-2]).unflatten(-3, groups)
+    q, k, v = (functions.float32(x, name) for x, name in ((query, "query"), (key, "key"), (value, "value")))
+    op = torch.ops.lns_sim.attention
+    return call(op, q.unflatten(-3, groups), k, v, mask, scale, is_causal, recipe)[0].flatten(-4, -3)
+
+
 @functions.handles(F.scaled_dot_product_attention)
 def _attention(
     simulation, query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False
 ):
-    """Masks, softmax and dropout in float32 between the two products."""
+    """Masks, softmax and dropout in float32 between the two products; a block at a time where nothing hinders that."""
     if simulation is None or simulation.recipe is None:
         return NotImplemented
     _check(query, key, value, attn_mask, is_causal, enable_gqa)
+    scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
+    if dropout_p == 0 and _fits_in_blocks(simulation.recipe, query, key, value, attn_mask):
+        return _in_blocks(simulation, query, key, value, attn_mask, is_causal, scale)
     if is_causal:
         attn_mask = torch.ones(query.shape[-2], key.shape[-2], dtype=torch.bool, device=query.device).tril()
     if enable_gqa:  # several query heads share a key head
         key, value = (x.repeat_interleave(query.shape[-3] // x.shape[-3], -3) for x in (key, value))
-    scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
     with simulation:
         scores = (query @ key.mT) * scale
         scores = _masked(scores, None if attn_mask is None else attn_mask.expand(scores.shape))

@@ -4,4 +4,4 @@ from lns_sim import _extension
 
 _extension.load()
 
-from lns_sim.ops import convolution, embedding, fake, linear, product, values  # noqa: E402, F401
+from lns_sim.ops import attention, convolution, embedding, fake, linear, product, values  # noqa: E402, F401

@@ -34,7 +34,7 @@ def differentiate(op: CustomOpDef, forward: Callable, backward: Callable, setup_
 def run(op: OpOverloadPacket, *args):
     """``op(*args)``, straight where only autograd looks on. Tensors are the first three arguments."""
     tensors = [x for x in args[:3] if x is not None]
-    if _is_watched() or not all(map(_is_plain, tensors)):
+    if is_watched() or not all(map(_is_plain, tensors)):
         return op(*args)
     forward, function = _FORMS[op]
     if torch.is_grad_enabled() and any(x.requires_grad for x in tensors):
@@ -43,7 +43,7 @@ def run(op: OpOverloadPacket, *args):
         return forward(*args)
 
 
-def _is_watched() -> bool:
+def is_watched() -> bool:
     """Does a mode, a transform or a tracer look on, for which an operator is what it sees?"""
     c = torch._C
     return bool(c._len_torch_dispatch_stack() or c._functorch.peek_interpreter_stack() or c._get_tracing_state())

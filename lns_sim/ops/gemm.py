@@ -14,8 +14,11 @@ from lns_sim.recipes import Recipe
 _ops = torch.ops.lns_sim
 
 
-def matmul(pass_name: str, recipe: Recipe, a: Operand, b: Operand) -> Tensor:
-    """One pass' product (..., M, K) x (..., K, N), same batch: on its datapath, or in float32 of the codes' values."""
+def matmul(pass_name: str, recipe: Recipe, a: Operand, b: Operand, again: bool = False) -> Tensor:
+    """One pass' product (..., M, K) x (..., K, N), same batch: on its datapath, or in float32 of the codes' values.
+
+    ``again`` says that observers were told of it when it was first computed.
+    """
 
     def in_float32():
         if a.largest and b.largest:
@@ -27,11 +30,18 @@ def matmul(pass_name: str, recipe: Recipe, a: Operand, b: Operand) -> Tensor:
         bits, gammas = zip(*((x.format.bits, x.format.gamma) for x in (a, b)))
         return _ops.matmul(a.codes, scales[0], b.codes, scales[1], *bits, encoded, False, count, *gammas)
 
-    return multiply(pass_name, recipe, (a, b), lambda out: out.numel() * a.codes.shape[-1], on_datapath, in_float32)
+    macs = lambda out: out.numel() * a.codes.shape[-1]  # noqa: E731
+    return multiply(pass_name, recipe, (a, b), macs, on_datapath, in_float32, again)
 
 
 def multiply(
-    pass_name: str, recipe: Recipe, operands: tuple[Operand, Operand], macs, on_datapath, in_float32
+    pass_name: str,
+    recipe: Recipe,
+    operands: tuple[Operand, Operand],
+    macs,
+    on_datapath,
+    in_float32,
+    again: bool = False,
 ) -> Tensor:
     """One pass' product where the recipe says, reported to observers.
 
@@ -40,13 +50,16 @@ def multiply(
         macs: from the result to the number of products.
         on_datapath: from an encoded datapath, and whether to count, to result and counters.
         in_float32: the result of the operands' values.
+        again: it was reported when it was first computed.
     """
     datapath, counters = getattr(recipe, pass_name), None
     if datapath is None or not all(operand.codes.numel() for operand in operands):  # sums of nothing are zeros
         with ours():
             out = in_float32()
     else:
-        count = observer.counting()
+        count = observer.counting() and not again
         out, counted = on_datapath(datapath.encode(), count)
         counters = counted if count else None
+    if again:
+        return out
     return observer.report(pass_name, recipe, operands, macs(out), out, counters, in_float32)

@@ -101,6 +101,11 @@ def go_on(at: Site | None) -> None:
     _at.site = at
 
 
+def watching() -> bool:
+    """Is any observer open?"""
+    return bool(_observers)
+
+
 def counting() -> bool:
     """Does any observer want counters?"""
     return any(observer.counts for observer in _observers)

@@ -98,6 +98,14 @@ CASES = {
         ops.product,
         (torch.randn(2, 3, 8, requires_grad=True), torch.randn(2, 8, 5, requires_grad=True), None, RECIPE),
     ),
+    "attention": (
+        ops.attention,
+        (*(torch.randn(2, *n, 8, requires_grad=True) for n in ((3, 5), (6,), (6,))), None, 0.5, True, RECIPE),
+    ),
+    "attention_gradients": (
+        ops.attention_gradients,
+        (torch.randn(2, 3, 5, 8), codes(2, 3, 5, 8), ONE, *[codes(2, 6, 8), ONE] * 2, ONE, None, 0.5, True, RECIPE),
+    ),
     "unobserved": (ops.unobserved, (torch.randn(2, 3),)),
     "values": (ops.values, (torch.randn(2, 3, requires_grad=True),)),
     "outer_product": (

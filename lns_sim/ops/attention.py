@@ -1,0 +1,297 @@
+"""Attention as one differentiable operator, a block of queries at a time.
+
+No float32 matrix over both lengths exists, of however many heads, and nothing of that size is kept for the backward
+pass, which computes scores and probabilities again. Beyond a causal diagonal probabilities are zeros, which change no
+sum: whole blocks there are left out of every product. All codes, and results on datapaths, are those of the whole
+matrices.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from lns_sim._compile import constant_result
+from lns_sim.ops import observer
+from lns_sim.ops.differentiable import differentiate
+from lns_sim.ops.fake import on_one_device
+from lns_sim.ops.gemm import matmul
+from lns_sim.ops.passes import backward_pass, outside_autocast
+from lns_sim.ops.quantize import error_operands, fake_operand, quantize_batch, weight_operand
+from lns_sim.policies import UNDERFLOWS
+from lns_sim.quantizers import LNS, Operand
+from lns_sim.recipes import Recipe
+
+# Of all heads together: queries in a block, and keys whose gradients are computed at once. Enough to fill a GPU.
+QUERIES, KEYS = 1 << 14, 1 << 15
+STEP = 128  # a head's share is a multiple of it: a tile of the GPU's product kernel
+
+
+@constant_result
+def computes_in_blocks(recipe: str) -> bool:
+    """Do all of a recipe's quantizers of operands give the same codes a block at a time? See :class:`_Codes`."""
+    found = map(Recipe.decode(recipe).quantizer, ("activation", "weight", "error"))
+    return all(isinstance(q, LNS) and not q.stochastic for q in found)
+
+
+def _at_scale(q: LNS, codes: Tensor, own: Tensor, scale: Tensor) -> Tensor:
+    return torch.ops.lns_sim.rescale(
+        codes, own, scale, q.format.bits, q.format.gamma, UNDERFLOWS.index(q.underflow), None
+    )
+
+
+class _Codes:
+    """A tensor that becomes codes block by block, each at a scale of its own until the largest is known.
+
+    Scales are powers of two, and codes the nearest logarithms: at a larger scale they are the same codes, moved by
+    whole octaves, and those that leave the format below are clamped or flushed as the quantizer would have.
+    """
+
+    def __init__(self, q: LNS):
+        self.q = q
+        self.blocks: list[tuple[Tensor, Tensor]] = []
+
+    def add(self, x: Tensor) -> None:
+        """The next block, in float32."""
+        self.blocks.append(self.q.quantize(x, None, -1))
+
+    def scale(self) -> Tensor:
+        """The largest of all blocks', those of zeros left out; NaN where one is."""
+        if len(self.blocks) == 1:
+            return self.blocks[0][1]
+        scales = [torch.where((codes.any() != 0) | scale.isnan(), scale, 0.0) for codes, scale in self.blocks]
+        largest = torch.stack(scales).amax()
+        return torch.where(largest == 0, 1.0, largest)
+
+    def at(self, scale: Tensor) -> Iterator[Tensor]:
+        """Each block's codes at that scale, in order; they are given away."""
+        while self.blocks:
+            yield _at_scale(self.q, *self.blocks.pop(0), scale)
+
+
+class _Attention(NamedTuple):
+    """One attention's operands: query (*batch, group, L, E), key (*batch, S, E), value (*batch, S, Ev) as codes."""
+
+    recipe: Recipe
+    query: Operand
+    key: Operand
+    value: Operand
+    mask: Tensor | None
+    factor: float
+    is_causal: bool
+
+    @property
+    def lengths(self) -> tuple[int, int]:
+        return self.query.codes.shape[-2], self.key.codes.shape[-2]
+
+    def cut(self, length: int, together: int) -> list[slice]:
+        """Of queries or keys, so many of all heads at once; of keys that a causal mask does not divide, all."""
+        heads = math.prod(self.query.codes.shape[:-2])
+        step = length if observer.watching() else max(together // heads // STEP, 1) * STEP
+        return [slice(begin, min(begin + step, length)) for begin in range(0, length, step)]
+
+    def keys(self, queries: slice) -> slice:
+        """The first keys, which may be seen: the others' probabilities are zeros."""
+        seen = self.lengths[1]
+        return slice(0, min(queries.stop, seen) if self.is_causal and not observer.watching() else seen)
+
+    def of_heads(self, x: Operand) -> Operand:
+        """Keys' or values' codes as every head of a group has them."""
+        codes = x.codes.unsqueeze(-3)
+        return x.with_codes(codes.expand(*self.query.codes.shape[:-2], *codes.shape[-2:]))
+
+    def probabilities(self, again: bool) -> Iterator[tuple[slice, slice, Tensor]]:
+        """Queries, the keys that they see, and their probabilities of all keys, block by block; ``again``: once more,
+        for the backward pass.
+        """
+        key, (_, length) = self.of_heads(self.key).mT, self.lengths
+        scores = self.query.codes.new_empty(0)
+        for rows in self.cut(self.lengths[0], QUERIES):
+            seen = self.keys(rows)
+            products = matmul("forward", self.recipe, _rows(self.query, rows), _columns(key, seen), again)
+            if scores.shape[-2:-1] != products.shape[-2:-1]:  # what no block has seen stays as it is
+                scores = products.new_full((*products.shape[:-1], length), -math.inf)
+            torch.mul(products, self.factor, out=scores[..., seen])
+            del products
+            yield rows, seen, self._softmax(scores, rows, seen)
+
+    def _softmax(self, scores: Tensor, rows: slice, seen: slice) -> Tensor:
+        """Zeros in rows where everything is masked, as torch's own; scores are masked in place."""
+        if self.is_causal:  # the first key is seen by all
+            first = min(rows.start, seen.stop)
+            key = torch.arange(first, seen.stop, device=scores.device)
+            query = torch.arange(rows.start, rows.stop, device=scores.device)
+            scores[..., first : seen.stop].masked_fill_(key > query[:, None], -math.inf)
+            return torch.softmax(scores, -1)
+        if self.mask is None:
+            return torch.softmax(scores, -1)
+        mask = self.mask[..., rows, :]
+        scores = scores.masked_fill_(~mask, -math.inf) if mask.dtype == torch.bool else scores.add_(mask)
+        nothing = scores.amax(-1, keepdim=True) == -math.inf
+        return torch.softmax(scores, -1).masked_fill_(nothing, 0.0)
+
+
+def _rows(x: Operand, rows: slice) -> Operand:
+    return x.with_codes(x.codes[..., rows, :])
+
+
+def _columns(x: Operand, columns: slice) -> Operand:
+    return x.with_codes(x.codes[..., columns])
+
+
+def _joined(parts: list[Tensor], dim: int = -2) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim)
+
+
+@outside_autocast
+def attention_forward(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, factor: float, is_causal: bool, recipe: str
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """softmax(query key^T * factor, masked) value, both products by the recipe; groups of heads share keys and values.
+
+    query (*batch, group, L, E), key (*batch, S, E) and value (*batch, S, Ev) are float32; the mask, boolean (true: is
+    seen) or added, is (*batch, group, L, S). Also the three operands' codes and scales, and the probabilities' scale.
+    """
+    observer.enter()
+    observer.enter_part(0)
+    r = Recipe.decode(recipe)
+    q, k = quantize_batch(query, r.activation, None, "activation"), weight_operand(key, r)
+    v = weight_operand(value, r)
+    a = _Attention(r, q, k, v, mask, factor, is_causal)
+    probabilities, cuts = _Codes(r.activation), []
+    for _, seen, p in a.probabilities(again=False):
+        probabilities.add(p)
+        cuts.append(seen)
+    observer.enter_part(1)
+    scale, values = probabilities.scale(), a.of_heads(v)
+    parts = []
+    for seen, codes in zip(cuts, probabilities.at(scale)):
+        parts.append(matmul("forward", r, _columns(Operand(codes, scale, r.activation), seen), _rows(values, seen)))
+    return _joined(parts), q.codes, q.scale, k.codes, k.scale, v.codes, v.scale, scale
+
+
+attention = torch.library.custom_op("lns_sim::attention", attention_forward, mutates_args=())
+
+
+@attention.register_fake
+@on_one_device
+def _(query, key, value, mask, factor, is_causal, recipe):
+    r = Recipe.decode(recipe)
+    y = query.new_empty(*query.shape[:-1], value.shape[-1])
+    kinds = ((query, "activation"), (key, "weight"), (value, "weight"))
+    return y, *(t for x, kind in kinds for t in fake_operand(x, r, kind)), query.new_empty(())
+
+
+def _of_keys(a: _Attention, left: Operand, right: Operand, queries_last: bool) -> Tensor:
+    """A weight gradient's product over all queries, and its sum over a group's heads: of values (error^T P)^T, of keys
+    error^T query. Of a causal mask's first queries a block of keys needs none, in whole vectors of the datapath.
+    """
+    d = a.recipe.weight_gradient
+    vector, parts = 1 if d is None else d.vector_size, []
+    for keys in a.cut(a.lengths[1], KEYS) if a.is_causal else [slice(0, a.lengths[1])]:
+        queries = slice(min(keys.start, a.lengths[0]) // vector * vector, None)
+        of_keys = (left, _columns(right, keys)) if queries_last else (_rows(left, keys), right)
+        parts.append(matmul("weight_gradient", a.recipe, _columns(of_keys[0], queries), _rows(of_keys[1], queries)))
+    whole = _joined(parts, -1).mT if queries_last else _joined(parts)
+    return whole.sum(-3) if whole.shape[-3] > 1 else whole.squeeze(-3)
+
+
+def _gradients(dy: Tensor, a: _Attention, p_scale: Tensor, needs: Sequence[bool]) -> list[Tensor | None]:
+    """Of query, key and value, where they are needed."""
+    r, length = a.recipe, a.lengths[1]
+    observer.enter_part(1)
+    error, _ = error_operands(dy, r, None, -1, None)
+    whole, values = (*dy.shape[:-1], length), a.of_heads(a.value).mT
+    p_codes = dy.new_zeros(whole, dtype=r.activation.dtype) if needs[2] else None
+    errors, cuts, padded, source = _Codes(r.error), [], dy.new_empty(0), None
+    for rows, seen, p in a.probabilities(again=True):
+        if p_codes is not None:
+            p_codes[..., rows, :] = _at_scale(r.activation, *r.activation.quantize(p, None, -1), p_scale)
+        if needs[0] or needs[1]:
+            dp = matmul("input_gradient", r, _rows(error, rows), _columns(values, seen))
+            if seen.stop < length:  # where probabilities are zeros, their gradients reach no score
+                if padded.shape[-2:-1] != dp.shape[-2:-1]:
+                    padded = dp.new_zeros(*dp.shape[:-1], length)
+                padded[..., seen] = dp
+                dp = padded
+            ds = torch.ops.aten._softmax_backward_data(dp, p, -1, torch.float32)
+            errors.add(ds.mul_(a.factor))
+            cuts.append((rows, seen))
+            source = ds if observer.watching() else None  # the only block
+            del dp, ds
+        del p
+    dq = dk = dv = None
+    if p_codes is not None:
+        dv = _of_keys(a, error.mT, Operand(p_codes, p_scale, r.activation), queries_last=True)
+        del p_codes
+    if needs[0] or needs[1]:
+        observer.enter_part(0)
+        scale, codes = errors.scale(), dy.new_zeros(whole, dtype=r.error.dtype)
+        for (rows, _), block in zip(cuts, errors.at(scale)):
+            codes[..., rows, :] = block
+        ds, keys = Operand(codes, scale, r.error), a.of_heads(a.key)
+        if source is not None:
+            observer.report_codes("error", source, ds)
+        if needs[0]:
+            dq = _joined(
+                [matmul("input_gradient", r, _columns(_rows(ds, rows), seen), _rows(keys, seen)) for rows, seen in cuts]
+            )
+        if needs[1]:
+            dk = _of_keys(a, ds.mT, a.query, queries_last=False)
+    return [dq, dk, dv]
+
+
+@torch.library.custom_op("lns_sim::attention_gradients", mutates_args=())
+def _gradients_whole(
+    dy: Tensor,
+    query: Tensor,
+    query_scale: Tensor,
+    key: Tensor,
+    key_scale: Tensor,
+    value: Tensor,
+    value_scale: Tensor,
+    p_scale: Tensor,
+    mask: Tensor | None,
+    factor: float,
+    is_causal: bool,
+    recipe: str,
+) -> tuple[Tensor, Tensor, Tensor]:
+    operands = (query, query_scale), (key, key_scale), (value, value_scale)
+    dq, dk, dv = _gradients(dy, _attention(operands, mask, factor, is_causal, recipe), p_scale, [True] * 3)
+    return dq.contiguous(), dk.contiguous(), dv.contiguous()
+
+
+@_gradients_whole.register_fake
+def _(dy, query, query_scale, key, key_scale, value, *rest):
+    return dy.new_empty(query.shape), dy.new_empty(key.shape), dy.new_empty(value.shape)
+
+
+def _attention(operands, mask: Tensor | None, factor: float, is_causal: bool, recipe: str) -> _Attention:
+    r = Recipe.decode(recipe)
+    q, k, v = (Operand(*o, r.quantizer(kind)) for o, kind in zip(operands, ("activation", "weight", "weight")))
+    return _Attention(r, q, k, v, mask, factor, is_causal)
+
+
+def _save(ctx, inputs, output):
+    ctx.options, ctx.site, ctx.differentiable = inputs[4:], observer.site(), False
+    ctx.save_for_backward(*output[1:], inputs[3])
+    ctx.mark_non_differentiable(output[1], *output[3:])  # a scale, of one number, stays: see backward_pass
+
+
+@backward_pass
+def _backward(ctx, saved, dy, *_):
+    observer.go_on(ctx.site)
+    *operands, p_scale, mask = saved
+    if type(dy) is Tensor:
+        a = _attention(zip(operands[::2], operands[1::2]), mask, *ctx.options)
+        found = _gradients(dy, a, p_scale, ctx.needs_input_grad[:3])
+    else:  # a compiler is tracing
+        found = map(observer.unobserved, _gradients_whole(dy, *operands, p_scale, mask, *ctx.options))
+    return *found, *[None] * 4
+
+
+differentiate(attention, attention_forward, _backward, _save)

@@ -1,0 +1,162 @@
+"""Attention a block of queries at a time: the bits of whole matrices, which whoever counts gets, in less memory."""
+
+import copy
+from contextlib import nullcontext
+
+import pytest
+import torch
+import torch.nn.functional as F
+from helpers import same_bits
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+import lns_sim
+from lns_sim import Datapath, LNSFormat, recipes
+from lns_sim.ops import attention
+from lns_sim.quantizers import LNS
+
+R = recipes.lns_madam()
+FLUSHED = recipes.Recipe("flushed", LNS(underflow="flush"), LNSFormat(), LNS(underflow="flush"))
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch):
+    for name, value in (("QUERIES", 64), ("KEYS", 64), ("STEP", 8)):
+        monkeypatch.setattr(attention, name, value)
+
+
+def attend(recipe, q, k, v, whole, device="cpu", **options):
+    """The result and the three gradients; counted, that is on whole matrices, or not."""
+    q, k, v = (x.detach().to(device).requires_grad_() for x in (q, k, v))
+    options = {key: x.to(device) if isinstance(x, torch.Tensor) else x for key, x in options.items()}
+    with lns_sim.simulate(recipe), lns_sim.count() if whole else nullcontext():
+        y = F.scaled_dot_product_attention(q, k, v, **options)
+        torch.manual_seed(1)
+        y.backward(torch.randn(y.shape).to(device) ** 3 * 1e-3)
+    return [x.detach().cpu() for x in (y, q.grad, k.grad, v.grad)]
+
+
+def operands(heads, key_heads, queries, keys, width=8):
+    torch.manual_seed(0)
+    shapes = (heads, queries, width), (key_heads, keys, width), (key_heads, keys, width - 2)
+    return [torch.randn(2, *shape) * size for shape, size in zip(shapes, (3, 1, 1))]
+
+
+def options_of(mask, queries, keys):
+    return {
+        "causal": dict(is_causal=True),
+        "none": dict(scale=0.3),
+        "boolean": dict(attn_mask=torch.rand(2, 1, queries, keys) > 0.8),  # some see nothing
+        "added": dict(attn_mask=5 * torch.randn(queries, keys)),
+    }[mask]
+
+
+def same_in_blocks(recipe, queries, keys, mask, device):
+    given = operands(4, 2, queries, keys)
+    options = dict(options_of(mask, queries, keys), enable_gqa=True)
+    blocks, whole = (attend(recipe, *given, counted, device, **options) for counted in (False, True))
+    return all(map(same_bits, blocks, whole))
+
+
+@pytest.mark.parametrize("queries, keys", [(40, 40), (32, 45), (50, 21)])
+@pytest.mark.parametrize("mask", ["causal", "none", "boolean", "added"])
+def test_blocks_have_the_bits_of_whole_matrices(queries, keys, mask, device):
+    assert same_in_blocks(R, queries, keys, mask, device)
+
+
+@pytest.mark.parametrize(
+    "recipe", [FLUSHED, recipes.lns_madam(bits=10), recipes.lns_madam(datapath=Datapath(vector_size=7, acc_bits=12))]
+)
+@pytest.mark.parametrize("mask", ["causal", "boolean"])
+def test_blocks_of_other_formats_and_datapaths(recipe, mask, device):
+    assert same_in_blocks(recipe, 40, 40, mask, device)
+
+
+@pytest.mark.parametrize("value", [0.0, torch.nan, torch.inf])
+def test_zeros_and_numbers_that_are_none(value):
+    q, k, v = operands(2, 2, 40, 40)
+    for x in (q, v):
+        x[0, 0, 17] = value
+    if value == 0.0:
+        q.zero_()
+        v.zero_()
+    blocks, whole = (attend(R, q, k, v, counted, is_causal=True) for counted in (False, True))
+    for found, expected in zip(blocks, whole):
+        assert same_bits(found.detach(), expected.detach())
+
+
+def test_fake_quantization_sums_in_another_order():
+    q, k, v = operands(4, 2, 40, 40)
+    fake = recipes.fake_quant(R)
+    blocks, whole = (attend(fake, q, k, v, counted, is_causal=True, enable_gqa=True) for counted in (False, True))
+    for found, expected in zip(blocks, whole):
+        assert torch.allclose(found, expected, rtol=1e-5, atol=1e-6 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize("options", [dict(dropout_p=0.5), dict(attn_mask=torch.zeros(40, 40, requires_grad=True))])
+def test_what_needs_whole_matrices_gets_them(options):
+    q, k, v = operands(2, 2, 40, 40)
+    torch.manual_seed(3)
+    with lns_sim.simulate(R):
+        found = F.scaled_dot_product_attention(q, k, v, **options)
+        torch.manual_seed(3)
+        scores = q @ k.mT * 8**-0.5 + options.get("attn_mask", 0.0)
+        expected = F.dropout(torch.softmax(scores, -1), options.get("dropout_p", 0.0)) @ v
+    assert same_bits(found.detach(), expected.detach())
+    assert found.requires_grad == ("attn_mask" in options)
+
+
+class Attention(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.project = nn.Linear(8, 24)
+        self.recompute = False
+
+    def attend(self, x):
+        q, k, v = self.project(x).unflatten(-1, (3, 2, 4)).permute(2, 0, 3, 1, 4)
+        return F.scaled_dot_product_attention(q, k, v, is_causal=True)
+
+    def forward(self, x):
+        return checkpoint(self.attend, x, use_reentrant=False) if self.recompute else self.attend(x)
+
+
+def gradients(model, x):
+    x = x.clone().requires_grad_()
+    model(x).square().sum().backward()
+    found = [x.grad, *(p.grad for p in model.parameters())]
+    model.zero_grad()
+    return found
+
+
+@pytest.mark.parametrize("stochastic", [False, True])
+def test_recomputed_and_compiled_attention_has_the_same_bits(stochastic):
+    torch._dynamo.reset()
+    model = lns_sim.convert(Attention(), recipes.lns_madam(stochastic_gradients=stochastic))
+    x = torch.randn(2, 40, 8)
+    expected = gradients(model, x)
+    compiled = torch.compile(copy.deepcopy(model), fullgraph=True, backend="aot_eager")
+    model.recompute = True
+    for other in (model, compiled):
+        assert all(map(same_bits, gradients(other, x), expected))
+
+
+def test_counters_are_of_all_products_whenever_they_are_asked_for():
+    q, k, v = (x.requires_grad_() for x in operands(2, 2, 40, 40))
+    with lns_sim.simulate(R):
+        with lns_sim.count() as of_both:
+            F.scaled_dot_product_attention(q, k, v, is_causal=True).sum().backward()
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        with lns_sim.count() as of_backward:
+            y.sum().backward()
+    assert set(of_backward) == {"input_gradient", "weight_gradient"}
+    assert of_both == {**of_backward, "forward": of_both["forward"]}
+    assert of_both["forward"].macs == 2 * 2 * 40 * 40 * (8 + 6)
+
+
+def test_nothing_of_both_lengths_is_kept_in_float32():
+    q, k, v = (x.requires_grad_() for x in operands(4, 4, 256, 256))
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x) or x, lambda x: x), lns_sim.simulate(R):
+        F.scaled_dot_product_attention(q, k, v, is_causal=True)
+    codes = sum(x.numel() for x in (q, k, v))
+    assert sum(x.numel() * x.element_size() for x in kept) < codes + 64  # and scales
