@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 OLDEST := $(VENV)-oldest
 OLDEST_TORCH := 2.10.0
 
-.PHONY: train test test-fast test-nightly test-oldest lint bench area activity cells formal clean
+.PHONY: train test test-fast test-nightly test-oldest lint docs bench area activity cells formal clean
 
 train: $(READY)
 	$(BIN)/lns-sim train
@@ -36,6 +36,11 @@ lint: $(VENV)/.installed
 	find csrc tests -name '*.cpp' -o -name '*.h' -o -name '*.inc' -o -name '*.cu' -o -name '*.cuh' | xargs $(BIN)/clang-format --dry-run --Werror
 	$(BIN)/mypy
 
+# The site, into build/site; a link that leads nowhere is an error.
+docs: $(READY) $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "wrote build/site/index.html"
+
 bench: $(READY)
 	$(BIN)/lns-sim bench
 
@@ -57,6 +62,10 @@ $(VENV)/.installed: requirements.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "lns_sim needs Python 3.10 or newer, found " + sys.version)'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -r requirements.txt
+	touch $@
+
+$(VENV)/.docs: $(VENV)/.installed docs/site/requirements.txt
+	$(BIN)/python -m pip install --quiet -r requirements.txt -r docs/site/requirements.txt
 	touch $@
 
 # On Linux this torch comes with CUDA's libraries: 3 GB to fetch, 8 GB on the disk.

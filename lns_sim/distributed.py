@@ -9,6 +9,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+__all__ = ["global_batch"]
+
 # ---- Sharded parameters: DTensors, as FSDP2 makes them.
 
 

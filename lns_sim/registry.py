@@ -13,10 +13,10 @@ from lns_sim.checks import check_choice
 
 ENTRY_POINTS = "lns_sim.systems"
 
-Entry = TypeVar("Entry")
+_Entry = TypeVar("_Entry")
 
 
-class Registry(Generic[Entry]):
+class Registry(Generic[_Entry]):
     """Entries by name, those of installed packages included.
 
     Another package registers its own when the modules are imported that it lists as entry points of the group
@@ -28,9 +28,9 @@ class Registry(Generic[Entry]):
 
     def __init__(self, kind: str):
         self.kind = kind
-        self._entries: dict[str, Entry] = {}
+        self._entries: dict[str, _Entry] = {}
 
-    def register(self, name: str, entry: Entry) -> Entry:
+    def register(self, name: str, entry: _Entry) -> _Entry:
         """Adds an entry and returns it; a class or function defined anew, as in a notebook, takes its own place.
 
         Raises:
@@ -41,7 +41,7 @@ class Registry(Generic[Entry]):
         self._entries[name] = entry
         return entry
 
-    def __getitem__(self, name: str) -> Entry:
+    def __getitem__(self, name: str) -> _Entry:
         """The entry of that name.
 
         Raises:
@@ -97,8 +97,11 @@ class OptimizerChoice:
 
 
 QUANTIZERS: Registry[type] = Registry("quantizer")
+"""Classes of quantizers by their names."""
 OPTIMIZERS: Registry[OptimizerChoice] = Registry("optimizer")
+"""Optimizers that recipes name."""
 RECIPES: Registry[Callable] = Registry("recipe")
+"""Functions that make recipes, by the recipes' names."""
 
 _loaded = False
 

@@ -35,7 +35,7 @@ for options in (dict(), dict(acc_bits=16), dict(acc_bits=12), dict(lut_entries=1
     )
 
 # 2. Training. A gradient's noise adds up over steps, and weights move: only training tells what accuracy is left. Every
-#    combination is a trial; the storage keeps them, so that the same script goes on, and other machines may help.
+# combination is a trial; the storage keeps them, so that the same script goes on, and other machines may help.
 with tempfile.TemporaryDirectory() as folder:
     sweep = Sweep(
         data=digits,
@@ -63,4 +63,5 @@ with tempfile.TemporaryDirectory() as folder:
     print(f"{sweep.finished} trials")
 
 # The same from the shell:
-# lns-sim sweep acc_bits=10,12,16 lut_entries=1,8 --model mlp --epochs 4 --held-out 0.25 --seeds 1
+#
+#     lns-sim sweep acc_bits=10,12,16 lut_entries=1,8 --model mlp --epochs 4 --held-out 0.25 --seeds 1

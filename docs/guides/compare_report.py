@@ -39,11 +39,12 @@ found = lns_sim.compare(model, lambda m: F.cross_entropy(m(x), y), recipe)
 print(found.verdict())
 
 # 2. A row a pass. fake-quant and bit-exact are signal-to-noise ratios against the float32 run, with all that happened
-# before;    datapath is of this pass alone, its result against the float32 product of the very same codes. What to look
-# for:    - datapath far above fake-quant (a margin of 20 dB and more): bits to spare in this pass.
+# before; datapath is of this pass alone, its result against the float32 product of the very same codes. To look for:
+#
+# - datapath far above fake-quant (a margin of 20 dB and more): bits to spare in this pass.
 # - datapath below fake-quant: this is where bits are missing. `vanished` tells too coarse a unit, `saturated` too small
-# a range.
-#    - bit-exact below fake-quant, but a good margin: the noise came from a pass before; look further up.
+#   a range.
+# - bit-exact below fake-quant, but a good margin: the noise came from a pass before; look further up.
 for row in found.rows:
     mark = "  <- matters" if row.margin < 0 else ""
     print(
@@ -52,7 +53,7 @@ for row in found.rows:
     )
 
 # 3. What became of each tensor. `underflowed` errors call for another format or stochastic underflow; `clipped` weights
-# stand at    the top of their format.
+# stand at the top of their format.
 for layer, codes in found.codes.items():
     for c in codes:
         if c.tensor == "error":
@@ -68,4 +69,6 @@ title = "cnn on digits, 64 samples"
 picture.draw(found, folder / "compare.png", title, made)
 print(f"wrote {folder / 'report.html'}")
 
-# The same from the shell, with one recipe for all layers: lns-sim compare cnn --acc-bits 16 --out runs/compare
+# The same from the shell, with one recipe for all layers:
+#
+#     lns-sim compare cnn --acc-bits 16 --out runs/compare

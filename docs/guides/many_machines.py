@@ -2,9 +2,8 @@
 
 Run it: torchrun --nproc-per-node 2 docs/guides/many_machines.py [ddp|fsdp] [FOLDER]
 On several machines add what torchrun needs to find them (--nnodes, --rdzv-backend c10d, --rdzv-endpoint HOST:PORT);
-GPUs are used
-where each rank has one. A sweep needs none of this: start `lns-sim sweep ... --storage FILE_OR_DATABASE` on every
-machine.
+GPUs are used where each rank has one. A sweep needs none of this: start
+`lns-sim sweep ... --storage FILE_OR_DATABASE` on every machine.
 """
 
 import os
@@ -48,7 +47,7 @@ optimizer = lns_sim.optim.LNSMadam(parallel.parameters(), lr=1 / 16)
 
 # 3. Train. Each rank takes its share of the batch. Left alone, a rank quantizes its share with scales of its own, as a
 # chip would; in global_batch() scales, random bits and Q_G are those of the whole batch, so that the number of ranks
-# changes    nothing but the rounding of float32 sums (of biases and norms).
+# changes nothing but the rounding of float32 sums (of biases and norms).
 for step in range(21):
     batch = slice(step * 64 + rank * (64 // ranks), step * 64 + (rank + 1) * (64 // ranks))
     x, y = digits.x_train[batch].to(device), digits.y_train[batch].to(device)

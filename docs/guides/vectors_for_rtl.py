@@ -58,5 +58,7 @@ mismatch = check_results(read_vectors(folder), folder / "results.hex")
 print("\n".join(str(mismatch).splitlines()[:3]))
 print("...")
 
-# The same from the shell: lns-sim vectors golden --source npz:layer.npz --lut-entries 4 --acc-bits 20
-#                          lns-sim check-vectors golden results.hex
+# The same from the shell:
+#
+#     lns-sim vectors golden --source npz:layer.npz --lut-entries 4 --acc-bits 20
+#     lns-sim check-vectors golden results.hex

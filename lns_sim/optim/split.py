@@ -11,6 +11,7 @@ from lns_sim.optim import two_kinds
 from lns_sim.optim.groups import check_effect, check_known, number
 
 FLOAT_OPTIMIZERS = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+"""Optimizers of float parameters, by name."""
 
 
 class SplitOptimizer(torch.optim.Optimizer):

@@ -19,12 +19,12 @@ from lns_sim.html import html_table
 from lns_sim.quantizers import LNS, Quantizer
 from lns_sim.registry import OPTIMIZERS, QUANTIZERS
 
-# The passes of training, and what each multiplies.
 PASSES = {
     "forward": ("activation", "weight"),
     "input_gradient": ("error", "weight"),
     "weight_gradient": ("error", "activation"),
 }
+"""The passes of training, and what each multiplies."""
 
 
 @dataclass(frozen=True, repr=False)

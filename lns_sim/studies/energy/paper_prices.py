@@ -12,8 +12,8 @@ from lns_sim.studies.energy.technology import Technology
 # The processing element that the paper's numbers are of, in this project's terms (docs/energy.md).
 PAPER_PE = Datapath(LNSFormat(8, 8), vector_size=32, lut_entries=8, lut_bits=8, acc_bits=24, acc_lsb=14)
 
-# Number formats beside LNS, and the bytes of an operand.
 FORMATS = {"FP8": 1, "FP16": 2, "FP32": 4, "INT8": 1}
+"""Number formats beside LNS, and the bytes of an operand."""
 
 
 class Paper(Technology):
