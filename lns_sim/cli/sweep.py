@@ -185,7 +185,7 @@ def _show(sweep: Sweep, out: Path, output: Output) -> None:
         report.meaning(sweep),
         ["trial", *sweep.space, sweep.criterion, sweep.data.measure, *report.costs(sweep), "saturated", "vanished"],
         rows,
-        spare=["vanished", "saturated", "trial"],
+        spare=["vanished", "saturated", "trial", sweep.data.measure],
     )
     output.show(f"Wrote sweep.json, sweep.csv and pareto.png to {out}: {sweep.finished} trials.")
     output.result(record)
