@@ -54,7 +54,7 @@ class Datapath:
         product_range: lowest and highest exponent that a lane's adder can give, of -product_offset to 2 * e_max -
             product_offset; a larger product becomes the highest. None: all of them.
         product_underflow: what becomes of a product below the lowest: "flush" (to zero) or "saturate" (to the lowest).
-        bin_bits: bits of a bin's sum over a vector, 2 to 62; None: as many as it needs. On the CPU only.
+        bin_bits: bits of a bin's sum over a vector, 2 to 62; None: as many as it needs.
         bin_overflow: "saturate" or "wrap", of the whole sum.
         bins: "joint", or "signed": positive and negative products have bins of their own, magnitudes of ``bin_bits``.
         keep_fraction: the vector's sum of products and constants is added as it is, with its lut_bits - 1 bits below

@@ -120,13 +120,13 @@ inline std::vector<int64_t> product_table(const Datapath& d) {
 }
 
 // A magnitude in so many bits.
-inline int64_t magnitude_in_bits(int64_t x, int bits, Overflow overflow) {
+LNS_HD inline int64_t magnitude_in_bits(int64_t x, int bits, Overflow overflow) {
   const int64_t high = (int64_t{1} << bits) - 1;
   return overflow == Overflow::saturate ? (x > high ? high : x) : x & high;
 }
 
 // A number in so many bits of two's complement.
-inline int64_t in_bits(int64_t x, int bits, Overflow overflow) {
+LNS_HD inline int64_t in_bits(int64_t x, int bits, Overflow overflow) {
   const int64_t high = (int64_t{1} << (bits - 1)) - 1, low = -high - 1;
   if (overflow == Overflow::saturate) return x < low ? low : (x > high ? high : x);
   return static_cast<int64_t>(static_cast<uint64_t>(x) << (64 - bits)) >> (64 - bits);

@@ -6,6 +6,7 @@
 #include <string>
 #include <utility>
 
+#include "cuda/bins.cuh"
 #include "cuda/check.h"
 #include "cuda/gemm_kernel.cuh"
 #include "cuda/lane_counter.cuh"
@@ -169,12 +170,76 @@ void check_sizes(const Product& p) {
                                   std::to_string(size));
 }
 
+// `tables`: the device's copy of Engine::tables.
+void run_tiles(const Product& p, const ProductTable& t, const Datapath& d, const int64_t* tables, bool accumulators,
+               unsigned long long* overflows, const Launch& at) {
+  const Tiling c = choose(p, t, d, Limits(at.device));
+  TiledProduct tiled = {.rows = c.exchanged ? p.right : p.left,
+                        .columns = c.exchanged ? p.left : p.right,
+                        .batch = c.exchanged ? exchange(p.batch) : p.batch,
+                        .output = p.output,
+                        .k = p.k,
+                        .accumulators = accumulators,
+                        .datapath = d,
+                        .lane_code = t.lane_code,
+                        .table_rows = static_cast<int>(t.rows.size()),
+                        .table_shift = c.table_shift,
+                        .short_lanes = t.short_lanes,
+                        .table = reinterpret_cast<const int32_t*>(tables + t.products.size()),
+                        .products = tables,
+                        .warps_r = c.warps_r,
+                        .warps_c = c.warps_c,
+                        .tiles_c = c.tiles_c,
+                        .segments = static_cast<int>(c.segments),
+                        .segment_vectors = c.segment_vectors,
+                        .overflows = overflows};
+  if (c.segments > 1)
+    run_segments(tiled, t, at);
+  else if (t.sums == Sums::wide)
+    launch<WideSums<8>>(tiled, t, at);
+  else if (t.sums == Sums::float64)
+    launch<Float64Sums<8>>(tiled, t, at);
+  else if (t.sums == Sums::direct)
+    launch<DirectSums<8>>(tiled, t, at);
+  else if (overflows)
+    launch<FusedSums<8, Use::overflows>>(tiled, t, at);
+  else if (c.rows_per_thread == 16)
+    launch<FusedSums<16, Use::results>>(tiled, t, at);
+  else
+    launch<FusedSums<8, Use::results>>(tiled, t, at);
+}
+
+void run_in_bins(const Product& p, const BinTable& t, const Datapath& d, const int64_t* tables, bool accumulators,
+                 unsigned long long* overflows, const Launch& at) {
+  const int64_t tiles_r = ceil_div(p.left.rows, kBinSide), tiles_c = ceil_div(p.right.rows, kBinSide);
+  const int64_t tiles = tiles_r * tiles_c * p.batch.count();
+  const int64_t blocks = std::min<int64_t>(tiles, Limits(at.device).multiprocessors * 8);
+  const int64_t bytes = int64_t{t.bins} * kBinThreads * static_cast<int64_t>(sizeof(int64_t));
+  const bool shared = t.bins <= kSharedBins;
+  multiply_in_bins<<<static_cast<unsigned>(blocks), kBinThreads, shared ? bytes : 0, at.stream>>>(
+      {.product = p,
+       .datapath = d,
+       .sums = t.sums,
+       .bins = t.bins,
+       .table = tables,
+       .scratch = shared ? nullptr : static_cast<int64_t*>(at.allocate(blocks * bytes)),
+       .accumulators = accumulators,
+       .overflows = overflows,
+       .tiles_r = tiles_r,
+       .tiles_c = tiles_c,
+       .tiles = tiles});
+  check(cudaGetLastError(), "multiply_in_bins");
+}
+
 }  // namespace
 
 Engine::Engine(const Datapath& datapath) : datapath_(datapath) {
   validate(datapath);
-  if (datapath.bin_bits != 0)
-    throw std::invalid_argument("bins of bounded width (bin_bits) run on the CPU only; move the operands there");
+  if (datapath.bin_bits != 0) {
+    bin_table_ = std::make_unique<const BinTable>(datapath);
+    tables_ = bin_table_->all;
+    return;
+  }
   table_ = std::make_unique<const ProductTable>(datapath);
   tables_ = table_->products;  // then the rows, 32-bit
   tables_.resize(table_->products.size() + (table_->rows.size() + 1) / 2);
@@ -188,48 +253,17 @@ void Engine::run(const Product& p, const int64_t* tables, bool accumulators, Cou
                  const Launch& at) const {
   if (p.empty()) return;
   check_sizes(p);
-  const ProductTable& t = *table_;
-  const Limits limits(at.device);
-  const Tiling c = choose(p, t, datapath_, limits);
-  TiledProduct tiled = {.rows = c.exchanged ? p.right : p.left,
-                        .columns = c.exchanged ? p.left : p.right,
-                        .batch = c.exchanged ? exchange(p.batch) : p.batch,
-                        .output = p.output,
-                        .k = p.k,
-                        .accumulators = accumulators,
-                        .datapath = datapath_,
-                        .lane_code = t.lane_code,
-                        .table_rows = static_cast<int>(t.rows.size()),
-                        .table_shift = c.table_shift,
-                        .short_lanes = t.short_lanes,
-                        .table = reinterpret_cast<const int32_t*>(tables + t.products.size()),
-                        .products = tables,
-                        .warps_r = c.warps_r,
-                        .warps_c = c.warps_c,
-                        .tiles_c = c.tiles_c,
-                        .segments = static_cast<int>(c.segments),
-                        .segment_vectors = c.segment_vectors,
-                        .overflows = counters ? as_unsigned(&counters->saturations) : nullptr};
-  if (c.segments > 1)
-    run_segments(tiled, t, at);
-  else if (t.sums == Sums::wide)
-    launch<WideSums<8>>(tiled, t, at);
-  else if (t.sums == Sums::float64)
-    launch<Float64Sums<8>>(tiled, t, at);
-  else if (t.sums == Sums::direct)
-    launch<DirectSums<8>>(tiled, t, at);
-  else if (counters)
-    launch<FusedSums<8, Use::overflows>>(tiled, t, at);
-  else if (c.rows_per_thread == 16)
-    launch<FusedSums<16, Use::results>>(tiled, t, at);
+  unsigned long long* overflows = counters ? as_unsigned(&counters->saturations) : nullptr;
+  if (bin_table_)
+    run_in_bins(p, *bin_table_, datapath_, tables, accumulators, overflows, at);
   else
-    launch<FusedSums<8, Use::results>>(tiled, t, at);
+    run_tiles(p, *table_, datapath_, tables, accumulators, overflows, at);
   if (counters) {
     const int levels = datapath_.format.e_max() + 1, window = std::min(levels, kLevels);
     const int depth = std::clamp(2048 / window, 1, 8);
     const int64_t units = ceil_div(p.k, depth) * p.batch.count();
     const int64_t vectors = p.left.rows * p.right.rows * p.batch.count() * ceil_div(p.k, datapath_.vector_size);
-    const auto blocks = static_cast<unsigned>(std::min<int64_t>(units, limits.multiprocessors * 8));
+    const auto blocks = static_cast<unsigned>(std::min<int64_t>(units, Limits(at.device).multiprocessors * 8));
     count_lanes<<<blocks, 256, depth * window * sizeof(int), at.stream>>>(
         p, levels, datapath_.first_visible_product(), depth, static_cast<unsigned long long>(vectors), counters);
     check(cudaGetLastError(), "count_lanes");

@@ -10,6 +10,7 @@
 
 namespace lns::cuda {
 
+struct BinTable;
 struct ProductTable;
 
 // A validated datapath with its tables, shared by all products on it.
@@ -28,6 +29,7 @@ class Engine {
  private:
   Datapath datapath_;
   std::unique_ptr<const ProductTable> table_;
+  std::unique_ptr<const BinTable> bin_table_;  // instead, where bins are bounded
   std::vector<int64_t> tables_;
 };
 

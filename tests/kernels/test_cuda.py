@@ -40,6 +40,9 @@ OPTIONS = [
     dict(format=LNSFormat(12, 128), acc_bits=32),
     dict(format=LNSFormat(14, 512), lut_bits=12),
     dict(headroom_bits=0),
+    dict(bin_bits=18),
+    dict(bin_bits=14, bins="signed", bin_overflow="wrap", vector_size=7),
+    dict(format=LNSFormat(10, 32), bin_bits=20, bins="signed"),
 ]
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from agreement import agree, every_isa_agrees
-from helpers import HAVE_CUDA, everywhere, random_codes, to_reference, unsigned
+from helpers import everywhere, random_codes, to_reference, unsigned
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import datapaths, formats
@@ -27,11 +27,6 @@ from lns_sim.studies import models
 PE = Datapath(lut_entries=4, lut_constants=[128, 150, 180, 214], product_range=(90, 230), bin_bits=18)
 
 
-def one_device(datapath):
-    """Where it can run: bins of bounded width on the CPU only."""
-    return datapath if datapath.bin_bits is None or not HAVE_CUDA else replace(datapath, bin_bits=None, bins="joint")
-
-
 @given(
     datapath=datapaths(foreign=True),
     m=st.integers(1, 40),
@@ -41,7 +36,7 @@ def one_device(datapath):
 )
 @settings(max_examples=60)
 def test_every_kernel_agrees_with_the_reference(datapath, m, n, k, seed):
-    every_isa_agrees(min(m, 5), k, min(n, 5), one_device(datapath), seed)
+    every_isa_agrees(min(m, 5), k, min(n, 5), datapath, seed)
     rng = np.random.default_rng(seed)
     a, b = random_codes((m, k), datapath.format, rng), random_codes((k, n), datapath.format, rng)
     out, counters = lns_sim.matmul(a, b, datapath, return_accumulator=True, counters=True)
@@ -95,7 +90,7 @@ def test_saturations_count_bins(rng):
 def test_convolutions_and_training():
     """All three passes of a convolution, and a step of a network whose recipe has such a PE and converter."""
     rng = np.random.default_rng(0)
-    d = one_device(PE)
+    d = PE
     x, w = random_codes((2, 3, 6, 5), d.format, rng), random_codes((4, 3, 3, 3), d.format, rng)
     y = everywhere(lns_sim.conv2d, x, w, padding=1, stride=2, datapath=d)
     expected = reference.conv2d(to_reference(x), to_reference(w), 2, 1, 1, 1, d)
@@ -359,12 +354,3 @@ def test_errors():
         WordLayout("s,z,e7,e7", 65).code(1, LNSFormat(9, 8))
     with pytest.raises(ValueError, match="rounding to nearest"):
         LNS(rounding="stochastic", thresholds=[2**23 + j * 2**20 for j in range(8)])
-
-
-@pytest.mark.skipif(not HAVE_CUDA, reason="there is no GPU")
-@pytest.mark.parametrize("datapath", [PE, HARPO], ids=lambda d: d.bins)
-def test_bounded_bins_are_refused_on_a_gpu(datapath, rng):
-    a, b = (random_codes((4, 4), datapath.format, rng).to("cuda") for _ in range(2))
-    with pytest.raises((ValueError, RuntimeError), match="run on the CPU only"):
-        lns_sim.matmul(a, b, datapath)
-    agree(a.cpu(), b.cpu(), datapath)
