@@ -5,6 +5,7 @@ CUDA kernels are built where nvcc and a CUDA build of torch are found, for the G
 "8.0;9.0+PTX", the default: Ampere, Hopper, and whatever comes later)."""
 
 import os
+import platform
 import re
 import sys
 import sysconfig
@@ -20,6 +21,8 @@ VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "lns_sim/version.py").read_
 TORCH_ABI = (2, 10)  # the oldest torch whose stable ABI the binary needs
 CUDA = torch.version.cuda is not None and CUDA_HOME is not None
 DEVICE = "cuda" if CUDA else "cpu"
+VECTORS = {"x86_64": "avx", "aarch64": "neon"}  # the names of files with an architecture's own instructions
+OTHERS = tuple(name for machine, name in VECTORS.items() if machine != platform.machine())
 GPUS = os.environ.setdefault("TORCH_CUDA_ARCH_LIST", "8.0;9.0+PTX")
 
 if not os.path.exists(os.path.join(sysconfig.get_paths()["include"], "Python.h")):
@@ -27,9 +30,10 @@ if not os.path.exists(os.path.join(sysconfig.get_paths()["include"], "Python.h")
 
 
 def sources(*suffixes: str) -> list[str]:
-    """Files under csrc; hardware and those of other devices are left out."""
+    """Files under csrc; hardware and those of other devices and processors are left out."""
     files = (p.relative_to(ROOT) for p in (ROOT / "csrc").rglob("*") if p.suffix in suffixes)
-    return sorted(str(p) for p in files if "rtl" not in p.parts and (CUDA or "cuda" not in p.parts))
+    left_out = {"rtl"} if CUDA else {"rtl", "cuda"}
+    return sorted(str(p) for p in files if not left_out & {*p.parts} and not p.name.startswith(OTHERS))
 
 
 MACROS = [

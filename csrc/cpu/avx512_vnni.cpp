@@ -274,91 +274,12 @@ int64_t accumulate(const PermuteTables<Lane>& t, const PackedRows& rows, const u
   });
 }
 
-inline int exponent(uint8_t lane) { return lane & 127; }
-inline int exponent(int16_t lane) { return lane < 0 ? -lane : lane; }
-inline bool negative(uint8_t lane) { return lane >> 7; }
-inline bool negative(int16_t lane) { return lane < 0; }
-
-// What a lane's magnitude and sign become. Holds copies: the compiler must think that a byte written changes the
-// tables.
-template <typename Lane>
-struct Packer {
-  using Tables = PermuteTables<Lane>;
-  using Index = typename Tables::Index;
-  int row_offset, column_offset;
-  Index row_negative, column_positive, column_negative;
-
-  explicit Packer(const Tables& t)
-      : row_offset(t.row_offset),
-        column_offset(t.column_offset),
-        row_negative(t.row_negative),
-        column_positive(t.column_positive),
-        column_negative(t.column_negative) {}
-  void row(Lane lane, Index* magnitude, Index* sign) const {
-    const int e = exponent(lane);
-    *magnitude = static_cast<Index>(e == 0 ? 0 : e + row_offset);
-    *sign = negative(lane) ? row_negative : Index{0};
-  }
-  void column(Lane lane, Index* magnitude, Index* sign) const {
-    const int e = exponent(lane), difference = column_offset - e;
-    *magnitude = static_cast<Index>(e == 0 || difference > Tables::kIndexMax ? Tables::kIndexMax : difference);
-    *sign = negative(lane) ? column_negative : column_positive;
-  }
-};
+#include "cpu/permute_pack.inc"
 
 template <typename Lane>
-bool any_negative(const Lane* lanes, int64_t n) {
-  Lane signs = 0;  // the sign is a lane's highest bit
-  for (int64_t i = 0; i < n; ++i) signs |= lanes[i];
-  return negative(signs);
-}
-
-template <typename Lane>
-bool pack_rows(const PermuteTables<Lane>& t, const Lane* lanes, int64_t rows, int64_t pitch, int steps,
-               uint8_t* magnitudes, uint8_t* signs) {
-  using Index = typename PermuteTables<Lane>::Index;
-  const Packer<Lane> pack(t);
-  Index* __restrict magnitude = reinterpret_cast<Index*>(magnitudes);
-  Index* __restrict sign = reinterpret_cast<Index*>(signs);
-  const int n = steps * PermuteTables<Lane>::kStep;
-  bool negative = false;
-  for (int64_t r = 0; r < rows; ++r, lanes += pitch, magnitude += n, sign += n) {
-    for (int i = 0; i < n; ++i) pack.row(lanes[i], magnitude + i, sign + i);
-    negative = negative || any_negative(lanes, n);
-  }
-  return negative;
-}
-
-template <typename Lane>
-bool pack_lines(const PermuteTables<Lane>& t, const Lane* lanes, int64_t n, uint8_t* magnitudes, uint8_t* signs) {
-  using Index = typename PermuteTables<Lane>::Index;
-  constexpr int kStep = PermuteTables<Lane>::kStep;
-  const Packer<Lane> pack(t);
-  Index* __restrict magnitude = reinterpret_cast<Index*>(magnitudes);
-  Index* __restrict sign = reinterpret_cast<Index*>(signs);
-  for (int64_t i = 0; i < n; ++i)
-    for (int j = 0; j < kStep; ++j) pack.row(lanes[i + j * kTileRows], magnitude + i * kStep + j, sign + i * kStep + j);
-  bool negative = false;
-  for (int j = 0; j < kStep; ++j) negative = negative || any_negative(lanes + j * kTileRows, n);
-  return negative;
-}
-
-template <typename Lane>
-void pack_columns(const PermuteTables<Lane>& t, const Lane* lanes, int pitch, int steps, uint8_t* packed) {
-  using Index = typename PermuteTables<Lane>::Index;
-  constexpr int kStep = PermuteTables<Lane>::kStep;
-  const Packer<Lane> pack(t);
-  for (int s = 0; s < steps; ++s, packed += 128) {
-    Lane step[kColumns * kStep];
-    for (int c = 0; c < kColumns; ++c) __builtin_memcpy(step + c * kStep, lanes + c * pitch + s * kStep, 4);
-    Index* __restrict magnitude = reinterpret_cast<Index*>(packed);
-    Index* __restrict sign = reinterpret_cast<Index*>(packed + 64);
-    for (int i = 0; i < kColumns * kStep; ++i) pack.column(step[i], magnitude + i, sign + i);
-  }
-}
-
-template <typename Lane>
-constexpr PermuteKernels<Lane> permute = {.pack_rows = pack_rows<Lane>,
+constexpr PermuteKernels<Lane> permute = {.takes = [](const PermuteTables<Lane>&) { return true; },
+                                          .most_rows = INT64_MAX,
+                                          .pack_rows = pack_rows<Lane>,
                                           .pack_lines = pack_lines<Lane>,
                                           .pack_columns = pack_columns<Lane>,
                                           .accumulate = accumulate<Lane>};

@@ -93,11 +93,15 @@ Engine::~Engine() = default;
 Path Engine::path(int64_t left_rows, int64_t right_rows) const {
   const Tables& t = *tables_;
   if (datapath_.bin_bits != 0) return Path::bins;
-  if (kernels().permute8 && t.permute8) return Path::permute8;
   const int64_t longer = std::max(left_rows, right_rows), shorter = std::min(left_rows, right_rows);
+  const auto permutes = [](const auto* kernels, const auto& tables) {
+    return kernels && tables && kernels->takes(*tables);
+  };
+  if (permutes(kernels().permute8, t.permute8) && (!t.rows || longer <= kernels().permute8->most_rows))
+    return Path::permute8;
   const bool enough_rows = rows_cost(longer, shorter) <= lookup_cost(longer, shorter);
   if (t.rows && enough_rows) return t.narrow ? Path::rows : Path::row_planes;
-  if (kernels().permute16 && t.permute16) return Path::permute16;
+  if (permutes(kernels().permute16, t.permute16)) return Path::permute16;
   return t.narrow ? Path::lookup32 : Path::lookup64;
 }
 

@@ -4,11 +4,16 @@
 
 #include "cpu/kernels.h"
 
+#if defined(__aarch64__)
+#include <sys/auxv.h>
+#endif
+
 namespace lns::cpu {
 
 namespace baseline {
 extern const Kernels table;
 }
+#if defined(__x86_64__)
 namespace avx2 {
 extern const Kernels table;
 }
@@ -18,6 +23,11 @@ extern const Kernels table;
 namespace avx512_vnni {
 const Kernels& table();
 }
+#elif defined(__aarch64__)
+namespace neon_dotprod {
+const Kernels& table();
+}
+#endif
 
 namespace {
 
@@ -32,6 +42,8 @@ std::vector<const Kernels*> available() {
   if (avx512) found.push_back(&avx512::table);
   if (avx512 && __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vnni"))
     found.push_back(&avx512_vnni::table());
+#elif defined(__aarch64__)
+  if (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) found.push_back(&neon_dotprod::table());
 #endif
   return found;
 }

@@ -200,6 +200,10 @@ struct PackedRows {
 // packing rows tells whether any lane is negative.
 template <typename Lane>
 struct PermuteKernels {
+  // Which tables it takes, and up to how many rows (of the longer operand) it is faster than row tables.
+  bool (*takes)(const PermuteTables<Lane>& t);
+  int64_t most_rows;
+
   // `steps` steps of rows, lanes[row][pitch] to [row][step].
   bool (*pack_rows)(const PermuteTables<Lane>& t, const Lane* lanes, int64_t rows, int64_t pitch, int steps,
                     uint8_t* magnitudes, uint8_t* signs);

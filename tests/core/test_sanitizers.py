@@ -3,35 +3,16 @@
 import subprocess
 
 import pytest
-from helpers import ROOT
+from standalone import compile_all, sources
+
+SANITIZERS = "-fsanitize=address,undefined"
 
 
 @pytest.mark.slow
 def test_core_and_kernels_under_sanitizers(tmp_path, cxx):
-    sources = sorted(f for part in ("tests/core/cpp", "csrc/gemm", "csrc/cpu") for f in (ROOT / part).glob("*.cpp"))
-    objects, compiles = [], []
-    for source in sources:
-        objects.append(tmp_path / f"{source.stem}.o")
-        command = [
-            cxx,
-            "-std=c++20",
-            "-O1",
-            "-g1",
-            "-fsanitize=address,undefined",
-            "-fno-sanitize-recover=all",
-            "-ffp-contract=off",
-            "-Wno-psabi",
-            f"-I{ROOT / 'csrc'}",
-            "-c",
-            source,
-            "-o",
-            objects[-1],
-        ]
-        compiles.append(subprocess.Popen(command))
-        if len(compiles) % 2 == 0:
-            assert all(p.wait() == 0 for p in compiles)
-    assert all(p.wait() == 0 for p in compiles)
+    flags = ["-O1", "-g1", SANITIZERS, "-fno-sanitize-recover=all"]
+    objects = compile_all(cxx, flags, sources("tests/core/cpp", "csrc/gemm", "csrc/cpu"), tmp_path)
     program = tmp_path / "core_test"
-    subprocess.run([cxx, "-fsanitize=address,undefined", *objects, "-o", program], check=True)
+    subprocess.run([cxx, SANITIZERS, *objects, "-o", program], check=True)
     run = subprocess.run([program], capture_output=True, text=True, timeout=300)
     assert run.returncode == 0 and run.stdout.strip() == "ok", run.stdout + run.stderr
