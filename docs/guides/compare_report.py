@@ -39,7 +39,7 @@ found = lns_sim.compare(model, lambda m: F.cross_entropy(m(x), y), recipe)
 print(found.verdict())
 
 # 2. A row a pass. fake-quant and bit-exact are signal-to-noise ratios against the float32 run, with all that happened
-# before; datapath is of this pass alone, its result against the float32 product of the very same codes. What to look for:
+# before; datapath is of this pass alone, its result against the float32 product of the very same codes. To look for:
 #
 # - datapath far above fake-quant (a margin of 20 dB and more): bits to spare in this pass.
 # - datapath below fake-quant: this is where bits are missing. `vanished` tells too coarse a unit, `saturated` too small

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from rich.table import Table
 from torch.utils.benchmark import Timer
 
 from lns_sim import _extension
@@ -128,20 +127,24 @@ def seconds(f: Callable) -> float:
 def bench(device: Device = "cpu", *, output: Output) -> None:
     """Time quantize, matmul and the passes of conv2d against torch float32 and fake-quant in the same run."""
     check_device(device)
-    where = f"{_extension.load().isa()}, {torch.get_num_threads()} threads"
+    where = f"{_extension.load().isa()}, {(n := torch.get_num_threads())} thread{'s' * (n > 1)}"
     if torch.device(device).type == "cuda":
         where = torch.cuda.get_device_name(device)
-    table = Table(title=f"ns of one MAC or element, and our speed as a multiple of theirs; {where}; medians")
-    for name in ("work", "ns each", "float32", "fake-quant", "x float32", "x fake-quant"):
-        table.add_column(name, justify="left" if name == "work" else "right")
+    rows = []
     record = []
     with torch.device(device):
         works = cases()
     for case in works:
         ours, plain, fake = (seconds(f) for f in (case.ours, case.float32, case.fake_quant))
-        each = [f"{t / case.work * 1e9:.4f}" for t in (ours, plain, fake)]
-        table.add_row(case.name, f"{each[0]} / {case.unit}", *each[1:], f"{plain / ours:.2f}", f"{fake / ours:.2f}")
+        each = [f"{t / case.work * 1e9:.3g}" for t in (ours, plain, fake)]
+        rows.append([case.name, *each, f"{plain / ours:.2f}", f"{fake / ours:.2f}"])
         times = {"seconds": ours, "float32": plain, "fake-quant": fake}
         record.append({"work": case.name.strip(), "count": case.work, "unit": case.unit, **times})
-    output.show(table)
+    output.table(
+        "ns of one MAC, of quantize of one element",
+        f"x: our speed as a multiple of theirs; {where}; medians",
+        ["work", "LNS ns", "float32 ns", "fake-quant ns", "x float32", "x fake-quant"],
+        rows,
+        left=["work"],
+    )
     output.result(provenance(device=device, cases=record))

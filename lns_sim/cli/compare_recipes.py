@@ -103,7 +103,7 @@ def _run(contest: Contest, output: Output) -> list[Entry]:
 
 def _show(contest: Contest, entries: list[Entry], out: Path, output: Output) -> None:
     measure = contest.data.measure
-    title = f"{contest.settings.model} on {contest.data.name}, {contest.settings.epochs} epochs"
+    title = contest.settings.title(contest.data)
     tensors = ["activation", "weight", "error", "gradient"]
     header = ["recipe", *tensors, measure, "learning rate", "seconds", "uJ a sample"]
     energies, results, rows = contest.energies(), [], []
@@ -135,7 +135,7 @@ def _show(contest: Contest, entries: list[Entry], out: Path, output: Output) -> 
         rows,
         width=150,
         left=["recipe"],
-        spare=["seconds", "uJ a sample", "gradient", "learning rate"],
+        spare=["seconds", "learning rate", "uJ a sample", "gradient"],
     )
     output.show(f"Wrote {out / 'recipes.json'}" + (f" and {out / 'recipes.png'}." if results else "; no run ended."))
     output.result(record)

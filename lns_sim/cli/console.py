@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+import textwrap
 from collections.abc import Collection, Sequence
+from functools import partial
 
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -12,9 +15,13 @@ from rich.table import Table
 
 
 def make_console(width: int = 120) -> Console:
-    """A console on stdout; ``width`` where there is no terminal."""
-    console = Console()
-    return console if console.is_terminal else Console(width=width)
+    """A console on stdout; ``width`` where there is neither a terminal nor COLUMNS."""
+    console = Console(markup=False)
+    return console if _has_width(console) else Console(width=width, markup=False)
+
+
+def _has_width(console: Console) -> bool:
+    return console.is_terminal or "COLUMNS" in os.environ
 
 
 class Output:
@@ -31,11 +38,17 @@ class Output:
         self.errors = Console(stderr=True, quiet=quiet, soft_wrap=True)
 
     def show(self, *parts: RenderableType, width: int = 120, plain: bool = False) -> None:
-        """Prints tables and sentences, ``width`` wide where there is no terminal; ``plain``: as the text is."""
+        """Prints tables and sentences, ``width`` wide where there is no terminal; ``plain``: as the text stands.
+
+        Sentences break between words, or nowhere where no width is known.
+        """
         if not self._hidden:
             console = make_console(width)
             for part in parts:
-                console.print(part, markup=not plain, highlight=not plain, soft_wrap=isinstance(part, str))
+                if isinstance(part, str) and not plain and _has_width(console):
+                    wrap = partial(textwrap.fill, width=console.width, break_long_words=False, break_on_hyphens=False)
+                    part = "\n".join(map(wrap, part.splitlines()))
+                console.print(part, highlight=not plain, soft_wrap=isinstance(part, str))
 
     def table(
         self,
@@ -48,6 +61,7 @@ class Output:
         left: Sequence[str] = (),
         spare: Sequence[str] = (),
         marked: Collection[int] = (),
+        sections: Collection[int] = (),
     ) -> None:
         """Prints a table whose cells stand whole.
 
@@ -55,30 +69,38 @@ class Output:
             title, caption: above and below it.
             header, rows: words in a heading may stand below each other.
             width: where there is no terminal.
-            left: columns of words.
+            left: columns of words, which in a narrow terminal may stand below each other, too.
             spare: columns that a narrow terminal has no room for, the first to go first; the caption names them.
             marked: numbers of rows in red.
+            sections: numbers of rows with a line below.
         """
         available = make_console(width).width
-        needed = {
-            name: 3 + max(len(word) for word in [*name.split(), *(row[i] for row in rows)])
-            for i, name in enumerate(header)
-        }
+
+        def needed(name: str, broken: bool) -> int:
+            i = header.index(name)
+            cells = [word for row in rows for word in (row[i].split() if broken and name in left else [row[i]])]
+            return 3 + max(map(len, [*name.split(), *cells]), default=0)
+
+        sizes = {name: needed(name, False) for name in header}
+        if 1 + sum(sizes.values()) > available:
+            sizes = {name: needed(name, True) for name in header}
         gone = []
         for name in spare:
-            if name in needed and 1 + sum(needed.values()) > available:
+            if name in sizes and 1 + sum(sizes.values()) > available:
                 gone.append(name)
-                del needed[name]
+                del sizes[name]
         if gone:
-            caption += f"; no room for: {', '.join(gone)}"
+            caption += f"{'; ' * bool(caption)}no room for: {', '.join(gone)}"
+        room = available - 1 - sum(sizes.values())
+        for name in sizes:  # what is left goes to headings and words, from the left
+            more = min(max(needed(name, False), 3 + len(name)) - sizes[name], max(room, 0))
+            sizes[name], room = sizes[name] + more, room - more
         shown = Table(title=title, caption=caption)
-        whole = sum(max(size, 3 + len(name)) for name, size in needed.items()) < available
-        for name, size in needed.items():
-            # Headings break where they must, cells nowhere.
-            shown.add_column(name, justify="left" if name in left else "right", width=None if whole else size - 3)
+        for name, size in sizes.items():
+            shown.add_column(name, justify="left" if name in left else "right", width=size - 3)
         for number, row in enumerate(rows):
-            cells = [cell for name, cell in zip(header, row, strict=True) if name in needed]
-            shown.add_row(*cells, style="red" if number in marked else None)
+            cells = [cell for name, cell in zip(header, row, strict=True) if name in sizes]
+            shown.add_row(*cells, style="red" if number in marked else None, end_section=number in sections)
         self.show(shown, width=width)
 
     def result(self, record: object) -> None:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from lns_sim import recipes
 from lns_sim.cli.built import BatchSize, Input, ModelName, TechnologyName, TokensOfSample, build
@@ -23,32 +22,36 @@ from lns_sim.watching.summary import summary
 
 
 def _print(found: Cycles, title: str, output: Output, layers: bool) -> None:
-    table = Table(title=title)
-    for name in ("", "products", "cycles", "lanes used", "array ms", "DRAM MB", "DRAM ms", "ms", "mJ"):
-        table.add_column(name, justify="right" if name else "left")
-    for name in found.names:
-        _row(table, name.replace("_", " "), found, [s for s in found.steps if s.name == name])
-    table.add_section()
-    _row(table, "total", found, found.steps)
-    output.show(table)
+    rows = [_row(name.replace("_", " "), found, [s for s in found.steps if s.name == name]) for name in found.names]
+    output.table(
+        title,
+        "",
+        ["", "products", "cycles", "lanes used", "array ms", "DRAM MB", "DRAM ms", "ms", "mJ"],
+        [*rows, _row("total", found, found.steps)],
+        left=[""],
+        spare=["products", "array ms", "DRAM ms"],
+        sections=[len(rows) - 1],
+    )
     if layers:
-        table = Table(title="by layer and pass")
-        for name in ("layer", "pass", "cycles", "lanes used", "DRAM MB", "ms", "bound by", "mJ", "of energy"):
-            table.add_column(name, justify="left" if name in ("layer", "pass", "bound by") else "right")
+        rows = []
         for s in found.steps:
             mj = sum(s.energy.values()) * 1e-12
-            table.add_row(
-                s.layer or "(model)",
-                s.name.replace("_", " "),
-                f"{s.cycles:,.0f}",
-                f"{s.utilization:.0%}",
-                f"{sum(s.dram.values()) / 1e6:.4g}",
-                f"{1e3 * s.seconds:.4g}",
-                s.bound,
-                f"{mj:.4g}",
-                f"{mj / found.total():.1%}",
+            rows.append(
+                [
+                    s.layer or "(model)",
+                    s.name.replace("_", " "),
+                    f"{s.cycles:,.0f}",
+                    f"{s.utilization:.0%}",
+                    f"{sum(s.dram.values()) / 1e6:.4g}",
+                    f"{1e3 * s.seconds:.4g}",
+                    s.bound,
+                    f"{mj:.4g}",
+                    f"{mj / found.total():.1%}",
+                ]
             )
-        output.show(table)
+        header = ["layer", "pass", "cycles", "lanes used", "DRAM MB", "ms", "bound by", "mJ", "of energy"]
+        words = ["layer", "pass", "bound by"]
+        output.table("by layer and pass", "", header, rows, left=words, spare=["mJ", "DRAM MB", "cycles"])
     bound = sum(s.seconds for s in found.steps if s.bound == "DRAM") / found.seconds
     output.show(f"{bound:.0%} of the time is DRAM's.")
     parts, moved = found.components(), found.dram()
@@ -58,12 +61,12 @@ def _print(found: Cycles, title: str, output: Output, layers: bool) -> None:
         output.show(f"{name}: {line}.")
 
 
-def _row(table: Table, name: str, found: Cycles, steps: list) -> None:
+def _row(name: str, found: Cycles, steps: list) -> list[str]:
     cycles, products = sum(s.cycles for s in steps), sum(s.products for s in steps)
     room = cycles * found.peak / (found.clock * 1e9)
-    table.add_row(
+    return [
         name,
-        f"{products:,}" if products else "",
+        f"{products:.3g}" if products else "",
         f"{cycles:,.0f}" if cycles else "",
         f"{products / room:.0%}" if room else "",
         f"{1e3 * sum(s.compute for s in steps):.4g}",
@@ -71,7 +74,7 @@ def _row(table: Table, name: str, found: Cycles, steps: list) -> None:
         f"{1e3 * sum(s.memory for s in steps):.4g}",
         f"{1e3 * sum(s.seconds for s in steps):.4g}",
         f"{sum(sum(s.energy.values()) for s in steps) * 1e-12:.4g}",
-    )
+    ]
 
 
 @command

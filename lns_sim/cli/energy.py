@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from lns_sim import recipes
 from lns_sim.cli.built import BatchSize, Input, ModelName, TechnologyName, TokensOfSample, build
@@ -25,18 +24,23 @@ from lns_sim.studies.energy.technology import USUAL
 
 def _print(found: Energy, title: str, output: Output, layers: bool) -> None:
     unit, scale = ("mJ", 1.0) if found.total() >= 0.01 else ("uJ", 1e3)
-    table = Table(title=title, caption=f"{unit} a training iteration, technology {found.technology['name']}")
+    small, each = ("fJ", 1e12) if 1e12 * found.total() < 1e4 * found.products else ("pJ", 1e9)
+    each /= found.products
     names = [name for name in PASSES if any(row.name == name for row in found.rows)]
-    for name in ("", *(n.replace("_", " ") for n in names), "total", "fJ a product", "to LNS"):
-        table.add_column(name, justify="right" if name else "left")
     products = [sum(row.products for row in found.rows if row.name == n) for n in names]
-    table.add_row("products", *(f"{n:,}" for n in (*products, found.products)), "", "", end_section=True)
+    rows = [["products", *(f"{n:.3g}" for n in (*products, found.products)), "", ""]]
     for f in found.formats:
         by_pass = [f"{scale * sum(found.components(f, n).values()):.4g}" for n in names]
         total = found.total(f)
-        each = f"{1e12 * total / found.products:,.1f}"
-        table.add_row(f, *by_pass, f"{scale * total:.4g}", each, f"{total / found.total():.2f}")
-    output.show(table)
+        rows.append([f, *by_pass, f"{scale * total:.4g}", f"{each * total:,.1f}", f"{total / found.total():.2f}"])
+    output.table(
+        title,
+        f"{unit} a training iteration, technology {found.technology['name']}",
+        ["", *(n.replace("_", " ") for n in names), "total", f"{small} a product", "to LNS"],
+        rows,
+        left=[""],
+        sections=[0],
+    )
     shares = {name: mj / found.total() for name, mj in found.components().items()}
     output.show(f"LNS: {', '.join(f'{name} {share:.0%}' for name, share in shares.items() if share >= 0.005)}.")
     if layers:
@@ -48,52 +52,57 @@ def _print(found: Energy, title: str, output: Output, layers: bool) -> None:
 
 
 def _print_layers(found: Energy, output: Output, unit: str, scale: float) -> None:
-    table = Table(title="by layer and pass: LNS")
-    for name in ("layer", "pass", "products", "of products", "lanes used", unit, "of energy"):
-        table.add_column(name, justify="left" if name in ("layer", "pass") else "right")
+    rows = []
     for row in found.rows:
         mj = sum(row.energy["LNS"].values()) * 1e-12
-        table.add_row(
-            row.layer or "(model)",
-            row.name.replace("_", " "),
-            f"{row.products:,}",
-            f"{row.products / found.products:.1%}",
-            f"{row.utilization:.0%}",
-            f"{scale * mj:.4g}",
-            f"{mj / found.total():.1%}",
+        rows.append(
+            [
+                row.layer or "(model)",
+                row.name.replace("_", " "),
+                f"{row.products:,}",
+                f"{row.products / found.products:.1%}",
+                f"{row.utilization:.0%}",
+                f"{scale * mj:.4g}",
+                f"{mj / found.total():.1%}",
+            ]
         )
-    output.show(table)
+    header = ["layer", "pass", "products", "of products", "lanes used", unit, "of energy"]
+    output.table("by layer and pass: LNS", "", header, rows, left=["layer", "pass"], spare=["products"])
 
 
 def _print_paper(found: dict[str, Energy], output: Output) -> None:
-    title = "mJ a training iteration, batch 1: here / LNS-Madam (IEEE TC 2022)"
-    table = Table(title=title, caption="* recalled: nobody checked these against the print")
-    table.add_column("model")
-    for name in paper.TABLE["bert-base"]:
-        table.add_column(name, justify="right")
-    for model, row in paper.TABLE.items():
-        table.add_row(
-            f"{model}{'*' * (model in paper.RECALLED)}",
-            *(
-                f"{found[model].total(f):.2f} / {mj:.2f} ({found[model].total(f) / mj - 1:+.1%})"
-                for f, mj in row.items()
-            ),
-        )
-    output.show(table)
+    rows = []
+    for model, printed in paper.TABLE.items():
+        here = {f: found[model].total(f) for f in printed}
+        rows += [
+            [f"{model}{'*' * (model in paper.RECALLED)}", "here", *(f"{mj:.2f}" for mj in here.values())],
+            ["", "paper", *(f"{mj:.2f}" for mj in printed.values())],
+            ["", "deviation", *(f"{here[f] / mj - 1:+.1%}" for f, mj in printed.items())],
+        ]
+    output.table(
+        "mJ a training iteration, batch 1",
+        "paper: LNS-Madam (IEEE TC 2022); * recalled: nobody checked these in print",
+        ["model", "", *paper.TABLE["bert-base"]],
+        rows,
+        left=["model", ""],
+        sections=range(2, len(rows), 3),
+    )
 
 
-def _other_side() -> str:
-    """What this project's own hardware says of a product of LNS beside one of floating point."""
-    own = get("measured")
+def _claim() -> str:
+    """What the paper says of a product of FP8 beside one of LNS, and what this project's own hardware says."""
+    own, printed = get("measured"), paper.TABLE["bert-base"]
 
     def mean(prices: dict) -> float:
         return sum(sum(p.slot.values()) for p in prices.values()) / len(prices)
 
     lns = mean({name: own.lns(USUAL, name) for name in PASSES})
     others = {name: mean({p: own.others(p)[name] for p in PASSES}) for name in own.others("forward")}
-    ratios = "; ".join(f"LNS / {name} = {lns / fj:.2f}" for name, fj in others.items() if name.startswith("FP8"))
-    where = f"LUT 8 and 24-bit accumulators on {own.process.name}, in convolutions (docs/energy.md)"
-    return f"Our own RTL, {where}: {ratios}."
+    shown = ", ".join(f"{fj / lns:.2f} ({name})" for name, fj in others.items() if name.startswith("FP8"))
+    return (
+        f"The paper claims that FP8 takes {printed['FP8'] / printed['LNS']:.1f} times the energy of LNS. Our own RTL "
+        f"on {own.process.name} shows, with LUT 8 and 24-bit sums in convolutions: {shown}; docs/energy.md says why."
+    )
 
 
 @command
@@ -138,13 +147,12 @@ def energy(
     record = provenance(model=model, **known, energy=found, constants=used)
     folder = run_folder(out, "energy", force)
     write_json(record, folder / "energy.json")
+    output.show(_claim())
     if model == "paper":
         picture.draw_paper(each, caption(record), folder / "energy.png")
         _print_paper(each, output)
     else:
         picture.draw(one, title, caption(record), folder / "energy.png")
         _print(one, title, output, layers)
-        if technology == "paper":
-            output.show(f"By the paper, LNS / FP8 = {one.total() / one.total('FP8'):.2f}. {_other_side()}")
     output.show(f"Wrote energy.json and energy.png to {folder}.")
     output.result(record)

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from lns_sim.checks import check_device
 from lns_sim.cli.built import TechnologyName
@@ -157,20 +156,18 @@ def _run(sweep: Sweep, output: Output) -> None:
 
 
 def _show(sweep: Sweep, out: Path, output: Output) -> None:
-    title = f"{sweep.settings.model} on {sweep.data.name}, {sweep.settings.epochs} epochs"
+    title = sweep.settings.title(sweep.data)
     best = report.front(sweep)
-    table = Table(title=f"{title}: best compromises", caption=report.meaning(sweep))
-    for name in ("trial", *sweep.space, sweep.data.measure, *report.costs(sweep), "saturated", "vanished"):
-        table.add_column(name, justify="right")
-    for trial in best:
-        known = trial.user_attrs
-        table.add_row(
+    rows = [
+        [
             str(trial.number),
             *(str(trial.params[k]) for k in sweep.space),
             *(f"{value:.4g}" for value in trial.values),
-            f"{100 * known['saturated']:.2g} %",
-            f"{100 * known['vanished']:.2g} %",
-        )
+            f"{100 * trial.user_attrs['saturated']:.2g} %",
+            f"{100 * trial.user_attrs['vanished']:.2g} %",
+        ]
+        for trial in best
+    ]
     record = provenance(title=title, **json.loads(sweep.describe()), trials=report.trials(sweep))
     write_json(record, out / "sweep.json")
     report.write_csv(sweep, out / "sweep.csv")
@@ -180,6 +177,12 @@ def _show(sweep: Sweep, out: Path, output: Output) -> None:
         ]
         raise ValueError(f"none of the {sweep.finished} trials has a result; the first: {notes[0]}")
     report.draw(sweep, title, caption(record), out / "pareto.png")
-    output.show(table)
+    output.table(
+        f"{title}: best compromises",
+        report.meaning(sweep),
+        ["trial", *sweep.space, sweep.data.measure, *report.costs(sweep), "saturated", "vanished"],
+        rows,
+        spare=["vanished", "saturated", "trial"],
+    )
     output.show(f"Wrote sweep.json, sweep.csv and pareto.png to {out}: {sweep.finished} trials.")
     output.result(record)

@@ -204,8 +204,8 @@ def _run(experiment: Experiment, output: Output, events: Events | None) -> None:
 
 
 def _show(experiment: Experiment, output: Output) -> None:
-    s, measure, folder = experiment.settings, experiment.data.measure, experiment.folder
-    title = f"{s.model} on {experiment.data.name}, {s.epochs} epochs"
+    measure, folder = experiment.data.measure, experiment.folder
+    title = experiment.settings.title(experiment.data)
     report.draw_curves(experiment.results, title, measure, folder / "curves.png", experiment.record)
     output.table(
         title,

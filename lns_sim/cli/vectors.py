@@ -100,7 +100,6 @@ def vectors(
         f"Wrote {len(made.a):,} dot products of {made.a.shape[1]} codes to {path.parent}: "
         f"{', '.join(files)}, {path.name}.",
         "Of the accumulators " + ", ".join(f"{made.coverage[name]:,} {name}" for name in fates) + ".",
-        plain=True,
     )
     record = provenance(**json.loads(path.read_text()))
     write_json(record, path)
@@ -130,5 +129,5 @@ def check_vectors(
             }
         )
         raise typer.Exit(1)
-    output.show(f"All {len(vectors.accumulators):,} accumulators{' and codes' if codes else ''} are equal.", plain=True)
+    output.show(f"All {len(vectors.accumulators):,} accumulators{' and codes' if codes else ''} are equal.")
     output.result({"equal": True, "dot_products": len(vectors.accumulators)})

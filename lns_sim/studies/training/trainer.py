@@ -73,6 +73,10 @@ class Settings:
         check_choice("augment", self.augment, ("none", "crop-flip"))
         check_choice("float_optimizer", self.float_optimizer, ("sgd", "adamw"))
 
+    def title(self, data: Data) -> str:
+        """What tables and pictures are called."""
+        return f"{self.model} on {data.name}, {self.epochs} epoch{'s' * (self.epochs > 1)}"
+
 
 @dataclass
 class Result:
