@@ -101,8 +101,7 @@ def _claim() -> str:
     shown = ", ".join(f"{fj / lns:.2f} ({name})" for name, fj in others.items() if name.startswith("FP8"))
     return (
         f"The paper claims that FP8 takes {printed['FP8'] / printed['LNS']:.1f} times the energy of LNS. Our own RTL "
-        f"on {own.process.name} shows, with LUT 8 and 24-bit accumulators in convolutions: {shown}. "
-        "Why: docs/energy.md."
+        f"on {own.process.name} shows, with LUT 8 and 24-bit sums in convolutions: {shown}; docs/energy.md says why."
     )
 
 
