@@ -27,12 +27,12 @@ class Output:
 
     def __init__(self, quiet: bool = False, as_json: bool = False):
         self.as_json = as_json
-        self._hidden = quiet or as_json
+        self.hidden = quiet or as_json
         self.errors = Console(stderr=True, quiet=quiet, soft_wrap=True)
 
     def show(self, *parts: RenderableType, width: int = 120, plain: bool = False) -> None:
         """Prints tables and sentences, ``width`` wide where there is no terminal; ``plain``: as the text is."""
-        if not self._hidden:
+        if not self.hidden:
             console = make_console(width)
             for part in parts:
                 console.print(part, markup=not plain, highlight=not plain, soft_wrap=isinstance(part, str))
