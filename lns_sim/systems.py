@@ -38,8 +38,8 @@ def _rest(s: OptimizerSettings) -> dict:
 
 _recipe("fp8", FP8(), FP8(), FP8("e5m2"))
 _recipe("int8", Integer(), Integer(), Integer(rounding="stochastic"))
-_recipe("luq", SAWB(), SAWB(), LUQ())
-_recipe("luq-smp2", SAWB(), SAWB(), LUQ(samples=2))
+_recipe("luq", SAWB(grid="activations"), SAWB(grid="weights"), LUQ())
+_recipe("luq-smp2", SAWB(grid="activations"), SAWB(grid="weights"), LUQ(samples=2))
 _recipe("shiftquant", Integer(6), Integer(6), ShiftQuant(6), l1_norms=True)
 
 OPTIMIZERS.register("lns-madam-published", OptimizerChoice(lambda ps, s: PublishedLNSMadam(ps, s.lr, **_rest(s)), "lr"))

@@ -38,7 +38,7 @@ for options in (dict(), dict(acc_bits=16), dict(acc_bits=12), dict(lut_entries=1
 #    combination is a trial; the storage keeps them, so that the same script goes on, and other machines may help.
 with tempfile.TemporaryDirectory() as folder:
     sweep = Sweep(
-        data=digits.held_out(0.25),  # choose on held-out samples, test once at the end
+        data=digits,
         settings=Settings(model="mlp", epochs=4),
         base=recipes.lns_madam(),
         space=space.parse(["acc_bits=10,12,16", "lut_entries=1,8"]),
@@ -47,17 +47,20 @@ with tempfile.TemporaryDirectory() as folder:
         trials=None,
         storage=str(Path(folder) / "study.journal"),
         name="guide",
+        held_out=0.25,  # points are judged on this share of the training set, not on the test set
     )
     sweep.run()
     print("training: the best compromises of accuracy and energy")
     for trial in report.front(sweep):
+        (tested,) = trial.user_attrs["tests"]
         print(
-            f"  {report.describe(trial.params, sweep.space):28} {trial.values[0]:5.1f} % for "
-            f"{trial.values[1]:.3g} {report.costs(sweep)[0]}"
+            f"  {report.describe(trial.params, sweep.space):28} {trial.values[0]:5.1f} % held out, {tested:5.1f} % of the "
+            f"test set, for {trial.values[1]:.3g} {report.costs(sweep)[0]}"
         )
     report.write_csv(sweep, Path(folder) / "sweep.csv")
     # Look at it: runs/sweep/pareto.png of `lns-sim sweep`.
     report.draw(sweep, "mlp on digits", caption(provenance(data=digits.describe())), Path(folder) / "pareto.png")
     print(f"{sweep.finished} trials")
 
-# The same from the shell: lns-sim sweep acc_bits=10,12,16 lut_entries=1,8 --model mlp --epochs 4 --held-out 0.25
+# The same from the shell:
+# lns-sim sweep acc_bits=10,12,16 lut_entries=1,8 --model mlp --epochs 4 --held-out 0.25 --seeds 1

@@ -46,6 +46,9 @@ def compare_recipes(
             help="factors of the learning rate that each recipe is tuned over, on held-out samples; one: no search"
         ),
     ] = "0.25,1,4",
+    extend: Annotated[
+        int, typer.Option(help="at most so many more factors, beyond the end where the best lies, until it lies inside")
+    ] = 6,
     held_out: Annotated[float, typer.Option(help="share of the training set for that")] = 0.2,
     context: Context = None,
     tokens: Tokens = None,
@@ -69,7 +72,7 @@ def compare_recipes(
         data, model, float_optimizer, float_lr, epochs=epochs, batch_size=batch_size, lr=lr, counters=False
     )
     if len(factors) == 1:
-        refuse(ctx, ["held_out"], "one factor needs no search")
+        refuse(ctx, ["held_out", "extend"], "one factor needs no search")
     check_device(device)
     dataset = datasets.load(data, context, tokens)
     check_fit(settings.model, dataset)
@@ -77,7 +80,7 @@ def compare_recipes(
     chosen, all_seeds = names or list(RECIPES), list(range(seed, seed + seeds))
     if not any(learns_by(recipes.get(name)) == "lr" for name in chosen):
         refuse(ctx, ["lr"], "no recipe here learns by multiplicative updates")
-    contest = Contest(dataset, chosen, settings, factors, all_seeds, out / "runs.json", device, held_out)
+    contest = Contest(dataset, chosen, settings, factors, all_seeds, out / "runs.json", device, held_out, extend)
     try:
         entries = _run(contest, output)
     except KeyboardInterrupt:
@@ -118,11 +121,15 @@ def _show(contest: Contest, entries: list[Entry], out: Path, output: Output) -> 
                 entry.name,
                 *bits_of(contest.recipes[entry.name]).values(),
                 score + (f" ({lost} diverged)" if done and lost else ""),
-                "-" if entry.lr is None else f"{entry.lr:.3g}",
+                "-" if entry.lr is None else f"{entry.lr:.3g}" + (f" ({entry.end} tried)" if entry.end else ""),
                 f"{statistics.mean(r.seconds for r in done):.1f}" if done else "-",
                 "-" if joule is None else f"{joule:.3g}",
             ]
         )
+    for entry in entries:
+        if entry.end:
+            rate = f"{entry.lr:.3g}, the {entry.end} of {len(entry.tuned)} learning rates tried"
+            output.tell(f"{entry.name} is best at {rate}: others beyond may be better; give --extend or --search more")
     record = provenance(title=title, **contest.about, entries=[asdict(e) for e in entries], energies=energies)
     write_json(record, out / "recipes.json")
     if results:

@@ -30,6 +30,7 @@ from lns_sim.studies.sweep import report, space
 from lns_sim.studies.sweep.costs import COSTS
 from lns_sim.studies.sweep.study import Sweep
 from lns_sim.studies.training import data as datasets
+from lns_sim.studies.training.report import spread
 from lns_sim.studies.training.trainer import Settings, check_fit
 
 DEFAULTS = Settings()
@@ -68,12 +69,12 @@ def sweep(
     float_optimizer: FloatOptimizer = None,
     float_lr: FloatLr = None,
     held_out: Annotated[
-        float | None, typer.Option(help="test on this share of the training set instead of the test set")
-    ] = None,
+        float, typer.Option(help="share of the training set that points are judged on; the test set is shown beside")
+    ] = 0.2,
     context: Context = None,
     tokens: Tokens = None,
     seed: Annotated[int, typer.Option(help="first seed", min=0)] = 0,
-    seeds: Annotated[int, typer.Option(help="how many seeds a trial trains with", min=1)] = 1,
+    seeds: Annotated[int, typer.Option(help="how many seeds a trial trains with", min=1)] = 3,
     storage: Annotated[
         str | None,
         typer.Option(
@@ -113,7 +114,7 @@ def sweep(
         data, model, float_optimizer, float_lr, epochs=epochs, batch_size=batch_size, lr=lr, p_scale=p_scale
     )
     check_device(device)
-    dataset = datasets.load(data, context, tokens, held_out)
+    dataset = datasets.load(data, context, tokens)
     check_fit(settings.model, dataset)
     out.mkdir(parents=True, exist_ok=True)
     work = Sweep(
@@ -130,6 +131,7 @@ def sweep(
         grace,
         cost or ["energy"],
         technology,
+        held_out,
     )
     try:
         _run(work, output)
@@ -148,7 +150,7 @@ def _run(sweep: Sweep, output: Output) -> None:
 
         def on_trial(trial) -> None:
             result = trial.user_attrs.get("none") or ", ".join(
-                f"{n} {v:.4g}" for n, v in zip((sweep.data.measure, *report.costs(sweep)), trial.values)
+                f"{n} {v:.4g}" for n, v in zip((sweep.criterion, *report.costs(sweep)), trial.values)
             )
             output.tell(f"trial {trial.number}: {report.describe(trial.params, sweep.space)}: {result}")
             bar.update(task, completed=sweep.finished)
@@ -160,14 +162,16 @@ def _show(sweep: Sweep, out: Path, output: Output) -> None:
     title = f"{sweep.settings.model} on {sweep.data.name}, {sweep.settings.epochs} epochs"
     best = report.front(sweep)
     table = Table(title=f"{title}: best compromises", caption=report.meaning(sweep))
-    for name in ("trial", *sweep.space, sweep.data.measure, *report.costs(sweep), "saturated", "vanished"):
+    judged, measure = sweep.criterion, sweep.data.measure
+    for name in ("trial", *sweep.space, judged, measure, *report.costs(sweep), "saturated", "vanished"):
         table.add_column(name, justify="right")
     for trial in best:
         known = trial.user_attrs
         table.add_row(
             str(trial.number),
             *(str(trial.params[k]) for k in sweep.space),
-            *(f"{value:.4g}" for value in trial.values),
+            *(spread(known[kind], 2 if sweep.maximize else 4) for kind in ("held out", "tests")),
+            *(f"{value:.4g}" for value in trial.values[1:]),
             f"{100 * known['saturated']:.2g} %",
             f"{100 * known['vanished']:.2g} %",
         )

@@ -60,8 +60,12 @@ def train(
     weight_decay: Annotated[float, typer.Option(help="of float parameters")] = DEFAULTS.weight_decay,
     warmup: Annotated[float, typer.Option(help="share of steps in which learning rates rise")] = DEFAULTS.warmup,
     fine_tune: Annotated[
-        int, typer.Option(help="so many of the last epochs in float32 (recipes with float32 weights)", min=0)
+        int,
+        typer.Option(help="so many of the last epochs quantize weights alone (recipes with float32 weights)", min=0),
     ] = DEFAULTS.fine_tune,
+    fine_tune_lr: Annotated[
+        float, typer.Option(help="peak learning rate of these epochs, in units of the learning rate")
+    ] = DEFAULTS.fine_tune_lr,
     augment: Annotated[str, typer.Option(help="none or crop-flip")] = DEFAULTS.augment,
     context: Context = None,
     tokens: Tokens = None,
@@ -120,6 +124,7 @@ def train(
             weight_decay=weight_decay,
             warmup=warmup,
             fine_tune=fine_tune,
+            fine_tune_lr=fine_tune_lr,
             counters=not no_counters,
         )
         chosen = chosen_recipes(recipe or FIRST_THREE, changes)

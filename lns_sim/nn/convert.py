@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import dataclasses
 import fnmatch
+from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import nn
@@ -18,7 +22,7 @@ from lns_sim.nn.scope import Scope
 from lns_sim.nn.weight import LNSWeight
 from lns_sim.nn.zeros import ZEROS, mostly_zero, warn
 from lns_sim.ops.memory import Memory
-from lns_sim.recipes import ModelRecipe, Recipe
+from lns_sim.recipes import PASSES, ModelRecipe, Recipe
 
 # Which parameters of which modules multiply.
 LAYERS: dict[type[nn.Module], tuple[str, ...]] = {
@@ -232,17 +236,31 @@ def _attach_scopes(modules, chosen) -> None:
             methods.attach(module, Scope(here, weights[0] if weights else None, index))
 
 
-def multiply_in_float32(model: nn.Module) -> None:
-    """Ends the simulation of a converted model whose weights are float32, in place: products and operands are float32
-    from here on.
+@contextlib.contextmanager
+def weights_alone(model: nn.Module) -> Iterator[None]:
+    """Within the block a converted model quantizes weights only: activations, gradients and what L1 norms round are
+    float32.
 
     Raises:
-        ValueError: a weight exists only as codes.
+        ValueError: a weight exists only as codes, whose products its own recipe runs.
     """
     if any(isinstance(p, LNSWeight) for p in model.parameters()):
         raise ValueError("weights that exist only as codes have no products in float32; to_float gives a copy that has")
-    for scope in _scopes(model):
-        scope.recipe = None
+    alone: dict[str, Any] = dict.fromkeys(("activation", "error", "gradient", *PASSES))
+    scopes = [scope for scope in _scopes(model) if scope.recipe is not None]
+    norms = [module for module in model.modules() if isinstance(module, L1Norm)]
+    before = [scope.recipe for scope in scopes], [norm.bits for norm in norms]
+    try:
+        for scope in scopes:
+            scope.recipe = dataclasses.replace(scope.recipe, **alone)
+        for norm in norms:
+            norm.bits = None
+        yield
+    finally:
+        for scope, recipe in zip(scopes, before[0]):
+            scope.recipe = recipe
+        for norm, bits in zip(norms, before[1]):
+            norm.bits = bits
 
 
 def memories(model: nn.Module) -> list[dict[int, Memory]]:

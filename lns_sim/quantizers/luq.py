@@ -6,6 +6,7 @@ it rounded at random between neighbouring powers, both linear in value: without 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -14,9 +15,10 @@ from torch import Tensor
 
 from lns_sim.checks import check_bool, check_choice, check_int, check_number
 from lns_sim.contract import FIRST_ELEMENT
-from lns_sim.quantizers.integer import on_scale
 from lns_sim.quantizers.operand import Operand
-from lns_sim.quantizers.quantizer import Quantizer, largest_magnitude, scale_to
+from lns_sim.quantizers.quantizer import LARGEST_VALUE, Quantizer, largest_magnitude, scale_to
+
+GRIDS = ("weights", "activations", "symmetric")
 
 
 @dataclass(frozen=True)
@@ -24,34 +26,54 @@ class SAWB(Quantizer):
     """Integers below a clip fitted to the distribution: ``clip = c1 rms(x) - c2 mean|x|``, max|x| where that is not
     positive.
 
+    The published code (the paper's supplement) spreads ``[-clip, clip]`` over as many steps as there are between the
+    lowest and the highest code, and caps neither at max|x|: weights have the codes ``-2^(bits-1) .. 2^(bits-1)``, one
+    more than bits hold, at ``clip / 2^(bits-1)``; activations ``0 .. 2^bits - 1`` at ``2 clip / (2^bits - 1)``, so that
+    they reach ``2 clip``, and down from ``-2^(bits-1)`` at ``2 clip / (2^bits - 1 + 2^(bits-1))`` where a tensor has
+    negatives (in the published code: where the layer ever saw one). "symmetric" is ours: ``+-(2^(bits-1) - 1)`` at
+    ``clip / (2^(bits-1) - 1)``, the clip at most max|x|.
+
     Args:
-        bits: of a code; the clip's constants as published are for 4.
+        bits: of a code, 2 to 8, to 7 on the published grids; the clip's constants as published are for 4.
         c1, c2: of the clip; (12.1, 12.2) as published.
+        grid: "weights" or "activations" as published, or "symmetric".
     """
 
     bits: int = 4
     c1: float = 12.1
     c2: float = 12.2
+    grid: str = "symmetric"
     dtype: ClassVar[torch.dtype] = torch.int8
 
     def __post_init__(self):
-        check_int("bits", self.bits, 2, 8)
+        check_choice("grid", self.grid, GRIDS)
+        check_int("bits", self.bits, 2, 8 if self.grid == "symmetric" else 7)
         check_number("c1", self.c1, 0.0)
         check_number("c2", self.c2, 0.0)
 
     @property
+    def lowest(self) -> int:
+        return -self.largest if self.grid == "symmetric" else -(1 << (self.bits - 1))
+
+    @property
     def largest(self) -> int:
-        return (1 << (self.bits - 1)) - 1
+        half = 1 << (self.bits - 1)
+        return {"weights": half, "activations": 2 * half - 1, "symmetric": half - 1}[self.grid]
 
     def clip(self, x: Tensor) -> Tensor:
-        """The largest magnitude that is kept; means are in float64, whose order no device shows in float32."""
-        top, wide = largest_magnitude(x), torch.float64
-        clip = (self.c1 * x.square().mean(dtype=wide).sqrt() - self.c2 * x.abs().mean(dtype=wide)).to(x.dtype)
-        return torch.where(clip > 0, torch.minimum(clip, top), top)
+        """The magnitude that the grid is spread over; means are in float64, whose order no device shows in float32."""
+        top, n = largest_magnitude(x), max(x.numel(), 1)
+        norms = [torch.linalg.vector_norm(x, order, dtype=torch.float64) for order in (2, 1)]
+        clip = (self.c1 / math.sqrt(n) * norms[0] - self.c2 / n * norms[1]).clamp(max=LARGEST_VALUE).to(x.dtype)
+        return torch.where(clip > 0, torch.minimum(clip, top) if self.grid == "symmetric" else clip, top)
 
     def quantize(self, x: Tensor, rng: Tensor | None, dim: int) -> tuple[Tensor, Tensor]:
-        scale = scale_to(self.clip(x), self.largest)
-        return on_scale(x, scale, self.largest, None).to(torch.int8), scale
+        clip, both = self.clip(x), (self.largest - self.lowest) / 2
+        scale = scale_to(clip, both)
+        if self.grid == "activations" and x.numel():
+            scale = torch.where(x.amin() < 0, scale, scale_to(clip, self.largest / 2))
+        scale = scale.clamp(max=LARGEST_VALUE / self.largest)
+        return (x / scale).round_().clamp_(self.lowest, self.largest).to(torch.int8), scale
 
 
 @dataclass(frozen=True)
@@ -59,8 +81,10 @@ class LUQ(Quantizer):
     """Logarithmic unbiased quantization of gradients: ``alpha = max|x| / 2^exponents``, then powers of two of it.
 
     Args:
-        exponents: octaves from alpha to the largest magnitude: 7 as in the published code, 6 fits 4 bits with sign
-            and zero.
+        exponents: octaves from alpha to the largest magnitude: 6 fill FP4 [1,3,0], the paper's format (a sign, zero
+            and seven powers); its text has ``max|x| / 2^(2^(b-1))`` with b = 3, which are 4 octaves, its code
+            ``max / 2^(2^3 - 1)``, which are 7, in 5 bits. That code takes the largest number with its sign, and clips
+            nothing above it; here it is the largest magnitude.
         below: "stochastic" (pruning: alpha with probability |x| / alpha, else 0) or "flush" (to the nearer of 0 and
             alpha).
         above: "stochastic" (between neighbouring powers, unbiased) or "nearest" (power, by value).
@@ -69,7 +93,7 @@ class LUQ(Quantizer):
         momentum: of that.
     """
 
-    exponents: int = 7
+    exponents: int = 6
     below: str = "stochastic"
     above: str = "stochastic"
     samples: int = 1

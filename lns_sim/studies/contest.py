@@ -1,5 +1,5 @@
-"""Several recipes on the same data: each one's learning rate tuned by the same small search, then trained with every
-seed.
+"""Several recipes on the same data: each one's learning rate tuned by a search that goes on until the best lies inside,
+then trained with every seed.
 """
 
 from __future__ import annotations
@@ -13,18 +13,20 @@ from pathlib import Path
 import torch
 
 from lns_sim import recipes
-from lns_sim.checks import check_same
+from lns_sim.checks import check_int, check_same
 from lns_sim.files import write_json
 from lns_sim.optim import Diverged
 from lns_sim.recipes import ModelRecipe, Recipe
 from lns_sim.registry import OPTIMIZERS
 from lns_sim.studies import models
 from lns_sim.studies.energy import energy
+from lns_sim.studies.search import best_of, search
 from lns_sim.studies.training.checkpoint import ForeignFile
 from lns_sim.studies.training.data import Data
 from lns_sim.studies.training.trainer import Result, Settings, Trainer
 
 Any = Recipe | ModelRecipe | None
+_HELD_OUT = "held out"  # ends the key of a run that tunes
 
 
 def _default(recipe: Any) -> Recipe | None:
@@ -70,12 +72,14 @@ class Entry:
         name: of the recipe.
         tuned: result on held-out samples by learning rate; None where training diverged.
         lr: the best of them.
+        end: "smallest" or "largest" where the best is that of all tried, so that a better one may lie beyond.
         results: by seed, on the test set; None where training diverged.
     """
 
     name: str
     tuned: dict[float, float | None]
     lr: float | None
+    end: str | None
     results: dict[int, dict | None]
 
 
@@ -86,11 +90,13 @@ class Contest:
         data: the data set.
         names: of recipes, presets or TOML files.
         settings: shared by all, except for the learning rate.
-        factors: the learning rates tried are the settings' times these.
+        factors: the learning rates tried are the settings' times these, and more of the same ratio beyond the end where
+            the best lies (below, where all diverged), until it lies inside.
         seeds: of the final runs; tuning takes the first.
         path: JSON file of what is finished.
         device: where to train.
         held_out: share of the training set that tuning is judged on.
+        extend: at most so many more rates for a recipe.
 
     Raises:
         ForeignFile: the file is of another contest; the message says what differs.
@@ -107,15 +113,11 @@ class Contest:
         path: Path,
         device: str = "cpu",
         held_out: float = 0.2,
+        extend: int = 6,
     ):
-        self.data, self.settings, self.factors, self.seeds, self.path, self.device = (
-            data,
-            settings,
-            factors,
-            seeds,
-            path,
-            device,
-        )
+        check_int("extend", extend, 0, None)
+        self.data, self.settings, self.seeds, self.path, self.device = data, settings, seeds, path, device
+        self.factors, self.extend = sorted(set(factors)), extend
         self.recipes = {name: recipes.get(name) for name in names}
         recipes.check_names(self.recipes.values())
         self.held_out = data.held_out(held_out)
@@ -123,7 +125,7 @@ class Contest:
         self.about = {
             "data": data.describe(),
             "settings": asdict(settings),
-            "factors": factors,
+            "factors": self.factors,
             "seeds": seeds,
             "held out": held_out,
             "recipes": {name: recipes.to_plain(recipe) for name, recipe in self.recipes.items()},
@@ -151,13 +153,26 @@ class Contest:
 
     @property
     def runs(self) -> int:
-        """How many there are."""
-        return len(self.recipes) * (len(self.factors) * (len(self.factors) > 1) + len(self.seeds))
+        """How many there are, as far as is known: a search may go on."""
+        factors = self.factors if len(self.factors) > 1 else []
+        tuning = {self._key(name, f * self._base(name), self.seeds[0], True) for name in self.recipes for f in factors}
+        tuning |= {key for key in self._kept() if key.endswith(_HELD_OUT)}
+        return len(tuning) + len(self.recipes) * len(self.seeds)
 
     @property
     def finished(self) -> int:
         """How many are kept."""
-        return sum(key.rsplit("|", 3)[0] in self.recipes for key in self._runs)
+        return len(self._kept())
+
+    def _kept(self) -> list[str]:
+        return [key for key in self._runs if key.rsplit("|", 3)[0] in self.recipes]
+
+    def _base(self, name: str) -> float:
+        return getattr(self.settings, learns_by(self.recipes[name]))
+
+    @staticmethod
+    def _key(name: str, lr: float, seed: int, tuning: bool) -> str:
+        return f"{name}|{lr!r}|{seed}|{_HELD_OUT if tuning else 'test'}"
 
     def run(
         self,
@@ -171,22 +186,26 @@ class Contest:
             on_run: called after each run with its key, "NAME|LEARNING RATE|SEED|SET", and its result; None: diverged.
         """
         entries = []
-        for name, recipe in self.recipes.items():
-            base = getattr(self.settings, learns_by(recipe))
-            rates = [base * factor for factor in self.factors]
-            tuned = {}
-            if len(rates) > 1:
-                for lr in rates:
-                    result = self._one(name, lr, self.seeds[0], True, on_step, on_run)
-                    tuned[lr] = result and result["test"][-1]
-            known = [lr for lr, value in tuned.items() if value is not None]
-            lr = self.best(known, key=tuned.get) if known else None if tuned else base
+        for name in self.recipes:
+            tuned = self._tune(name, on_step, on_run)
+            lr, end = best_of(tuned, self.best) if tuned else (self._base(name), None)
             results = {seed: lr and self._one(name, lr, seed, False, on_step, on_run) for seed in self.seeds}
-            entries.append(Entry(name, tuned, lr, results))
+            entries.append(Entry(name, tuned, lr, end, results))
         return entries
 
+    def _tune(self, name: str, on_step, on_run) -> dict[float, float | None]:
+        """Results on held-out samples by learning rate, in the order of the rates; none with a single factor."""
+        if len(self.factors) == 1:
+            return {}
+
+        def attempt(lr: float) -> float | None:
+            result = self._one(name, lr, self.seeds[0], True, on_step, on_run)
+            return result and result["test"][-1]
+
+        return search(attempt, self._base(name), self.factors, self.best, self.extend)
+
     def _one(self, name: str, lr: float, seed: int, tuning: bool, on_step, on_run) -> dict | None:
-        key = f"{name}|{lr!r}|{seed}|{'held out' if tuning else 'test'}"
+        key = self._key(name, lr, seed, tuning)
         if key not in self._runs:
             settings = replace(self.settings, **{learns_by(self.recipes[name]): lr})
             trainer = Trainer(self.held_out if tuning else self.data, self.recipes[name], seed, settings, self.device)

@@ -19,7 +19,8 @@ import lns_sim
 from benchmarks.papers import headlines
 from lns_sim import LNSFormat, recipes, reference
 from lns_sim.command.app import app
-from lns_sim.nn.l1norm import C, L1BatchNorm, L1LayerNorm, replace_norms
+from lns_sim.nn.convert import weights_alone
+from lns_sim.nn.l1norm import C, L1BatchNorm, L1LayerNorm, L1Norm, replace_norms
 from lns_sim.optim.halp import HALP, Diverged, grid, least_squares_in_integers, on_grid
 from lns_sim.optim.madam import IntegerMadam, Madam, PublishedLNSMadam
 from lns_sim.quantizers.fp8 import FP8, widen
@@ -40,8 +41,10 @@ EXAMPLES = [
     Integer(),
     Integer(4, "stochastic"),
     SAWB(),
+    SAWB(grid="weights"),
+    SAWB(grid="activations"),
     LUQ(),
-    LUQ(6, below="flush"),
+    LUQ(7, below="flush"),
     LUQ(3, above="nearest"),
     ShiftQuant(),
     ShiftQuant(6, 2),
@@ -73,7 +76,7 @@ def test_codes_times_scale_are_near_the_values(q):
     assert codes.dtype == q.dtype and codes.shape == x.shape and scale.dim() == 0 and 2 <= q.bits <= 8
     assert codes.dtype != torch.float32 or scale == 1
     value = codes.float() * scale
-    assert (value - x).norm() < 0.6 * x.norm() and value.abs().max() <= 1.01 * x.abs().max()
+    assert (value - x).norm() < 0.6 * x.norm() and value.abs().max() <= 1.01 * x.abs().max() + scale / 2
     again, _ = quantized(q, x)
     assert torch.equal(codes.float(), again.float()) and (
         not q.stochastic or (quantized(q, x, seed=1)[0].float() != codes.float()).any()
@@ -107,6 +110,44 @@ def test_integers_and_sawb_by_hand():
     assert 0 < clip < 100 and scale.item() == pytest.approx(clip.item() / 7) and codes[-1] == 7
     flat = torch.ones(16)  # rms is the mean: the clip is negative, and the largest number stands in
     assert SAWB().quantize(flat, None, -1)[1].item() == pytest.approx(1 / 7)
+
+
+def test_sawbs_published_grids_by_hand():
+    x = torch.cat([torch.randn(4096), torch.tensor([100.0])])
+    positive = x.abs()
+    clip = (12.1 * x.square().mean().sqrt() - 12.2 * x.abs().mean()).item()
+    for tensor, name, steps, lowest, highest in (
+        (x, "weights", 16, -8, 8),
+        (x, "activations", 23, -8, 15),
+        (positive, "activations", 15, 0, 15),
+    ):
+        codes, scale = quantized(SAWB(grid=name), tensor)
+        assert scale.item() == pytest.approx(2 * clip / steps) and codes[-1] == highest == SAWB(grid=name).largest
+        assert codes.tolist() == [max(lowest, min(highest, round(v / scale.item()))) for v in tensor.tolist()]
+    few = torch.tensor([1.0, 0.0, 0.0, 0.0])
+    codes, scale = SAWB(grid="weights").quantize(few, None, -1)
+    assert scale * 8 > 1 and codes.max() < 8  # the clip is above the largest number, and stays there
+    for name, huge in (("activations", torch.full((4,), 3.4e38)), ("weights", torch.tensor([3e38, 0.0, 0.0]))):
+        codes, scale = SAWB(grid=name).quantize(huge, None, -1)
+        assert (codes.float() * scale).isfinite().all() and scale > 0
+    with pytest.raises(ValueError, match="bits must be between 2 and 7"):
+        SAWB(8, grid="weights")
+
+
+def test_the_published_grids_lose_less():
+    """Squared error to squares, at the numbers of a fine and even cut of each distribution."""
+    p = (torch.arange(1 << 18, dtype=torch.float64) + 0.5) / (1 << 18)
+    normal = torch.special.ndtri(p).float()
+    laplace = (-(p - 0.5).sign() * torch.log1p(-2 * (p - 0.5).abs())).float()
+    for x, name, published, ours in (
+        (normal.relu(), "activations", 0.0201, 0.0232),
+        (normal, "weights", 0.0109, 0.0131),
+        (laplace, "weights", 0.0228, 0.0274),
+    ):
+        for q, expected in ((SAWB(grid=name), published), (SAWB(), ours)):
+            codes, scale = q.quantize(x, None, -1)
+            error = (codes.float() * scale - x).square().sum() / x.square().sum()
+            assert error.item() == pytest.approx(expected, abs=1.1e-4), (q, error)
 
 
 @pytest.mark.parametrize("layer", ["linear", "convolution", "convolution that libraries transform"])
@@ -225,26 +266,48 @@ def test_every_system_trains_and_resumes_to_the_same_numbers(name):
     assert resumed.result.test == whole.result.test and resumed.result.loss == whole.result.loss
 
 
-@pytest.mark.slow
-def test_fine_tuning_in_high_precision():
+def test_fine_tuning_quantizes_weights_alone_and_tests_all():
+    """LUQ's last epochs: activations and errors in float32, weights and whatever a test multiplies in codes; learning
+    rates rise to half of these steps, and fall again."""
     digits = data.load("digits")
-    trainer = Trainer(digits, recipes.get("luq"), 0, Settings(model="mlp", epochs=2, fine_tune=1))
-    trainer.run_epoch()
-    x = digits.x_test[:8]
+    settings = Settings(model="mlp", epochs=4, fine_tune=2, fine_tune_lr=0.05, batch_size=512, counters=False)
+    trainer = Trainer(digits, recipes.get("luq"), 0, settings)
+    seen = {}
 
-    def plain(x):
-        h = x.flatten(1)
-        for layer in trainer.model:
-            h = layer(h) if not isinstance(layer, nn.Linear) else h @ layer.weight.T + layer.bias
-        return h
+    class Watch(lns_sim.ops.observer.Observer):
+        def product(self, product):
+            phase = trainer.epoch, trainer.model.training
+            kinds = tuple(None if o.quantizer is None else type(o.quantizer).__name__ for o in product.operands)
+            seen.setdefault(phase, set()).add((product.name, kinds))
 
-    assert not torch.allclose(trainer.model(x), plain(x), atol=1e-3)
-    trainer.run_epoch()
-    assert torch.allclose(trainer.model(x), plain(x), atol=1e-4)
+    steps, rates = trainer.steps_per_epoch, []
+    with lns_sim.ops.observer.observe(Watch()):
+        while trainer.epoch < 4:
+            trainer.run_epoch(lambda: rates.append(trainer.optimizer.param_groups[0]["lr"]))
+    quantized = {
+        ("forward", ("SAWB", "SAWB")),
+        ("input_gradient", ("LUQ", "SAWB")),
+        ("weight_gradient", ("LUQ", "SAWB")),
+    }
+    fine = {("forward", (None, "SAWB")), ("input_gradient", (None, "SAWB")), ("weight_gradient", (None, None))}
+    assert [seen[epoch, True] for epoch in range(4)] == [quantized, quantized, fine, fine]
+    assert all(products == {("forward", ("SAWB", "SAWB"))} for (_, trains), products in seen.items() if not trains)
+    last = torch.tensor([trainer._lr_factor(step) for step in range(2 * steps, 4 * steps)])
+    assert torch.allclose(last, 0.05 * (1 - (2 * torch.arange(0.5, 2 * steps) / (2 * steps) - 1).abs()))
+    assert rates[2 * steps] == pytest.approx(0.1 * last[1].item()) and last.argmax() in (steps - 1, steps)
     with pytest.raises(ValueError, match="exist only as codes"):
         Trainer(digits, recipes.get("lns-madam"), 0, Settings(model="mlp", epochs=2, fine_tune=1))
     with pytest.raises(ValueError, match="fine_tune must be between 0 and 2"):
         Settings(epochs=2, fine_tune=3)
+    with pytest.raises(ValueError, match="no effect without fine_tune"):
+        Settings(fine_tune_lr=0.1)
+
+
+def test_fine_tuning_leaves_l1_norms_unrounded():
+    model = lns_sim.convert(normed(), "shiftquant")
+    with weights_alone(model):
+        assert [norm.bits for norm in model.modules() if isinstance(norm, L1Norm)] == [None, None]
+    assert [norm.bits for norm in model.modules() if isinstance(norm, L1Norm)] == [8, 8]
 
 
 @pytest.mark.slow
@@ -701,7 +764,7 @@ def test_the_summary_names_other_systems_codes():
     text = str(lns_sim.summary(model, torch.zeros(2, 1, 8, 8)))
     assert (
         "4-bit SAWB x 4-bit SAWB" in text
-        and "5-bit LUQ x 4-bit SAWB" in text
+        and "4-bit LUQ x 4-bit SAWB" in text
         and "products left in float32: none" in text
     )
     first = lns_sim.summary(model, torch.zeros(2, 1, 8, 8)).passes[0]
@@ -711,7 +774,7 @@ def test_the_summary_names_other_systems_codes():
 def test_what_a_table_says_of_recipes():
     assert bits_of(None) == dict.fromkeys(("activation", "weight", "error", "gradient"), "32")
     assert bits_of(recipes.get("lns-madam")) == {"activation": "8", "weight": "8 (16)", "error": "8", "gradient": "8"}
-    assert bits_of(recipes.get("luq")) == {"activation": "4", "weight": "4", "error": "5", "gradient": "32"}
+    assert bits_of(recipes.get("luq")) == {"activation": "4", "weight": "4", "error": "4", "gradient": "32"}
     assert [bits_of(recipes.get(name))["weight"] for name in ("madam", "integer-madam", "lp-sgd")] == ["32", "13", "8"]
     formats = {name: format_of(recipes.get(name)) for name in RECIPES}
     assert formats == {
@@ -748,6 +811,8 @@ def test_the_command_tunes_trains_and_goes_on(tmp_path):
         "2",
         "--search",
         "0.5,1",
+        "--extend",
+        "1",
         "--out",
         str(tmp_path),
     ]
@@ -772,6 +837,34 @@ def test_a_system_that_diverges_is_said_to(tmp_path):
     contest = Contest(data.load("digits"), ["fp8"], settings, [1.0, 2.0], [0], tmp_path / "runs.json")
     entry = contest.run()[0]
     assert entry.lr is None and entry.results == {0: None} and set(entry.tuned.values()) == {None}
+    assert len(entry.tuned) == 8 and min(entry.tuned) == 1e6 / 2**6  # smaller ones were tried
+
+
+@pytest.mark.parametrize(
+    "score, extend, tried, best, end",
+    [
+        (lambda lr: -abs(math.log2(lr) - 4), 6, 5, 16.0, None),  # beyond the largest: 0.25, 1, 4 go on
+        (lambda lr: -abs(math.log2(lr) + 6), 6, 6, 2.0**-6, None),
+        (lambda lr: -abs(math.log2(lr)), 6, 3, 1.0, None),
+        (lambda lr: lr if lr < 100 else None, 9, 6, 64.0, None),  # what diverges ends it, too
+        (lambda lr: lr, 2, 5, 64.0, "largest"),
+        (lambda lr: -lr, 1, 4, 1 / 16, "smallest"),
+        (lambda lr: 5.0, 6, 3, 1.0, None),  # of equals one inside
+    ],
+)
+def test_the_search_goes_on_until_the_best_lies_inside(score, extend, tried, best, end, tmp_path, monkeypatch):
+    settings = Settings(model="mlp", epochs=1, float_lr=1.0)
+    contest = Contest(data.load("digits"), ["fp32"], settings, [4, 0.25, 1], [0], tmp_path / "j", extend=extend)
+
+    def one(name, lr, seed, tuning, *_):
+        contest._runs[contest._key(name, lr, seed, tuning)] = None
+        return None if score(lr) is None else {"test": [score(lr)]}
+
+    monkeypatch.setattr(contest, "_one", one)
+    assert contest.runs == 4
+    entry = contest.run()[0]
+    assert (len(entry.tuned), entry.lr, entry.end) == (tried, best, end) and list(entry.tuned) == sorted(entry.tuned)
+    assert contest.runs == contest.finished == tried + 1
 
 
 def test_systems_on_attention_and_text():

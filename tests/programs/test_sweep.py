@@ -23,7 +23,7 @@ from lns_sim.studies.training.trainer import Settings
 optuna = require_module("optuna")
 from lns_sim.studies.sweep.study import OtherSweep, Sweep  # noqa: E402
 
-FAST = ("--model", "mlp", "--epochs", "1", "--batch-size", "256")
+FAST = ("--model", "mlp", "--epochs", "1", "--batch-size", "256", "--seeds", "2")
 
 
 def test_what_a_space_says():
@@ -100,7 +100,10 @@ def test_a_grid_resumes_refuses_other_settings_and_reports(tmp_path):
         ("24", "16"),
     ]
     done = [r for r in rows if not r["note"]]
-    assert len(done) == 2 and all(float(r["test accuracy %"]) > 40 for r in done)
+    assert len(done) == 2 and all(float(r["test accuracy %"]) > 40 for r in done) and "±" in run.stdout
+    for r in done:
+        for name in ("held-out accuracy %", "test accuracy %"):
+            assert float(r[name]) == pytest.approx(sum(float(r[f"{name}, seed {seed}"]) for seed in (0, 1)) / 2)
     assert any(r["best compromise"] == "1" for r in done) and (tmp_path / "out/pareto.png").stat().st_size > 10_000
     again = command("sweep", "acc_bits=12,24", "lut_entries=1,16", *FAST, "--out", out)
     assert again.returncode == 0 and "trial 0" not in again.stderr and read(tmp_path / "out/sweep.csv") == rows
@@ -110,10 +113,10 @@ def test_a_grid_resumes_refuses_other_settings_and_reports(tmp_path):
     assert wrong.returncode == 1 and "got fp32" in wrong.stderr
 
 
-def make(path, sampler, trials=None, dimensions=("acc_bits=10:24:2",), **kwargs):
+def make(path, sampler, trials=None, dimensions=("acc_bits=10:24:2",), of=None, **kwargs):
     settings = Settings(model="mlp", epochs=1, batch_size=512)
     return Sweep(
-        data.load("digits"),
+        of or data.load("digits"),
         settings,
         recipes.lns_madam(),
         space.parse(list(dimensions)),
@@ -151,7 +154,18 @@ def test_samplers_draw_as_many_trials_and_known_points_cost_nothing(sampler, tmp
 
 @pytest.mark.slow
 def test_two_workers_share_a_sweep_and_a_killed_one_loses_only_its_trial(tmp_path):
-    args = ["acc_bits=11:17", "--model", "cnn", "--epochs", "3", "--storage", str(tmp_path / "journal"), "--out"]
+    args = [
+        "acc_bits=11:17",
+        "--model",
+        "cnn",
+        "--epochs",
+        "3",
+        "--seeds",
+        "1",
+        "--storage",
+        str(tmp_path / "journal"),
+        "--out",
+    ]
     # Each says when it has started and waits to be let go, so that a busy machine does not leave all trials to the
     # first.
     code = "import lns_sim.cli.sweep; from lns_sim.command.app import app; print('ready', flush=True); input(); app()"
@@ -214,6 +228,22 @@ def test_another_machines_trial_is_lost_after_its_silence(tmp_path):
     sweep.run()
     assert [t.state.name for t in sweep.study.trials] == ["FAIL", "COMPLETE", "COMPLETE"]
     assert {t.params["acc_bits"] for t in sweep.study.trials[1:]} == {12, 24}
+
+
+def test_points_are_judged_on_held_out_samples_alone(tmp_path):
+    """The values are of the held-out part; another test set changes what is reported, and no value."""
+    found = []
+    for name, digits in (("j", data.load("digits")), ("k", None)):
+        if digits is None:
+            digits = data.load("digits")
+            digits = replace(digits, y_test=digits.y_test.roll(1), fingerprint="")
+        sweep = make(tmp_path / name, "grid", dimensions=["acc_bits=16"], of=digits)
+        sweep.run()
+        found.append(sweep.study.trials[0])
+        tests = len(digits.held_out(0.2).y_test)
+        assert found[-1].values[0] == found[-1].user_attrs["held out"][0]
+        assert found[-1].values[0] * tests / 100 == pytest.approx(round(found[-1].values[0] * tests / 100))
+    assert found[0].values == found[1].values and found[0].user_attrs["tests"] != found[1].user_attrs["tests"]
 
 
 def test_a_study_of_other_settings_is_refused(tmp_path):

@@ -12,6 +12,7 @@ from lns_sim.format import LNSFormat
 from lns_sim.optim import Diverged
 from lns_sim.quantizers import LNS
 from lns_sim.recipes import ModelRecipe, Recipe
+from lns_sim.studies import search as rates
 from lns_sim.studies.contest import learns_by
 from lns_sim.studies.papers.bench import Bench, part
 from lns_sim.studies.papers.pool import Run
@@ -20,7 +21,7 @@ from lns_sim.studies.training.data import Data
 from lns_sim.studies.training.trainer import Settings, Trainer
 
 Any_ = Recipe | ModelRecipe | None
-FACTOR, EXTENSIONS, HELD_OUT = 4.0, 3, 0.2  # of searches: steps beyond an edge, how many, and what they are judged on
+EXTEND, HELD_OUT = 4, 0.2  # of searches: rates beyond an end, and the share of samples that they are judged on
 
 # Milliseconds of a step of ResNet-20 at batch 256 on one H100, bound by launches; what other networks take more.
 STEP = {"float32": 12.0, "datapaths": 40.0, "LNS": 49.0, "other": 74.0, "random": 87.0}
@@ -98,46 +99,28 @@ def search(
 ) -> dict:
     """The best learning rate of one epoch on a part of the training set, a fifth of which is held out and tested on.
 
-    The settings' rate times the factors is tried; while the best is at an edge, another is tried beyond it, three times
-    at most on either side.
+    See :func:`lns_sim.studies.search.search`.
 
     Returns:
-        "lr" (None: all diverged), "tried": pairs of rate and result (None: it diverged), "inside": is the best one
-        between two others?
+        "lr" (None: all diverged), "tried": pairs of rate and result (None: it diverged), "end": "smallest" or "largest"
+        where the best is that of all tried.
     """
     chosen, made = recipes.from_plain(recipe), dataclasses.replace(Settings(**settings), epochs=1)
     learns = learns_by(chosen)
     whole = bench.data(**data)
     held = part(whole, min(samples, len(whole.x_train)), None).held_out(HELD_OUT)
-    sign = 1 if "%" in whole.measure else -1
-    start, tried = getattr(made, learns), {}
 
-    def attempt(lr: float) -> None:
+    def attempt(lr: float) -> float | None:
         try:
             result = _train(bench, held, chosen, dataclasses.replace(made, **{learns: lr}), 0, update)
-            tried[lr] = result["test"][-1]
         except Diverged:
-            tried[lr] = None
+            return None
+        return result["test"][-1]
 
-    def best() -> float | None:
-        known = {lr: value for lr, value in tried.items() if value is not None}
-        return max(known, key=lambda lr: sign * known[lr]) if known else None
-
-    for factor in factors:
-        attempt(start * factor)
-    extended = 0
-    while len(factors) > 1 and extended < 2 * EXTENSIONS:
-        found = best()
-        if found is None or found == min(tried):
-            attempt(min(tried) / FACTOR)
-        elif found == max(tried):
-            attempt(max(tried) * FACTOR)
-        else:
-            break
-        extended += 1
-    found = best()
-    inside = found is not None and min(tried) < found < max(tried)
-    return {"lr": found, "tried": sorted(tried.items()), "inside": inside}
+    best = max if "%" in whole.measure else min
+    tried = rates.search(attempt, getattr(made, learns), factors, best, EXTEND)
+    lr, end = rates.best_of(tried, best)
+    return {"lr": lr, "tried": list(tried.items()), "end": end}
 
 
 # ---- Runs of them.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import statistics
 from pathlib import Path
 
 from lns_sim.studies.pictures import finish, pyplot
@@ -37,17 +38,18 @@ def meaning(sweep: Sweep) -> str:
 def write_csv(sweep: Sweep, path: Path) -> None:
     """One row a finished trial; the results are empty where there is none, and the note says why."""
     numbers = {trial.number for trial in front(sweep)}
-    measure = sweep.data.measure
+    judged, measure = sweep.criterion, sweep.data.measure
     with open(path, "w", newline="") as file:
         table = csv.writer(file)
         table.writerow(
             [
                 "trial",
                 *sweep.space,
-                measure,
+                judged,
                 *costs(sweep),
                 "best compromise",
-                *(f"{measure}, seed {s}" for s in sweep.seeds),
+                measure,
+                *(f"{name}, seed {s}" for name in (judged, measure) for s in sweep.seeds),
                 "saturated",
                 "vanished",
                 "seconds",
@@ -58,13 +60,16 @@ def write_csv(sweep: Sweep, path: Path) -> None:
             if trial.state.name not in ("COMPLETE", "PRUNED"):
                 continue
             known, values = trial.user_attrs, trial.values or [""] * (1 + len(sweep.costs))
+            none = [""] * len(sweep.seeds)
             table.writerow(
                 [
                     trial.number,
                     *(trial.params.get(key, "") for key in sweep.space),
                     *values,
                     int(trial.number in numbers),
-                    *known.get("tests", [""] * len(sweep.seeds)),
+                    statistics.mean(known["tests"]) if "tests" in known else "",
+                    *known.get("held out", none),
+                    *known.get("tests", none),
                     known.get("saturated", ""),
                     known.get("vanished", ""),
                     known.get("seconds", ""),
@@ -83,7 +88,8 @@ def trials(sweep: Sweep) -> list[dict]:
 
 
 def draw(sweep: Sweep, title: str, origin: str, path: Path) -> None:
-    """Every point by each cost and measure; the best compromises of all, named; joined where there is one cost.
+    """Every point by each cost and what it is judged by, with standard deviations where there are several seeds; the
+    best compromises of all, named; joined where there is one cost.
 
     ``origin`` is the line below that says what made it (:func:`lns_sim.environment.caption`).
     """
@@ -93,7 +99,9 @@ def draw(sweep: Sweep, title: str, origin: str, path: Path) -> None:
     joined = dict(drawstyle="steps-post") if n == 1 else dict(ls="")
     figure, places = plt.subplots(1, n, figsize=(4.5 + 6 * n, 5.5), layout="constrained", squeeze=False, sharey=True)
     for k, (place, cost) in enumerate(zip(places[0], sweep.costs), start=1):
-        place.plot([t.values[k] for t in found], [t.values[0] for t in found], "o", color="C0", alpha=0.45)
+        deviations = [statistics.stdev(t.user_attrs["held out"]) for t in found] if len(sweep.seeds) > 1 else None
+        x, y = [t.values[k] for t in found], [t.values[0] for t in found]
+        place.errorbar(x, y, deviations, fmt="o", color="C0", alpha=0.45, elinewidth=1, zorder=1)
         place.plot([t.values[k] for t in best], [t.values[0] for t in best], marker="o", color="C1", **joined)
         for i, trial in enumerate(best, start=1):
             at = (trial.values[k], trial.values[0])
@@ -102,7 +110,8 @@ def draw(sweep: Sweep, title: str, origin: str, path: Path) -> None:
         place.set(xlabel=COSTS[cost][1])
         place.grid(alpha=0.3)
     last = places[0][-1]
-    places[0][0].set(ylabel=sweep.data.measure)
+    spread = f", mean and deviation of {len(sweep.seeds)} seeds" if len(sweep.seeds) > 1 else ""
+    places[0][0].set(ylabel=sweep.criterion + spread)
     last.plot([], [], "o", color="C0", alpha=0.45, label="trials")
     last.plot([], [], "o", color="C1", label="best compromises:")
     for i, trial in enumerate(best, start=1):

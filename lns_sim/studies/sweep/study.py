@@ -43,6 +43,8 @@ class OtherSweep(ValueError):
 class Sweep:
     """Trains a model at points of a space of datapaths and formats.
 
+    Points are judged on samples held out of the training set; the test set, which no choice sees, is reported beside.
+
     Args:
         data, settings, base: what to train, how, and the recipe that points change.
         space: see :func:`lns_sim.studies.sweep.space.parse`.
@@ -55,6 +57,7 @@ class Sweep:
         grace: seconds without a sign of life after which another machine's trial counts as lost.
         costs: what a point costs beside its accuracy (:data:`lns_sim.studies.sweep.costs.COSTS`), one or more.
         technology: where the costs' prices come from (:func:`lns_sim.energy`).
+        held_out: share of the training set that points are judged on.
 
     Raises:
         ImportError: Optuna is not installed.
@@ -78,23 +81,30 @@ class Sweep:
         grace: float = 600.0,
         costs: Sequence[str] = ("energy",),
         technology: str = "paper",
+        held_out: float = 0.2,
     ):
         check_choice("sampler", sampler, SAMPLERS)
         check_costs(costs, technology)
         self.costs, self.technology = tuple(costs), technology
         self.data, self.settings, self.base, self.space = data, settings, base, space
+        self.held_out = data.held_out(held_out)
         self.seeds, self.sampler, self.device, self.grace = seeds, sampler, device, grace
         self.trials = size(space) if sampler == "grid" or trials is None else trials
         self.maximize = data.tokenizer is None
         self.study = self._open(storage, name)
         self._random = random.Random()  # of this worker alone
 
+    @property
+    def criterion(self) -> str:
+        """What points are judged by, as columns call it."""
+        return f"held-out {'accuracy %' if self.maximize else 'loss'}"
+
     # ---- The storage.
 
     def describe(self) -> str:
         """What makes this sweep what it is."""
         parts = {
-            "data": self.data.describe(),
+            "data": self.held_out.describe(),
             "settings": asdict(self.settings),
             "recipe": to_plain(self.base),
             "space": self.space,
@@ -203,7 +213,7 @@ class Sweep:
                 on_trial(self.study.get_trials(deepcopy=False)[trial.number])
 
     def _values(self, trial, on_step) -> list[float] | None:
-        """Accuracy (or loss) and costs at the trial's point; None, with a note why, where there is no such thing."""
+        """Held-out accuracy (or loss) and costs at the trial's point; None, with a note why, where there is none."""
         point = dict(trial.params)
         for other in self._all("COMPLETE", "PRUNED"):
             if other.params == point:  # the same bits again
@@ -224,7 +234,7 @@ class Sweep:
         except NoSuchDesign as error:
             trial.set_user_attr("none", f"no cost: {error}")
             return None
-        results, start, seen = [], time.perf_counter(), time.time()
+        results, tests, start, seen = [], [], time.perf_counter(), time.time()
 
         def stepped() -> None:
             nonlocal seen
@@ -235,7 +245,7 @@ class Sweep:
                 on_step(point, trainer)
 
         for seed in self.seeds:
-            trainer = Trainer(self.data, recipe, seed, self.settings, self.device)
+            trainer = Trainer(self.held_out, recipe, seed, self.settings, self.device)
             while trainer.epoch < self.settings.epochs:
                 try:
                     trainer.run_epoch(stepped)
@@ -243,11 +253,14 @@ class Sweep:
                     trial.set_user_attr("none", f"diverged: {error}")
                     return None
             results.append(trainer.result)
+            tests.append(trainer.test(self.data))
         saturations, vanished, vectors, macs = (
             sum(r.total(n) for r in results) for n in ("saturations", "vanished", "vectors", "macs")
         )
-        trial.set_user_attr("tests", [r.test[-1] for r in results])
+        held_out = [r.test[-1] for r in results]
+        trial.set_user_attr("held out", held_out)
+        trial.set_user_attr("tests", tests)
         trial.set_user_attr("seconds", round(time.perf_counter() - start, 3))
         trial.set_user_attr("saturated", saturations / max(vectors, 1))
         trial.set_user_attr("vanished", vanished / max(macs, 1))
-        return [statistics.mean(r.test[-1] for r in results), *costs]
+        return [statistics.mean(held_out), *costs]

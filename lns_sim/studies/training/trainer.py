@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from lns_sim.checks import check_choice, check_int, check_number
 from lns_sim.datapath import Counters
 from lns_sim.nn import LNSWeight, convert
-from lns_sim.nn.convert import load_memories, memories, multiply_in_float32
+from lns_sim.nn.convert import load_memories, memories, weights_alone
 from lns_sim.optim import FLOAT_OPTIMIZERS, ClosureOptimizer, Diverged, LNSMadam
 from lns_sim.optim.two_kinds import joined_schedule
 from lns_sim.recipes import ModelRecipe, Recipe
@@ -41,7 +41,9 @@ class Settings:
         float_lr, weight_decay: of that optimizer, and float_lr of others that learn by additive updates; momentum:
             of SGD.
         warmup: fraction of all steps in which learning rates rise linearly, before they fall along a cosine.
-        fine_tune: so many of the last epochs run in float32, for recipes with float32 weights.
+        fine_tune: so many of the last epochs quantize weights alone, for recipes with float32 weights; all tests
+            quantize what the recipe does. Learning rates rise from zero to half of these steps, and fall to zero again.
+        fine_tune_lr: their peak, in units of the learning rate.
         augment: "none", or "crop-flip" (random crops of the image padded by an eighth, horizontal flips).
         counters: count what happens in the datapath (on a GPU this takes some time).
     """
@@ -57,6 +59,7 @@ class Settings:
     weight_decay: float = 5e-4
     warmup: float = 0.15
     fine_tune: int = 0
+    fine_tune_lr: float = 0.01
     augment: str = "none"
     counters: bool = True
 
@@ -70,6 +73,9 @@ class Settings:
         check_number("weight_decay", self.weight_decay, 0.0)
         check_number("warmup", self.warmup, 0.0, 1.0)
         check_int("fine_tune", self.fine_tune, 0, self.epochs)
+        check_number("fine_tune_lr", self.fine_tune_lr, 0.0, low_open=True)
+        if not self.fine_tune and self.fine_tune_lr != Settings.fine_tune_lr:
+            raise ValueError(f"fine_tune_lr = {self.fine_tune_lr:g} has no effect without fine_tune")
         check_choice("augment", self.augment, ("none", "crop-flip"))
         check_choice("float_optimizer", self.float_optimizer, ("sgd", "adamw"))
 
@@ -204,7 +210,10 @@ class Trainer:
         return FLOAT_OPTIMIZERS[s.float_optimizer](self.model.parameters(), lr=s.float_lr, **options)
 
     def _lr_factor(self, step: int) -> float:
-        total = self.settings.epochs * self.steps_per_epoch
+        last = self.settings.fine_tune * self.steps_per_epoch
+        total = self.settings.epochs * self.steps_per_epoch - last
+        if step >= total and last:
+            return self.settings.fine_tune_lr * (1 - abs((2 * (step - total) + 1) / last - 1))
         warm = max(int(self.settings.warmup * total), 1)
         if step < warm:
             return (step + 1) / warm
@@ -246,15 +255,14 @@ class Trainer:
         if self.settings.augment == "crop-flip":
             draws += draw_crops(len(order), *self.x_train.shape[2:], generator)
         batches = zip(*(d.to(self.device).split(self.settings.batch_size) for d in draws))
-        if self.epoch >= self.settings.epochs - self.settings.fine_tune:
-            multiply_in_float32(self.model)
+        fine_tuning = self.epoch >= self.settings.epochs - self.settings.fine_tune
         self.model.train()
         torch.manual_seed((self.seed << 20) + self.epoch)  # what layers draw does not depend on the epochs before
         if isinstance(self.optimizer, ClosureOptimizer):
             self.optimizer.begin_epoch(self._full_gradient)
         losses = []
         counting = count() if self.settings.counters else contextlib.nullcontext({})
-        with _float32(), counting as totals:
+        with _float32(), counting as totals, weights_alone(self.model) if fine_tuning else contextlib.nullcontext():
             for step, batch in enumerate(batches, start=1):
                 losses.append(self._step(batch, check=step % self._check_every == 0 or step == self.steps_per_epoch))
                 if on_step:
@@ -310,16 +318,21 @@ class Trainer:
             (F.cross_entropy(self._logits(x), y.flatten()) * (len(x) / len(self.x_train))).backward()
 
     @torch.no_grad()
-    def test(self) -> float:
-        """Accuracy on the test set, in percent, or of text the mean loss on its validation part, in nats a token."""
+    def test(self, data: Data | None = None) -> float:
+        """Accuracy on the test set, in percent, or of text the mean loss on its validation part, in nats a token.
+
+        Args:
+            data: of another test set than the trainer's.
+        """
         self.model.eval()
-        text = self.data.tokenizer is not None
+        data = self.data if data is None else data
+        text = data.tokenizer is not None
         total = torch.zeros((), dtype=torch.float64 if text else torch.int64, device=self.device)
         with _float32():
-            for x, y in zip(self.data.x_test.split(500), self.data.y_test.split(500)):
+            for x, y in zip(data.x_test.split(500), data.y_test.split(500)):
                 logits, y = self._logits(x.to(self.device)), y.to(self.device).flatten()
                 total += F.cross_entropy(logits, y, reduction="sum") if text else (logits.argmax(1) == y).sum()
-        return float(total) / self.data.y_test.numel() * (1 if text else 100)
+        return float(total) / data.y_test.numel() * (1 if text else 100)
 
     @torch.no_grad()
     def sample(self, length: int = 300, temperature: float = 0.8) -> str:
