@@ -24,7 +24,7 @@ from lns_sim.studies.papers.work import check_data, data_of, pool_of, work
 def paper(
     names: Annotated[
         list[str] | None,
-        typer.Argument(help="studies, beginnings of their names (luq), or all", show_default="a list of them"),
+        typer.Argument(help="studies, beginnings of their names (lns-madam), or all", show_default="a list of them"),
     ] = None,
     preset: Annotated[
         str | None, typer.Option(help="small (minutes on two cores) or full", show_default="small, on a GPU full")

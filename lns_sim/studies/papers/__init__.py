@@ -4,7 +4,7 @@ from lns_sim.checks import check_choice
 from lns_sim.studies.papers import halp, luq, shiftquant
 from lns_sim.studies.papers.lns_madam import BaseFactor, Formats, LutEntries, UpdateWidth
 from lns_sim.studies.papers.madam import LearningRates
-from lns_sim.studies.papers.rivals import OnImages, OnText
+from lns_sim.studies.papers.rivals import OnImages, OnLarge, OnText
 from lns_sim.studies.papers.study import Study
 from lns_sim.studies.papers.update_error import UpdateError
 
@@ -27,6 +27,7 @@ STUDIES: dict[str, Study] = {
         shiftquant.Landscape(),
         OnImages(),
         OnText(),
+        OnLarge(),
     )
 }
 

@@ -22,7 +22,7 @@ class Bench:
         tick: runs call it once a step; it ends a run whose time is over.
     """
 
-    sources: dict[str, str]
+    sources: dict[str, str | None]
     device: str = "cpu"
     tick: Callable[[], None] = field(default=lambda: None)
 
@@ -38,7 +38,7 @@ class Bench:
 
 
 @lru_cache(maxsize=4)
-def _load(source: str, context: int | None) -> Data:
+def _load(source: str | None, context: int | None) -> Data:
     return datasets.load(source, context)
 
 

@@ -36,7 +36,7 @@ class LearningRates(Study):
         return [
             Cell(
                 {"network": task.network, "optimizer": optimizer, "learning rate": lr},
-                "test accuracy %" if task.data == "images" else "validation loss",
+                task.measure,
                 [_run(task, optimizer, lr, seed) for seed in range(preset.seeds)],
                 published=Published(_PRINTED[task.data][optimizer][i], "published", f"{PAPER}, {_WHAT[task.data]}"),
             )

@@ -40,9 +40,15 @@ class Task:
         return Settings(**{**usual, **shared, "counters": False, **changes})
 
     @property
-    def name(self) -> str:
-        """How tables call it."""
-        return self.network
+    def measure(self) -> str:
+        """What a test gives."""
+        return "test accuracy %" if self.data == "images" else "validation loss"
+
+    @property
+    def source(self) -> dict[str, Any]:
+        """Its data, as :meth:`lns_sim.studies.papers.bench.Bench.data` takes it."""
+        known = {"name": self.data, "train": self.train, "test": self.test, "context": self.context}
+        return {name: value for name, value in known.items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -87,9 +93,9 @@ PRESETS = {
     "full": Preset(
         "full",
         {"images": None, "text": None},
-        Task("resnet20", "images", epochs=4, batch=256, searched=12_800, augment="crop-flip"),
+        Task("resnet20", "images", epochs=3, batch=256, searched=12_800, augment="crop-flip"),
         Task("resnet18", "images", epochs=3, batch=256, searched=12_800, augment="crop-flip"),
-        Task("gpt", "text", epochs=4, batch=64, searched=4_000, context=128),
+        Task("gpt", "text", epochs=3, batch=64, searched=4_000, context=128),
         seeds=2,
         factors=(0.25, 1.0, 4.0),
         convex=30,

@@ -87,26 +87,18 @@ class Rivals(Study):
         raise NotImplementedError
 
     def cells(self, preset: Preset) -> list[Cell]:
-        task = self.task(preset)
-        data = {"name": task.data, "train": task.train, "test": task.test, "context": task.context}
-        measure = "test accuracy %" if task.data == "images" else "validation loss"
-        found = []
+        task, found = self.task(preset), []
         for name in (n for n in RECIPES if n not in SPARED):
             recipe, trained = recipes.get(name), [tuned(preset, task, name, seed) for seed in range(preset.seeds)]
             priced = Run(
-                f"{task.name}, {name}, energy",
+                f"{task.network}, {name}, energy",
                 energies,
-                {
-                    "data": {k: v for k, v in data.items() if v is not None},
-                    "network": task.network,
-                    "batch": task.batch,
-                    "recipe": recipes.to_plain(recipe),
-                },
+                {"data": task.source, "network": task.network, "batch": task.batch, "recipe": recipes.to_plain(recipe)},
                 seconds=5,
             )
             bits = bits_of(recipe)
             labels = {"recipe": name, "bits": " ".join(bits[k] for k in ("activation", "weight", "error", "gradient"))}
-            found.append(Cell(labels, measure, trained, beside=priced, more=_rates))
+            found.append(Cell(labels, task.measure, trained, beside=priced, more=_rates))
         return found
 
     def draw(self, figure, rows: list[Row]) -> None:
@@ -134,10 +126,20 @@ def _rates(results: list[dict]) -> dict[str, Any]:
 
 
 class OnImages(Rivals):
-    """On the large image network."""
+    """On the image network of the other studies."""
 
     name = "rivals-images"
     title = "All systems on images"
+
+    def task(self, preset: Preset):
+        return preset.network
+
+
+class OnLarge(Rivals):
+    """On the large image network."""
+
+    name = "rivals-large"
+    title = "All systems on images, large network"
 
     def task(self, preset: Preset):
         return preset.large

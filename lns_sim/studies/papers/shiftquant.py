@@ -259,17 +259,16 @@ class Landscape(Study):
 
     def cells(self, preset: Preset) -> list[Cell]:
         task = preset.network
-        data = {"name": task.data, "train": task.train, "test": task.test}
         lr, found = searching(preset, task, None), []
         for name, recipe in (("L2", None), ("L1, 8 bits", l1_norms())):
             like = training(task, recipe, 0, after=lr)
             arguments = {
-                "data": {k: v for k, v in data.items() if v is not None},
+                "data": task.source,
                 **{k: like.arguments[k] for k in ("recipe", "settings", "seed")},
                 "points": preset.points,
                 "samples": 512,
             }
-            run = Run(f"{task.name}, landscape with {name} norms", landscape, arguments, lr, like.seconds + 10)
+            run = Run(f"{task.network}, landscape with {name} norms", landscape, arguments, lr, like.seconds + 10)
             found.append(Cell({"norms": name}, "roughness", [run], roughness))
         return found
 

@@ -126,11 +126,6 @@ def search(
 # ---- Runs of them.
 
 
-def _data(task: Task) -> dict:
-    given = {"name": task.data, "train": task.train, "test": task.test, "context": task.context}
-    return {name: value for name, value in given.items() if value is not None}
-
-
 def _step_seconds(task: Task, recipe: Any_, update: object) -> float:
     r = recipe.default if isinstance(recipe, ModelRecipe) else recipe
     if r is None or not r.quantizes:
@@ -141,7 +136,8 @@ def _step_seconds(task: Task, recipe: Any_, update: object) -> float:
         kind = "LNS"
     else:
         kind = "random" if r.stochastic else "other"
-    return (STEP[kind] + FURTHER.get(task.network, 0.0) + (10 if update else 0)) / 1000
+    gradients = 2.5 if r is not None and r.optimizer in ("halp", "svrg", "lp-svrg") else 1.0  # and full ones
+    return gradients * (STEP[kind] + FURTHER.get(task.network, 0.0) + (10 if update else 0)) / 1000
 
 
 # Samples of the sets that the full preset is for, where a task takes all.
@@ -157,7 +153,7 @@ def searching(
     if len(preset.factors) == 1:
         return {}
     arguments = {
-        "data": _data(task),
+        "data": task.source,
         "samples": task.searched,
         "recipe": recipes.to_plain(recipe),
         "settings": dataclasses.asdict(task.settings(**changes)),
@@ -167,7 +163,7 @@ def searching(
     steps = 4 * 0.8 * task.searched / task.batch
     shown = name or (recipe.name if recipe else "fp32")
     seconds = steps * _step_seconds(task, recipe, update)
-    return {"lr": Run(f"{task.name}, {shown}, learning rate", search, arguments, seconds=seconds)}
+    return {"lr": Run(f"{task.network}, {shown}, learning rate", search, arguments, seconds=seconds)}
 
 
 def training(
@@ -191,7 +187,7 @@ def training(
     """
     settings = task.settings(**changes)
     arguments = {
-        "data": _data(task),
+        "data": task.source,
         "recipe": recipes.to_plain(recipe),
         "settings": dataclasses.asdict(settings),
         "seed": seed,
@@ -200,7 +196,7 @@ def training(
     steps = settings.epochs * (task.train or _USUAL[task.data]) / task.batch
     shown = name or (recipe.name if recipe else "fp32")
     return Run(
-        f"{task.name}, {shown}, seed {seed}",
+        f"{task.network}, {shown}, seed {seed}",
         train,
         arguments,
         after or {},

@@ -109,12 +109,11 @@ class UpdateError(Study):
 
     def cells(self, preset: Preset) -> list[Cell]:
         task = preset.network
-        data = {"name": task.data} | ({"train": task.train, "test": task.test} if task.train else {})
         runs = [
             Run(
                 f"{task.network}, errors of updates, seed {seed}",
                 errors,
-                {"data": data, "network": task.network, "batch": task.batch, "seed": seed},
+                {"data": task.source, "network": task.network, "batch": task.batch, "seed": seed},
                 seconds=10,
             )
             for seed in range(preset.seeds)

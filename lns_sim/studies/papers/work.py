@@ -26,8 +26,15 @@ def pool_of(studies: Sequence[Study], preset: Preset, folder: Path, deadline: fl
 
 
 def data_of(pool: Pool, bench: Bench) -> dict[str, dict]:
-    """What the runs' data sets are, by name."""
+    """What the runs' data sets are, by name.
+
+    Raises:
+        ValueError: the user is to name one.
+    """
     named = dict.fromkeys(run.arguments["data"]["name"] for run in pool.runs if "data" in run.arguments)
+    for name in named:
+        if bench.sources[name] is None:
+            raise ValueError(f"this preset's studies need --{name}, as lns-sim train takes --data")
     return {name: bench.data(name).describe() for name in named}
 
 
@@ -90,7 +97,7 @@ def work(
 def _work(
     names: list[str],
     preset: Preset,
-    sources: dict[str, str],
+    sources: dict[str, str | None],
     device: str,
     folder: Path,
     deadline: float | None,
