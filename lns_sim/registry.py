@@ -72,6 +72,8 @@ class OptimizerSettings:
         float_lr: of additive updates, and of parameters that are no weights.
         p_scale: how far weights may grow by multiplicative updates, in root mean squares of the initial ones.
         float_optimizer, float_kwargs: name and arguments of the ordinary optimizer of the other parameters.
+        steps_per_epoch: of the run.
+        options: the recipe's ``optimizer_options``.
     """
 
     lr: float = 1 / 128
@@ -79,6 +81,8 @@ class OptimizerSettings:
     p_scale: float = 3.0
     float_optimizer: str = "sgd"
     float_kwargs: dict = field(default_factory=dict)
+    steps_per_epoch: int = 1
+    options: dict = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -88,12 +92,17 @@ class OptimizerChoice:
     Attributes:
         make: from parameters and settings to the optimizer.
         learns_by: the setting that its weights learn by, "lr" or "float_lr".
-        weight_bits: bits of a weight as the optimizer stores it, where they are fewer than float32's.
+        weight_bits: bits of a weight as the optimizer stores it with the recipe's options, where they are fewer than
+            float32's.
+        options: what a recipe's ``optimizer_options`` may name.
+        prepare: changes a model, with the options, before it is trained, where the optimizer's authors do.
     """
 
     make: Callable[[Iterable[torch.nn.Parameter], OptimizerSettings], torch.optim.Optimizer]
     learns_by: str = "float_lr"
-    weight_bits: int | None = None
+    weight_bits: int | Callable[[dict], int] | None = None
+    options: tuple[str, ...] = ()
+    prepare: Callable[[torch.nn.Module, dict], None] | None = None
 
 
 QUANTIZERS: Registry[type] = Registry("quantizer")

@@ -54,8 +54,8 @@ with tempfile.TemporaryDirectory() as folder:
     for trial in report.front(sweep):
         (tested,) = trial.user_attrs["tests"]
         print(
-            f"  {report.describe(trial.params, sweep.space):28} {trial.values[0]:5.1f} % held out, {tested:5.1f} % of the "
-            f"test set, for {trial.values[1]:.3g} {report.costs(sweep)[0]}"
+            f"  {report.describe(trial.params, sweep.space):28} {trial.values[0]:5.1f} % held out, {tested:5.1f} % of "
+            f"the test set, for {trial.values[1]:.3g} {report.costs(sweep)[0]}"
         )
     report.write_csv(sweep, Path(folder) / "sweep.csv")
     # Look at it: runs/sweep/pareto.png of `lns-sim sweep`.

@@ -59,6 +59,10 @@ def train(
     ] = DEFAULTS.p_scale,
     weight_decay: Annotated[float, typer.Option(help="of float parameters")] = DEFAULTS.weight_decay,
     warmup: Annotated[float, typer.Option(help="share of steps in which learning rates rise")] = DEFAULTS.warmup,
+    schedule: Annotated[
+        str, typer.Option(help="how learning rates fall: cosine, or step (by --decay after each third)")
+    ] = DEFAULTS.schedule,
+    decay: Annotated[float, typer.Option(help="factor of a step of the schedule step")] = DEFAULTS.decay,
     fine_tune: Annotated[
         int,
         typer.Option(help="so many of the last epochs quantize weights alone (recipes with float32 weights)", min=0),
@@ -123,6 +127,8 @@ def train(
             p_scale=p_scale,
             weight_decay=weight_decay,
             warmup=warmup,
+            schedule=schedule,
+            decay=decay,
             fine_tune=fine_tune,
             fine_tune_lr=fine_tune_lr,
             counters=not no_counters,

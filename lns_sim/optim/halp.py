@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -19,6 +20,8 @@ from lns_sim.optim.closure import ClosureOptimizer, Diverged
 from lns_sim.optim.groups import check_known, number
 from lns_sim.random import draw, random_state
 
+Number = TypeVar("Number", float, Tensor)
+
 METHODS = ("sgd", "lp-sgd", "svrg", "lp-svrg", "halp")
 GROWTH, PATIENCE = (
     5.0,
@@ -26,7 +29,7 @@ GROWTH, PATIENCE = (
 )  # of the full gradient over the first one, and for how many in a row, until a run counts as diverging
 
 
-def on_grid(x: Tensor, delta: float, bits: int, u: Tensor) -> Tensor:
+def on_grid(x: Tensor, delta: Tensor | float, bits: int, u: Tensor) -> Tensor:
     """Integers n of ``delta n``, the unbiased rounding of x to ``{-2^(bits-1) .. 2^(bits-1) - 1}``, saturating; u in
     [0, 1).
     """
@@ -34,7 +37,7 @@ def on_grid(x: Tensor, delta: float, bits: int, u: Tensor) -> Tensor:
     return torch.floor(x / delta + u).clamp_(low, -low - 1)
 
 
-def grid(norm: float, mu: float, bits: int) -> float:
+def grid(norm: Number, mu: float, bits: int) -> Number:
     """HALP's spacing for a full gradient of that norm: ``norm / (mu (2^(bits-1) - 1))``."""
     return norm / (mu * ((1 << (bits - 1)) - 1))
 
@@ -44,7 +47,8 @@ class HALP(ClosureOptimizer):
 
     ``outer``: ``w += z``, ``g`` the full gradient, ``delta = ||g|| / (mu (2^(bits-1) - 1))``, ``z = 0``. ``step``:
     ``z = Q(z - lr (grad f_i(w + z) - grad f_i(w) + g))``, Q stochastic on the grid. The parameters always hold ``w +
-    z``.
+    z``. Momentum and weight decay are SGD's, on that direction; of "halp" they are z's, as in the authors' code
+    (HazyResearch/torchhalp), whose inner optimizer knows z alone.
 
     Args:
         params: parameters or groups.
@@ -56,10 +60,17 @@ class HALP(ClosureOptimizer):
             grid's end (:attr:`saturated`); too small, and the grid is too coarse to get anywhere.
         delta: spacing of the fixed grid of "lp-svrg" and "lp-sgd".
         seed: of the stochastic rounding.
+        scale: "tensor": each parameter tensor has a delta of its own gradient's norm, as in the authors' code for deep
+            nets; "model": one delta of the norm of all.
+        inner: steps from one full gradient to the next, which :meth:`step` takes itself, by what :meth:`begin_epoch`
+            was given; None: one at each :meth:`begin_epoch`.
+        momentum, weight_decay: as of SGD.
 
     Raises:
-        ValueError: an argument is out of range, or a group has an option that it does not know.
+        ValueError: an argument is out of range or has no effect, or a group has an option that it does not know.
     """
+
+    _OWN = ("method", "bits", "mu", "seed", "scale", "inner", "_at_end", "_count")
 
     def __init__(
         self,
@@ -70,23 +81,35 @@ class HALP(ClosureOptimizer):
         mu: float = 3.0,
         delta: float = 1 / 64,
         seed: int = 0,
+        scale: str = "tensor",
+        inner: int | None = None,
+        momentum: float = 0.0,
+        weight_decay: float = 0.0,
     ):
-        self._check(dict(lr=lr, delta=delta))
+        options = dict(lr=lr, delta=delta, momentum=momentum, weight_decay=weight_decay)
+        self._check(options)
         check_choice("method", method, METHODS)
         check_int("bits", bits, 2, 24)
         check_number("mu", mu, 0.0, low_open=True)
         check_int("seed", seed, 0, (1 << 64) - 1)
-        super().__init__(params, dict(lr=lr, steps=0, first=None, grown=0, delta=delta))
-        self.method, self.bits, self.mu, self.seed = method, bits, mu, seed
-        self.saturated = 0.0  # share of z's numbers at an end of the grid after the last step
+        check_choice("scale", scale, ("tensor", "model"))
+        if inner is not None:
+            check_int("inner", inner, 1, None)
+        super().__init__(params, dict(options, steps=0, first=None, grown=0, since=0))
+        self.method, self.bits, self.mu, self.seed, self.scale, self.inner = method, bits, mu, seed, scale, inner
+        self._full: Callable[[], object] | None = None
+        self._at_end: Tensor | int = 0  # of z's numbers after the last step, at an end of the grid, and in all
+        self._count = 0
 
     @staticmethod
     def _check(options: dict) -> None:
         check_number("lr", number(options["lr"]), 0.0, low_open=True)
         check_number("delta", options["delta"], 0.0, low_open=True)
+        check_number("momentum", options["momentum"], 0.0, 1.0)
+        check_number("weight_decay", options["weight_decay"], 0.0)
 
     def add_param_group(self, param_group: dict) -> None:
-        """Adds parameters, with lr and delta of their own where the group gives them.
+        """Adds parameters, with lr, delta, momentum and weight_decay of their own where the group gives them.
 
         Raises:
             TypeError, ValueError: as at construction, or an option that a group does not know.
@@ -96,8 +119,18 @@ class HALP(ClosureOptimizer):
         super().add_param_group(param_group)
 
     def __getstate__(self) -> dict:
-        own = {name: getattr(self, name) for name in ("method", "bits", "mu", "seed", "saturated")}
-        return {**super().__getstate__(), **own}
+        return {**super().__getstate__(), **{name: getattr(self, name) for name in self._OWN}, "_full": None}
+
+    def __setstate__(self, state: dict) -> None:
+        super().__setstate__(state)
+        for group in self.param_groups:  # of a state that was saved before there was such an option
+            for key, value in self.defaults.items():
+                group.setdefault(key, value)
+
+    @property
+    def saturated(self) -> float:
+        """Share of z's numbers at an end of the grid after the last step."""
+        return float(self._at_end) / self._count if self._count else 0.0
 
     @property
     def two_gradients(self) -> bool:
@@ -121,11 +154,15 @@ class HALP(ClosureOptimizer):
         """
         each = self._each()
         _, gradients = self._gradients(closure, each)
+        norms = torch.stack([g.double().norm() for g in gradients])
+        norm = norms.norm().item()
         with torch.no_grad():
-            for (p, state, _), g in zip(each, gradients):
+            for (p, state, _), g, own in zip(each, gradients, norms):
                 state["w"], state["g"], state["z"] = p.detach().clone(), g, torch.zeros_like(p)
-        norm = math.sqrt(sum(g.double().square().sum().item() for g in gradients))
+                if self.method == "halp":
+                    state["delta"] = grid(own if self.scale == "tensor" else norms.norm(), self.mu, self.bits)
         for group in self.param_groups:
+            group["since"] = 0
             if group["first"] is None:
                 group["first"] = norm
             group["grown"] = 0 if norm <= GROWTH * group["first"] else group["grown"] + 1
@@ -135,12 +172,12 @@ class HALP(ClosureOptimizer):
                     "is too small "
                     "(the grid is too coarse), or the learning rate too large"
                 )
-            if self.method == "halp":
-                group["delta"] = grid(norm, self.mu, self.bits)
         return norm
 
     def begin_epoch(self, full_gradient: Callable[[], object]) -> None:
-        self.outer(full_gradient)
+        self._full = full_gradient
+        if self.inner is None:
+            self.outer(full_gradient)
 
     def step(self, closure: Callable[[], Tensor]) -> Tensor:
         """One step; ``closure`` computes a batch's loss and gradients, and is called again at w where the method needs
@@ -150,8 +187,13 @@ class HALP(ClosureOptimizer):
             RuntimeError: the method needs `outer` first.
         """
         each = self._each()
-        if self.two_gradients and not all("w" in state for _, state, _ in each):
-            raise RuntimeError(f"{self.method} needs outer(closure), the full gradient, before its steps")
+        if self.two_gradients:
+            known = all("w" in state for _, state, _ in each)
+            if self._full is not None and self.inner is not None:
+                if not known or self.param_groups[0]["since"] >= self.inner:
+                    self.outer(self._full)
+            elif not known:
+                raise RuntimeError(f"{self.method} needs outer(closure), the full gradient, before its steps")
         loss, direction = self._gradients(closure, each)
         if self.two_gradients:
             now = [p.detach().clone() for p, _, _ in each]
@@ -179,22 +221,28 @@ class HALP(ClosureOptimizer):
     def _move(self, each, direction) -> None:
         for group in self.param_groups:
             group["steps"] += 1
-        at_end = count = 0
+            group["since"] += 1
+        self._at_end = self._count = 0
         for i, ((p, state, group), d) in enumerate(zip(each, direction)):
-            lr = number(group["lr"])
+            lr, moved = number(group["lr"]), state["z"] if self.method == "halp" else p
+            if group["weight_decay"]:
+                d = d + group["weight_decay"] * moved
+            if group["momentum"]:
+                d = state["momentum"] = d + group["momentum"] * state.get("momentum", torch.zeros_like(d))
             if self.method in ("sgd", "svrg"):
                 p.sub_(lr * d)
                 continue
             u = draw(p, random_state(self.seed, group["steps"], i, p.device)).to(p.dtype)
             if self.method != "halp":
                 p.copy_(group["delta"] * on_grid(p - lr * d, group["delta"], self.bits, u))
-            elif group["delta"] > 0:  # a full gradient of 0 stops
-                n = on_grid(state["z"] - lr * d, group["delta"], self.bits, u)
-                state["z"] = group["delta"] * n
-                p.copy_(state["w"] + state["z"])
-                at_end += (n.abs() >= (1 << (self.bits - 1)) - 1).sum().item()
-                count += n.numel()
-        self.saturated = at_end / count if count else 0.0
+                continue
+            stands = state["delta"] == 0  # a full gradient of 0 stops
+            n = on_grid(state["z"] - lr * d, torch.where(stands, 1.0, state["delta"]), self.bits, u)
+            n.masked_fill_(stands, 0)
+            state["z"] = state["delta"] * n
+            p.copy_(state["w"] + state["z"])
+            self._at_end = self._at_end + (n.abs() >= (1 << (self.bits - 1)) - 1).sum()
+            self._count += n.numel()
 
 
 def least_squares_in_integers(

@@ -1,19 +1,40 @@
 """Madam (arXiv 2006.14560) in float32, its integer form, and LNS-Madam's optimizer as its authors published it.
 
 Multiplicative updates move weights (parameters of two dimensions or more); the others, which start at zero or one and
-could not cross it, go to an ordinary optimizer.
+could not cross it, go to an ordinary optimizer. The authors' codes (jxbz/madam, jiaweizzhao/lns-madam-optimizer) update
+all parameters instead: ``parameters="all"``, for networks that :func:`prepare` changes as theirs are.
 """
 
 from __future__ import annotations
 
 import torch
+from torch import nn
 
-from lns_sim.checks import check_bool, check_int, check_number
+from lns_sim.checks import check_bool, check_choice, check_int, check_number
 from lns_sim.optim.groups import number
 from lns_sim.optim.lns_madam import check_madam
 from lns_sim.optim.split import SplitOptimizer
 
 LEVEL = 0.001  # e-folds of one of integer Madam's levels
+BIAS_DEVIATION = 0.01
+
+
+def prepare(model: nn.Module, options: dict) -> None:
+    """Where all parameters are updated, makes a network as the authors' are, in place: norms without affine parameters,
+    biases drawn from N(0, 0.01), of that deviation, so that no update has to cross zero.
+    """
+    if options.get("parameters") != "all":
+        return
+    for module in model.modules():
+        if isinstance(module, (nn.modules.batchnorm._BatchNorm, nn.LayerNorm)):
+            module.weight = module.bias = None
+            if isinstance(module, nn.LayerNorm):
+                module.elementwise_affine = False
+            else:
+                module.affine = False
+    for name, p in model.named_parameters():
+        if p.dim() < 2 and name.rpartition(".")[2].startswith("bias"):
+            nn.init.normal_(p, std=BIAS_DEVIATION)
 
 
 class _Normalized(SplitOptimizer):
@@ -21,8 +42,16 @@ class _Normalized(SplitOptimizer):
     0/0 being 0.
     """
 
+    def __init__(self, params, defaults: dict, parameters: str = "weights", **float_options):
+        check_choice("parameters", parameters, ("weights", "all"))
+        self.parameters = parameters
+        super().__init__(params, defaults, **float_options)
+
     def takes(self, p: torch.Tensor) -> bool:
-        return p.dim() >= 2
+        return self.parameters == "all" or p.dim() >= 2
+
+    def __getstate__(self) -> dict:
+        return {**super().__getstate__(), "parameters": self.parameters}
 
     def _check(self, options: dict) -> None:
         super()._check(options)
@@ -60,31 +89,25 @@ class Madam(_Normalized):
         beta: decay of the second moment, in [0, 1).
         g_bound: clamp of the normalized gradient.
         p_scale: weights are kept below so many root mean squares of their initial values.
-        float_optimizer, float_lr, float_kwargs: of the parameters of fewer than two dimensions, as in
-            :class:`lns_sim.optim.LNSMadam`.
+        parameters: "weights", those of two dimensions or more, or "all".
+        float_optimizer, float_lr, float_kwargs: of the other parameters, as in :class:`lns_sim.optim.LNSMadam`.
 
     Raises:
         TypeError, ValueError: as of :class:`lns_sim.optim.LNSMadam`.
     """
 
     def __init__(
-        self,
-        params,
-        lr: float = 0.01,
-        beta: float = 0.999,
-        g_bound: float = 10.0,
-        p_scale: float = 3.0,
-        **float_options,
+        self, params, lr: float = 0.01, beta: float = 0.999, g_bound: float = 10.0, p_scale: float = 3.0, **options
     ):
-        super().__init__(params, dict(lr=lr, beta=beta, g_bound=g_bound, p_scale=p_scale), **float_options)
+        super().__init__(params, dict(lr=lr, beta=beta, g_bound=g_bound, p_scale=p_scale), **options)
 
     def _move(self, p, ghat, state, group) -> None:
-        p.mul_(self._factor(ghat, p.sign(), number(group["lr"])))
+        p.mul_(self._factor(ghat, p.sign(), group))
         torch.minimum(torch.maximum(p, -state["cap"], out=p), state["cap"], out=p)
 
     @staticmethod
-    def _factor(ghat, sign, lr) -> torch.Tensor:
-        return torch.exp(ghat.mul_(-lr).mul_(sign))
+    def _factor(ghat, sign, group) -> torch.Tensor:
+        return torch.exp(ghat.mul_(-number(group["lr"])).mul_(sign))
 
 
 class PublishedLNSMadam(Madam):
@@ -92,7 +115,12 @@ class PublishedLNSMadam(Madam):
     even).
 
     ``w *= 2^(-lr round(ghat) sign(w))``. With lr = 1 / gamma_U that is whole codes of an update format:
-    :class:`lns_sim.optim.LNSMadam` at gamma_U = 128 takes the same steps. Arguments as of :class:`Madam`.
+    :class:`lns_sim.optim.LNSMadam` at gamma_U = 128 takes the same steps. With weight decay its base is e:
+    ``w *= exp(-lr round(ghat) sign(w) - lr wd)``.
+
+    Args:
+        wd: weight decay of its own parameters; None: none, in base 2.
+        others: as of :class:`Madam`.
     """
 
     def __init__(
@@ -102,13 +130,22 @@ class PublishedLNSMadam(Madam):
         beta: float = 0.999,
         g_bound: float = 10.0,
         p_scale: float = 3.0,
-        **float_options,
+        wd: float | None = None,
+        **options,
     ):
-        super().__init__(params, lr, beta, g_bound, p_scale, **float_options)
+        own = dict(lr=lr, beta=beta, g_bound=g_bound, p_scale=p_scale, wd=wd)
+        _Normalized.__init__(self, params, own, **options)
+
+    def _check(self, options: dict) -> None:
+        super()._check(options)
+        if options["wd"] is not None:
+            check_number("wd", options["wd"], 0.0)
 
     @staticmethod
-    def _factor(ghat, sign, lr) -> torch.Tensor:
-        return torch.exp2(ghat.round_().mul_(-lr).mul_(sign))
+    def _factor(ghat, sign, group) -> torch.Tensor:
+        lr, wd = number(group["lr"]), group["wd"]
+        exponent = ghat.round_().mul_(-lr).mul_(sign)
+        return torch.exp2(exponent) if wd is None else torch.exp(exponent.sub_(lr * wd))
 
 
 class IntegerMadam(_Normalized):
@@ -123,6 +160,7 @@ class IntegerMadam(_Normalized):
         base_lr: e-folds of a level.
         randomize: I of initial weights drawn uniformly, as in the published code; False: the level nearest to each
             weight.
+        smallest_lr: what lr does not fall below, whatever a schedule says; 1 as in the published code.
         others: as of :class:`Madam`.
 
     Raises:
@@ -139,21 +177,18 @@ class IntegerMadam(_Normalized):
         levels: int = 4096,
         base_lr: float = LEVEL,
         randomize: bool = False,
-        **float_options,
+        smallest_lr: float = 0.0,
+        **options,
     ):
-        super().__init__(
-            params,
-            dict(
-                lr=lr, beta=beta, g_bound=g_bound, p_scale=p_scale, levels=levels, base_lr=base_lr, randomize=randomize
-            ),
-            **float_options,
-        )
+        own = dict(levels=levels, base_lr=base_lr, randomize=randomize, smallest_lr=smallest_lr)
+        super().__init__(params, dict(lr=lr, beta=beta, g_bound=g_bound, p_scale=p_scale, **own), **options)
 
     def _check(self, options: dict) -> None:
         super()._check(options)
         check_int("levels", options["levels"], 2, 1 << 15)
         check_number("base_lr", options["base_lr"], 0.0, low_open=True)
         check_bool("randomize", options["randomize"])
+        check_number("smallest_lr", options["smallest_lr"], 0.0)
 
     def _begin(self, p, state, group) -> None:
         top = group["levels"] - 1
@@ -166,7 +201,7 @@ class IntegerMadam(_Normalized):
         self._show(p, state, group)
 
     def _move(self, p, ghat, state, group) -> None:
-        steps = ghat.mul_(number(group["lr"])).round_().mul_(state["sign"])
+        steps = ghat.mul_(max(number(group["lr"]), group["smallest_lr"])).round_().mul_(state["sign"])
         state["level"] = (state["level"] + steps).clamp_(0, group["levels"] - 1).to(torch.int16)
         self._show(p, state, group)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import tomlkit
 from tomlkit.exceptions import TOMLKitError
@@ -89,17 +90,24 @@ def _unknown(key: str, where: str, known) -> ValueError:
 
 
 def _changed(recipe: Recipe, table: dict, where: str) -> Recipe:
-    changes = {}
+    changes: dict[str, Any] = {}
     for key, value in table.items():
         if key not in _FIELDS:
             raise _unknown(key, where, [*_FIELDS, "override", "preset", "layers", "float32"])
-        if key not in _TABLES:
+        if key == "optimizer_options":
+            if not isinstance(value, dict):
+                raise ValueError(f"{where}{key} must be a table, got {value!r}")
+            same = table.get("optimizer", recipe.optimizer) == recipe.optimizer
+            changes[key] = {**dict(recipe.optimizer_options if same else ()), **value}
+        elif key not in _TABLES:
             changes[key] = value
         elif value == "float32" and key != "update":
             changes[key] = None  # a pass multiplied in float32, or a tensor left unquantized
         else:
             quantizes = key in ("activation", "weight", "error", "gradient")
             changes[key] = _table(_TABLES[key], getattr(recipe, key), value, f"{where}{key}", quantizes)
+    if changes.get("optimizer", recipe.optimizer) != recipe.optimizer:
+        changes.setdefault("optimizer_options", ())  # they were another's
     return _made(lambda: dataclasses.replace(recipe, **changes), where[:-1] or "recipe")
 
 
@@ -164,6 +172,8 @@ def _difference(value, known) -> dict:
             new = (
                 "headroom" if f.name == "acc_lsb" else "none" if isinstance(value, (Datapath, Quantizer)) else "float32"
             )
+        elif f.name == "optimizer_options":
+            new = dict(new)
         elif isinstance(new, Quantizer) and not isinstance(new, LNS):
             new = {"quantizer": type(new).__name__, **_all(new)}
         elif dataclasses.is_dataclass(new):

@@ -43,10 +43,12 @@ class Recipe:
             values in float32 (fake-quant), as it must be where an operand has no LNS codes.
         seed: of the random bits, where a quantizer is stochastic.
         optimizer: of float32 weights, by name (``lns_sim.registry.OPTIMIZERS``); None: an ordinary one.
+        optimizer_options: its options by name, as a dict or pairs; kept as pairs, in order.
         l1_norms: batch and layer norms are replaced by quantized L1 norms (:mod:`lns_sim.nn.l1norm`).
 
     Raises:
-        ValueError: an unknown optimizer, or formats that do not fit together; the message names the pass.
+        ValueError: an unknown optimizer or option of it, or formats that do not fit together; the message names the
+            pass.
     """
 
     name: str = "lns-madam"
@@ -60,6 +62,7 @@ class Recipe:
     weight_gradient: Datapath | None = Datapath()
     seed: int = 0
     optimizer: str | None = None
+    optimizer_options: tuple[tuple[str, Any], ...] = ()
     l1_norms: bool = False
     _text: ClassVar[str]  # made of the fields, once
 
@@ -68,6 +71,8 @@ class Recipe:
         check_bool("l1_norms", self.l1_norms)
         if self.optimizer is not None:
             check_choice("optimizer", self.optimizer, OPTIMIZERS)
+        object.__setattr__(self, "optimizer_options", tuple(sorted(dict(self.optimizer_options).items())))
+        self._check_options()
         if isinstance(self.weight, LNSFormat):
             self._check_coded_weights(self.weight)
         for name in PASSES:
@@ -75,6 +80,14 @@ class Recipe:
         # Made here, once: a compiler reads it as a constant.
         plain = {f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self)}
         object.__setattr__(self, "_text", json.dumps(plain, sort_keys=True))
+
+    def _check_options(self) -> None:
+        for name, value in self.optimizer_options:
+            if self.optimizer is None:
+                raise ValueError(f"optimizer_options: {name} has no effect without an optimizer")
+            check_choice(f"an option of the optimizer {self.optimizer!r}", name, OPTIMIZERS[self.optimizer].options)
+            if not isinstance(value, (bool, int, float, str)):
+                raise TypeError(f"optimizer_options: {name} must be a number, a truth value or a name, got {value!r}")
 
     def _check_coded_weights(self, weight: LNSFormat) -> None:
         if self.update.gamma % weight.gamma:
@@ -170,6 +183,11 @@ class ModelRecipe:
         """The default's."""
         return None if self.default is None else self.default.optimizer
 
+    @property
+    def optimizer_options(self) -> tuple[tuple[str, Any], ...]:
+        """The default's."""
+        return () if self.default is None else self.default.optimizer_options
+
     def __repr__(self) -> str:
         return f"ModelRecipe({self.name!r}: {describe(self)})"
 
@@ -202,7 +220,9 @@ def _decode(text: str) -> Recipe:
 
 
 def _plain(value):
-    """A field as JSON has it; a quantizer that makes no LNS codes by its kind."""
+    """A field as JSON has it; a quantizer that makes no LNS codes by its kind, pairs by name."""
+    if isinstance(value, tuple):
+        return dict(value)
     if isinstance(value, Quantizer) and not isinstance(value, LNS):
         return {"kind": type(value).__name__, "fields": dataclasses.asdict(value)}
     return dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value

@@ -51,8 +51,8 @@ def bits_of(recipe: Any) -> dict[str, str]:
     bits = {kind: "32" if q is None else str(q.bits) for kind, q in found.items()}
     if r.coded_weights:
         bits["weight"] += f" ({r.update.bits})"
-    elif r.optimizer is not None and OPTIMIZERS[r.optimizer].weight_bits is not None:
-        bits["weight"] = str(OPTIMIZERS[r.optimizer].weight_bits)
+    elif r.optimizer is not None and (stored := OPTIMIZERS[r.optimizer].weight_bits) is not None:
+        bits["weight"] = str(stored(dict(r.optimizer_options)) if callable(stored) else stored)
     return bits
 
 

@@ -234,12 +234,18 @@ def test_recipes_are_written_and_read():
         'preset = "fp8"\nerror = { quantizer = "ShiftQuant", bits = 6 }\nactivation = { kind = "e5m2" }'
     ).default
     assert changed.error == ShiftQuant(6) and changed.activation == FP8("e5m2")
+    some = recipe_files.parse('preset = "halp"\noptimizer_options = { bits = 4 }').default
+    assert dict(some.optimizer_options) == {"bits": 4, "mu": 20.0, "period": 0.5}  # the preset's, and one more
+    assert recipe_files.parse('preset = "halp"\noptimizer = "madam"').default.optimizer_options == ()
     for text, message in [
         ('preset = "fp8"\nerror = { bits = 3 }', "bits is no key"),
         ('error = { quantizer = "FP9" }', "must be one of 'FP8'"),
         ('error = { quantizer = "LUQ", samples = 0 }', "samples must be"),
         ('error = { quantizer = "LUQ", hindsight = 1 }', "must be true"),
         ('optimizer = "adam"', "optimizer must be one of"),
+        ('preset = "madam"\noptimizer_options = { mu = 3 }', "an option of the optimizer 'madam' must be one of"),
+        ('preset = "halp"\noptimizer_options = 3', "optimizer_options must be a table"),
+        ('preset = "fp8"\noptimizer_options = { mu = 3 }', "mu has no effect without an optimizer"),
         ('optimizer = "madam"', "updates float32 weights"),
     ]:
         with pytest.raises(ValueError, match=message):
@@ -700,7 +706,126 @@ def test_the_published_optimizer_is_the_code_update_at_gamma_128():
     assert moved.abs().max() > 15 and torch.equal(moved[inside], steps[inside])
 
 
+def tiny(**options):
+    return data.Data(
+        "tiny", torch.randn(64, 6), torch.arange(64) % 3, torch.randn(8, 6), torch.arange(8) % 3, **options
+    )
+
+
+def made(recipe, epochs=3, batch_size=8, **settings):
+    """A trainer of a small network with a norm."""
+    model = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3))
+    settings = Settings(epochs=epochs, batch_size=batch_size, warmup=0.0, counters=False, **settings)
+    return Trainer(tiny(), recipe, 0, settings, model=model)
+
+
+def test_madam_as_its_authors_run_it():
+    """All parameters by multiplication; no affine norms; biases drawn; levels drawn; lr_factor 16, 4, 1."""
+    recipe = recipes.get("integer-madam-published")
+    trainer = made(recipe, lr=0.016, schedule="step", decay=0.25)
+    norm, *layers = trainer.model[1], trainer.model[0], trainer.model[3]
+    assert norm.weight is norm.bias is None and not norm.affine
+    drawn = torch.cat([layer.bias.detach() for layer in layers])
+    assert 0.003 < drawn.std() < 0.02 and (drawn != 0).all()
+    rates = []
+    for _ in range(3):
+        trainer.run_epoch(lambda: rates.append(trainer.optimizer.param_groups[0]["lr"]))
+    assert sorted(set(rates), reverse=True) == pytest.approx([16, 4, 1])
+    assert all("level" in trainer.optimizer.state[p] for p in trainer.model.parameters())
+    for name in ("madam-published", "lns-madam-published"):
+        one = made(recipes.get(name))
+        before = [p.detach().clone() for p in one.model.parameters()]
+        one.run_epoch()
+        assert len(one.optimizer.state) == len(before) and all("moment" in s for s in one.optimizer.state.values())
+        assert all((p.sign() == b.sign()).all() for p, b in zip(one.model.parameters(), before, strict=True))
+    plain = made(recipes.get("madam"))
+    assert plain.model[1].affine and not plain.optimizer.takes(plain.model[0].bias)
+    ten = replace(recipe, optimizer_options={**dict(recipe.optimizer_options), "levels": 1024, "base_lr": 0.005})
+    (group,) = made(ten, lr=0.01).optimizer.param_groups
+    assert (group["levels"], group["base_lr"], group["lr"]) == (1024, 0.005, pytest.approx(2))
+    p = weight([0.5])
+    floor = IntegerMadam([p], lr=0.01, smallest_lr=1.0)
+    step(floor, p, [1.0])
+    assert floor.state[p]["level"] == round(math.log(3) / 0.001) + 1
+    with pytest.raises(ValueError, match="decay = 0.25 has no effect"):
+        Settings(decay=0.25)
+
+
+def test_the_published_optimizers_weight_decay():
+    p, q = weight([0.5, -0.5]), weight([0.5, -0.5])
+    step(PublishedLNSMadam([p], lr=0.1, wd=0.3), p, [2.0, 1.0])
+    assert p.detach().flatten().tolist() == pytest.approx([0.5 * math.exp(-0.13), -0.5 * math.exp(0.1 - 0.03)])
+    step(PublishedLNSMadam([q], lr=0.1), q, [2.0, 1.0])
+    assert q.detach().flatten().tolist() == pytest.approx([0.5 * 2**-0.1, -0.5 * 2**0.1])
+
+
 # ---- HALP
+
+
+def test_halps_scales_are_each_layers_own():
+    """``||g_layer|| / (mu (2^(bits-1) - 1))`` of a net of two layers whose gradients differ a hundred times; with one
+    scale for all the smaller one's offset has no grid."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(5, 7, bias=False), nn.Linear(7, 2, bias=False))
+    x = torch.randn(40, 5)
+
+    def closure():
+        loss = (net[0](x).square().mean() / 100) + net[1](x @ torch.ones(5, 7)).square().mean()
+        loss.backward()
+        return loss
+
+    for scale in ("tensor", "model"):
+        optimizer = HALP(net.parameters(), 0.001, bits=6, mu=2.0, scale=scale)
+        total = optimizer.outer(closure)
+        gradients = [optimizer.state[layer.weight]["g"] for layer in net]
+        norms = [g.norm().item() for g in gradients]
+        assert norms[1] > 100 * norms[0] and total == pytest.approx(math.hypot(*norms))
+        expected = [n / (2.0 * 31) for n in norms] if scale == "tensor" else [total / (2.0 * 31)] * 2
+        assert [optimizer.state[layer.weight]["delta"].item() for layer in net] == pytest.approx(expected)
+        optimizer.step(closure)
+        for layer, delta in zip(net, expected):
+            steps = optimizer.state[layer.weight]["z"] / delta
+            assert torch.allclose(steps, steps.round(), atol=1e-3) and steps.abs().max() <= 32
+
+
+@pytest.mark.parametrize("period, expected", [(0.5, [0, 4, 8, 12, 16, 20]), (1.0, [0, 8, 16]), (3.0, [0])])
+def test_halps_period_in_epochs(period, expected, monkeypatch):
+    recipe = replace(recipes.get("halp"), optimizer_options=dict(period=period, mu=20.0, bits=4))
+    trainer = made(recipe, float_lr=0.01)
+    optimizer, outer, found = trainer.optimizer, trainer.optimizer.outer, []
+    assert (optimizer.bits, optimizer.mu, optimizer.scale) == (4, 20.0, "tensor")
+    assert optimizer.param_groups[0]["weight_decay"] == Settings.weight_decay
+    monkeypatch.setattr(optimizer, "outer", lambda c: (found.append(optimizer.param_groups[0]["steps"]), outer(c))[1])
+    for _ in range(3):
+        trainer.run_epoch()
+    assert found == expected and optimizer.saturated <= 1
+
+
+def test_halps_momentum_and_weight_decay():
+    """SGD's, in float32: of z in HALP, as in the authors' code, of the weights in the others."""
+    for method in ("sgd", "svrg", "halp"):
+        p = weight([1.0, -2.0])
+        options = dict(bits=24, mu=0.001) if method == "halp" else {}
+        optimizer = HALP([p], 0.1, method, momentum=0.9, weight_decay=0.5, **options)
+
+        def closure(p=p):
+            loss = p.square().sum() / 2
+            loss.backward()
+            return loss
+
+        if optimizer.two_gradients:
+            optimizer.outer(closure)
+        start = p.detach().clone()
+        x, v = start.clone(), torch.zeros_like(start)
+        for _ in range(4):
+            optimizer.step(closure)
+            decayed = x - start if method == "halp" else x
+            v = 0.9 * v + x + 0.5 * decayed
+            x = x - 0.1 * v
+        assert torch.allclose(p.detach(), x, atol=1e-3), method
+        again = copy.deepcopy(optimizer)
+        again.load_state_dict(optimizer.state_dict())
+        assert again.param_groups[0]["momentum"] == 0.9 and again.saturated == optimizer.saturated
 
 
 @pytest.mark.slow
@@ -776,6 +901,8 @@ def test_what_a_table_says_of_recipes():
     assert bits_of(recipes.get("lns-madam")) == {"activation": "8", "weight": "8 (16)", "error": "8", "gradient": "8"}
     assert bits_of(recipes.get("luq")) == {"activation": "4", "weight": "4", "error": "4", "gradient": "32"}
     assert [bits_of(recipes.get(name))["weight"] for name in ("madam", "integer-madam", "lp-sgd")] == ["32", "13", "8"]
+    few = replace(recipes.get("integer-madam"), optimizer_options=dict(levels=256, base_lr=0.01))
+    assert bits_of(few)["weight"] == "9"  # 8 bits and a sign
     formats = {name: format_of(recipes.get(name)) for name in RECIPES}
     assert formats == {
         "fp32": "FP32",
@@ -787,7 +914,9 @@ def test_what_a_table_says_of_recipes():
         "luq-smp2": None,
         "shiftquant": None,
         "madam": "FP32",
+        "madam-published": "FP32",
         "integer-madam": "FP32",
+        "integer-madam-published": "FP32",
         "lns-madam-published": "LNS",
         "halp": "FP32",
         "svrg": "FP32",

@@ -128,7 +128,7 @@ def test_unfrozen_parameters_learn(members):
         (Madam, {"levels": 8}, ValueError, "must be one of"),
         (Madam, {"p_scale": 0.0}, ValueError, "p_scale must be a finite number"),
         (HALP, {"lr": 0.0}, ValueError, "lr must be a finite number"),
-        (HALP, {"weight_decay": 0.1}, ValueError, "must be one of"),
+        (HALP, {"nesterov": True}, ValueError, "must be one of"),
     ],
 )
 def test_a_wrong_group_is_refused_and_leaves_no_trace(kind, group, error, message):

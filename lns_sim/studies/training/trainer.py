@@ -19,7 +19,7 @@ from lns_sim.nn.convert import load_memories, memories, weights_alone
 from lns_sim.optim import FLOAT_OPTIMIZERS, ClosureOptimizer, Diverged, LNSMadam
 from lns_sim.optim.two_kinds import joined_schedule
 from lns_sim.recipes import ModelRecipe, Recipe
-from lns_sim.registry import OPTIMIZERS, OptimizerSettings
+from lns_sim.registry import OPTIMIZERS, OptimizerChoice, OptimizerSettings
 from lns_sim.studies import models
 from lns_sim.studies.training.data import Data
 from lns_sim.watching.counting import count
@@ -40,7 +40,9 @@ class Settings:
             that are no weights.
         float_lr, weight_decay: of that optimizer, and float_lr of others that learn by additive updates; momentum:
             of SGD.
-        warmup: fraction of all steps in which learning rates rise linearly, before they fall along a cosine.
+        warmup: fraction of all steps in which learning rates rise linearly, before they fall.
+        schedule: how they fall: "cosine", to zero; "step", by ``decay`` after each third of all steps.
+        decay: factor of a step.
         fine_tune: so many of the last epochs quantize weights alone, for recipes with float32 weights; all tests
             quantize what the recipe does. Learning rates rise from zero to half of these steps, and fall to zero again.
         fine_tune_lr: their peak, in units of the learning rate.
@@ -58,6 +60,8 @@ class Settings:
     momentum: float = 0.9
     weight_decay: float = 5e-4
     warmup: float = 0.15
+    schedule: str = "cosine"
+    decay: float = 0.1
     fine_tune: int = 0
     fine_tune_lr: float = 0.01
     augment: str = "none"
@@ -72,6 +76,10 @@ class Settings:
         check_number("momentum", self.momentum, 0.0, 1.0)
         check_number("weight_decay", self.weight_decay, 0.0)
         check_number("warmup", self.warmup, 0.0, 1.0)
+        check_choice("schedule", self.schedule, ("cosine", "step"))
+        check_number("decay", self.decay, 0.0, 1.0, low_open=True)
+        if self.schedule == "cosine" and self.decay != Settings.decay:
+            raise ValueError(f"decay = {self.decay:g} has no effect in the schedule cosine")
         check_int("fine_tune", self.fine_tune, 0, self.epochs)
         check_number("fine_tune_lr", self.fine_tune_lr, 0.0, low_open=True)
         if not self.fine_tune and self.fine_tune_lr != Settings.fine_tune_lr:
@@ -177,14 +185,17 @@ class Trainer:
         self.x_train, self.y_train = data.x_train.to(self.device), data.y_train.to(self.device)
         torch.manual_seed(seed)
         built = models.build(settings.model, data.input_shape, data.classes) if model is None else copy.deepcopy(model)
+        choice = None if recipe is None or recipe.optimizer is None else OPTIMIZERS[recipe.optimizer]
+        if choice is not None and choice.prepare is not None:
+            choice.prepare(built, dict(recipe.optimizer_options))
         self.model = convert(built, recipe)
         self.model.to(self.device)
         if settings.fine_tune and any(isinstance(p, LNSWeight) for p in self.model.parameters()):
             raise ValueError(
                 f"fine_tune is for recipes with float32 weights; those of {recipe.name} exist only as codes"
             )
-        self.optimizer = self._make_optimizer(None if recipe is None else recipe.optimizer)
         self.steps_per_epoch = math.ceil(len(self.x_train) / settings.batch_size)
+        self.optimizer = self._make_optimizer(choice, {} if recipe is None else dict(recipe.optimizer_options))
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self._lr_factor)
         self.result = Result("fp32" if recipe is None else recipe.name, seed)
         self.result.weight_bytes = sum(
@@ -192,7 +203,7 @@ class Trainer:
             for p in self.model.parameters()
         )
 
-    def _make_optimizer(self, name: str | None) -> torch.optim.Optimizer:
+    def _make_optimizer(self, choice: OptimizerChoice | None, own: dict) -> torch.optim.Optimizer:
         s = self.settings
         options = {"weight_decay": s.weight_decay, **({"momentum": s.momentum} if s.float_optimizer == "sgd" else {})}
         if any(isinstance(p, LNSWeight) for p in self.model.parameters()):
@@ -204,9 +215,11 @@ class Trainer:
                 float_lr=s.float_lr,
                 float_kwargs=options,
             )
-        if name is not None:
-            settings = OptimizerSettings(s.lr, s.float_lr, s.p_scale, s.float_optimizer, options)
-            return OPTIMIZERS[name].make(self.model.parameters(), settings)
+        if choice is not None:
+            found = OptimizerSettings(
+                s.lr, s.float_lr, s.p_scale, s.float_optimizer, options, self.steps_per_epoch, own
+            )
+            return choice.make(self.model.parameters(), found)
         return FLOAT_OPTIMIZERS[s.float_optimizer](self.model.parameters(), lr=s.float_lr, **options)
 
     def _lr_factor(self, step: int) -> float:
@@ -217,6 +230,8 @@ class Trainer:
         warm = max(int(self.settings.warmup * total), 1)
         if step < warm:
             return (step + 1) / warm
+        if self.settings.schedule == "step":
+            return self.settings.decay ** min(3 * step // total, 2)
         return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(total - warm, 1)))
 
     def _logits(self, x: torch.Tensor) -> torch.Tensor:
