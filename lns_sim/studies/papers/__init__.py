@@ -1,9 +1,8 @@
 """The tables and figures of the papers, each a study of independent runs: ``lns-sim paper NAME``."""
 
 from lns_sim.checks import check_choice
-from lns_sim.studies.papers import halp, luq, shiftquant
+from lns_sim.studies.papers import halp, luq, madam, shiftquant
 from lns_sim.studies.papers.lns_madam import BaseFactor, Formats, LutEntries, UpdateWidth
-from lns_sim.studies.papers.madam import LearningRates
 from lns_sim.studies.papers.rivals import OnImages, OnLarge, OnText
 from lns_sim.studies.papers.study import Study
 from lns_sim.studies.papers.update_error import UpdateError
@@ -16,8 +15,10 @@ STUDIES: dict[str, Study] = {
         LutEntries(),
         UpdateError(),
         Formats(),
-        LearningRates(),
+        madam.LearningRates(),
+        madam.Integer(),
         halp.LeastSquares(),
+        halp.Grid(),
         luq.Training(),
         luq.Rounding(),
         luq.Samples(),

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import torch
 from torch import Tensor, nn
 
+from lns_sim import recipes
 from lns_sim.optim.halp import HALP, least_squares_in_integers
 from lns_sim.studies.papers.bench import Bench
+from lns_sim.studies.papers.lns_madam import length
 from lns_sim.studies.papers.pool import Run
 from lns_sim.studies.papers.presets import Preset
-from lns_sim.studies.papers.study import Cell, Claim, Row, Study, find
+from lns_sim.studies.papers.study import Cell, Claim, Published, Row, Study, compared, find, points
+from lns_sim.studies.papers.training import searching, training
 
 PAPER = "HALP, arXiv 1803.03383"
 IN_INTEGERS = "halp, all in integers"
@@ -117,3 +122,72 @@ class LeastSquares(Study):
 
     def note(self, preset: Preset) -> str:
         return f"n = 1,000, d = 100, float64, learning rate 0.002, mu 3, fixed grids of 1/64, {preset.convex} epochs"
+
+
+# ---- A deep net, by bits of the offset and epochs from one full gradient to the next.
+
+_HALP = {(8, 0.5): 92.1, (8, 1): 90.9, (8, 3): 88.4, (4, 0.5): 89.1, (2, 0.5): 32.0}
+_SVRG = {0.5: 91.0, 1: 85.4}
+EPOCHS = 6
+
+
+class Grid(Study):
+    """Accuracy of a deep net by bits and T, beside SVRG in full precision and SGD."""
+
+    name = "halp-grid"
+    title = "HALP: bits and epochs between full gradients"
+    paper = (
+        f"{PAPER}: HALP in 8 bits is above SVRG in full precision, the more so the oftener it re-centers; SGD is above "
+        "both"
+    )
+
+    def cells(self, preset: Preset) -> list[Cell]:
+        task, found = preset.network, []
+
+        def cell(method: str, bits: int, period: float | None, recipe, lr, printed: float | None) -> None:
+            name = f"{method}, {bits} bits, T {period}"
+            trained = [training(task, recipe, seed, name=name, after=lr, epochs=EPOCHS) for seed in range(preset.seeds)]
+            source = printed and Published(printed, "published", f"{PAPER}, ResNet-18 on CIFAR-10, 150 epochs")
+            found.append(Cell({"method": method, "bits": bits, "T": period}, task.measure, trained, published=source))
+
+        halp, svrg = recipes.get("halp"), recipes.get("svrg")
+        lr = searching(preset, task, halp)
+        for bits in (8, 4, 2):
+            for period in (0.5, 1, 3):
+                options = {**dict(halp.optimizer_options), "bits": bits, "period": period}
+                used = dataclasses.replace(halp, optimizer_options=options)
+                cell("halp", bits, period, used, lr, _HALP.get((bits, period)))
+        lr = searching(preset, task, svrg)
+        for period in (0.5, 1):
+            used = dataclasses.replace(svrg, optimizer_options={"period": period})
+            cell("svrg", 32, period, used, lr, _SVRG[period])
+        cell("sgd, momentum", 32, None, None, searching(preset, task, None), 94.5)
+        return found
+
+    def draw(self, figure, rows: list[Row]) -> None:
+        axes = figure.subplots()
+        named = [dataclasses.replace(r, labels={"run": ", ".join(_said(r))}) for r in rows]
+        points(axes, named, "run")
+
+    def claims(self, rows: list[Row]) -> list[Claim]:
+        def at(method: str, bits: int, period: float | None) -> Row | None:
+            return find(rows, method=method, bits=bits, T=period)
+
+        eight = at("halp", 8, 0.5)
+        return [
+            compared("HALP in 8 bits is better than SVRG", eight, at("svrg", 32, 0.5)),
+            compared("HALP is better with T 1/2 than with T 3", eight, at("halp", 8, 3)),
+            compared("8 bits are better than 4", eight, at("halp", 4, 0.5)),
+            compared("4 bits are better than 2", at("halp", 4, 0.5), at("halp", 2, 0.5)),
+            compared("SGD is better than HALP", at("sgd, momentum", 32, None), eight),
+        ]
+
+    def note(self, preset: Preset) -> str:
+        task = dataclasses.replace(preset.network, epochs=EPOCHS)
+        return f"{length(task)}; mu 20; learning rates searched at 8 bits and T 1/2, of SVRG and SGD for themselves"
+
+
+def _said(row: Row) -> list[str]:
+    period = row.labels["T"]
+    said = [row.labels["method"], f"{row.labels['bits']} bits"]
+    return said if period is None else [*said, f"T {period:g}"]

@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from lns_sim import recipes
+from lns_sim.recipes import Recipe
 from lns_sim.studies.papers.lns_madam import length
 from lns_sim.studies.papers.presets import Preset, Task
-from lns_sim.studies.papers.study import Cell, Claim, Published, Row, Study, groups, lines, panels
-from lns_sim.studies.papers.training import training
+from lns_sim.studies.papers.study import (
+    Cell,
+    Claim,
+    Published,
+    Row,
+    Study,
+    compared,
+    find,
+    groups,
+    lines,
+    panels,
+    points,
+)
+from lns_sim.studies.papers.training import searching, training
 
 PAPER = "Madam, arXiv 2006.14560"
 RATES = (1.0, 0.1, 0.01, 0.001, 0.0001)
@@ -55,8 +70,8 @@ class LearningRates(Study):
         found, bests = [], {}
         for optimizer, group in groups(rows, "optimizer").items():
             best = []
-            for points in groups(group, "network").values():
-                known = [r for r in points if r.values]
+            for found_here in groups(group, "network").values():
+                known = [r for r in found_here if r.values]
                 sign = 1 if known and "%" in known[0].measure else -1
                 best += [max(known, key=lambda r: sign * r.mean).labels["learning rate"]] if known else []
             bests[optimizer] = best
@@ -68,6 +83,56 @@ class LearningRates(Study):
     def note(self, preset: Preset) -> str:
         tasks = length(preset.network, preset.decoder)
         return f"{tasks}; float32; biases and norms of Madam's runs by SGD or AdamW at their usual rates"
+
+
+# Bits: levels, and e-folds of one.
+_LEVELS = {12: (4096, 0.001), 10: (1024, 0.005), 8: (256, 0.01)}
+
+
+class Integer(Study):
+    """Integer Madam by the bits of a weight's magnitude."""
+
+    name = "madam-integer"
+    title = "Integer Madam by bits"
+    paper = f"{PAPER}: 12 bits are as good as float32, 10 bits nearly so, 8 bits lose more"
+
+    def cells(self, preset: Preset) -> list[Cell]:
+        found = []
+        for task in (preset.network, preset.decoder):
+            recipe = recipes.get("madam")
+            runs = {"float32": (recipe, searching(preset, task, recipe))}
+            lr = searching(preset, task, integer(12), name="integer Madam")
+            runs |= {f"{bits} bits": (integer(bits), lr) for bits in _LEVELS}
+            for name, (used, after) in runs.items():
+                trained = [training(task, used, s, name=f"Madam, {name}", after=after) for s in range(preset.seeds)]
+                found.append(Cell({"network": task.network, "weights": name}, task.measure, trained))
+        return found
+
+    def draw(self, figure, rows: list[Row]) -> None:
+        by_network = groups(rows, "network")
+        for axes, group in zip(panels(figure, list(by_network)), by_network.values()):
+            points(axes, group, "weights")
+
+    def claims(self, rows: list[Row]) -> list[Claim]:
+        found = []
+        for network, group in groups(rows, "network").items():
+            margin, unit = (-1.0, "a point") if "%" in group[0].measure else (-0.05, "0.05 nats")
+            full = find(group, weights="float32")
+            for bits in _LEVELS:
+                text = f"{network}: {bits} bits lose less than {unit} against float32"
+                found.append(compared(text, find(group, weights=f"{bits} bits"), full, margin))
+        return found
+
+    def note(self, preset: Preset) -> str:
+        levels = ", ".join(f"{bits} bits {n} of {size:g}" for bits, (n, size) in _LEVELS.items())
+        tasks = length(preset.network, preset.decoder)
+        return f"{tasks}; levels of e-folds: {levels}, and a sign; learning rates of float32 and of 12 bits searched"
+
+
+def integer(bits: int) -> Recipe:
+    """Integer Madam with the paper's levels (of Wikitext-2)."""
+    levels, size = _LEVELS[bits]
+    return dataclasses.replace(recipes.get("integer-madam"), optimizer_options=dict(levels=levels, base_lr=size))
 
 
 def _run(task: Task, optimizer: str, lr: float, seed: int):

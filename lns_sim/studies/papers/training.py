@@ -136,7 +136,7 @@ def _step_seconds(task: Task, recipe: Any_, update: object) -> float:
         kind = "LNS"
     else:
         kind = "random" if r.stochastic else "other"
-    gradients = 2.5 if r is not None and r.optimizer in ("halp", "svrg", "lp-svrg") else 1.0  # and full ones
+    gradients = 3.0 if r is not None and r.optimizer in ("halp", "svrg", "lp-svrg") else 1.0  # and full ones
     return gradients * (STEP[kind] + FURTHER.get(task.network, 0.0) + (10 if update else 0)) / 1000
 
 
