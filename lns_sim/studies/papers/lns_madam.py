@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import replace
 
 from lns_sim import recipes
@@ -30,6 +29,7 @@ from lns_sim.studies.papers.training import searching, training
 PAPER = "LNS-Madam, IEEE TC 2022"
 GAMMAS = (1, 2, 4, 8, 16, 32)
 WIDTHS = (16, 15, 14, 13, 12, 11, 10)
+FEWER = (16, 13, 10)  # of what the paper does not show
 ENTRIES = (1, 2, 4, 8)
 FAKE_QUANT = recipes.lns_madam_fake_quant
 
@@ -100,16 +100,17 @@ class UpdateWidth(Study):
         images, text, found = preset.network, preset.decoder, []
         # What the paper compares comes first.
         pairs = [(images, "Madam"), (images, "SGD"), (text, "Madam"), (text, "AdamW"), (images, "AdamW"), (text, "SGD")]
-        for (task, optimizer), bits in itertools.product(pairs, WIDTHS):
-            printed = _CIFAR.get(optimizer, {}).get(bits) if task is images else None
-            found.append(
-                Cell(
-                    {"network": task.network, "optimizer": optimizer, "bits": bits},
-                    task.measure,
-                    [_update(preset, task, optimizer, bits, seed) for seed in range(preset.seeds)],
-                    published=printed and Published(printed, "read off a figure", f"{PAPER}, CIFAR-10"),
+        for task, optimizer in pairs:
+            for bits in WIDTHS if (task, optimizer) in pairs[:4] else FEWER:
+                printed = _CIFAR.get(optimizer, {}).get(bits) if task is images else None
+                found.append(
+                    Cell(
+                        {"network": task.network, "optimizer": optimizer, "bits": bits},
+                        task.measure,
+                        [_update(preset, task, optimizer, bits, seed) for seed in range(preset.seeds)],
+                        published=printed and Published(printed, "read off a figure", f"{PAPER}, CIFAR-10"),
+                    )
                 )
-            )
         return found
 
     def draw(self, figure, rows: list[Row]) -> None:

@@ -22,7 +22,6 @@ from lns_sim.studies.papers.bench import Bench
 from lns_sim.studies.workers import gone, this_worker
 
 GRACE = 600.0  # seconds without a sign of life after which another machine's run counts as lost
-RESERVE = 1.2  # a run is begun where so many times its expected duration is left
 
 
 @dataclass(frozen=True)
@@ -47,9 +46,13 @@ class Run:
     @cached_property
     def key(self) -> str:
         """What makes it what it is: equal keys are the same work, in whichever study."""
-        parts = [f"{self.function.__module__}:{self.function.__qualname__}", self.arguments]
-        parts.append({name: run.key for name, run in self.after.items()})
+        parts = [_name(self), self.arguments, {name: run.key for name, run in self.after.items()}]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _name(run: Run) -> str:
+    """Of its function."""
+    return f"{run.function.__module__}:{run.function.__qualname__}"
 
 
 class OutOfTime(Exception):
@@ -107,9 +110,9 @@ class Pool:
             self.path(run, "failed").unlink(missing_ok=True)
 
     def expected(self, run: Run) -> float:
-        """Seconds that a run will take, by those that are done."""
-        paces = [r["seconds"] / r["expected"] for r in self._records.values() if r["seconds"] > 1]
-        return run.seconds * max(1.0, statistics.median(paces) if paces else 1.0)
+        """Seconds that a run will take, by those of the same function that are done."""
+        like = [r for r in self._records.values() if r["function"] == _name(run) and r["seconds"] > 1]
+        return run.seconds * max(1.0, statistics.median(r["seconds"] / r["expected"] for r in like) if like else 1.0)
 
     def work(self, bench: Bench, on_run: Callable[[Run, dict | None], None] | None = None) -> None:
         """Does what nobody else does, until nothing is left or time is over; waits for what others do, to take it over
@@ -143,7 +146,7 @@ class Pool:
                 continue
             if any(self.record(other) is None for other in run.after.values()):
                 continue
-            if self.deadline is not None and time.time() + RESERVE * self.expected(run) > self.deadline:
+            if self.deadline is not None and time.time() + self.expected(run) > self.deadline:
                 continue
             if self._claim(run):
                 if not self.path(run).exists():
@@ -187,7 +190,7 @@ class Pool:
 
         bench.tick = tick
         results = {name: self.record(other)["result"] for name, other in run.after.items()}
-        record = {"run": run.name, "arguments": run.arguments, "result": None, "expected": run.seconds}
+        record = {"run": run.name, "function": _name(run), "arguments": run.arguments, "result": None}
         try:
             record["result"] = run.function(bench, **run.arguments, **results)
         except Diverged as error:
@@ -197,6 +200,6 @@ class Pool:
         except Exception:  # of one run; the others go on
             self.path(run, "failed").write_text(traceback.format_exc())
             return None
-        record |= {"seconds": round(time.time() - begun, 3), "device": bench.device}
+        record |= {"seconds": round(time.time() - begun, 3), "expected": run.seconds, "device": bench.device}
         write_json({**provenance(), **record}, self.path(run))
         return self.record(run)

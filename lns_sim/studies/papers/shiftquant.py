@@ -233,7 +233,7 @@ def landscape(
     places = torch.linspace(-1, 1, points).tolist()
     model.train()
     losses = []
-    with torch.no_grad():
+    with torch.no_grad(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         for a in places:
             losses.append([])
             for b in places:
