@@ -16,7 +16,6 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from typer.testing import CliRunner
 
 import lns_sim
-from benchmarks.papers import headlines
 from lns_sim import LNSFormat, recipes, reference
 from lns_sim.command.app import app
 from lns_sim.nn.convert import weights_alone
@@ -32,6 +31,9 @@ from lns_sim.recipes import files as recipe_files
 from lns_sim.registry import QUANTIZERS, RECIPES
 from lns_sim.studies import models
 from lns_sim.studies.contest import Contest, bits_of, format_of
+from lns_sim.studies.papers import halp, luq, shiftquant, spread
+from lns_sim.studies.papers.bench import Bench
+from lns_sim.studies.papers.presets import PRESETS
 from lns_sim.studies.training import data
 from lns_sim.studies.training.trainer import Settings, Trainer
 
@@ -410,9 +412,9 @@ def json_free_copy(state):
 
 
 def test_luq_is_unbiased_and_its_parts_alone_are_not():
-    assert headlines.z_scores(LUQ()).square().mean().sqrt().item() == pytest.approx(1, abs=0.05)
+    assert luq.rounding(LUQ(), 4000)["z"] == pytest.approx(1, abs=0.05)
     for biased in (LUQ(below="flush"), LUQ(above="nearest"), LUQ(below="flush", above="nearest")):
-        assert headlines.z_scores(biased).square().mean().sqrt() > 2
+        assert luq.rounding(biased, 4000)["z"] > 2
 
 
 def test_luq_by_hand():
@@ -443,7 +445,7 @@ def test_luq_by_hand():
 
 
 def test_samples_average_out():
-    errors = headlines.gradient_errors([1, 2, 8, 32])
+    errors = luq.gradient_errors((1, 2, 8, 32))
     for n in (2, 8, 32):
         assert errors[n] == pytest.approx(errors[1] / n**0.5, rel=0.2)
     assert errors[32] < errors[0] / 3  # rounding to nearest stays where it is
@@ -472,11 +474,24 @@ def test_samples_average_out():
     assert (layer.weight.grad.T - used).abs().max() > 1e-3
 
 
+def spread_means(study):
+    """Accuracy of each quantizer, of three seeds and six epochs on digits."""
+    bench = Bench({"images": "digits"})
+    task = replace(PRESETS["small"].network, epochs=3)
+    cells = study.cells(replace(PRESETS["small"], network=task))
+    return {
+        cell.labels["gradients"]: statistics.mean(run.function(bench, **run.arguments) for run in cell.runs[:3])
+        for cell in cells
+    }
+
+
 @pytest.mark.slow
 def test_ablation_order():
-    mean = {name: statistics.mean(found) for name, found in headlines.luq_ablation(range(3)).items()}
-    assert mean["full"] > 85 and mean["stochastic pruning only"] > 85
-    assert mean["full"] > mean["stochastic rounding only"] + 10 and mean["stochastic pruning only"] > mean["naive"] + 10
+    mean = spread_means(spread.Roundings())
+    assert mean["LUQ"] > 85 and mean["stochastic pruning only"] > 85
+    assert (
+        mean["LUQ"] > mean["stochastic rounding only"] + 10 and mean["stochastic pruning only"] > mean["neither"] + 10
+    )
 
 
 # ---- ShiftQuant and L1 normalization
@@ -501,7 +516,7 @@ def test_shiftquant_is_shifts_in_an_integer_product():
 
 
 def test_shiftquants_variance():
-    found = headlines.shiftquant_variances([1, 2, 4])
+    found = {n: list(shiftquant.variances(n).values()) for n in (1, 2, 4)}
     assert found[1][0] > found[2][0] > found[4][0]
     assert all(measured <= bound and best <= bound * (1 + 1e-6) for measured, bound, best in found.values())
     assert optimal_grouping([1.0, 8.0, 7.9, 0.9], 2, 4) == [1 / 7, 8 / 7, 8 / 7, 1 / 7]
@@ -510,7 +525,7 @@ def test_shiftquants_variance():
 
 @pytest.mark.slow
 def test_shiftquants_headline():
-    found = {name: statistics.mean(values) for name, values in headlines.shiftquant_accuracies(range(3)).items()}
+    found = spread_means(spread.Channels())
     assert found["ShiftQuant, 4 groups"] > 85 and found["float32"] > 92
     assert found["per tensor"] < found["ShiftQuant, 4 groups"] - 5
 
@@ -830,10 +845,10 @@ def test_halps_momentum_and_weight_decay():
 
 @pytest.mark.slow
 def test_halps_headline():
-    norms = {m: headlines.gradient_norms(m) for m in ("halp", "lp-svrg", "lp-sgd")}
+    norms = {m: halp.gradient_norms(m) for m in ("halp", "lp-svrg", "lp-sgd")}
     assert norms["halp"][0] == pytest.approx(5.6, abs=0.5)
     assert norms["halp"][-1] < 1e-11 and norms["lp-svrg"][-1] > 0.3 and norms["lp-sgd"][-1] > 0.3
-    x, y = headlines.least_squares()
+    x, y = halp.least_squares()
     found = least_squares_in_integers(x, y, 0.002, 30)
     assert found[0] == pytest.approx(5.8, abs=0.2) and found[-1] < 1e-11
 
@@ -849,7 +864,7 @@ def test_halps_grid_and_errors():
     with pytest.raises(RuntimeError, match="needs outer"):
         HALP([weight([1.0])], 0.1).step(lambda: None)
     with pytest.raises(Diverged, match="mu = 0.1 is too small"):
-        headlines.gradient_norms("halp", mu=0.1)
+        halp.gradient_norms("halp", mu=0.1)
     p = weight([1.0, 2.0])
     stopped = HALP([p], 0.1)
     assert stopped.outer(lambda: (0 * p).sum().backward()) == 0

@@ -1,7 +1,7 @@
 """The tables and figures of the papers, each a study of independent runs: ``lns-sim paper NAME``."""
 
 from lns_sim.checks import check_choice
-from lns_sim.studies.papers import halp, luq, madam, shiftquant
+from lns_sim.studies.papers import halp, luq, madam, shiftquant, spread
 from lns_sim.studies.papers.lns_madam import BaseFactor, Formats, LutEntries, UpdateWidth
 from lns_sim.studies.papers.rivals import OnImages, OnLarge, OnText
 from lns_sim.studies.papers.study import Study
@@ -22,10 +22,12 @@ STUDIES: dict[str, Study] = {
         luq.Training(),
         luq.Rounding(),
         luq.Samples(),
+        spread.Roundings(),
         shiftquant.Gradients(),
         shiftquant.L1Norms(),
         shiftquant.Variance(),
         shiftquant.Landscape(),
+        spread.Channels(),
         OnImages(),
         OnText(),
         OnLarge(),

@@ -103,21 +103,27 @@ def spread_normal(elements: int) -> Tensor:
 
 def rounding(scheme: Quantizer, draws: int, elements: int = 2000) -> dict[str, float]:
     """Squared bias, variance and squared error of a quantizer over so many draws, relative to the mean square of what
-    is rounded; "z": root mean square of the bias in units of its standard error, 1 where there is none.
+    is rounded; "z": root mean square of the bias in units of the standard error of unbiased rounding, 1 where there is
+    no bias.
     """
     x = spread_normal(elements)
-    many = x.expand(draws, -1).contiguous() if scheme.stochastic else x[None]
-    codes, scale = scheme.quantize(many, random_state(1) if scheme.stochastic else None, -1)
-    values, whole = scheme.value(codes, scale).double(), x.double().square().mean()
-    bias, variance = values.mean(0) - x, values.var(0, correction=0)
-    drawn = variance > 1e-9 * whole
-    z = bias[drawn] / (variance[drawn] / len(many)).sqrt()
+    values, whole = _drawn(scheme, x, draws), x.double().square().mean()
+    bias = values.mean(0) - x
+    unbiased = {"below": "stochastic", "above": "stochastic"} if isinstance(scheme, LUQ) else {"rounding": "stochastic"}
+    least = _drawn(dataclasses.replace(scheme, **unbiased), x, draws).var(0)
+    where = least > 1e-6 * whole
     return {
         "bias^2": (bias.square().mean() / whole).item(),
-        "variance": (variance.mean() / whole).item(),
+        "variance": (values.var(0, correction=0).mean() / whole).item(),
         "error": ((values - x).square().mean() / whole).item(),
-        "z": z.square().mean().sqrt().item() if len(z) else float("inf"),
+        "z": (bias / (least / draws).sqrt())[where].square().mean().sqrt().item(),
     }
+
+
+def _drawn(scheme: Quantizer, x: Tensor, draws: int) -> Tensor:
+    """What it makes of x, draw by draw, in float64."""
+    many = x.expand(draws, -1).contiguous()
+    return scheme.value(*scheme.quantize(many, random_state(1) if scheme.stochastic else None, -1)).double()
 
 
 def roundings(bench: Bench, scheme: str, draws: int) -> dict[str, float]:
@@ -175,8 +181,8 @@ class Rounding(Study):
 
     def note(self, preset: Preset) -> str:
         return (
-            "4,000 draws of 2,000 normal numbers of sizes over seven e-folds; z: bias in units of its standard error, "
-            "1 without bias"
+            "4,000 draws of 2,000 normal numbers of sizes over seven e-folds; z: bias in units of the standard "
+            "error of unbiased rounding, 1 without bias"
         )
 
 
