@@ -91,6 +91,12 @@ def largest_magnitude(x: Tensor) -> Tensor:
     return torch.maximum(-low, high)
 
 
+def extremes(x: Tensor) -> tuple[Tensor, Tensor]:
+    """The smallest and the largest number of x and zero, 0-d; NaN where x has one."""
+    low, high = torch.aminmax(x) if x.numel() else (x.new_zeros(()), x.new_zeros(()))
+    return low.clamp(max=0), high.clamp(min=0)
+
+
 # No scale is smaller: a subnormal one holds too few bits to bring the largest magnitude to where codes end.
 SMALLEST_SCALE = torch.finfo(torch.float32).tiny
 # Of a scale times the largest code: at most this before rounding, so that float32 holds it.

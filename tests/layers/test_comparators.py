@@ -19,7 +19,7 @@ import lns_sim
 from lns_sim import LNSFormat, recipes, reference
 from lns_sim.command.app import app
 from lns_sim.nn.convert import weights_alone
-from lns_sim.nn.l1norm import C, L1BatchNorm, L1LayerNorm, L1Norm, replace_norms
+from lns_sim.nn.l1norm import C, L1BatchNorm, L1LayerNorm, L1Norm, _Normalize, replace_norms
 from lns_sim.optim.halp import HALP, Diverged, grid, least_squares_in_integers, on_grid
 from lns_sim.optim.madam import IntegerMadam, Madam, PublishedLNSMadam
 from lns_sim.quantizers.fp8 import FP8, widen
@@ -42,6 +42,8 @@ EXAMPLES = [
     FP8("e5m2"),
     Integer(),
     Integer(4, "stochastic"),
+    Integer(4, zero_point=True),
+    Integer(8, "stochastic", zero_point=True),
     SAWB(),
     SAWB(grid="weights"),
     SAWB(grid="activations"),
@@ -50,6 +52,7 @@ EXAMPLES = [
     LUQ(3, above="nearest"),
     ShiftQuant(),
     ShiftQuant(6, 2),
+    ShiftQuant(4, 4, zero_point=True),
 ]
 
 
@@ -77,8 +80,8 @@ def test_codes_times_scale_are_near_the_values(q):
     codes, scale = quantized(q, x)
     assert codes.dtype == q.dtype and codes.shape == x.shape and scale.dim() == 0 and 2 <= q.bits <= 8
     assert codes.dtype != torch.float32 or scale == 1
-    value = codes.float() * scale
-    assert (value - x).norm() < 0.6 * x.norm() and value.abs().max() <= 1.01 * x.abs().max() + scale / 2
+    value, slack = codes.float() * scale, scale * (8 if q == EXAMPLES[-1] else 0.5)  # a step of the widest channels
+    assert (value - x).norm() < 0.6 * x.norm() and value.abs().max() <= 1.01 * x.abs().max() + slack
     again, _ = quantized(q, x)
     assert torch.equal(codes.float(), again.float()) and (
         not q.stochastic or (quantized(q, x, seed=1)[0].float() != codes.float()).any()
@@ -312,7 +315,7 @@ def test_fine_tuning_quantizes_weights_alone_and_tests_all():
 
 
 def test_fine_tuning_leaves_l1_norms_unrounded():
-    model = lns_sim.convert(normed(), "shiftquant")
+    model = lns_sim.convert(normed(), "shiftquant6")
     with weights_alone(model):
         assert [norm.bits for norm in model.modules() if isinstance(norm, L1Norm)] == [None, None]
     assert [norm.bits for norm in model.modules() if isinstance(norm, L1Norm)] == [8, 8]
@@ -354,7 +357,7 @@ def test_the_maximum_in_hindsight(tmp_path):
     assert resumed.result.loss == whole.result.loss and whole.result.test[-1] > 85
 
 
-@pytest.mark.parametrize("name", ["luq", "shiftquant", "fp8", "int8"])
+@pytest.mark.parametrize("name", ["luq", "shiftquant6", "fp8", "int8"])
 def test_compiled_models_compute_the_same(name):
     torch.manual_seed(0)
     model = lns_sim.convert(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(16, 8)), name)
@@ -379,7 +382,7 @@ def test_a_quantizer_defined_anew_takes_its_own_place():
     del QUANTIZERS._entries["Halved"]
 
 
-@pytest.mark.parametrize("name", ["lns-madam", "luq", "shiftquant", "fp8", "int8"])
+@pytest.mark.parametrize("name", ["lns-madam", "luq", "shiftquant6", "fp8", "int8"])
 def test_operators_give_the_strides_that_they_tell_compilers(name):
     encoded = recipes.get(name).encode()
     x, rng = torch.randn(2, 4, 3), lns_sim.random.random_state(0)
@@ -515,6 +518,52 @@ def test_shiftquant_is_shifts_in_an_integer_product():
     assert torch.equal(one.float() * s, same.float() * t)
 
 
+def test_zero_points_by_hand():
+    x = torch.tensor([[3.0, -1.0], [0.0, 0.25], [2.2, 0.5]])
+    codes, scale = Integer(3, zero_point=True).quantize(x, None, -1)  # 7 steps from -1 to 3, the zero point at 2
+    assert scale.item() == pytest.approx(4 / 7) and codes.tolist() == [[5, -2], [0, 0], [4, 1]]
+    positive = torch.rand(1000)
+    codes, scale = Integer(4, zero_point=True).quantize(positive, None, -1)
+    assert set(codes.tolist()) == set(range(16)) and scale.item() == pytest.approx(positive.max().item() / 15)
+    assert Integer(8, zero_point=True).quantize(positive, None, -1)[0].max() == 255
+    torch.manual_seed(0)
+    x = torch.randn(400, 8) * torch.exp2(-torch.arange(8) / 2) + torch.linspace(-1, 1, 8)
+    q = ShiftQuant(4, 4, zero_point=True)
+    codes, scale = q.quantize(x, random_state(0), -1)
+    low, high = x.amin(0).clamp(max=0), x.amax(0).clamp(min=0)
+    k = torch.floor(torch.log2((high - low).max() / (high - low))).clamp(max=3).int()
+    assert q.shifts(q.ranges(x, -1)).flatten().tolist() == k.tolist()
+    steps = 8 * scale * torch.exp2(-k.float())
+    assert scale.item() * 8 == pytest.approx((high - low).max().item() / 15)
+    stored = (codes.int() >> (3 - k)) + (-low / steps).round().int()
+    assert stored.min() == 0 and stored.max() in (14, 15) and (codes.int() == codes.int() >> (3 - k) << (3 - k)).all()
+    assert ((codes * scale - x).abs() <= 1.01 * steps).all()
+    drawn = torch.stack([q.quantize(x[:4], random_state(i), -1)[0].float() for i in range(4000)]).mean(0)
+    inside = (x[:4] > x[:4].amin(0)) & (x[:4] < x[:4].amax(0))
+    assert torch.allclose((drawn * q.quantize(x[:4], random_state(0), -1)[1])[inside], x[:4][inside], atol=0.02)
+
+
+@pytest.mark.parametrize("layer", [nn.Linear(6, 5, bias=False), nn.Conv2d(6, 5, 3, bias=False)])
+def test_products_of_zero_points_are_exact(layer):
+    torch.manual_seed(0)
+    recipe = replace(recipes.get("shiftquant4"), l1_norms=False)
+    x = torch.randn(7, 6) + 1 if isinstance(layer, nn.Linear) else torch.randn(2, 6, 5, 5) + 1
+    seen = []
+
+    class Watch(lns_sim.ops.observer.Observer):
+        def product(self, product):
+            seen.append(product)
+
+    with lns_sim.ops.observer.observe(Watch()):
+        layer = lns_sim.convert(layer, recipe)
+        layer(x.requires_grad_()).square().sum().backward()
+    forward = seen[0]
+    a, b = (o.codes.double() for o in forward.operands)
+    exact = a @ b if a.dim() == 2 else F.conv2d(a, b)
+    assert torch.equal(forward.out, (exact * (forward.operands[0].scale * forward.operands[1].scale).double()).float())
+    assert len(seen) == 3 and all(o.largest in (15, 15 << 3) for p in seen for o in p.operands)
+
+
 def test_shiftquants_variance():
     found = {n: list(shiftquant.variances(n).values()) for n in (1, 2, 4)}
     assert found[1][0] > found[2][0] > found[4][0]
@@ -557,8 +606,15 @@ def test_l1_norms_by_hand_and_in_evaluation():
     )  # of a Gaussian the deviation
     assert torch.allclose(norm.running_s, s) and torch.allclose(norm.running_mean, x.mean(0))
     assert torch.allclose(norm.eval()(x), y, atol=1e-5)
-    quantized = L1BatchNorm(4)(x).detach()
-    assert len(quantized[:, 0].unique()) <= 255
+    coarse = L1BatchNorm(4, bits=3)
+    with torch.no_grad():
+        coarse.weight.copy_(torch.tensor([1.0, 0.7, 0.2, -0.9]))
+    quantized = coarse(x)
+    assert all(len(column.unique()) <= 7 for column in quantized.T)
+    plain, _ = _Normalize.apply(x, [0], coarse.eps, 3)
+    assert torch.allclose(quantized, plain * torch.tensor([1.0, 2 / 3, 1 / 3, -1.0]))  # gains of 3 bits
+    quantized.square().sum().backward()
+    assert torch.allclose(coarse.weight.grad, (2 * quantized * plain).sum(0).detach(), rtol=1e-4)
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Flatten(), nn.LayerNorm(8 * 36))
     model[1].weight.data.fill_(2.0)
     replace_norms(model)
@@ -583,7 +639,9 @@ def test_l1_forms_keep_what_a_norm_is():
     x = torch.randn(50, 4) * 3 + 1
     assert torch.allclose(model[0](x), shared.eval()(x), atol=0.1)  # 8 bits
     with torch.device("meta"):
-        assert lns_sim.convert(nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4)), "shiftquant")(torch.zeros(2, 4)).is_meta
+        assert lns_sim.convert(nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4)), "shiftquant6")(
+            torch.zeros(2, 4)
+        ).is_meta
 
 
 def normed():
@@ -596,7 +654,7 @@ def kinds(model):
 
 def test_l1_norms_follow_the_plan():
     both, none = [L1BatchNorm, L1LayerNorm], [nn.BatchNorm1d, nn.LayerNorm]
-    l1, plain = recipes.get("shiftquant"), recipes.get("fp8")
+    l1, plain = recipes.get("shiftquant6"), recipes.get("fp8")
     for arguments, expected in (
         ((l1,), both),
         ((l1, "2"), [L1BatchNorm, nn.LayerNorm]),
@@ -626,25 +684,25 @@ def test_norms_without_an_l1_form(norm, message):
     model = normed()
     model[1] = norm
     with pytest.raises(ValueError, match=message):
-        lns_sim.convert(model, "shiftquant")
+        lns_sim.convert(model, "shiftquant6")
     assert kinds(model) == [type(norm), nn.LayerNorm] and type(model[0].weight) is nn.Parameter
-    lns_sim.convert(model, "shiftquant", skip="1")
+    lns_sim.convert(model, "shiftquant6", skip="1")
     assert model[1] is norm and kinds(model)[1] is L1LayerNorm
 
 
 def test_norms_that_cannot_be_replaced_where_they_are():
     with pytest.raises(ValueError, match="the model itself"):
-        lns_sim.convert(nn.LayerNorm(4), "shiftquant")
+        lns_sim.convert(nn.LayerNorm(4), "shiftquant6")
     shared = nn.LayerNorm(4)
     with pytest.raises(ValueError, match="0 and 1 are one norm"):
-        lns_sim.convert(nn.Sequential(shared, shared), "shiftquant", skip="1")
+        lns_sim.convert(nn.Sequential(shared, shared), "shiftquant6", skip="1")
 
 
 def test_l1_forms_keep_hooks():
     model, seen = normed(), []
     model[1].register_forward_hook(lambda module, args, y: seen.append(type(module)))
     model[1].register_full_backward_hook(lambda module, dx, dy: seen.append("backward"))
-    lns_sim.convert(model, "shiftquant")(torch.randn(3, 4)).sum().backward()
+    lns_sim.convert(model, "shiftquant6")(torch.randn(3, 4)).sum().backward()
     assert seen == [L1BatchNorm, "backward"]
 
 
@@ -927,7 +985,8 @@ def test_what_a_table_says_of_recipes():
         "int8": "INT8",
         "luq": None,
         "luq-smp2": None,
-        "shiftquant": None,
+        "shiftquant4": None,
+        "shiftquant6": None,
         "madam": "FP32",
         "madam-published": "FP32",
         "integer-madam": "FP32",
