@@ -117,7 +117,7 @@ class Rivals(Study):
     def note(self, preset: Preset) -> str:
         return (
             f"{length(self.task(preset))}; LNS-Madam bit-exact; each one's learning rate searched; bits of activation, "
-            "weight, error, gradient; ShiftQuant's energy without its shifts"
+            "weight, error, gradient; ShiftQuant's energy without shifts and zero points"
         )
 
 
