@@ -215,7 +215,7 @@ def test_the_command(tmp_path):
     listed = command("paper")
     assert listed.returncode == 0 and all(name in listed.stdout for name in STUDIES)
     for arguments, message in [
-        (["luq-training", "--preset", "full"], "needs --images"),
+        (["luq-training", "--preset", "full"], "need --images"),
         (["nothing"], "study must be one of"),
         (["luq", "--preset", "medium"], "preset must be one of"),
     ]:
