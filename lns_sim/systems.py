@@ -58,6 +58,7 @@ def _halp(method: str):
 
 
 _recipe("fp8", FP8(), FP8(), FP8("e5m2"))
+_recipe("fp8-delayed", FP8(history=1024), FP8(history=1024), FP8("e5m2", history=1024))
 _recipe("int8", Integer(), Integer(), Integer(rounding="stochastic"))
 _recipe("luq", SAWB(grid="activations"), SAWB(grid="weights"), LUQ())
 _recipe("luq-smp2", SAWB(grid="activations"), SAWB(grid="weights"), LUQ(samples=2))

@@ -67,6 +67,16 @@ class Quantizer:
         """:meth:`quantize`, as an operand of products."""
         return Operand(*self.quantize(x, rng, dim), self)
 
+    def remembered(self, x: Tensor, rng: Tensor | None, dim: int, memory: dict[str, Tensor], mode: str) -> Operand:
+        """:meth:`operand` of an activation or a weight, of a quantizer that keeps something of them between steps.
+
+        Args:
+            x, rng, dim: as of :meth:`quantize`.
+            memory: what this operand of the product left in the steps before, and may leave. It is kept in checkpoints.
+            mode: "learn" in training; "read": leaves nothing; "repeat": leaves nothing, and quantizes as the last time.
+        """
+        raise NotImplementedError
+
     def error_operands(
         self, x: Tensor, rng: Tensor | None, dim: int, memory: dict[str, Tensor]
     ) -> tuple[Operand, Operand]:

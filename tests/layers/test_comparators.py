@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from helpers import everywhere, same
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils.checkpoint import checkpoint
 from typer.testing import CliRunner
 
 import lns_sim
@@ -355,6 +356,95 @@ def test_the_maximum_in_hindsight(tmp_path):
     resumed.load_state_dict(json_free_copy(part.state_dict()))
     resumed.run_epoch()
     assert resumed.result.loss == whole.result.loss and whole.result.test[-1] > 85
+
+
+def delayed(history=2, margin=0):
+    e4m3 = FP8(history=history, margin=margin)
+    return replace(recipes.get("fp8-delayed"), activation=e4m3, weight=e4m3, error=FP8("e5m2", history=history))
+
+
+def test_delayed_scaling_has_a_history_of_maxima():
+    """Scales of all three tensors of a product by the largest of the last two steps, 1 at first; evaluation leaves no
+    trace; what is larger saturates; NaN stays NaN and out of the history."""
+    layer = lns_sim.convert(nn.Sequential(nn.Linear(4, 4, bias=False)), delayed())
+    scales, seen = {"activation": [], "error": []}, {}
+
+    class Watch(lns_sim.ops.observer.Observer):
+        def product(self, product):
+            seen[product.name] = product.operands
+
+    def run(size, error):
+        with lns_sim.ops.observer.observe(Watch()):
+            y = layer(torch.eye(4) * size)
+            if error is not None:
+                y.backward(torch.eye(4) * error)
+
+    for size, error in ((3.0, 0.5), (1.0, 4.0), (0.5, 1.0), (8.0, 1.0), (2.0, 1.0), (2.0, 1.0)):
+        with torch.no_grad():
+            run(100.0, None)
+        run(size, error)
+        scales["activation"].append(seen["forward"][0].scale.item() * 448)
+        scales["error"].append(seen["weight_gradient"][0].scale.item() * 57344)
+        if size == 8.0:
+            assert seen["forward"][0].value.max() == 1.0  # the largest of the two steps before
+    assert scales["activation"] == pytest.approx([448, 3, 3, 1, 8, 8])
+    assert scales["error"] == pytest.approx([57344, 0.5, 4, 4, 1, 1])
+    kept = layer[0].weight.abs().max().item()
+    assert seen["forward"][1].scale.item() * 448 == pytest.approx(kept)
+    bad = torch.eye(4)
+    bad[0, 0] = torch.nan
+    assert layer(bad).isnan().any()
+    run(1.0, None)
+    assert seen["forward"][0].scale.isfinite() and seen["forward"][0].scale.item() * 448 == pytest.approx(2)
+    once = lns_sim.convert(nn.Linear(4, 4), delayed(margin=3))
+    for _ in range(2):
+        with lns_sim.ops.observer.observe(Watch()):
+            once(torch.eye(4))
+    assert seen["forward"][0].scale.item() * 448 == pytest.approx(8)
+    x = torch.randn(50)
+    assert FP8(margin=3).quantize(x, None, -1)[1] == 8 * FP8().quantize(x, None, -1)[1]
+
+
+class Twice(nn.Module):
+    """Two layers, whose first part a checkpoint may compute again."""
+
+    def __init__(self, checkpoints):
+        super().__init__()
+        self.first, self.second, self.checkpoints = nn.Linear(6, 6), nn.Linear(6, 3), checkpoints
+
+    def hidden(self, x):
+        return torch.relu(self.first(x)) @ x.mT @ x
+
+    def forward(self, x):
+        h = checkpoint(self.hidden, x, use_reentrant=False) if self.checkpoints else self.hidden(x)
+        return self.second(h)
+
+
+def test_delayed_scaling_with_checkpointing_and_where_it_is_refused(device):
+    """What is computed again has the scales of the first time; whoever keeps no history says so."""
+    found = []
+    for again in ("no", "whole", "inside"):
+        torch.manual_seed(0)
+        model = lns_sim.convert(Twice(again == "inside"), delayed()).to(device)
+        for size in (1.0, 5.0, 0.2):
+            x = (torch.randn(8, 6, generator=torch.Generator().manual_seed(1)) * size).to(device).requires_grad_()
+            model.zero_grad()
+            y = checkpoint(model, x, use_reentrant=False) if again == "whole" else model(x)
+            y.square().sum().backward()
+        found.append([y, x.grad, *(p.grad for p in model.parameters())])
+    for other in found[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
+    with (
+        lns_sim.simulate(delayed(), random_state(0)),
+        pytest.raises(RuntimeError, match="history of maxima is kept by"),
+    ):
+        torch.ones(2, 4) @ torch.ones(4, 2)
+    with pytest.raises(Exception, match="without torch.compile"):
+        torch.compile(lns_sim.convert(nn.Linear(6, 3), delayed()), backend="aot_eager", fullgraph=True)(x.cpu())
+    with pytest.raises(ValueError, match="gradient: FP8's history of maxima has no effect"):
+        replace(recipes.get("fp8"), gradient=FP8(history=2))
+    with pytest.raises(ValueError, match="activation: LUQ's maximum in hindsight has no effect"):
+        replace(recipes.get("luq"), activation=LUQ(hindsight=True))
 
 
 @pytest.mark.parametrize("name", ["luq", "shiftquant6", "fp8", "int8"])
@@ -982,6 +1072,7 @@ def test_what_a_table_says_of_recipes():
         "lns-madam": "LNS",
         "lns-madam-fake-quant": "LNS",
         "fp8": "FP8",
+        "fp8-delayed": "FP8",
         "int8": "INT8",
         "luq": None,
         "luq-smp2": None,
