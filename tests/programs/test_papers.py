@@ -142,7 +142,8 @@ def test_what_a_claim_says():
     assert compared("", row(90.0), row(91.0)).verdict == "does not hold"
     assert compared("", row(90.3), row(91.0), margin=-1).verdict == "holds"
     assert compared("", row(90.3), row(diverged=2)).verdict == "holds"
-    assert compared("", row(), row(91.0)).verdict == "not measured"
+    assert compared("", row(diverged=1), row(91.0)).verdict == "does not hold"
+    assert compared("", row(), row(91.0)).verdict == compared("", None, row(91.0)).verdict == "not measured"
     low, high = (Row({}, "validation loss", [v]) for v in (1.5, 1.6))
     assert compared("", low, high).verdict == "holds"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import torch
 from torch import Tensor, nn
@@ -105,7 +106,7 @@ class LeastSquares(Study):
     def claims(self, rows: list[Row]) -> list[Claim]:
         def at(method: str, bits: int) -> float | None:
             row = find(rows, method=method, bits=bits)
-            return row.mean if row else None
+            return math.inf if row and row.diverged else row and row.mean
 
         def claim(text: str, low: float | None, high: float | None, factor: float) -> Claim:
             if low is None or high is None:

@@ -112,7 +112,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Claim:
-    """A sentence of a paper, and whether it holds here: "holds", "holds within the spread", "does not hold" or "not
+    """A sentence of a paper, and whether it "holds" here, lies "within the spread", "does not hold" or is "not
     measured".
     """
 
@@ -121,18 +121,20 @@ class Claim:
 
 
 def compared(text: str, better: Row | None, worse: Row | None, margin: float = 0.0) -> Claim:
-    """The claim that one row is better than another: more accurate, or of less loss.
+    """The claim that one row is better than another: more accurate, or of less loss. What diverged is worse.
 
     It holds where the difference of means exceeds ``margin`` by more than the larger standard deviation over seeds;
     "within the spread" is a difference from the margin that is no larger than that.
     """
-    if better is None or worse is None or better.mean is None or worse.mean is None:
-        if worse is not None and better is not None and better.mean is not None and worse.diverged and not worse.values:
-            return Claim(text, "holds")  # the other one diverged
+    pair = (better, worse)
+    lost = [row is not None and row.mean is None and row.diverged > 0 for row in pair]
+    if all(lost) or any(row is None or (row.mean is None and not gone) for row, gone in zip(pair, lost)):
         return Claim(text, "not measured")
+    if any(lost):
+        return Claim(text, "does not hold" if lost[0] else "holds")
     sign = 1 if "%" in better.measure else -1
     difference = sign * (better.mean - worse.mean) - margin
-    spread = max(r.deviation or 0.0 for r in (better, worse))
+    spread = max(r.deviation or 0.0 for r in pair)
     if abs(difference) <= spread:
         return Claim(text, "within the spread")
     return Claim(text, "holds" if difference > 0 else "does not hold")
