@@ -19,7 +19,7 @@ from lns_sim.optim import LNSMadam
 from lns_sim.studies import models
 
 # Whose steps are timed: one of each kind of quantizer.
-OTHER_SYSTEMS = ("fp8", "int8", "luq", "shiftquant")
+OTHER_SYSTEMS = ("fp8", "int8", "luq", "shiftquant6")
 
 
 class _FakeQuantize(torch.autograd.Function):

@@ -58,10 +58,13 @@ def _halp(method: str):
 
 
 _recipe("fp8", FP8(), FP8(), FP8("e5m2"))
+_recipe("fp8-delayed", FP8(history=1024), FP8(history=1024), FP8("e5m2", history=1024))
 _recipe("int8", Integer(), Integer(), Integer(rounding="stochastic"))
 _recipe("luq", SAWB(grid="activations"), SAWB(grid="weights"), LUQ())
 _recipe("luq-smp2", SAWB(grid="activations"), SAWB(grid="weights"), LUQ(samples=2))
-_recipe("shiftquant", Integer(6), Integer(6), ShiftQuant(6), l1_norms=True)
+for _bits in (4, 6):  # on ResNets, on transformers
+    _whole = Integer(_bits, zero_point=True)
+    _recipe(f"shiftquant{_bits}", _whole, _whole, ShiftQuant(_bits, zero_point=True), l1_norms=True)
 
 _MADAM = ("beta", "g_bound", "parameters")
 _optimizer("lns-madam-published", lambda ps, s: PublishedLNSMadam(ps, s.lr, **_rest(s)), "lr", options=(*_MADAM, "wd"))

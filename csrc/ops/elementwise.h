@@ -91,7 +91,7 @@ Tensor round_to_powers(Tensor x, Tensor top, int64_t octaves, bool stochastic_be
   check_float(x, x, "x");
   check_float(top, x, "top");
   require(top.numel() == 1, "top must be one number");
-  require(octaves >= 1 && octaves <= 126, "octaves must be between 1 and 126, got ", octaves);
+  require(octaves >= 0 && octaves <= 126, "octaves must be between 0 and 126, got ", octaves);
   const PowerRounding r = {
       .octaves = static_cast<int>(octaves), .stochastic_below = stochastic_below, .stochastic_above = stochastic_above};
   check_rng(rng, x, r.draws());

@@ -34,7 +34,7 @@ class Output:
 
     def __init__(self, quiet: bool = False, as_json: bool = False):
         self.as_json = as_json
-        self._hidden = quiet or as_json
+        self.hidden = quiet or as_json
         self.errors = Console(stderr=True, quiet=quiet, soft_wrap=True)
 
     def show(self, *parts: RenderableType, width: int = 120, plain: bool = False) -> None:
@@ -42,7 +42,7 @@ class Output:
 
         Sentences break between words, or nowhere where no width is known.
         """
-        if not self._hidden:
+        if not self.hidden:
             console = make_console(width)
             for part in parts:
                 if isinstance(part, str) and not plain and _has_width(console):

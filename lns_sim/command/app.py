@@ -26,6 +26,7 @@ COMMANDS = {
         "Train a model by LNS-Madam and the systems it is compared with, each tuned alike.",
         ("matplotlib",),
     ),
+    "paper": ("Repeat the tables and figures of the papers, ours beside the published numbers.", ("matplotlib",)),
     "sweep": ("Train a model on many datapaths or formats: accuracy against cost.", ("matplotlib", "optuna")),
     "energy": ("Estimate the energy of a training iteration, beside other formats.", ("matplotlib",)),
     "cycles": ("Estimate cycles, time and memory traffic of a training iteration on an array.", ("matplotlib",)),

@@ -1,7 +1,7 @@
 """Activation checkpointing: what is computed again in the backward pass runs in the simulation that it first ran in.
 
 torch.utils.checkpoint calls its function once more, in whatever surroundings the backward pass has. Its two ways to do
-so are given a function that brings the simulation along; where none is open, nothing changes.
+so are given a function that brings the simulation along, and tells what quantizers keep that it repeats a step.
 """
 
 from __future__ import annotations
@@ -11,23 +11,25 @@ import functools
 from torch.utils import checkpoint
 
 from lns_sim.nn.scope import enter, innermost, leave
+from lns_sim.ops import memory
 
 
 def _again(function):
     """The function, to be run in a simulation that begins where the innermost one stands now."""
     current = innermost()
-    if current is None:
-        return function
-    beginning = current.again()
+    beginning = None if current is None else current.again()
 
     @functools.wraps(function)
     def run(*args, **kwargs):
-        simulation = beginning.again()
-        outer = enter(simulation)
-        try:
-            return function(*args, **kwargs)
-        finally:
-            leave(simulation, outer)
+        with memory.repeating():
+            if beginning is None:
+                return function(*args, **kwargs)
+            simulation = beginning.again()
+            outer = enter(simulation)
+            try:
+                return function(*args, **kwargs)
+            finally:
+                leave(simulation, outer)
 
     return run
 

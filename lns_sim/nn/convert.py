@@ -6,7 +6,7 @@ import contextlib
 import copy
 import dataclasses
 import fnmatch
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from typing import Any
 
 import torch
@@ -263,12 +263,12 @@ def weights_alone(model: nn.Module) -> Iterator[None]:
             norm.bits = bits
 
 
-def memories(model: nn.Module) -> list[dict[int, Memory]]:
+def memories(model: nn.Module) -> list[dict[Hashable, Memory]]:
     """What quantizers keep from earlier steps, by module and product, for a checkpoint."""
     return [{key: dict(kept) for key, kept in scope.memories.items()} for scope in _scopes(model)]
 
 
-def load_memories(model: nn.Module, found: list[dict[int, Memory]]) -> None:
+def load_memories(model: nn.Module, found: list[dict[Hashable, Memory]]) -> None:
     """Takes up what :func:`memories` gave for the same model and recipe."""
     scopes = _scopes(model)
     if not any(found):  # of a version that counted modules otherwise, too

@@ -1,8 +1,8 @@
-"""L1 normalization (arXiv 2411.10948): batch and layer norm by the mean magnitude, quantized throughout, with its exact
-gradient.
+"""L1 normalization (arXiv 2411.10948): batch and layer norm by the mean magnitude, quantized, with its exact gradient.
 
-``s = c mean|x - mu| + eps`` with ``c = sqrt(pi / 2)``, which is the standard deviation of a Gaussian; ``xh = (x - mu) /
-s``.
+``s = c mean|x - mu| + eps`` with ``c = sqrt(pi / 2)``, which is the standard deviation of a Gaussian (L1 batch norm,
+arXiv 1802.09769); ``xh = (x - mu) / s``. Quantized are input, xh, gain, shift, and the gradients of xh and of the
+input; means, s and running statistics are float32.
 """
 
 from __future__ import annotations
@@ -49,8 +49,20 @@ class _Normalize(torch.autograd.Function):
         return _rounded(d - d.mean(ctx.dims, keepdim=True), ctx.bits), None, None, None
 
 
+class _StraightThrough(torch.autograd.Function):
+    """A gain or shift rounded to ``bits``; its gradient is that of the rounded one."""
+
+    @staticmethod
+    def forward(ctx, x, bits):
+        return _rounded(x.clone(), bits)
+
+    @staticmethod
+    def backward(ctx, dx):
+        return dx, None
+
+
 class L1Norm(nn.Module):
-    """What both have: a gain and a shift, in float32."""
+    """What both have: a gain and a shift, stored in float32."""
 
     def __init__(self, shape: tuple[int, ...], eps: float, bits: int | None):
         super().__init__()
@@ -63,6 +75,11 @@ class L1Norm(nn.Module):
             nn.Parameter(torch.zeros(shape, dtype=torch.float32)),
         )
 
+    def affine(self, xh: Tensor, shape: tuple[int, ...]) -> Tensor:
+        """xh by the rounded gain and shift, which broadcast in that shape."""
+        gain, shift = (_StraightThrough.apply(p, self.bits).view(shape) for p in (self.weight, self.bias))
+        return xh * gain + shift
+
 
 class L1BatchNorm(L1Norm):
     """Batch norm by mean magnitudes, of (N, C) or (N, C, *size); running mean and s for evaluation.
@@ -71,7 +88,7 @@ class L1BatchNorm(L1Norm):
         features: C.
         eps: added to s.
         momentum: of the running values.
-        bits: of integers to which input, output and their gradients are rounded; None: not at all.
+        bits: of integers to which input, xh, gain, shift and gradients are rounded; None: not at all.
 
     Raises:
         ValueError: an argument out of range, or another number of channels.
@@ -100,7 +117,7 @@ class L1BatchNorm(L1Norm):
             xh = _rounded(
                 (_rounded(x, self.bits) - self.running_mean.view(shape)) / self.running_s.view(shape), self.bits
             )
-        return xh * self.weight.view(shape) + self.bias.view(shape)
+        return self.affine(xh, shape)
 
 
 class L1LayerNorm(L1Norm):
@@ -116,7 +133,7 @@ class L1LayerNorm(L1Norm):
 
     def forward(self, x: Tensor) -> Tensor:
         xh, _ = _Normalize.apply(x, list(range(-self.weight.dim(), 0)), self.eps, self.bits)
-        return xh * self.weight + self.bias
+        return self.affine(xh, self.weight.shape)
 
 
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.LayerNorm)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from operator import attrgetter
 
 import torch
@@ -103,7 +104,7 @@ class Scope:
 
     def __init__(self, recipe: Recipe | None, weight: str | None, index: int):
         self.recipe, self.weight, self.index = recipe, weight, index
-        self.memories: dict[int, memory.Memory] = {}  # of errors, by product
+        self.memories: dict[Hashable, memory.Memory] = {}  # by product, of its forward pass also by operand
 
     def random_state(self, module: torch.nn.Module) -> Tensor:
         """That one run of the module draws from."""
@@ -125,7 +126,7 @@ class ModuleSimulation(simulate):
 
     def next_rng(self) -> Tensor | None:
         if keeper := memory.keeper(self.recipe):
-            memory.announce(memory.Place(self.scope.memories, self.count), keeper)
+            memory.announce(memory.Place(self.scope.memories, self.count, memory.mode()), keeper)
         if self.rng is None and self.recipe is not None and self.recipe.stochastic:
             self.rng = self.scope.random_state(self.module)
         return super().next_rng()

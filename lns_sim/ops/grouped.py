@@ -83,6 +83,9 @@ def grouped_forward(
     LNSWeight, whose gradients are rounded by Q_G.
     """
     r = Recipe.decode(recipe)
+    for q in (r.activation, r.quantizer("weight")):
+        if q is not None and q.keeps is not None:
+            raise ValueError(f"{type(q).__name__}'s {q.keeps} has no form for grouped products")
     if isinstance(b, LNSTensor):
         w = weight_operand(b, r)
         return *_by_codes(a, w.codes, w.scale, rng, ends, recipe), w.codes, w.scale.repeat(len(b))
@@ -108,7 +111,7 @@ def _gradients(
     found = []
     for i, rows in enumerate(_groups(ends)):
         observer.enter_part(i)
-        at = None if place is None else Place(place.memories, place.key + i)
+        at = None if place is None else place._replace(key=(place.key, i))
         state = _state(rng, coded, i)
         error, for_b = error_operands(dy[rows], r, state, 1, at)
         x, w = Operand(a.codes[rows], a.scale[i], a.quantizer), Operand(b.codes[i], b.scale[i], b.quantizer)

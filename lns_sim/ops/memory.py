@@ -1,12 +1,14 @@
-"""What a quantizer keeps between steps, from a product's forward pass to its backward pass.
+"""What quantizers keep between steps, for each product and kind of tensor.
 
-The scope of a converted module announces where a product's memory lies before the product; the operator's context takes
-it along.
+The scope of a converted module announces where a product's memory lies before the product; its forward pass reads it
+there, and the operator's context takes it along to the backward pass.
 """
 
 from __future__ import annotations
 
+import contextlib
 import threading
+from collections.abc import Hashable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -19,24 +21,45 @@ Memory = dict[str, Tensor]
 
 
 class Place(NamedTuple):
-    """A product's own key in what its module keeps."""
+    """A product's own key in what its module keeps, and what becomes of it: a step "learns" what it keeps, an
+    evaluation only "reads" it, and a forward pass that activation checkpointing "repeats" finds what it found before.
+    """
 
-    memories: dict[int, Memory]
-    key: int
+    memories: dict[Hashable, Memory]
+    key: Hashable
+    mode: str = "learn"
 
     @property
     def memory(self) -> Memory:
         """What the errors of this product left in the steps before."""
         return self.memories.setdefault(self.key, {})
 
+    def of(self, kind: str) -> Memory:
+        """What an operand of its forward pass left, an "activation" or a "weight"."""
+        return self.memories.setdefault((self.key, kind), {})
+
 
 _next = threading.local()
 
 
+@contextlib.contextmanager
+def repeating() -> Iterator[None]:
+    """What runs within computes a step's forward pass once more."""
+    before, _next.repeats = getattr(_next, "repeats", False), True
+    try:
+        yield
+    finally:
+        _next.repeats = before
+
+
+def mode() -> str:
+    """What a forward pass does with what is kept, as of :class:`Place`."""
+    return "repeat" if getattr(_next, "repeats", False) else "learn" if torch.is_grad_enabled() else "read"
+
+
 def keeper(recipe: Recipe | None) -> Quantizer | None:
-    """The quantizer of a recipe's errors, where it keeps something between steps."""
-    q = None if recipe is None else recipe.error
-    return q if q is not None and q.keeps is not None else None
+    """A quantizer of a recipe that keeps something between steps; None: none does."""
+    return None if recipe is None else recipe.keeper
 
 
 def announce(place: Place | None, q: Quantizer) -> None:
@@ -52,6 +75,20 @@ def announce(place: Place | None, q: Quantizer) -> None:
     _next.place = place
 
 
+def announced(q: Quantizer) -> Place:
+    """The place of this product, in its forward pass.
+
+    Raises:
+        RuntimeError: nobody keeps the memory.
+    """
+    place = getattr(_next, "place", None)
+    if place is None:
+        raise RuntimeError(
+            f"{type(q).__name__}'s {q.keeps} is kept by a converted model's modules; this product runs outside of them"
+        )
+    return place
+
+
 def take(recipe: Recipe) -> Place | None:
     """The place that was announced for this product; None where the recipe needs none.
 
@@ -61,9 +98,5 @@ def take(recipe: Recipe) -> Place | None:
     q = keeper(recipe)
     if q is None:
         return None
-    place, _next.place = getattr(_next, "place", None), None
-    if place is None:
-        raise RuntimeError(
-            f"{type(q).__name__}'s {q.keeps} is kept by a converted model's modules; this product runs outside of them"
-        )
+    place, _next.place = announced(q), None
     return place

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from lns_sim import distributed
 from lns_sim.contract import FIRST_ELEMENT
-from lns_sim.ops import observer
+from lns_sim.ops import memory, observer
 from lns_sim.ops.memory import Place
 from lns_sim.quantizers import Operand, Quantizer
 from lns_sim.random import stream_of
@@ -21,6 +21,10 @@ def quantize(x: Tensor, q: Quantizer | None, rng: Tensor | None, stream: str, di
     """
     if q is None:
         operand = Operand(x.clone(), x.new_ones(()), None)  # operators return no input
+    elif q.keeps is not None:
+        place = memory.announced(q)
+        random = stream_of(rng, stream) if q.stochastic else None
+        operand = q.remembered(x, random, dim, place.of(stream), place.mode)
     else:
         operand = q.operand(x, stream_of(rng, stream) if q.stochastic else None, dim)
     operand = operand.with_codes(operand.codes.contiguous())  # as compilers are told, whatever torch's own functions do
@@ -52,8 +56,8 @@ def error_operands(
     if q is None or q.format is not None or distributed.batches_are_one():
         error = quantize_batch(dy, q, rng, "error", dim)
         return error, error
-    memory = {} if place is None else place.memory
-    operands = q.error_operands(dy, stream_of(rng, "error") if q.stochastic else None, dim, memory)
+    known = {} if place is None else place.memory
+    operands = q.error_operands(dy, stream_of(rng, "error") if q.stochastic else None, dim, known)
     return observer.report_codes("error", dy, operands[0]), operands[1]
 
 

@@ -102,7 +102,7 @@ class LUQ(Quantizer):
     dtype: ClassVar[torch.dtype] = torch.float32
 
     def __post_init__(self):
-        check_int("exponents", self.exponents, 1, 126)
+        check_int("exponents", self.exponents, 0, 126)
         check_choice("below", self.below, ("stochastic", "flush"))
         check_choice("above", self.above, ("stochastic", "nearest"))
         check_int("samples", self.samples, 1, 1024)

@@ -67,6 +67,16 @@ class Quantizer:
         """:meth:`quantize`, as an operand of products."""
         return Operand(*self.quantize(x, rng, dim), self)
 
+    def remembered(self, x: Tensor, rng: Tensor | None, dim: int, memory: dict[str, Tensor], mode: str) -> Operand:
+        """:meth:`operand` of an activation or a weight, of a quantizer that keeps something of them between steps.
+
+        Args:
+            x, rng, dim: as of :meth:`quantize`.
+            memory: what this operand of the product left in the steps before, and may leave. It is kept in checkpoints.
+            mode: "learn" in training; "read": leaves nothing; "repeat": leaves nothing, and quantizes as the last time.
+        """
+        raise NotImplementedError
+
     def error_operands(
         self, x: Tensor, rng: Tensor | None, dim: int, memory: dict[str, Tensor]
     ) -> tuple[Operand, Operand]:
@@ -89,6 +99,12 @@ def largest_magnitude(x: Tensor) -> Tensor:
         return x.new_zeros(())
     low, high = torch.aminmax(x)
     return torch.maximum(-low, high)
+
+
+def extremes(x: Tensor) -> tuple[Tensor, Tensor]:
+    """The smallest and the largest number of x and zero, 0-d; NaN where x has one."""
+    low, high = torch.aminmax(x) if x.numel() else (x.new_zeros(()), x.new_zeros(()))
+    return low.clamp(max=0), high.clamp(min=0)
 
 
 # No scale is smaller: a subnormal one holds too few bits to bring the largest magnitude to where codes end.

@@ -1,7 +1,8 @@
 """ShiftQuant (arXiv 2411.10948): gradient channels in groups by powers of two, shifted back inside an integer GEMM.
 
-The method's text was not to be had; this follows its abstract and reviews. Channels of small range get more of the
-integer grid:
+Of the paper this follows abstract, reviews and its quantizer, which has a zero point (a reader remarks that its formula
+of the values leaves it out); the zero point of each channel, an integer, is ours. Channels of small range get more of
+the integer grid:
 ``k_c = clip(floor(log2(R / r_c)), 0, groups - 1)``, ``q = clip(SR(G 2^k_c / s0))``, ``s0 = R / (2^(bits-1) - 1)``. In
 the product along the channels a term is shifted left by ``groups - 1 - k_c``, so that all share the scale ``s0 /
 2^(groups - 1)``: no memory is rearranged, and the result is the dequantized product's exactly.
@@ -16,8 +17,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from lns_sim.checks import check_int
-from lns_sim.quantizers.quantizer import Quantizer, scale_to
+from lns_sim.checks import check_bool, check_int
+from lns_sim.quantizers.quantizer import LARGEST_VALUE, Quantizer, scale_to
 from lns_sim.random import draw
 
 
@@ -25,28 +26,47 @@ from lns_sim.random import draw
 class ShiftQuant(Quantizer):
     """Codes as the accumulator sees them: ``q << (groups - 1 - k_c)``, at one scale.
 
+    With zero points a channel's range is ``max(x, 0) - min(x, 0)``, ``s0 = R / (2^bits - 1)``, and q stands for what is
+    stored less the channel's zero point.
+
     Args:
         bits: of q; 4 or 6 in the paper.
         groups: at most so many; 1 is quantization per tensor.
+        zero_point: each channel's codes are from its smallest to its largest number, not symmetric around zero.
     """
 
     bits: int = 4
     groups: int = 4
+    zero_point: bool = False
     dtype: ClassVar[torch.dtype] = torch.int16
     stochastic: ClassVar[bool] = True
 
     def __post_init__(self):
         check_int("bits", self.bits, 2, 8)
         check_int("groups", self.groups, 1, 8)
+        check_bool("zero_point", self.zero_point)
+
+    @property
+    def top(self) -> int:
+        """The largest magnitude of q."""
+        return (1 << self.bits) - 1 if self.zero_point else (1 << (self.bits - 1)) - 1
 
     @property
     def largest(self) -> int:
-        return ((1 << (self.bits - 1)) - 1) << (self.groups - 1)
+        return self.top << (self.groups - 1)
 
-    @staticmethod
-    def ranges(x: Tensor, dim: int) -> Tensor:
-        """The largest magnitude of every channel, shaped to broadcast with x."""
-        return x.abs().amax([d for d in range(x.dim()) if d != dim % x.dim()], keepdim=True)
+    def ends(self, x: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+        """From where to where each channel's codes are, shaped to broadcast with x."""
+        others = [d for d in range(x.dim()) if d != dim % x.dim()]
+        if self.zero_point:
+            return x.amin(others, keepdim=True).clamp(max=0), x.amax(others, keepdim=True).clamp(min=0)
+        high = x.abs().amax(others, keepdim=True)
+        return -high, high
+
+    def ranges(self, x: Tensor, dim: int) -> Tensor:
+        """Half the range of every channel's codes, shaped to broadcast with x: symmetric ones' largest magnitude."""
+        low, high = self.ends(x, dim)
+        return high / 2 - low / 2
 
     def shifts(self, ranges: Tensor) -> Tensor:
         """k_c of every channel."""
@@ -57,11 +77,17 @@ class ShiftQuant(Quantizer):
         assert rng is not None
         if x.numel() == 0:
             return x.to(torch.int16), x.new_ones(())
-        top = (1 << (self.bits - 1)) - 1
-        ranges = self.ranges(x, dim)
-        s0 = scale_to(ranges.amax(), top)
+        low, high = self.ends(x, dim)
+        ranges, top = high / 2 - low / 2, self.top
+        s0 = scale_to(ranges.amax(), top / 2 if self.zero_point else top)
+        s0 = s0.clamp(max=LARGEST_VALUE / top)
         power = (self.shifts(ranges) + 127 << 23).view(torch.float32)  # 2^k_c
-        q = torch.addcmul(draw(x, rng), x / s0, power).floor_().clamp_(-top, top)
+        q = torch.addcmul(draw(x, rng), x / s0, power).floor_()
+        if self.zero_point:
+            lowest = (low / s0 * power).round_()
+            q.clamp_(lowest, lowest + top)
+        else:
+            q.clamp_(-top, top)
         return q.mul_(2.0 ** (self.groups - 1) / power).to(torch.int16), s0 * 2.0 ** (1 - self.groups)
 
 

@@ -64,7 +64,9 @@ class Recipe:
     optimizer: str | None = None
     optimizer_options: tuple[tuple[str, Any], ...] = ()
     l1_norms: bool = False
-    _text: ClassVar[str]  # made of the fields, once
+    # Made of the fields, once:
+    _text: ClassVar[str]
+    keeper: ClassVar[Quantizer | None] = None  # a quantizer that keeps something between steps
 
     def __post_init__(self):
         check_int("seed", self.seed, 0, (1 << 64) - 1)
@@ -73,6 +75,9 @@ class Recipe:
             check_choice("optimizer", self.optimizer, OPTIMIZERS)
         object.__setattr__(self, "optimizer_options", tuple(sorted(dict(self.optimizer_options).items())))
         self._check_options()
+        kept = [q for q in self._quantizers.values() if q is not None and q.keeps is not None]
+        object.__setattr__(self, "keeper", kept[0] if kept else None)
+        self._check_keepers()
         if isinstance(self.weight, LNSFormat):
             self._check_coded_weights(self.weight)
         for name in PASSES:
@@ -96,11 +101,18 @@ class Recipe:
             raise ValueError(
                 f"optimizer {self.optimizer!r} updates float32 weights, but weights are to exist as LNS codes"
             )
-        if self.error is not None and self.error.keeps is not None:
+        if self.keeper is not None:
             raise ValueError(
-                f"{type(self.error).__name__}'s {self.error.keeps} needs float32 weights, but weights are to exist "
+                f"{type(self.keeper).__name__}'s {self.keeper.keeps} needs float32 weights, but weights are to exist "
                 "as LNS codes"
             )
+
+    def _check_keepers(self) -> None:
+        for kind, q in self._quantizers.items():
+            if q is None or q.keeps is None or kind == "error":
+                continue
+            if kind == "gradient" or type(q).remembered is Quantizer.remembered:
+                raise ValueError(f"{kind}: {type(q).__name__}'s {q.keeps} has no effect on it")
 
     def _check_pass(self, name: str) -> None:
         datapath = getattr(self, name)

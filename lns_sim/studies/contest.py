@@ -20,6 +20,7 @@ from lns_sim.recipes import ModelRecipe, Recipe
 from lns_sim.registry import OPTIMIZERS
 from lns_sim.studies import models
 from lns_sim.studies.energy import energy
+from lns_sim.studies.search import best_of, search
 from lns_sim.studies.training.checkpoint import ForeignFile
 from lns_sim.studies.training.data import Data
 from lns_sim.studies.training.trainer import Result, Settings, Trainer
@@ -187,7 +188,7 @@ class Contest:
         entries = []
         for name in self.recipes:
             tuned = self._tune(name, on_step, on_run)
-            lr, end = self._best(tuned) if tuned else (self._base(name), None)
+            lr, end = best_of(tuned, self.best) if tuned else (self._base(name), None)
             results = {seed: lr and self._one(name, lr, seed, False, on_step, on_run) for seed in self.seeds}
             entries.append(Entry(name, tuned, lr, end, results))
         return entries
@@ -196,36 +197,12 @@ class Contest:
         """Results on held-out samples by learning rate, in the order of the rates; none with a single factor."""
         if len(self.factors) == 1:
             return {}
-        tuned: dict[float, float | None] = {}
 
-        def tries(factor: float) -> None:
-            result = self._one(name, factor * self._base(name), self.seeds[0], True, on_step, on_run)
-            tuned[factor * self._base(name)] = result and result["test"][-1]
+        def attempt(lr: float) -> float | None:
+            result = self._one(name, lr, self.seeds[0], True, on_step, on_run)
+            return result and result["test"][-1]
 
-        factors = list(self.factors)
-        for factor in factors:
-            tries(factor)
-        for _ in range(self.extend):
-            lr, end = self._best(tuned)
-            if end is None and lr is not None:
-                break
-            if end == "largest":
-                factors.append(factors[-1] ** 2 / factors[-2])
-                tries(factors[-1])
-            else:
-                factors.insert(0, factors[0] ** 2 / factors[1])
-                tries(factors[0])
-        return dict(sorted(tuned.items()))
-
-    def _best(self, tuned: dict[float, float | None]) -> tuple[float | None, str | None]:
-        """The best rate, of equals one inside, and whether it is the smallest or largest of all; None: all diverged."""
-        known = {lr: value for lr, value in sorted(tuned.items()) if value is not None}
-        if not known:
-            return None, None
-        ends = {min(tuned): "smallest", max(tuned): "largest"}
-        best = self.best(known.values())
-        equals = sorted((lr in ends, lr) for lr, value in known.items() if value == best)
-        return equals[0][1], ends.get(equals[0][1])
+        return search(attempt, self._base(name), self.factors, self.best, self.extend)
 
     def _one(self, name: str, lr: float, seed: int, tuning: bool, on_step, on_run) -> dict | None:
         key = self._key(name, lr, seed, tuning)

@@ -141,7 +141,7 @@ def resnet(channels: int, classes: int, widths=(16, 32, 64), blocks=(3, 3, 3)) -
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inputs, classes))
 
 
-NAMES = ("cnn", "mlp", "resnet20", "resnet18", "resnet18-imagenet", "resnet50", "gpt", "gpt256")
+NAMES = ("cnn", "mlp", "resnet8", "resnet20", "resnet18", "resnet18-imagenet", "resnet50", "gpt", "gpt256")
 
 
 def build(name: str, input_shape: tuple[int, ...], classes: int) -> nn.Module:
@@ -169,6 +169,6 @@ def build(name: str, input_shape: tuple[int, ...], classes: int) -> nn.Module:
         return imagenet_resnet(input_shape[0], classes, Bottleneck, (3, 4, 6, 3))
     if name == "resnet18-imagenet":
         return imagenet_resnet(input_shape[0], classes, ResidualBlock, (2, 2, 2, 2))
-    if name == "resnet20":
-        return resnet(input_shape[0], classes)
+    if name in ("resnet8", "resnet20"):
+        return resnet(input_shape[0], classes, blocks=(1, 1, 1) if name == "resnet8" else (3, 3, 3))
     return resnet(input_shape[0], classes, widths=(64, 128, 256, 512), blocks=(2, 2, 2, 2))

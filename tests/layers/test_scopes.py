@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 import lns_sim
 from lns_sim.ops.observer import Observer, observe
 
-NAMES = ["lns-madam", "lns-madam-fake-quant", "fp8", "int8", "luq", "shiftquant", "lns-madam-published"]
+NAMES = ["lns-madam", "lns-madam-fake-quant", "fp8", "int8", "luq", "shiftquant6", "lns-madam-published"]
 
 
 class Products(Observer):

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import random
-import socket
 import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -25,6 +22,7 @@ from lns_sim.studies.sweep.costs import check_costs, costs_of
 from lns_sim.studies.sweep.space import Point, Space, points, recipe_of, size
 from lns_sim.studies.training.data import Data
 from lns_sim.studies.training.trainer import Settings, Trainer
+from lns_sim.studies.workers import gone, this_worker
 
 SAMPLERS = ("grid", "random", "nsga2")
 
@@ -165,12 +163,10 @@ class Sweep:
             worker = trial.user_attrs.get("worker")
             silent = time.time() - trial.user_attrs.get("seen", trial.datetime_start.timestamp())
             if worker is None:  # just asked for, or killed right then
-                gone = silent > 10
-            elif worker[0] == _machine():
-                gone = not _alive(worker[1], worker[2])
+                lost = silent > 10
             else:
-                gone = silent > self.grace
-            if gone:
+                lost = gone(worker, silent, self.grace)
+            if lost:
                 with contextlib.suppress(ValueError):  # another worker did
                     self.study.tell(trial.number, state=state.FAIL)
 
@@ -188,7 +184,7 @@ class Sweep:
         elif len(self._all("COMPLETE", "PRUNED", "RUNNING")) >= self.trials:
             return None
         trial = self.study.ask()
-        trial.set_user_attr("worker", [_machine(), os.getpid(), _started(os.getpid())])
+        trial.set_user_attr("worker", this_worker())
         for key, values in self.space.items():
             trial.suggest_categorical(key, values)
         return trial
@@ -268,35 +264,3 @@ class Sweep:
         trial.set_user_attr("saturated", saturations / max(vectors, 1))
         trial.set_user_attr("vanished", vanished / max(macs, 1))
         return [statistics.mean(held_out), *costs]
-
-
-@lru_cache
-def _machine() -> str:
-    """This machine, since it was started, and the space of process numbers in it."""
-    parts = [socket.gethostname()]
-    for read in (
-        lambda: Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
-        lambda: os.readlink("/proc/self/ns/pid"),
-    ):
-        with contextlib.suppress(OSError):
-            parts.append(read())
-    return " ".join(parts)
-
-
-def _started(process: int) -> float:
-    """When a process of this machine began, in clock ticks since boot; 0 where the system does not tell."""
-    try:
-        return float(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[19])
-    except (OSError, IndexError, ValueError):
-        return 0.0
-
-
-def _alive(process: int, started: float) -> bool:
-    """Is it that very process, not a later one of the same number?"""
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return _started(process) == started

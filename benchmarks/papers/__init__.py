@@ -1,1 +1,0 @@
-"""What the papers of the compared systems show first, on small data."""

@@ -1,0 +1,194 @@
+"""HALP (arXiv 1803.03383): least squares, where its few bits go on to where those of its rivals stop."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import torch
+from torch import Tensor, nn
+
+from lns_sim import recipes
+from lns_sim.optim.halp import HALP, least_squares_in_integers
+from lns_sim.studies.papers.bench import Bench
+from lns_sim.studies.papers.lns_madam import length
+from lns_sim.studies.papers.pool import Run
+from lns_sim.studies.papers.presets import Preset
+from lns_sim.studies.papers.study import Cell, Claim, Published, Row, Study, compared, find, points
+from lns_sim.studies.papers.training import searching, training
+
+PAPER = "HALP, arXiv 1803.03383"
+IN_INTEGERS = "halp, all in integers"
+METHODS = ("halp", IN_INTEGERS, "svrg", "lp-svrg", "lp-sgd", "sgd")
+
+
+def least_squares(n: int = 1000, d: int = 100) -> tuple[Tensor, Tensor]:
+    """Float64 data x (n, d) and y (n,) of a noisy linear model."""
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(n, d, generator=g, dtype=torch.float64)
+    w = 0.55 * torch.randn(d, generator=g, dtype=torch.float64)
+    return x, x @ w + torch.randn(n, generator=g, dtype=torch.float64)
+
+
+def gradient_norms(method: str, epochs: int = 30, lr: float = 0.002, tick=lambda: None, **options) -> list[float]:
+    """Norms of the full gradient of ``mean (x_i w - y_i)^2 / 2``, before the first and after every epoch of n steps on
+    one sample.
+    """
+    x, y = least_squares()
+    if method == IN_INTEGERS:
+        return least_squares_in_integers(x, y, lr, epochs, **options)
+    w = nn.Parameter(torch.zeros(x.shape[1], dtype=x.dtype))
+    optimizer = HALP([w], lr, method, **options)
+    generator = torch.Generator().manual_seed(1)
+
+    def full() -> None:
+        w.grad = x.T @ (x @ w.detach() - y) / len(x)
+
+    norms = []
+    for _ in range(epochs):
+        tick()
+        full()
+        norms.append(w.grad.norm().item())
+        if optimizer.two_gradients:
+            optimizer.outer(full)
+        for i in torch.randint(len(x), (len(x),), generator=generator).tolist():
+
+            def one(i=i) -> None:
+                w.grad = x[i] * (x[i] @ w.detach() - y[i])
+
+            optimizer.step(one)
+    full()
+    return [*norms, w.grad.norm().item()]
+
+
+def norms(bench: Bench, method: str, bits: int, epochs: int) -> list[float]:
+    """:func:`gradient_norms`, as a run."""
+    return gradient_norms(method, epochs, tick=bench.tick, bits=bits)
+
+
+class LeastSquares(Study):
+    """Norm of the full gradient by epoch, on a strongly convex problem."""
+
+    name = "halp-least-squares"
+    title = "HALP: least squares in 8 and 4 bits"
+    paper = (
+        f"{PAPER}, figure 1: HALP converges linearly, as SVRG does, where LP-SVRG and LP-SGD stop at their grid's noise"
+    )
+
+    def cells(self, preset: Preset) -> list[Cell]:
+        return [
+            Cell(
+                {"method": method, "bits": bits if "lp" in method or "halp" in method else 64},
+                "norm of the full gradient",
+                [
+                    Run(
+                        f"least squares by {method}, {bits} bits",
+                        norms,
+                        dict(method=method, bits=bits, epochs=preset.convex),
+                        seconds=10,
+                    )
+                ],
+                lambda result: result[-1],
+            )
+            for bits in (8, 4)
+            for method in METHODS
+            if bits == 8 or method in ("halp", "lp-svrg")
+        ]
+
+    def draw(self, figure, rows: list[Row]) -> None:
+        axes = figure.subplots()
+        for row in rows:
+            axes.plot(row.results[0], label=f"{row.labels['method']}, {row.labels['bits']} bits")
+        axes.set(yscale="log", xlabel="epoch", ylabel=rows[0].measure)
+        axes.legend(fontsize=8)
+        axes.grid(alpha=0.3)
+
+    def claims(self, rows: list[Row]) -> list[Claim]:
+        def at(method: str, bits: int) -> float | None:
+            row = find(rows, method=method, bits=bits)
+            return math.inf if row and row.diverged else row and row.mean
+
+        def claim(text: str, low: float | None, high: float | None, factor: float) -> Claim:
+            if low is None or high is None:
+                return Claim(text, "not measured")
+            return Claim(text, "holds" if low * factor < high else "does not hold")
+
+        svrg, svrg_lp, sgd_lp = at("svrg", 64), at("lp-svrg", 8), at("lp-sgd", 8)
+        return [
+            claim("HALP in 8 bits ends within ten times SVRG's norm", at("halp", 8), svrg and 10 * svrg, 1),
+            claim("HALP in 8 bits ends a thousand times below LP-SVRG", at("halp", 8), svrg_lp, 1000),
+            claim("HALP in 8 bits ends a thousand times below LP-SGD", at("halp", 8), sgd_lp, 1000),
+            claim("HALP in 4 bits ends a thousand times below LP-SVRG in 8", at("halp", 4), svrg_lp, 1000),
+        ]
+
+    def note(self, preset: Preset) -> str:
+        return f"n = 1,000, d = 100, float64, learning rate 0.002, mu 3, fixed grids of 1/64, {preset.convex} epochs"
+
+
+# ---- A deep net, by bits of the offset and epochs from one full gradient to the next.
+
+_HALP = {(8, 0.5): 92.1, (8, 1): 90.9, (8, 3): 88.4, (4, 0.5): 89.1, (2, 0.5): 32.0}
+_SVRG = {0.5: 91.0, 1: 85.4}
+EPOCHS = 6
+
+
+class Grid(Study):
+    """Accuracy of a deep net by bits and T, beside SVRG in full precision and SGD."""
+
+    name = "halp-grid"
+    title = "HALP: bits and epochs between full gradients"
+    paper = (
+        f"{PAPER}: HALP in 8 bits is above SVRG in full precision, the more so the oftener it re-centers; SGD is above "
+        "both"
+    )
+
+    def cells(self, preset: Preset) -> list[Cell]:
+        task, found = preset.network, []
+
+        def cell(method: str, bits: int, period: float | None, recipe, lr, printed: float | None) -> None:
+            name = f"{method}, {bits} bits, T {period}"
+            trained = [training(task, recipe, seed, name=name, after=lr, epochs=EPOCHS) for seed in range(preset.seeds)]
+            source = printed and Published(printed, "published", f"{PAPER}, ResNet-18 on CIFAR-10, 150 epochs")
+            found.append(Cell({"method": method, "bits": bits, "T": period}, task.measure, trained, published=source))
+
+        halp, svrg = recipes.get("halp"), recipes.get("svrg")
+        lr = searching(preset, task, halp)
+        for bits in (8, 4, 2):
+            for period in (0.5, 1, 3):
+                options = {**dict(halp.optimizer_options), "bits": bits, "period": period}
+                used = dataclasses.replace(halp, optimizer_options=options)
+                cell("halp", bits, period, used, lr, _HALP.get((bits, period)))
+        lr = searching(preset, task, svrg)
+        for period in (0.5, 1):
+            used = dataclasses.replace(svrg, optimizer_options={"period": period})
+            cell("svrg", 32, period, used, lr, _SVRG[period])
+        cell("sgd, momentum", 32, None, None, searching(preset, task, None), 94.5)
+        return found
+
+    def draw(self, figure, rows: list[Row]) -> None:
+        axes = figure.subplots()
+        named = [dataclasses.replace(r, labels={"run": ", ".join(_said(r))}) for r in rows]
+        points(axes, named, "run")
+
+    def claims(self, rows: list[Row]) -> list[Claim]:
+        def at(method: str, bits: int, period: float | None) -> Row | None:
+            return find(rows, method=method, bits=bits, T=period)
+
+        eight = at("halp", 8, 0.5)
+        return [
+            compared("HALP in 8 bits is better than SVRG", eight, at("svrg", 32, 0.5)),
+            compared("HALP is better with T 1/2 than with T 3", eight, at("halp", 8, 3)),
+            compared("8 bits are better than 4", eight, at("halp", 4, 0.5)),
+            compared("4 bits are better than 2", at("halp", 4, 0.5), at("halp", 2, 0.5)),
+            compared("SGD is better than HALP", at("sgd, momentum", 32, None), eight),
+        ]
+
+    def note(self, preset: Preset) -> str:
+        task = dataclasses.replace(preset.network, epochs=EPOCHS)
+        return f"{length(task)}; mu 20; learning rates searched at 8 bits and T 1/2, of SVRG and SGD for themselves"
+
+
+def _said(row: Row) -> list[str]:
+    period = row.labels["T"]
+    said = [row.labels["method"], f"{row.labels['bits']} bits"]
+    return said if period is None else [*said, f"T {period:g}"]
