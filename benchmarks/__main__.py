@@ -12,7 +12,7 @@ import os
 
 import torch
 
-from benchmarks import elementwise, gpu, memory, peers, products, roofline, scaling, steps, wide
+from benchmarks import elementwise, gpu, language_models, memory, peers, products, roofline, scaling, steps, wide
 from benchmarks.baseline import print_changes
 from benchmarks.harness import print_table
 from lns_sim.environment import environment
@@ -28,7 +28,9 @@ SECTIONS = {
     "memory": memory.memory,
     "peers": peers.peers,
     "gpu": gpu.gpu,
+    "language-models": language_models.language_models,
 }
+NEED_A_GPU = {"gpu", "language-models"}
 
 
 def main() -> None:
@@ -37,9 +39,9 @@ def main() -> None:
         "--only",
         nargs="+",
         choices=SECTIONS,
-        default=[s for s in SECTIONS if s != "gpu"],
+        default=[s for s in SECTIONS if s not in NEED_A_GPU],
         metavar="SECTION",
-        help=f"some of: {', '.join(SECTIONS)}; all but gpu by default",
+        help=f"some of: {', '.join(SECTIONS)}; all that need no GPU by default",
     )
     parser.add_argument("--json", metavar="FILE", help="write the measurements")
     parser.add_argument("--plot", metavar="FILE", help="draw the roofline picture (PNG, PDF, SVG)")

@@ -8,6 +8,7 @@ then runs over (kh, kw, kd, channel), channel fastest.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -15,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lns_sim.functional import conv_geometry, transposed_geometry
-from lns_sim.ops import observer
+from lns_sim.ops import int8, observer
 from lns_sim.ops.differentiable import differentiate
 from lns_sim.ops.fake import conv_out_size, on_one_device
 from lns_sim.ops.gemm import multiply
@@ -49,11 +50,24 @@ def _float32_convolutions():
     return cudnn.flags(cudnn.enabled, cudnn.benchmark, cudnn.benchmark_limit, cudnn.deterministic, allow_tf32=False)
 
 
-def _values(op, a: Operand, b: Operand, depth: int, along: tuple[int, int] | None = None) -> Tensor:
-    """``op`` on both operands' values; on integers of other systems exactly, with dot products of up to ``depth``."""
+def _values(
+    op,
+    a: Operand,
+    b: Operand,
+    depth: int,
+    g: Geometry,
+    form: Callable[..., Tensor],
+    along: tuple[int, int] | None = None,
+) -> Tensor:
+    """``op`` on both operands' values; on integers of other systems exactly, with dot products of up to ``depth``.
+
+    ``form`` is the product of int8 operands, by stride, padding and dilation.
+    """
     with _float32_convolutions():
         if a.largest and b.largest:
-            return integer_product(a, b, depth, op, along)
+            plain = len(g.stride) == 2 and g.groups == 1
+            by_geometry = (lambda x, y: form(x, y, *g[:3])) if plain else None
+            return integer_product(a, b, depth, op, along, by_geometry)
         return op(a.value, b.value)
 
 
@@ -74,6 +88,8 @@ def forward(pass_name: str, r: Recipe, x: Operand, w: Operand, g: Geometry) -> T
             x,
             w,
             w.codes[0].numel(),
+            g,
+            int8.forward,
         )
 
     def on_datapath(encoded, count):
@@ -97,7 +113,10 @@ def input_gradient(pass_name: str, r: Recipe, dy: Operand, w: Operand, size: lis
                 e, x, weight, None, *g[:3], False, [0] * len(g.stride), g.groups, [True, False, False]
             )[0]
 
-        return _values(back, dy, w, w.codes.numel() // w.codes.shape[1])
+        def form(e, weight, *geometry):
+            return int8.input_gradient(e, weight, size[2:], *geometry)
+
+        return _values(back, dy, w, w.codes.numel() // w.codes.shape[1], g, form)
 
     def on_datapath(encoded, count):
         if len(size) == 4:
@@ -129,7 +148,10 @@ def weight_gradient(pass_name: str, r: Recipe, dy: Operand, x: Operand, kernel: 
                 e, a, w, None, *g[:3], False, [0] * len(g.stride), g.groups, [False, True, False]
             )[1]
 
-        return _values(back, dy, x, dy.codes[:, 0].numel(), (0, 0))
+        def form(e, a, *geometry):
+            return int8.weight_gradient(e, a, kernel, *geometry)
+
+        return _values(back, dy, x, dy.codes[:, 0].numel(), g, form, (0, 0))
 
     def on_datapath(encoded, count):
         if len(kernel) == 2:

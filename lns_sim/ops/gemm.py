@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lns_sim.ops import observer
+from lns_sim.ops import int8, observer
 from lns_sim.ops.float_products import ours
 from lns_sim.ops.integer_gemm import integer_product
 from lns_sim.quantizers import Operand
@@ -22,7 +22,8 @@ def matmul(pass_name: str, recipe: Recipe, a: Operand, b: Operand, again: bool =
 
     def in_float32():
         if a.largest and b.largest:
-            return integer_product(a, b, a.codes.shape[-1], torch.matmul, (-1, -2))
+            form = int8.matmul if a.codes.dim() == b.codes.dim() == 2 else None
+            return integer_product(a, b, a.codes.shape[-1], torch.matmul, (-1, -2), form)
         return a.value @ b.value
 
     def on_datapath(encoded, count):

@@ -144,8 +144,8 @@ def weight_cap(weight: torch.Tensor, p_scale: float) -> torch.Tensor:
     shard = local(weight)
     format = shard.format
     exponents = (shard.codes.to(torch.int64) & format.e_max).reshape(-1)
-    counts = torch.bincount(exponents.cpu(), minlength=format.e_max + 1)  # there it is deterministic
-    counts = sum_over_shards(counts.to(shard.device), weight).tolist()
+    counts = torch.bincount(exponents, minlength=format.e_max + 1)
+    counts = sum_over_shards(counts, weight).tolist()
     if not any(counts[2:]):
         return torch.full_like(shard.scale, math.inf)
     squares = math.fsum(n * 4.0 ** (e / format.gamma) for e, n in enumerate(counts) if e and n)

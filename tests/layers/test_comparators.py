@@ -21,6 +21,7 @@ from lns_sim import LNSFormat, recipes, reference
 from lns_sim.command.app import app
 from lns_sim.nn.convert import weights_alone
 from lns_sim.nn.l1norm import C, L1BatchNorm, L1LayerNorm, L1Norm, _Normalize, replace_norms
+from lns_sim.ops import int8
 from lns_sim.optim.halp import HALP, Diverged, grid, least_squares_in_integers, on_grid
 from lns_sim.optim.madam import IntegerMadam, Madam, PublishedLNSMadam
 from lns_sim.quantizers.fp8 import FP8, widen
@@ -156,9 +157,15 @@ def test_the_published_grids_lose_less():
             assert error.item() == pytest.approx(expected, abs=1.1e-4), (q, error)
 
 
+@pytest.fixture(params=["floats", "int8"])
+def integer_units(request, monkeypatch):
+    """By which units integer products are computed: a GPU's int8 tensor cores, whose operators a CPU has, too."""
+    monkeypatch.setattr(int8, "multiplies", lambda x: request.param == "int8")
+
+
 @pytest.mark.parametrize("layer", ["linear", "convolution", "convolution that libraries transform"])
 @pytest.mark.parametrize("precision", ["highest", "medium"])
-def test_integer_products_are_exact(layer, precision, device, request):
+def test_integer_products_are_exact(layer, precision, integer_units, device, request):
     """All three passes against sums in float64: activations and weights of 8 bits, errors shifted by ShiftQuant; also
     where the user lets torch multiply float32 by parts of it."""
     request.addfinalizer(lambda: torch.set_float32_matmul_precision("highest"))
@@ -201,7 +208,7 @@ def test_integer_products_are_exact(layer, precision, device, request):
 @pytest.mark.parametrize(
     "shape", [(5, 1, 37, 37), (16, 1, 20, 20), (16, 1, 14, 14), (2, 1, 80, 80), (2, 1, 140, 140), (4000, 7), (1041, 7)]
 )
-def test_long_sums_of_integers_are_exact(shape, device):
+def test_long_sums_of_integers_are_exact(shape, integer_units, device):
     """Of the largest numbers, whose sums leave 2^24 by a little or by much: in parts, or in float64."""
     module = nn.Linear(7, 3, bias=False) if len(shape) == 2 else nn.Conv2d(1, 2, 3, bias=False)
     x = torch.ones(shape, device=device)
@@ -217,7 +224,7 @@ def test_long_sums_of_integers_are_exact(shape, device):
     assert torch.equal(module.weight.grad.cpu(), (exact * (scale * scale).double()).float())
 
 
-def test_long_sums_where_roles_are_exchanged(device):
+def test_long_sums_where_roles_are_exchanged(integer_units, device):
     """A transposed convolution's weight gradient: the activations stand where a convolution's errors do."""
     module = nn.ConvTranspose2d(1, 2, 3, bias=False)
     x, error = torch.ones(32, 1, 70, 70, device=device), torch.ones(32, 2, 72, 72, device=device)

@@ -8,6 +8,7 @@ import dataclasses
 import math
 import time
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -16,13 +17,15 @@ from lns_sim.checks import check_choice, check_int, check_number
 from lns_sim.datapath import Counters
 from lns_sim.nn import LNSWeight, convert
 from lns_sim.nn.convert import load_memories, memories, weights_alone
+from lns_sim.ops.observer import observe
 from lns_sim.optim import FLOAT_OPTIMIZERS, ClosureOptimizer, Diverged, LNSMadam
 from lns_sim.optim.two_kinds import joined_schedule
 from lns_sim.recipes import ModelRecipe, Recipe
 from lns_sim.registry import OPTIMIZERS, OptimizerChoice, OptimizerSettings
 from lns_sim.studies import models
 from lns_sim.studies.training.data import Data
-from lns_sim.watching.counting import count
+from lns_sim.studies.training.graph import GraphedGradients, why_eager
+from lns_sim.watching.counting import Totals
 from lns_sim.watching.nonfinite import first_nonfinite
 
 
@@ -104,6 +107,7 @@ class Result:
     seconds: float = 0.0
     weight_bytes: int = 0
     peak_bytes: int = 0  # of GPU memory
+    eager: str = ""  # why steps on a GPU were launched operation by operation; empty where a CUDA graph was replayed
     counters: dict[str, dict[str, int]] = field(default_factory=dict)  # by pass
 
     def total(self, name: str) -> int:
@@ -158,6 +162,22 @@ def logits_of(output) -> torch.Tensor:
     return getattr(output, "logits", output)
 
 
+def lr_factor(settings: Settings, steps_per_epoch: int, step: int) -> float:
+    """Of the learning rate in a step: a linear rise over a share of all, then the schedule; in fine-tuning a rise and a
+    fall.
+    """
+    last = settings.fine_tune * steps_per_epoch
+    total = settings.epochs * steps_per_epoch - last
+    if step >= total and last:
+        return settings.fine_tune_lr * (1 - abs((2 * (step - total) + 1) / last - 1))
+    warm = max(int(settings.warmup * total), 1)
+    if step < warm:
+        return (step + 1) / warm
+    if settings.schedule == "step":
+        return settings.decay ** min(3 * step // total, 2)
+    return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(total - warm, 1)))
+
+
 class Trainer:
     """Trains one model by one recipe.
 
@@ -200,7 +220,17 @@ class Trainer:
             )
         self.steps_per_epoch = math.ceil(len(self.x_train) / settings.batch_size)
         self.optimizer = self._make_optimizer(choice, {} if recipe is None else dict(recipe.optimizer_options))
-        self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self._lr_factor)
+        schedule = partial(lr_factor, settings, self.steps_per_epoch)  # not of self: a trainer frees its memory at once
+        self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, schedule)
+        self._totals = Totals() if settings.counters else None
+        self._gradients = None
+        if self.device.type == "cuda":
+            self._gradients = GraphedGradients(
+                list(self.model.parameters()),
+                settings.batch_size,
+                self._totals,
+                why_eager(recipe, settings.model, self.optimizer),
+            )
         self.result = Result("fp32" if recipe is None else recipe.name, seed)
         self.result.weight_bytes = sum(
             p.codes.numel() * p.codes.element_size() if isinstance(p, LNSWeight) else p.numel() * p.element_size()
@@ -225,18 +255,6 @@ class Trainer:
             )
             return choice.make(self.model.parameters(), found)
         return FLOAT_OPTIMIZERS[s.float_optimizer](self.model.parameters(), lr=s.float_lr, **options)
-
-    def _lr_factor(self, step: int) -> float:
-        last = self.settings.fine_tune * self.steps_per_epoch
-        total = self.settings.epochs * self.steps_per_epoch - last
-        if step >= total and last:
-            return self.settings.fine_tune_lr * (1 - abs((2 * (step - total) + 1) / last - 1))
-        warm = max(int(self.settings.warmup * total), 1)
-        if step < warm:
-            return (step + 1) / warm
-        if self.settings.schedule == "step":
-            return self.settings.decay ** min(3 * step // total, 2)
-        return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(total - warm, 1)))
 
     def _logits(self, x: torch.Tensor) -> torch.Tensor:
         return logits_of(self.model(x)).flatten(0, -2)
@@ -274,14 +292,21 @@ class Trainer:
         if self.settings.augment == "crop-flip":
             draws += draw_crops(len(order), *self.x_train.shape[2:], generator)
         batches = zip(*(d.to(self.device).split(self.settings.batch_size) for d in draws))
-        fine_tuning = self.epoch >= self.settings.epochs - self.settings.fine_tune
+        fine_tuning = self.epoch - (self.settings.epochs - self.settings.fine_tune)
+        if fine_tuning == 0 and self._gradients is not None:
+            self._gradients.forget()
         self.model.train()
         torch.manual_seed((self.seed << 20) + self.epoch)  # what layers draw does not depend on the epochs before
         if isinstance(self.optimizer, ClosureOptimizer):
             self.optimizer.begin_epoch(self._full_gradient)
         losses = []
-        counting = count() if self.settings.counters else contextlib.nullcontext({})
-        with _float32(), counting as totals, weights_alone(self.model) if fine_tuning else contextlib.nullcontext():
+        if self._totals is not None:
+            self._totals.take()  # of an epoch that diverged
+        with (
+            _float32(),
+            contextlib.nullcontext() if self._totals is None else observe(self._totals),
+            weights_alone(self.model) if fine_tuning >= 0 else contextlib.nullcontext(),
+        ):
             for step, batch in enumerate(batches, start=1):
                 losses.append(self._step(batch, check=step % self._check_every == 0 or step == self.steps_per_epoch))
                 if on_step:
@@ -289,39 +314,43 @@ class Trainer:
         loss = torch.stack(losses).mean().item()
         self.result.loss.append(loss)
         self.result.test.append(self.test())
-        for name, counters in totals.items():
+        for name, counters in {} if self._totals is None else self._totals.take().items():
             known = Counters(**self.result.counters.get(name, {}))
             self.result.counters[name] = dataclasses.asdict(known + counters)
         self.result.seconds += time.perf_counter() - start
         if self.device.type == "cuda":
             self.result.peak_bytes = torch.cuda.max_memory_allocated(self.device)
+        if self._gradients is not None:
+            self.result.eager = self._gradients.why_eager
 
     @property
     def _check_every(self) -> int:
         """Steps between two looks for NaN and Inf: on a GPU each one waits for it."""
         return 1 if self.device.type == "cpu" else 50
 
-    def _step(self, batch: tuple[torch.Tensor, ...], check: bool) -> torch.Tensor:
+    def _loss(self, batch: tuple[torch.Tensor, ...]) -> torch.Tensor:
         index, *crops = batch
         x, y = self.x_train[index], self.y_train[index]
         if crops:
             x = crop_flip(x, *crops)
+        return F.cross_entropy(self._logits(x), y.flatten())
 
-        def loss() -> torch.Tensor:
-            return F.cross_entropy(self._logits(x), y.flatten())
+    def _compute(self, batch: tuple[torch.Tensor, ...]) -> torch.Tensor:
+        value = self._loss(batch)
+        value.backward()
+        return value
 
-        def closure() -> torch.Tensor:
-            value = loss()
-            value.backward()
-            return value
-
-        self.optimizer.zero_grad()
+    def _step(self, batch: tuple[torch.Tensor, ...], check: bool) -> torch.Tensor:
         own = isinstance(self.optimizer, ClosureOptimizer)
-        value = self.optimizer.step(closure) if own else closure()
+        if self._gradients is not None and not own:
+            value = self._gradients(self._compute, batch)
+        else:
+            self.optimizer.zero_grad()
+            value = self.optimizer.step(lambda: self._compute(batch)) if own else self._compute(batch)
         if check:
             gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
             if not torch.stack([t.isfinite().all() for t in (value, *gradients)]).all():
-                what = first_nonfinite(self.model, loss) or "a loss or gradient of the last steps"
+                what = first_nonfinite(self.model, lambda: self._loss(batch)) or "a loss or gradient of the last steps"
                 raise Diverged(
                     f"{self.result.recipe}, seed {self.seed}: NaN or Inf in epoch {self.epoch + 1}, first in {what}; "
                     "lower the learning rate"
@@ -377,6 +406,8 @@ class Trainer:
         }
 
     def load_state_dict(self, state: dict) -> None:
+        if self._gradients is not None:
+            self._gradients.forget()
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(joined_schedule(state["scheduler"], len(self.optimizer.param_groups)))

@@ -1,0 +1,147 @@
+"""Products of integers of 8 bits, exact, on a GPU's int8 tensor cores: matrices, and convolutions as matrices of
+patches, of a share of the batch at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Form = Callable[[Tensor, Tensor], Tensor]  # a product of int8 operands, in int32, or in float64 where sums leave that
+LONGEST = ((1 << 31) - 1) // 127**2  # sum that int32 holds
+PATCH_BYTES = 1 << 28
+_UNIT = 128  # wider integers are its multiples and a rest
+
+
+def multiplies(x: Tensor) -> bool:
+    """Are there such tensor cores where x is?"""
+    return x.device.type == "cuda"
+
+
+def product(form: Form, x: Tensor, y: Tensor, largest: tuple[int, int], depth: int) -> Tensor | None:
+    """``form`` on integers of any width, exactly, in int32 or float64; None where they are too wide.
+
+    Args:
+        form: the product.
+        x, y: integers.
+        largest: their largest magnitudes.
+        depth: products in a sum, at most.
+    """
+    if max(largest) > 127 * _UNIT:
+        return None
+    total: Tensor | None = None
+    fits = depth * largest[0] * largest[1] < 1 << 31
+    for of_x, part_x in _parts(x, largest[0]):
+        for of_y, part_y in _parts(y, largest[1]):
+            part = form(part_x, part_y)
+            part = part if fits else part.to(torch.float64)
+            part = part if of_x * of_y == 1 else part * (of_x * of_y)
+            total = part if total is None else total + part
+    return total
+
+
+def _parts(x: Tensor, largest: int) -> list[tuple[int, Tensor]]:
+    """As int8, or two of them with their factors."""
+    if largest <= 127:
+        return [(1, x.to(torch.int8))]
+    high = (x + _UNIT // 2) >> 7
+    return [(_UNIT, high.to(torch.int8)), (1, (x - high * _UNIT).to(torch.int8))]
+
+
+def dot(a: Tensor, b: Tensor) -> Tensor:
+    """a (M, K) x b (N, K)^T."""
+    if a.shape[1] > LONGEST:
+        parts = zip(a.split(LONGEST // 8 * 8, 1), b.split(LONGEST // 8 * 8, 1))
+        return sum(dot(*part).to(torch.float64) for part in parts)
+    (m, k), n = a.shape, len(b)
+    a, b = _padded(a, max(m, 32), -(-k // 8) * 8), _padded(b, -(-n // 8) * 8, -(-k // 8) * 8)
+    return torch.ops.aten._int_mm(a, b.t())[:m, :n]
+
+
+def _padded(x: Tensor, rows: int, columns: int) -> Tensor:
+    if x.shape == (rows, columns):
+        return x.contiguous()
+    return F.pad(x, (0, columns - x.shape[1], 0, rows - x.shape[0]))
+
+
+def matmul(a: Tensor, b: Tensor) -> Tensor:
+    """a (M, K) x b (K, N)."""
+    return dot(a, b.mT)
+
+
+# ---- Convolutions of two dimensions without groups; a geometry is stride, padding, dilation, a pair each.
+
+
+def _patches(x: Tensor, kernel, stride, dilation) -> Tensor:
+    """Of x (N, H, W, C), padded: (positions, kh * kw * C)."""
+    x = x.contiguous()
+    (n, *size, c), (of_n, *of, _) = x.shape, x.stride()
+    out = [(h - d * (k - 1) - 1) // s + 1 for h, k, s, d in zip(size, kernel, stride, dilation)]
+    steps = [o * s for o, s in zip(of, stride)], [o * d for o, d in zip(of, dilation)]
+    return x.as_strided((n, *out, *kernel, c), (of_n, *steps[0], *steps[1], 1)).reshape(-1, c * kernel[0] * kernel[1])
+
+
+def _by_images(x: Tensor, patches: int) -> tuple[Tensor, ...]:
+    """Shares of a batch whose matrices are not too large, each image's being so many bytes."""
+    return x.split(max(PATCH_BYTES // max(patches, 1), 1))
+
+
+def forward(x: Tensor, w: Tensor, stride, padding, dilation) -> Tensor:
+    """y (N, O, H', W') of x (N, C, H, W) and w (O, C, kh, kw)."""
+    kernel, found = w.shape[2:], []
+    matrix = w.permute(0, 2, 3, 1).reshape(len(w), -1)
+    pad = (0, 0, padding[1], padding[1], padding[0], padding[0])
+    size = [
+        (h + 2 * p - d * (k - 1) - 1) // s + 1 for h, p, k, s, d in zip(x.shape[2:], padding, kernel, stride, dilation)
+    ]
+    for images in _by_images(x, size[0] * size[1] * matrix.shape[1]):
+        y = dot(matrix, _patches(F.pad(images.permute(0, 2, 3, 1), pad), kernel, stride, dilation))
+        found.append(y.view(len(w), len(images), *size).transpose(0, 1))
+    return found[0] if len(found) == 1 else torch.cat(found)
+
+
+def input_gradient(dy: Tensor, w: Tensor, size, stride, padding, dilation) -> Tensor:
+    """dx (N, C, H, W), (H, W) being ``size``, of dy (N, O, H', W') and w (O, C, kh, kw)."""
+    kernel, found = w.shape[2:], []
+    matrix = w.flip(2, 3).permute(1, 2, 3, 0).reshape(w.shape[1], -1)
+    # Output gradients a stride apart, zeros between them, as a convolution with stride 1 sees them.
+    spread = [n + d * (k - 1) for n, d, k in zip(size, dilation, kernel)]
+    places = [
+        _places(m, n, s, d * (k - 1) - p)
+        for m, n, s, d, k, p in zip(dy.shape[2:], spread, stride, dilation, kernel, padding)
+    ]
+    (rows, to_rows), (columns, to_columns) = places
+    for images in _by_images(dy, size[0] * size[1] * matrix.shape[1]):
+        apart = images.new_zeros(len(images), *spread, dy.shape[1])
+        apart[:, to_rows, to_columns] = images.permute(0, 2, 3, 1)[:, rows, columns]
+        dx = dot(matrix, _patches(apart, kernel, (1, 1), dilation))
+        found.append(dx.view(len(matrix), len(images), *size).transpose(0, 1))
+    return found[0] if len(found) == 1 else torch.cat(found)
+
+
+def _places(count: int, size: int, step: int, first: int) -> tuple[slice, slice]:
+    """Which of ``count`` things, ``step`` apart from place ``first`` on, lie within ``size`` places, and where."""
+    begin = max(0, -(first // step))
+    end = max(begin, min(count, (size - 1 - first) // step + 1))
+    at = first + begin * step
+    return slice(begin, end), slice(at, at + (end - begin - 1) * step + 1 if end > begin else at, step)
+
+
+def weight_gradient(dy: Tensor, x: Tensor, kernel, stride, padding, dilation) -> Tensor:
+    """dw (O, C, kh, kw) of dy (N, O, H', W') and x (N, C, H, W)."""
+    (_, o, *out), c, total = dy.shape, x.shape[1], None
+    share = max(min(PATCH_BYTES // (c * kernel[0] * kernel[1]), LONGEST) // (out[0] * out[1]), 1)
+    for errors, images in zip(dy.split(share), x.split(share)):
+        images = F.pad(images, (padding[1], padding[1], padding[0], padding[0])).contiguous()
+        of_n, of_c, *of = images.stride()
+        steps = [s * d for s, d in zip(of, dilation)], [s * t for s, t in zip(of, stride)]
+        shape, strides = (c, *kernel, len(images), *out), (of_c, *steps[0], of_n, *steps[1])
+        patches = images.as_strided(shape, strides).reshape(c * kernel[0] * kernel[1], -1)
+        part = dot(errors.transpose(0, 1).reshape(o, -1), patches)
+        if len(dy) * out[0] * out[1] > LONGEST:
+            part = part.to(torch.float64)
+        total = part if total is None else total + part
+    return total.view(o, c, *kernel)
