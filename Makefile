@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 OLDEST := $(VENV)-oldest
 OLDEST_TORCH := 2.10.0
 
-.PHONY: train test test-fast test-nightly test-oldest lint docs bench area activity cells formal clean
+.PHONY: train test test-fast test-nightly test-oldest lint docs bench lock area activity cells formal clean
 
 train: $(READY)
 	$(BIN)/lns-sim train
@@ -57,22 +57,31 @@ cells: $(READY)
 formal: $(READY)
 	$(BIN)/python -m csrc.rtl.formal
 
+# Needs uv (pip install uv). On platforms other than Linux the environment is not pinned.
+lock: requirements.txt
+	(echo '# Every package of the environment on Linux, for every Python: constraints, of which a machine takes what applies. `make lock` writes'; \
+	echo '# this file from requirements.txt.'; \
+	uv pip compile --quiet --universal --python-version 3.10 --no-header --no-annotate --no-emit-index-url $< \
+	| grep -vE "== '(win32|emscripten|darwin)'") > requirements.lock.partial
+	mv requirements.lock.partial requirements.lock
+
 # The environment is made once; the extension is rebuilt when its sources change.
-$(VENV)/.installed: requirements.txt
+$(VENV)/.installed: requirements.txt requirements.lock
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "lns_sim needs Python 3.10 or newer, found " + sys.version)'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet -r requirements.txt
+	$(BIN)/python -m pip install --quiet -r requirements.txt -c requirements.lock
 	touch $@
 
 $(VENV)/.docs: $(VENV)/.installed docs/site/requirements.txt
-	$(BIN)/python -m pip install --quiet -r requirements.txt -r docs/site/requirements.txt
+	$(BIN)/python -m pip install --quiet -r requirements.txt -r docs/site/requirements.txt -c requirements.lock
 	touch $@
 
 # On Linux this torch comes with CUDA's libraries: 3 GB to fetch, 8 GB on the disk.
-$(OLDEST)/.installed: requirements.txt tests/models/requirements.txt
+$(OLDEST)/.installed: requirements.txt requirements.lock tests/models/requirements.txt
 	$(PYTHON) -m venv $(OLDEST)
 	sed 's/^torch==.*/torch==$(OLDEST_TORCH)/' requirements.txt > $(OLDEST)/requirements.txt
-	$(OLDEST)/bin/python -m pip install --quiet --no-cache-dir -r $(OLDEST)/requirements.txt -r tests/models/requirements.txt
+	sed -E '/^(torch==|triton|nvidia-|cuda-|setuptools)/d' requirements.lock > $(OLDEST)/requirements.lock
+	$(OLDEST)/bin/python -m pip install --quiet --no-cache-dir -r $(OLDEST)/requirements.txt -c $(OLDEST)/requirements.lock -r tests/models/requirements.txt
 	touch $@
 
 $(READY): $(VENV)/.installed setup.py pyproject.toml lns_sim/version.py $(shell find csrc -path csrc/rtl -prune -o -type f -print)

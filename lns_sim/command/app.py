@@ -32,6 +32,7 @@ COMMANDS = {
     "cycles": ("Estimate cycles, time and memory traffic of a training iteration on an array.", ("matplotlib",)),
     "bench": ("Time the kernels against torch float32 and fake quantization in the same run.", ()),
     "info": ("Show versions, the instruction set in use, threads and how the extension was built.", ()),
+    "rtl": ("Write the processing element in SystemVerilog, its test benches and a file list.", ()),
     "vectors": ("Write operands and accumulators for a hardware design.", ()),
     "check-vectors": ("Compare a design's accumulators with the golden ones.", ()),
 }

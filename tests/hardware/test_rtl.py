@@ -13,6 +13,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from command import lns_sim as lns_sim_command
 from icarus import icarus_lint
 from tools import require_module
 
@@ -199,12 +200,26 @@ def test_slang_accepts_every_file(design):
     assert driver.processOptions() and driver.parseAllSources() and driver.runFullCompilation(True)
 
 
+def test_the_written_folder_is_what_a_tool_reads(tmp_path, verilator):
+    folder = tmp_path / "hardware"
+    run = lns_sim_command("rtl", folder, "--acc-bits", "20", "--rounding", "nearest")
+    assert run.returncode == 0, run.stderr
+    about = (folder / "README.md").read_text()
+    assert ".ACC_BITS(20)" in about and "lns-sim vectors golden --acc-bits 20 --rounding nearest" in about
+    (command,) = (line.split() for line in about.splitlines() if line.strip().startswith("verilator"))
+    lint = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    assert lint.returncode == 0 and lint.stderr == "", lint.stderr
+    for options, said in (((), "is not empty"), (("--force", "--gamma", "128", "--bin-bits", "9"), "has no bin_bits")):
+        run = lns_sim_command("rtl", folder, *options)
+        assert run.returncode == 1 and said in run.stderr and len(run.stderr.splitlines()) == 1, run.stderr
+
+
 def test_the_cocotb_test(tmp_path, icarus):
     """It passes, and fails where a golden code is changed."""
     require_module("cocotb")
     d = Datapath(LNSFormat(6, 4), vector_size=4, acc_bits=12)
     make_vectors(d, "random", 40, 10).write(tmp_path)
-    command = [sys.executable, "-m", "csrc.rtl.simulation.cocotb_vectors", tmp_path]
+    command = [sys.executable, RTL / "simulation/cocotb_vectors.py", tmp_path]
     run = subprocess.run(command, cwd=RTL.parents[1], capture_output=True, text=True)
     assert run.returncode == 0 and "40 dot products are the golden ones" in run.stdout, run.stdout + run.stderr
     codes = (tmp_path / "code.hex").read_text().split()

@@ -1,7 +1,7 @@
 """A cocotb test to copy: golden vectors through lns_datapath, with pauses on both sides, every result compared.
 
 Run it: lns-sim vectors golden --count 50
-        python -m csrc.rtl.simulation.cocotb_vectors golden (needs cocotb and Icarus)
+        python cocotb_vectors.py golden (needs cocotb and Icarus)
 """
 
 import argparse
@@ -77,27 +77,27 @@ async def golden_vectors(dut):
 def main() -> None:
     """Builds the vectors' datapath with Icarus and runs the test on it."""
     from cocotb_tools.runner import get_results, get_runner
+    from lns_sim.rtl.design import datapath
 
-    from csrc.rtl.design import datapath
     from lns_sim.golden import read_vectors
 
-    parser = argparse.ArgumentParser(prog="python -m csrc.rtl.simulation.cocotb_vectors")
+    here = Path(__file__).resolve()
+    parser = argparse.ArgumentParser(description="Golden vectors through the RTL beside this file.")
     parser.add_argument("folder", type=Path, help="that lns-sim vectors wrote")
     folder = parser.parse_args().folder.resolve()
     vectors = read_vectors(folder)
     design = datapath(vectors.datapath, converter=vectors.converter)
     runner = get_runner("icarus")
     runner.build(
-        sources=[Path(path) for path in design.paths()],
+        sources=[Path(path) for path in design.paths(here.parents[1])],
         hdl_toplevel=design.top,
         parameters=dict(design.parameters),
         timescale=("1ns", "1ps"),
         build_dir=folder / "icarus",
         always=True,
     )
-    results = runner.test(
-        hdl_toplevel=design.top, test_module="csrc.rtl.simulation.cocotb_vectors", extra_env={"GOLDEN": str(folder)}
-    )
+    sys.path.insert(0, str(here.parent))  # where the simulator's Python looks for the test
+    results = runner.test(hdl_toplevel=design.top, test_module=here.stem, extra_env={"GOLDEN": str(folder)})
     sys.exit(get_results(results)[1])
 
 
