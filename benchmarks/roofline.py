@@ -17,13 +17,10 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-import matplotlib
 import torch
 
 from benchmarks.harness import Measurement, seconds
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
+from lns_sim.studies.pictures import pyplot, save
 
 PER_CYCLE = {"permute8": 64 / 5.5, "permute16": 32 / 4.5, "rows": 8.0, "lookup32": 2.0, "lookup64": 2.0}
 # A palette that survives colour blindness, one hue a path.
@@ -72,7 +69,7 @@ def limits() -> dict[str, float]:
 def draw(rows: list[Measurement], roofs: dict[str, float], bytes_per_second: float, path: str) -> None:
     """Products a second over products per byte of operands and result: points are works, lines are limits."""
     points = [r for r in rows if r.intensity]
-    figure, axes = plt.subplots(figsize=(9, 5.2), layout="constrained")
+    figure, axes = pyplot().subplots(figsize=(9, 5.2), layout="constrained")
     low, high = 1.0, max(r.intensity for r in points) * 6
     for name in dict.fromkeys(r.path for r in points):
         if name not in roofs:
@@ -129,5 +126,4 @@ def draw(rows: list[Measurement], roofs: dict[str, float], bytes_per_second: flo
     axes.grid(which="major", color="#e6e6e6", lw=0.6)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, loc="lower right")
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
+    save(figure, path)

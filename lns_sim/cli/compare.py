@@ -96,7 +96,7 @@ def compare(
     out: Annotated[
         Path | None,
         typer.Option(
-            help="folder for report.html, compare.png and compare.json", show_default="runs/compare/1 and so on"
+            help="folder for report.html, compare.json and compare.png, .svg", show_default="runs/compare/1 and so on"
         ),
     ] = None,
     force: Force = False,
@@ -155,5 +155,5 @@ def compare(
     losses = ", ".join(f"{run} {value:.6g}" for run, value in found.losses.items())
     of = f", weights of {checkpoint}" if checkpoint else f", initial weights of seed {seed}"
     output.show(f"{found.verdict()}\nLoss: {losses}.\n{found.recipe}: {found.formats}{of}.")
-    output.show(f"Wrote report.html, compare.png and compare.json to {folder}.")
+    output.show(f"Wrote report.html, compare.json, compare.png and compare.svg to {folder}.")
     output.result(record)

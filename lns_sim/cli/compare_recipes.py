@@ -55,7 +55,7 @@ def compare_recipes(
     seed: Annotated[int, typer.Option(help="first seed", min=0)] = 0,
     seeds: Annotated[int, typer.Option(help="how many seeds", min=1)] = 3,
     device: Device = "cpu",
-    out: Annotated[Path, typer.Option(help="folder for runs.json, recipes.json and recipes.png")] = Path(
+    out: Annotated[Path, typer.Option(help="folder for runs.json, recipes.json and recipes.png, .svg")] = Path(
         "runs/recipes"
     ),
     *,
@@ -144,5 +144,6 @@ def _show(contest: Contest, entries: list[Entry], out: Path, output: Output) -> 
         left=["recipe"],
         spare=["seconds", "learning rate", "uJ a sample", "gradient"],
     )
-    output.show(f"Wrote {out / 'recipes.json'}" + (f" and {out / 'recipes.png'}." if results else "; no run ended."))
+    drawn = f", recipes.png and recipes.svg to {out}." if results else f" to {out}; no run ended."
+    output.show(f"Wrote recipes.json{drawn}")
     output.result(record)

@@ -97,7 +97,7 @@ def cycles(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="folder for roofline.png and cycles.json", show_default="runs/cycles/1 and so on"),
+        typer.Option(help="folder for cycles.json and roofline.png, .svg", show_default="runs/cycles/1 and so on"),
     ] = None,
     force: Force = False,
     *,
@@ -123,7 +123,7 @@ def cycles(
     roofline.draw(found, title, caption(record), folder / "roofline.png")
     problems = None if export is None else timeloop.write(summary(built, x), found, caption(record), export)
     _print(found, title, output, layers)
-    output.show(f"Wrote cycles.json and roofline.png to {folder}.")
+    output.show(f"Wrote cycles.json, roofline.png and roofline.svg to {folder}.")
     if export is not None:
         output.show(f"Wrote {export / 'architecture.yaml'} and {problems} problems beside it.")
     output.result(record)

@@ -116,7 +116,8 @@ def energy(
     technology: TechnologyName = "paper",
     layers: Annotated[bool, typer.Option("--layers", help="a row for each layer and pass, too")] = False,
     out: Annotated[
-        Path | None, typer.Option(help="folder for energy.png and energy.json", show_default="runs/energy/1 and so on")
+        Path | None,
+        typer.Option(help="folder for energy.json and energy.png, .svg", show_default="runs/energy/1 and so on"),
     ] = None,
     force: Force = False,
     *,
@@ -154,5 +155,5 @@ def energy(
     else:
         picture.draw(one, title, caption(record), folder / "energy.png")
         _print(one, title, output, layers)
-    output.show(f"Wrote energy.json and energy.png to {folder}.")
+    output.show(f"Wrote energy.json, energy.png and energy.svg to {folder}.")
     output.result(record)

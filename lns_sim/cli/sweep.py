@@ -91,9 +91,9 @@ def sweep(
     ] = None,
     technology: TechnologyName = "paper",
     device: Device = "cpu",
-    out: Annotated[Path, typer.Option(help="folder for sweep.csv, sweep.json, pareto.png and the storage")] = Path(
-        "runs/sweep"
-    ),
+    out: Annotated[
+        Path, typer.Option(help="folder for sweep.csv, sweep.json, pareto.png, .svg and the storage")
+    ] = Path("runs/sweep"),
     *,
     changes: dict,
     output: Output,
@@ -187,5 +187,5 @@ def _show(sweep: Sweep, out: Path, output: Output) -> None:
         rows,
         spare=["vanished", "saturated", "trial", sweep.data.measure],
     )
-    output.show(f"Wrote sweep.json, sweep.csv and pareto.png to {out}: {sweep.finished} trials.")
+    output.show(f"Wrote sweep.json, sweep.csv, pareto.png and pareto.svg to {out}: {sweep.finished} trials.")
     output.result(record)

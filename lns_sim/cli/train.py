@@ -85,7 +85,7 @@ def train(
     out: Annotated[
         Path | None,
         typer.Option(
-            help="folder for run.json, metrics.jsonl, curves.png and a checkpoint of each recipe and seed",
+            help="folder for run.json, metrics.jsonl, curves.png, .svg and a checkpoint of each recipe and seed",
             show_default="runs/train/1 and so on",
         ),
     ] = None,
@@ -230,5 +230,7 @@ def _show(experiment: Experiment, output: Output) -> None:
     for name, group in report.by_recipe(experiment.results).items():
         if group[0].sample:
             output.show(f"{name} writes:\n{group[0].sample}", plain=True)
-    output.show(f"Wrote {RECORD}, {METRICS}, curves.png and {len(experiment.runs)} checkpoints to {folder}.")
+    output.show(
+        f"Wrote {RECORD}, {METRICS}, curves.png, curves.svg and {len(experiment.runs)} checkpoints to {folder}."
+    )
     output.result(experiment.record)

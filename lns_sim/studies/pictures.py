@@ -1,4 +1,4 @@
-"""What all pictures of studies have in common: where they are drawn, colors, stacked bars, and the small print."""
+"""What all pictures have in common: where they are drawn, colors, stacked bars, the small print, and their files."""
 
 from __future__ import annotations
 
@@ -23,12 +23,20 @@ def small_print(figure, origin: str) -> None:
     figure.supxlabel("\n".join(lines), fontsize=7, color="0.4", x=0.01, ha="left")
 
 
+def save(figure, path: Path) -> None:
+    """Writes the figure as the path's ending asks for, a PNG, and as SVG beside it, its letters as text; closes it."""
+    plt = pyplot()
+    figure.savefig(path, dpi=120)
+    with plt.rc_context({"svg.fonttype": "none", "svg.hashsalt": "lns_sim"}):
+        figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})
+    plt.close(figure)
+
+
 def finish(figure, title: str, origin: str, path: Path) -> None:
-    """Title, small print and the file, a PNG or whatever its ending asks for; the figure is closed."""
+    """Title, small print, and the files (:func:`save`)."""
     figure.suptitle(title)
     small_print(figure, origin)
-    figure.savefig(path, dpi=120)
-    pyplot().close(figure)
+    save(figure, path)
 
 
 def colors(names: Sequence[str]) -> dict[str, tuple[float, float, float]]:

@@ -171,6 +171,10 @@ def test_the_command(report):
     assert len(found["rows"]) == 8 and found["verdict"].startswith("The datapath first matters")
     assert found["environment"]["torch"] == torch.__version__
     assert (report / "out/compare.png").read_bytes()[:4] == b"\x89PNG"
+    drawn = (report / "out/compare.svg").read_text()
+    assert set(found["kinds"].values()) == {"Linear"}
+    for text in (*found["kinds"], *found["kinds"].values(), "signal-to-noise ratio, dB", "11-bit saturate", "seed 0"):
+        assert text in drawn
     for args, message in [
         (["mine:none"], "mine has no none"),
         (["mine:number"], "must return a torch module, got int"),

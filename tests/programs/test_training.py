@@ -9,12 +9,13 @@ import torch
 
 import lns_sim
 from lns_sim import LNSWeight, recipes
+from lns_sim.environment import provenance
 from lns_sim.optim import Diverged
 from lns_sim.studies import models
 from lns_sim.studies.training import data, load, report
 from lns_sim.studies.training.checkpoint import ForeignFile, read_checkpoint, save_checkpoint
 from lns_sim.studies.training.experiment import Experiment
-from lns_sim.studies.training.trainer import Settings, Trainer, crop_flip, draw_crops
+from lns_sim.studies.training.trainer import Result, Settings, Trainer, crop_flip, draw_crops
 
 SMALL = Settings(model="mlp", epochs=2, batch_size=128)
 RECIPES = [None, recipes.lns_madam_fake_quant(), recipes.lns_madam()]
@@ -252,6 +253,17 @@ def test_the_table_and_the_curves(digits, tmp_path):
     assert [r[0] for r in rows] == ["fp32", "lns-madam-fake-quant", "lns-madam"]
     assert "±" in rows[0][1] and rows[0][3] == "-" and rows[2][3] != "-"
     report.draw_curves(results, "test", digits.measure, tmp_path / "c.png", experiment.record)
+    assert (tmp_path / "c.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_curves_of_many_recipes_have_a_panel_each(tmp_path):
+    results = [Result(f"recipe{i}", seed, [2.0, 0.5], [50.0, 90.0 + i + seed]) for i in range(7) for seed in (0, 1)]
+    report.draw_curves(results, "a title", "test accuracy %", tmp_path / "c.png", provenance())
+    drawn = (tmp_path / "c.svg").read_text()
+    for i in range(7):
+        assert f"recipe{i}: 0.500 ± 0.000" in drawn and f"recipe{i}: {90.5 + i:.2f} ± 0.71" in drawn
+    for text in ("a title; mean and range of 2 seeds", "training loss", "test accuracy %", "epoch"):
+        assert text in drawn
     assert (tmp_path / "c.png").read_bytes().startswith(b"\x89PNG")
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from csrc.rtl.synthesis.blocks import BLOCKS
-from lns_sim.studies.pictures import pyplot
+from lns_sim.studies.pictures import pyplot, save
 
 
 def bars(found: dict[str, dict[str, float]], title: str, label: str, path: Path) -> None:
-    """A bar for each name, stacked by block, in a PNG."""
+    """A bar for each name, stacked by block, in a PNG and as SVG."""
     plt = pyplot()
     figure, axes = plt.subplots(figsize=(9.5, 0.3 * len(found) + 1.4), layout="constrained")
     left = dict.fromkeys(found, 0.0)
@@ -22,5 +22,4 @@ def bars(found: dict[str, dict[str, float]], title: str, label: str, path: Path)
     axes.set(xlabel=label, title=title)
     axes.grid(axis="x", alpha=0.3)
     axes.legend(fontsize=8)
-    figure.savefig(path, dpi=120)
-    plt.close(figure)
+    save(figure, path)

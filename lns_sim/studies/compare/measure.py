@@ -91,6 +91,7 @@ class Comparison:
         losses: by run; the bit-exact one is there where any product is simulated.
         recipe: its name.
         formats: its formats and datapaths, in words.
+        kinds: by layer, the class of its module.
     """
 
     recipe: str
@@ -98,6 +99,7 @@ class Comparison:
     rows: list[Row] = field(default_factory=list)
     codes: dict[str, list[Codes]] = field(default_factory=dict)
     losses: dict[str, float] = field(default_factory=dict)
+    kinds: dict[str, str] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         return f"Comparison({self.recipe!r}, {len(self.rows)} passes: {self.verdict()})"
@@ -306,6 +308,8 @@ def compare(
         recorders.append(_Recorder(recorders[:]))
         found.losses[run] = recorders[-1].run(loss, own)
     found.rows = recorders[-1].rows
+    modules = {name or "(model)": type(module).__name__ for name, module in model.named_modules()}
+    found.kinds = {row.layer: modules[row.layer.partition(" [")[0]] for row in found.rows}
     if not found.simulated:
         del found.losses["bit-exact"]
     found.codes = {layer: list(codes.values()) for layer, codes in recorders[-1].codes.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import statistics
 from pathlib import Path
 
@@ -61,44 +62,68 @@ def header(measure: str) -> list[str]:
 
 
 def draw_curves(results: list[Result], title: str, measure: str, path: Path, made: dict) -> None:
-    """Training loss and the test's measure by epoch; a line per recipe, and of few recipes a band over seeds.
+    """Training loss and the test's measure by epoch: mean and range over seeds of each recipe, in a panel of its own
+    where there are many.
 
     Args:
         results: of all runs.
         title: model, data and epochs.
         measure: what a test gives.
-        path: a PNG, or whatever its ending asks for.
+        path: a PNG, or whatever its ending asks for; the same as SVG is written beside it.
         made: a record's provenance, for the caption (:func:`lns_sim.environment.caption`).
     """
-    plt = pyplot()
-    groups = by_recipe(results)
-    many = len(groups) > 6
-    figure, (left, right) = plt.subplots(1, 2, figsize=(12.5 if many else 10, 4), layout="constrained")
-    styles = ["-", "--", ":", "-."]
-    for i, (name, group) in enumerate(groups.items()):
-        color = plt.get_cmap("tab20")(i % 20) if many else f"C{i}"
-        for axes, attribute in ((left, "loss"), (right, "test")):
-            curves = torch.tensor([getattr(r, attribute) for r in group], dtype=torch.float64)
-            epochs = range(1, curves.shape[1] + 1)
-            axes.plot(
-                epochs,
-                curves.mean(0),
-                styles[i % 4],
-                color=color,
-                label=name,
-                marker="." if curves.shape[1] == 1 else None,
-            )
-            if not many:
-                axes.fill_between(epochs, curves.amin(0), curves.amax(0), color=color, alpha=0.15, linewidth=0)
+    groups = {
+        attribute: {
+            name: torch.tensor([getattr(r, attribute) for r in group], dtype=torch.float64)
+            for name, group in by_recipe(results).items()
+        }
+        for attribute in ("loss", "test")
+    }
+    seeds = len({r.seed for r in results})
+    title += f"; mean and range of {seeds} seeds" if seeds > 1 else "; 1 seed"
+    figure = (_panels if len(groups["loss"]) > 6 else _overlaid)(groups, measure)
+    finish(figure, title, caption(made), path)
+
+
+def _curve(axes, curves: torch.Tensor, **how) -> None:
+    """A recipe's mean, with a band from the lowest to the highest seed."""
+    epochs = range(1, curves.shape[1] + 1)
+    (line,) = axes.plot(epochs, curves.mean(0), marker="." if curves.shape[1] == 1 else None, **how)
+    axes.fill_between(epochs, curves.amin(0), curves.amax(0), color=line.get_color(), alpha=0.15, linewidth=0)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.grid(alpha=0.3)
+
+
+def _overlaid(groups: dict[str, dict[str, torch.Tensor]], measure: str):
+    """A panel of each quantity, with a line for each recipe."""
+    figure, (left, right) = pyplot().subplots(1, 2, figsize=(10, 4), layout="constrained")
+    for axes, curves in zip((left, right), groups.values()):
+        for style, (name, found) in zip(itertools.cycle(["-", "--", ":", "-."]), curves.items()):
+            _curve(axes, found, ls=style, label=name)
     left.set(title="training loss", xlabel="epoch", yscale="log")
     right.set(title=measure, xlabel="epoch")
-    if many:
-        figure.legend(*right.get_legend_handles_labels(), loc="outside right center")
-    else:
-        right.legend(loc="best")
-    for axes in (left, right):
-        axes.grid(alpha=0.3)
-        axes.xaxis.get_major_locator().set_params(integer=True)
-    seeds = len({r.seed for r in results})
-    title += f"; mean{'' if many else ' and range'} of {seeds} seed{'s' if seeds > 1 else ''}"
-    finish(figure, title, caption(made), path)
+    right.legend(loc="best")
+    return figure
+
+
+def _panels(groups: dict[str, dict[str, torch.Tensor]], measure: str):
+    """A panel of each quantity for each recipe, before the means of all others in grey."""
+    across = 5
+    down = -(-len(groups["loss"]) // across)
+    figure = pyplot().figure(figsize=(12, 2 * (1.55 * down + 0.5)), layout="constrained")
+    for part, (attribute, curves), name in zip(figure.subfigures(2), groups.items(), ("training loss", measure)):
+        part.suptitle(name, fontweight="bold")
+        digits = 2 if "%" in name else 3
+        places = part.subplots(down, across, sharex=True, sharey=True, squeeze=False)
+        for place in places.flat[len(curves) :]:
+            place.set_axis_off()
+        for place, recipe in zip(places.flat, curves):
+            for other in curves.values():
+                place.plot(range(1, other.shape[1] + 1), other.mean(0), color="0.85", lw=0.8)
+            _curve(place, curves[recipe], color="C0", lw=1.6)
+            place.set_title(f"{recipe}: {spread(curves[recipe][:, -1].tolist(), digits)}", fontsize=8)
+            place.tick_params(labelsize=8)
+            if attribute == "loss":
+                place.set_yscale("log")
+        part.supxlabel("epoch", fontsize=9)
+    return figure
