@@ -13,6 +13,7 @@ from lns_sim._compile import constant_result
 from lns_sim.checks import check_choice, check_int
 from lns_sim.datapath import Counters, Datapath
 from lns_sim.format import LNSFormat
+from lns_sim.log_datapath import LogDatapath
 from lns_sim.policies import ROUNDINGS, UNDERFLOWS, check_thresholds
 from lns_sim.random import random_state
 from lns_sim.tensor import LNSTensor
@@ -102,12 +103,13 @@ def _check_operands(datapath: Datapath | None, **operands: LNSTensor) -> list[in
             raise TypeError(f"{name} must be an LNSTensor (see lns_sim.quantize), got {type(t).__name__}")
         _without_gradient(name, t)
     if datapath is None:
-        encoded = _default_datapath(max(a.bits, b.bits), a.gamma)
-    elif isinstance(datapath, Datapath):
+        bits, gamma = max(a.bits, b.bits), a.gamma
+        encoded = _default_datapath(bits, gamma)
+    elif isinstance(datapath, (Datapath, LogDatapath)):
+        bits, gamma = datapath.format.bits, datapath.format.gamma
         encoded = datapath.encode()
     else:
-        raise TypeError(f"datapath must be a Datapath, got {datapath!r}")
-    bits, gamma = encoded[:2]
+        raise TypeError(f"datapath must be a Datapath or a LogDatapath, got {datapath!r}")
     for name, t in operands.items():
         if t.gamma != gamma or t.bits > bits:
             raise ValueError(
