@@ -12,6 +12,7 @@ from torch import Tensor
 from lns_sim._compile import constant_result
 from lns_sim.checks import check_choice, check_int
 from lns_sim.datapath import Counters, Datapath
+from lns_sim.datapaths import AnyDatapath
 from lns_sim.format import LNSFormat
 from lns_sim.log_datapath import LogDatapath
 from lns_sim.policies import ROUNDINGS, UNDERFLOWS, check_thresholds
@@ -95,7 +96,7 @@ def _default_datapath(bits: int, gamma: int) -> list[int]:
     return list(_encoded_default(bits, gamma))
 
 
-def _check_operands(datapath: Datapath | None, **operands: LNSTensor) -> list[int]:
+def _check_operands(datapath: AnyDatapath | None, **operands: LNSTensor) -> list[int]:
     """The operators' encoding of the datapath that takes both operands."""
     (name_a, a), (name_b, b) = operands.items()
     for name, t in operands.items():
@@ -132,7 +133,7 @@ def _results(out, macs: int, counters, count: bool):
 def matmul(
     a: LNSTensor,
     b: LNSTensor,
-    datapath: Datapath | None = None,
+    datapath: AnyDatapath | None = None,
     return_accumulator: bool = False,
     counters: Literal[False] = False,
 ) -> Tensor: ...
@@ -142,7 +143,7 @@ def matmul(
 def matmul(
     a: LNSTensor,
     b: LNSTensor,
-    datapath: Datapath | None = None,
+    datapath: AnyDatapath | None = None,
     return_accumulator: bool = False,
     *,
     counters: Literal[True],
@@ -153,7 +154,7 @@ def matmul(
 def matmul(
     a: LNSTensor,
     b: LNSTensor,
-    datapath: Datapath | None = None,
+    datapath: AnyDatapath | None = None,
     return_accumulator: bool = False,
     counters: bool = False,
 ) -> Tensor | tuple[Tensor, Counters]: ...
@@ -162,7 +163,7 @@ def matmul(
 def matmul(
     a: LNSTensor,
     b: LNSTensor,
-    datapath: Datapath | None = None,
+    datapath: AnyDatapath | None = None,
     return_accumulator: bool = False,
     counters: bool = False,
 ):
@@ -287,7 +288,7 @@ def conv2d(
     padding: _Pair = 0,
     dilation: _Pair = 1,
     groups: int = 1,
-    datapath: Datapath | None = None,
+    datapath: AnyDatapath | None = None,
     return_accumulator: bool = False,
     counters: Literal[False] = False,
 ) -> Tensor: ...
@@ -301,7 +302,7 @@ def conv2d(
     padding: _Pair = 0,
     dilation: _Pair = 1,
     groups: int = 1,
-    datapath: Datapath | None = None,
+    datapath: AnyDatapath | None = None,
     return_accumulator: bool = False,
     *,
     counters: Literal[True],
@@ -316,7 +317,7 @@ def conv2d(
     padding: _Pair = 0,
     dilation: _Pair = 1,
     groups: int = 1,
-    datapath: Datapath | None = None,
+    datapath: AnyDatapath | None = None,
     return_accumulator: bool = False,
     counters: bool = False,
 ) -> Tensor | tuple[Tensor, Counters]: ...
@@ -329,7 +330,7 @@ def conv2d(
     padding=0,
     dilation=1,
     groups: int = 1,
-    datapath: Datapath | None = None,
+    datapath: AnyDatapath | None = None,
     return_accumulator: bool = False,
     counters: bool = False,
 ):

@@ -56,7 +56,10 @@ def _tables(kind: str, drop, plus, minus, G: int) -> tuple[list[int], list[int]]
 
         whole = [_from(lambda d: at(d)[0]), _from(lambda d: at(d)[1])]
     elif kind == "exact":
-        whole = [[first, *_from(lambda d, i=i: exact_corrections(d + 1, G)[i])] for i, first in enumerate((G, 0))]
+        whole = [
+            [G, *_from(lambda d: exact_corrections(d + 1, G)[0])],
+            [0, *_from(lambda d: exact_corrections(d + 1, G)[1])],
+        ]
     elif kind == "segments":
         last = max(plus[-1][0], minus[-1][0])
         whole = [[line(points, d) for d in range(last + 1)] for points in (plus, minus)]

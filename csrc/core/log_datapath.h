@@ -23,7 +23,7 @@ struct LogDatapath {
   LogOrder order;
   ProductUnderflow underflow;  // of products and sums
   LogTableKind tables;
-  int drop;                         // coarse: low bits of the distance that are not looked at
+  int drop;                          // coarse: low bits of the distance that are not looked at
   std::vector<int64_t> plus, minus;  // lists: entries; segments: distance and entry in turn
 
   int e_max() const { return (1 << (acc_bits - 2)) - 1; }
@@ -41,10 +41,10 @@ struct LogTables {
   std::vector<int64_t> plus, minus;
 };
 
-constexpr int kFinestLog = 1 << 13;             // most steps per octave
-constexpr int64_t kMostLogEntries = 1 << 17;    // of a table that is given; what is computed ends before
-constexpr int64_t kLargestLogEntry = 1 << 20;   // above all that are given
-constexpr int64_t kProductSteps = 1 << 23;      // most steps that a product's exponents span
+constexpr int kFinestLog = 1 << 13;            // most steps per octave
+constexpr int64_t kMostLogEntries = 1 << 17;   // of a table that is given; what is computed ends before
+constexpr int64_t kLargestLogEntry = 1 << 20;  // above all that are given
+constexpr int64_t kProductSteps = 1 << 23;     // most steps that a product's exponents span
 
 // The nearest integers to G log2(1 + 2^(-d/G)) and -G log2(1 - 2^(-d/G)). Both fall with d: asked for ascending
 // distances, each walks down from its last result. Powers of two have 62 fraction bits; a comparison that these do not
@@ -156,8 +156,8 @@ inline std::vector<int32_t> log_steps(const LogTables& t) {
   for (size_t d = 0; d < std::max<size_t>({t.plus.size(), t.minus.size(), 1}); ++d) {
     steps.push_back(static_cast<int32_t>(4 * at(t.plus, d)));
     steps.push_back(d == 0 ? kLogZero : static_cast<int32_t>(-4 * at(t.minus, d)));  // the negative one is larger
-    steps.push_back(0);                                                               // no difference
-    steps.push_back(static_cast<int32_t>(-4 * at(t.minus, d + 1)));                   // the positive one is
+    steps.push_back(0);                                                              // no difference
+    steps.push_back(static_cast<int32_t>(-4 * at(t.minus, d + 1)));                  // the positive one is
   }
   return steps;
 }
@@ -231,8 +231,8 @@ inline void validate(const LogDatapath& d) {
          number(kFinestLog) + ", got " + number(d.acc_gamma));
   const int64_t span = int64_t{2} * d.format.e_max() * d.steps_per_code();
   if (span > kProductSteps)
-    fail("products span " + number(span) + " steps of the accumulator, more than 2^23: a smaller acc_gamma, or a format " +
-         "of fewer bits, spans fewer");
+    fail("products span " + number(span) +
+         " steps of the accumulator, more than 2^23: a smaller acc_gamma, or a format " + "of fewer bits, spans fewer");
   if (2 * int64_t{d.steps_per_code()} - d.offset > d.e_max() || span - d.offset < d.e_min())
     fail("the accumulator cannot hold one product: these have E from " +
          number(2 * int64_t{d.steps_per_code()} - d.offset) + " to " + number(span - d.offset) + ", it holds " +

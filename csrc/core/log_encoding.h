@@ -42,7 +42,8 @@ inline LogDatapath decode_log_datapath(const std::vector<int64_t>& v) {
   const auto fail = [](const std::string& what) {
     throw std::invalid_argument("an encoded log-domain datapath " + what);
   };
-  if (std::ssize(v) < fields) fail("is " + std::to_string(fields) + " integers or more, got " + std::to_string(v.size()));
+  if (std::ssize(v) < fields)
+    fail("is " + std::to_string(fields) + " integers or more, got " + std::to_string(v.size()));
   LogDatapath d = {};
   for (int64_t i = 0; i < fields; ++i) {
     const LogDatapathField& f = kLogDatapathFields[i];

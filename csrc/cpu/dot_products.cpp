@@ -338,8 +338,7 @@ int64_t run_tasks(const Plan& plan, const Args&... args) {
 // Vectors, and what needs no accumulation.
 void count_lanes(const Plan& plan, int vector_size, const Format& format, int64_t first_visible, Counters& counters) {
   const Product& p = plan.product;
-  counters.vectors +=
-      static_cast<int64_t>(plan.batch.size()) * p.left.rows * p.right.rows * ceil_div(p.k, vector_size);
+  counters.vectors += static_cast<int64_t>(plan.batch.size()) * p.left.rows * p.right.rows * ceil_div(p.k, vector_size);
   for (const Instance& i : plan.batch) LaneCounter(p, format, first_visible, *i.left, *i.right).add_to(counters);
 }
 

@@ -88,8 +88,8 @@ class LogSums {
                 float* square) const {
     for (int r = 0; r < rows; ++r)
       for (int c = 0; c < kColumns; ++c)
-        square[r * kColumns + c] = static_cast<float>(
-            tables_.values(acc[r * kColumns + c], tables_.mantissas.data()) * (row_factors[r] * column_factors[c]));
+        square[r * kColumns + c] = static_cast<float>(tables_.values(acc[r * kColumns + c], tables_.mantissas.data()) *
+                                                      (row_factors[r] * column_factors[c]));
   }
 
  protected:
@@ -107,7 +107,11 @@ class LogSums {
 class LogLookupPath : public LogSums {
  public:
   LogLookupPath(const Kernels& kernel, const LogPathTables& tables, int depth, LogTotals* totals)
-      : LogSums(tables), kernel_(kernel), pitch_(depth), words_(kTileRows * pitch_), columns_(pitch_ * kColumns),
+      : LogSums(tables),
+        kernel_(kernel),
+        pitch_(depth),
+        words_(kTileRows * pitch_),
+        columns_(pitch_ * kColumns),
         totals_(totals) {}
   LogLookupPath(const LogLookupPath&) = delete;
   ~LogLookupPath() {
@@ -143,7 +147,10 @@ class LogLookupPath : public LogSums {
 class LogRegisterPath : public LogSums {
  public:
   LogRegisterPath(const Kernels& kernel, const LogPathTables& tables, int depth)
-      : LogSums(tables), kernel_(kernel), pitch_(depth), pairs_(kTileRows / 2 * pitch_),
+      : LogSums(tables),
+        kernel_(kernel),
+        pitch_(depth),
+        pairs_(kTileRows / 2 * pitch_),
         columns_(2 * pitch_ * kColumns) {}
 
   void see(const Tile<Lane>& tile) {

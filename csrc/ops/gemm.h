@@ -23,6 +23,13 @@ inline const AnyDatapath& datapath_of(const Ints& encoded) {
   });
 }
 
+// A device's engine of a datapath, made once.
+template <typename Engine, typename D>
+const Engine& engine_of(const Ints& encoded, const D& datapath) {
+  static Cache<Ints, Engine> cache;
+  return cache.get(encoded, [&] { return std::make_unique<const Engine>(datapath); });
+}
+
 inline Format operand_format(const AnyDatapath& d, int64_t bits) {
   const Format& f = format_of(d);
   require(bits <= f.bits, "an operand of ", bits, " bits does not fit a datapath of ", f.bits);

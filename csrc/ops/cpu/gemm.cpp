@@ -7,8 +7,7 @@ namespace lns::ops {
 
 namespace {
 
-class Cpu {
- public:
+struct Cpu {
   static void run(const Ints& datapath, const std::vector<Product>& products, bool accumulators, const Tensor&,
                   Tensor& counters) {
     const bool count = counters.numel() > 0;
@@ -18,17 +17,10 @@ class Cpu {
     };
     const AnyDatapath& any = datapath_of(datapath);
     if (const auto* log = std::get_if<LogDatapath>(&any))
-      run_on(engine<cpu::LogEngine>(datapath, *log));
+      run_on(engine_of<cpu::LogEngine>(datapath, *log));
     else
-      run_on(engine<cpu::Engine>(datapath, std::get<Datapath>(any)));
+      run_on(engine_of<cpu::Engine>(datapath, std::get<Datapath>(any)));
     if (count) memcpy(counters.mutable_data_ptr(), &c, sizeof c);
-  }
-
- private:
-  template <typename Engine, typename D>
-  static const Engine& engine(const Ints& encoded, const D& datapath) {
-    static Cache<Ints, Engine> cache;
-    return cache.get(encoded, [&] { return std::make_unique<const Engine>(datapath); });
   }
 };
 
