@@ -180,8 +180,8 @@ def _difference(value, known) -> dict:
             )
         elif isinstance(new, Quantizer) and not isinstance(new, LNS):
             new = {"quantizer": type(new).__name__, **_all(new)}
-        elif isinstance(new, LogDatapath) and not isinstance(old, LogDatapath):
-            new = {"datapath": "LogDatapath", **_all(new)}
+        elif type(new).__name__ in KINDS and isinstance(new, LogDatapath) != isinstance(old, LogDatapath):
+            new = {"datapath": type(new).__name__, **_all(new)}
         elif dataclasses.is_dataclass(new):
             same = type(new) is type(old) and not isinstance(
                 new, LogTables
