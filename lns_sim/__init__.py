@@ -9,6 +9,8 @@ from lns_sim.datapath import Counters, Datapath
 from lns_sim.format import LNSFormat
 from lns_sim.functional import conv2d, matmul, quantize
 from lns_sim.golden import trace_dot
+from lns_sim.log_datapath import LogDatapath
+from lns_sim.log_tables import LogTables
 from lns_sim.nn import LNSWeight, convert, simulate
 from lns_sim.studies import training
 from lns_sim.studies.compare import compare
@@ -28,6 +30,8 @@ __all__ = [
     "LNSFormat",
     "LNSTensor",
     "LNSWeight",
+    "LogDatapath",
+    "LogTables",
     "__version__",
     "compare",
     "conv2d",

@@ -28,7 +28,23 @@ DATAPATH = (
     "keep_fraction",
     "lut_constants",  # how many follow
 )
-COUNTERS = ("vectors", "saturations", "zero_lanes", "vanished")
+LOG_MARKER = -1  # of a log-domain datapath, where a linear one has its bits
+LOG_DATAPATH = (
+    "marker",
+    "bits",
+    "gamma",
+    "vector_size",
+    "acc_bits",
+    "acc_gamma",
+    "offset",
+    "order",
+    "underflow",
+    "tables",
+    "drop",
+    "plus",  # how many integers of given tables follow, of plus and then of minus
+    "minus",
+)
+COUNTERS = ("vectors", "saturations", "zero_lanes", "vanished", "cancelled")
 RANDOM_STATE = ("seed", "step", "tensor_id", "first_element")
 MADAM = ("beta", "one_minus_beta", "bias_correction", "bound", "codes_per_unit")
 
@@ -47,6 +63,7 @@ def mismatch(extension: ModuleType) -> str | None:
     ours = {
         "version": VERSION,
         "datapath": DATAPATH,
+        "log_datapath": LOG_DATAPATH,
         "counters": COUNTERS,
         "random_state": RANDOM_STATE,
         "madam": MADAM,

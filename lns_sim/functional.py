@@ -12,7 +12,9 @@ from torch import Tensor
 from lns_sim._compile import constant_result
 from lns_sim.checks import check_choice, check_int
 from lns_sim.datapath import Counters, Datapath
+from lns_sim.datapaths import AnyDatapath
 from lns_sim.format import LNSFormat
+from lns_sim.log_datapath import LogDatapath
 from lns_sim.policies import ROUNDINGS, UNDERFLOWS, check_thresholds
 from lns_sim.random import random_state
 from lns_sim.tensor import LNSTensor
@@ -95,7 +97,7 @@ def _default_datapath(*formats: tuple[int, int]) -> list[int]:
     return list(_encoded_default(*formats))
 
 
-def _check_operands(datapath: Datapath | None, **operands: LNSTensor) -> list[int]:
+def _check_operands(datapath: AnyDatapath | None, **operands: LNSTensor) -> list[int]:
     """The operators' encoding of the datapath that takes both operands."""
     (name_a, a), (name_b, b) = operands.items()
     for name, t in operands.items():
@@ -104,11 +106,12 @@ def _check_operands(datapath: Datapath | None, **operands: LNSTensor) -> list[in
         _without_gradient(name, t)
     if datapath is None:
         encoded = _default_datapath((a.bits, a.gamma), (b.bits, b.gamma))
-    elif isinstance(datapath, Datapath):
+        bits, gamma = encoded[:2]
+    elif isinstance(datapath, (Datapath, LogDatapath)):
+        bits, gamma = datapath.format.bits, datapath.format.gamma
         encoded = datapath.encode()
     else:
-        raise TypeError(f"datapath must be a Datapath, got {datapath!r}")
-    bits, gamma = encoded[:2]
+        raise TypeError(f"datapath must be a Datapath or a LogDatapath, got {datapath!r}")
     for name, t in operands.items():  # in integers, which torch.compile can follow
         if t.gamma > gamma or ((1 << t.bits - 1) - 1) * (gamma // t.gamma) >= 1 << bits - 1:
             LNSFormat(bits, gamma).check_holds(name, t.format)
@@ -129,7 +132,7 @@ def _results(out, macs: int, counters, count: bool):
 def matmul(
     a: LNSTensor,
     b: LNSTensor,
-    datapath: Datapath | None = None,
+    datapath: AnyDatapath | None = None,
     return_accumulator: bool = False,
     counters: Literal[False] = False,
 ) -> Tensor: ...
@@ -139,7 +142,7 @@ def matmul(
 def matmul(
     a: LNSTensor,
     b: LNSTensor,
-    datapath: Datapath | None = None,
+    datapath: AnyDatapath | None = None,
     return_accumulator: bool = False,
     *,
     counters: Literal[True],
@@ -150,7 +153,7 @@ def matmul(
 def matmul(
     a: LNSTensor,
     b: LNSTensor,
-    datapath: Datapath | None = None,
+    datapath: AnyDatapath | None = None,
     return_accumulator: bool = False,
     counters: bool = False,
 ) -> Tensor | tuple[Tensor, Counters]: ...
@@ -159,7 +162,7 @@ def matmul(
 def matmul(
     a: LNSTensor,
     b: LNSTensor,
-    datapath: Datapath | None = None,
+    datapath: AnyDatapath | None = None,
     return_accumulator: bool = False,
     counters: bool = False,
 ):
@@ -287,7 +290,7 @@ def conv2d(
     padding: _Pair = 0,
     dilation: _Pair = 1,
     groups: int = 1,
-    datapath: Datapath | None = None,
+    datapath: AnyDatapath | None = None,
     return_accumulator: bool = False,
     counters: Literal[False] = False,
 ) -> Tensor: ...
@@ -301,7 +304,7 @@ def conv2d(
     padding: _Pair = 0,
     dilation: _Pair = 1,
     groups: int = 1,
-    datapath: Datapath | None = None,
+    datapath: AnyDatapath | None = None,
     return_accumulator: bool = False,
     *,
     counters: Literal[True],
@@ -316,7 +319,7 @@ def conv2d(
     padding: _Pair = 0,
     dilation: _Pair = 1,
     groups: int = 1,
-    datapath: Datapath | None = None,
+    datapath: AnyDatapath | None = None,
     return_accumulator: bool = False,
     counters: bool = False,
 ) -> Tensor | tuple[Tensor, Counters]: ...
@@ -329,7 +332,7 @@ def conv2d(
     padding=0,
     dilation=1,
     groups: int = 1,
-    datapath: Datapath | None = None,
+    datapath: AnyDatapath | None = None,
     return_accumulator: bool = False,
     counters: bool = False,
 ):

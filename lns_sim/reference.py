@@ -2,7 +2,8 @@
 believed.
 
 Slow on purpose, and independent: nothing of the extension, of torch or of the rest of lns_sim is imported. ``format``
-is anything with ``bits`` and ``gamma``, ``datapath`` anything with the fields of ``lns_sim.Datapath``. Codes are
+is anything with ``bits`` and ``gamma``, ``datapath`` anything with the fields of ``lns_sim.Datapath``, or of
+``lns_sim.LogDatapath``, whose dot products are in ``lns_sim.reference_log``. Codes are
 integer arrays (sign bit over exponent), scale exponents are integers ``k``; a tensor is the pair ``(codes, k)``.
 """
 
@@ -14,6 +15,8 @@ from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
+
+from lns_sim import reference_log
 
 # ---- Powers of two, exactly
 
@@ -289,6 +292,8 @@ def trace(a, b, datapath) -> Iterator[VectorTrace]:
 
 def dot(a, b, datapath) -> int:
     """The accumulator after one dot product of two lists of codes."""
+    if hasattr(datapath, "acc_gamma"):
+        return reference_log.dot(a, b, datapath)
     acc = 0
     for vector in trace(a, b, datapath):
         acc = vector.acc
@@ -299,11 +304,22 @@ def read_out(acc, datapath, k) -> np.ndarray:
     """acc * 2^(acc_lsb + k + product_offset / gamma) as float32. k = k_a + k_b, None for NaN."""
     if k is None:
         return np.full(np.shape(acc), np.nan, dtype=np.float32)
+    if hasattr(datapath, "acc_gamma"):
+        return _read_out_log(np.asarray(acc), datapath, k)
     octaves, r = divmod(datapath.product_offset, datapath.format.gamma)
     exponent = np.clip(acc_lsb(datapath) + octaves + np.asarray(k), -1000, 900)
     mantissa = step_values(datapath.format.gamma)[r] / 2**23
     with np.errstate(over="ignore"):
         return np.ldexp(np.asarray(acc, dtype=np.float64) * mantissa, exponent).astype(np.float32)
+
+
+def _read_out_log(acc, datapath, k) -> np.ndarray:
+    """+-2^((E + offset) / G + k) as float32, of log-domain accumulators 0 or +-(E - E_min + 1)."""
+    G = reference_log.acc_gamma(datapath)
+    E = np.abs(acc) - 1 + reference_log.e_limits(datapath)[0] + reference_log.offset(datapath)
+    mantissa = np.sign(acc) * step_values(G)[E % G].astype(np.float64)
+    with np.errstate(over="ignore"):
+        return np.ldexp(mantissa, np.clip(E // G + np.asarray(k) - 23, -1000, 900)).astype(np.float32)
 
 
 def accumulator_code(acc: int, converter, scale: int) -> int:

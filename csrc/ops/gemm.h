@@ -4,6 +4,7 @@
 
 #include <torch/csrc/stable/library.h>
 
+#include "core/log_encoding.h"
 #include "gemm/convolution.h"
 #include "ops/arguments.h"
 
@@ -13,23 +14,31 @@ using Ints = std::vector<int64_t>;
 using Result = std::tuple<Tensor, Tensor>;
 
 // Decoded and validated, once.
-inline const Datapath& datapath_of(const Ints& encoded) {
-  static Cache<Ints, Datapath> cache;
+inline const AnyDatapath& datapath_of(const Ints& encoded) {
+  static Cache<Ints, AnyDatapath> cache;
   return cache.get(encoded, [&] {
-    auto d = std::make_unique<const Datapath>(decode_datapath(encoded));
-    validate(*d);
+    auto d = std::make_unique<const AnyDatapath>(decode_any_datapath(encoded));
+    std::visit([](const auto& one) { validate(one); }, *d);
     return d;
   });
 }
 
+// A device's engine of a datapath, made once.
+template <typename Engine, typename D>
+const Engine& engine_of(const Ints& encoded, const D& datapath) {
+  static Cache<Ints, Engine> cache;
+  return cache.get(encoded, [&] { return std::make_unique<const Engine>(datapath); });
+}
+
 // An operand's codes; a gamma of 0 is the datapath's.
-inline CodeView operand_codes(const Datapath& d, const Tensor& codes, int64_t bits, int64_t gamma, const Tensor& first,
-                              const char* name) {
-  const Format f = make_format(bits, gamma == 0 ? d.format.gamma : gamma);
+inline CodeView operand_codes(const AnyDatapath& d, const Tensor& codes, int64_t bits, int64_t gamma,
+                              const Tensor& first, const char* name) {
+  const Format& whole = format_of(d);
+  const Format f = make_format(bits, gamma == 0 ? whole.gamma : gamma);
   check_codes(codes, f, first, name);
-  const int step = d.format.gamma / f.gamma;
-  require(step > 0 && f.e_max() * step <= d.format.e_max(), "an operand of ", bits, " bits and gamma ", f.gamma,
-          " does not fit a datapath of ", d.format.bits, " bits and gamma ", d.format.gamma);
+  const int step = whole.gamma / f.gamma;
+  require(step > 0 && f.e_max() * step <= whole.e_max(), "an operand of ", bits, " bits and gamma ", f.gamma,
+          " does not fit a datapath of ", whole.bits, " bits and gamma ", whole.gamma);
   return {.data = codes.const_data_ptr(), .format = f, .log2_step = log2_exact(step)};
 }
 
@@ -49,7 +58,7 @@ Result run(const Ints& datapath, const std::vector<Product>& products, bool accu
 template <typename Device>
 Result matmul(Tensor a, Tensor a_scale, Tensor b, Tensor b_scale, int64_t a_bits, int64_t b_bits, Ints datapath,
               bool accumulators, bool count, int64_t a_gamma, int64_t b_gamma) {
-  const Datapath& d = datapath_of(datapath);
+  const AnyDatapath& d = datapath_of(datapath);
   const CodeView av = operand_codes(d, a, a_bits, a_gamma, a, "a"), bv = operand_codes(d, b, b_bits, b_gamma, a, "b");
   check_float(a_scale, a, "a_scale");
   check_float(b_scale, a, "b_scale");
@@ -95,7 +104,7 @@ struct ConvArgument {
   Tensor codes, scale;
   ConvOperand operand;
 
-  ConvArgument(const Datapath& d, const Tensor& c, const Tensor& s, int64_t bits, int64_t gamma, int64_t scale_dim,
+  ConvArgument(const AnyDatapath& d, const Tensor& c, const Tensor& s, int64_t bits, int64_t gamma, int64_t scale_dim,
                const Tensor& first, const char* name)
       : codes(c), scale(s) {
     check_float(s, first, "its scale");
@@ -147,7 +156,7 @@ template <typename Device>
 Result conv2d(Tensor x, Tensor x_scale, Tensor w, Tensor w_scale, int64_t x_bits, int64_t w_bits, Ints stride,
               Ints padding, Ints dilation, int64_t groups, Ints datapath, bool accumulators, bool count,
               int64_t x_gamma, int64_t w_gamma) {
-  const Datapath& d = datapath_of(datapath);
+  const AnyDatapath& d = datapath_of(datapath);
   const ConvArgument xa(d, x, x_scale, x_bits, x_gamma, 0, x, "x");
   const ConvArgument wa(d, w, w_scale, w_bits, w_gamma, 0, x, "w");
   const ConvShape s = conv_shape(sizes_of(x), sizes_of(w),
@@ -161,7 +170,7 @@ template <typename Device>
 Result conv2d_input_gradient(Tensor dy, Tensor dy_scale, Tensor w, Tensor w_scale, int64_t dy_bits, int64_t w_bits,
                              Ints input_size, Ints stride, Ints padding, Ints dilation, int64_t groups, Ints datapath,
                              bool accumulators, bool count, int64_t dy_gamma, int64_t w_gamma) {
-  const Datapath& d = datapath_of(datapath);
+  const AnyDatapath& d = datapath_of(datapath);
   const ConvArgument da(d, dy, dy_scale, dy_bits, dy_gamma, 0, dy, "dy");
   const ConvArgument wa(d, w, w_scale, w_bits, w_gamma, 1, dy, "w");
   const ConvShape s = conv_shape(input_size, sizes_of(w),
@@ -169,7 +178,7 @@ Result conv2d_input_gradient(Tensor dy, Tensor dy_scale, Tensor w, Tensor w_scal
   require(sizes_of(dy) == output_size(s), "dy's shape is not that of the output");
   Tensor out = new_output(dy, input_size, accumulators);
   return run<Device>(datapath,
-                     conv_input_gradient(s, da.operand, wa.operand, out.mutable_data_ptr(), d.vector_size, count),
+                     conv_input_gradient(s, da.operand, wa.operand, out.mutable_data_ptr(), lanes_together(d), count),
                      accumulators, count, out);
 }
 
@@ -177,7 +186,7 @@ template <typename Device>
 Result conv2d_weight_gradient(Tensor dy, Tensor dy_scale, Tensor x, Tensor x_scale, int64_t dy_bits, int64_t x_bits,
                               Ints kernel_size, Ints stride, Ints padding, Ints dilation, int64_t groups, Ints datapath,
                               bool accumulators, bool count, int64_t dy_gamma, int64_t x_gamma) {
-  const Datapath& d = datapath_of(datapath);
+  const AnyDatapath& d = datapath_of(datapath);
   const ConvArgument da(d, dy, dy_scale, dy_bits, dy_gamma, 1, dy, "dy");
   const ConvArgument xa(d, x, x_scale, x_bits, x_gamma, 1, dy, "x");
   require(kernel_size.size() == 2 && groups > 0, "kernel_size must hold 2 integers, and groups be positive");
