@@ -205,6 +205,8 @@ class Study:
         """
         rows = self.rows(preset, pool)
         runs = [(run, pool.record(run)) for run in self.runs(preset)]
+        read = {run.arguments["data"]["name"] for run, _ in runs if "data" in run.arguments}
+        data = {name: known for name, known in data.items() if name in read}
         record = provenance(
             study=self.name,
             title=self.title,
