@@ -16,7 +16,7 @@ from lns_sim.checks import check_choice, check_int, check_number
 from lns_sim.datapath import Counters
 from lns_sim.nn import LNSWeight, convert
 from lns_sim.nn.convert import load_memories, memories, weights_alone
-from lns_sim.optim import FLOAT_OPTIMIZERS, ClosureOptimizer, Diverged, LNSMadam
+from lns_sim.optim import FLOAT_OPTIMIZERS, Batch, ClosureOptimizer, Diverged, LNSMadam
 from lns_sim.optim.two_kinds import joined_schedule
 from lns_sim.recipes import ModelRecipe, Recipe
 from lns_sim.registry import OPTIMIZERS, OptimizerChoice, OptimizerSettings
@@ -303,21 +303,17 @@ class Trainer:
         if crops:
             x = crop_flip(x, *crops)
 
-        def loss() -> torch.Tensor:
-            return F.cross_entropy(self._logits(x), y.flatten())
+        def criterion(output) -> torch.Tensor:
+            return F.cross_entropy(logits_of(output).flatten(0, -2), y.flatten())
 
-        def closure() -> torch.Tensor:
-            value = loss()
-            value.backward()
-            return value
-
+        closure = Batch(self.model, x, criterion)
         self.optimizer.zero_grad()
         own = isinstance(self.optimizer, ClosureOptimizer)
         value = self.optimizer.step(closure) if own else closure()
         if check:
             gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
             if not torch.stack([t.isfinite().all() for t in (value, *gradients)]).all():
-                what = first_nonfinite(self.model, loss) or "a loss or gradient of the last steps"
+                what = first_nonfinite(self.model, closure.loss) or "a loss or gradient of the last steps"
                 raise Diverged(
                     f"{self.result.recipe}, seed {self.seed}: NaN or Inf in epoch {self.epoch + 1}, first in {what}; "
                     "lower the learning rate"
