@@ -94,6 +94,8 @@ class OptimizerChoice:
         learns_by: the setting that its weights learn by, "lr" or "float_lr".
         weight_bits: bits of a weight as the optimizer stores it with the recipe's options, where they are fewer than
             float32's.
+        product_bits: bits of the operands of products, where the optimizer computes gradients in few, by the recipe's
+            options; None: as the recipe says.
         options: what a recipe's ``optimizer_options`` may name.
         prepare: changes a model, with the options, before it is trained, where the optimizer's authors do.
     """
@@ -101,6 +103,7 @@ class OptimizerChoice:
     make: Callable[[Iterable[torch.nn.Parameter], OptimizerSettings], torch.optim.Optimizer]
     learns_by: str = "float_lr"
     weight_bits: int | Callable[[dict], int] | None = None
+    product_bits: Callable[[dict], int | None] | None = None
     options: tuple[str, ...] = ()
     prepare: Callable[[torch.nn.Module, dict], None] | None = None
 

@@ -86,7 +86,13 @@ _recipe("integer-madam-published", **_all("integer-madam", randomize=True, small
 _DEEP = ("momentum", "seed")
 _DEEP_INNER = (*_DEEP, "period")
 # As the authors ran a deep net: CIFAR-10 by ResNet-18, with a learning rate of 0.1 and a weight decay of 5e-4.
-_optimizer("halp", _halp("halp"), "float_lr", options=(*_DEEP_INNER, "bits", "mu", "scale"))
+_optimizer(
+    "halp",
+    _halp("halp"),
+    "float_lr",
+    product_bits=lambda options: options.get("layer_bits"),
+    options=(*_DEEP_INNER, "bits", "mu", "scale", "layer_bits"),
+)
 _recipe("halp", optimizer="halp", optimizer_options=dict(mu=20.0, period=0.5))
 _optimizer("svrg", _halp("svrg"), "float_lr", options=_DEEP_INNER)
 _recipe("svrg", optimizer="svrg", optimizer_options=dict(period=0.5))

@@ -23,8 +23,7 @@ def _rounded(x: Tensor, bits: int | None) -> Tensor:
     """x rounded to integers of so many bits, as their values; None leaves it."""
     if bits is None:
         return x
-    codes, scale = Integer(bits).rounded(x.float(), None)
-    return codes.mul_(scale).to(x.dtype)
+    return Integer(bits).values(x.float()).to(x.dtype)
 
 
 class _Normalize(torch.autograd.Function):

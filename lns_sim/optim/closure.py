@@ -4,9 +4,33 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A closure that computes a batch's loss and adds its gradients, for optimizers that also ask what it is made of.
+
+    Attributes:
+        model: from x to what the criterion takes.
+        x: inputs.
+        criterion: from the model's output to the mean loss.
+    """
+
+    model: torch.nn.Module
+    x: Tensor
+    criterion: Callable[[Tensor], Tensor]
+
+    def loss(self) -> Tensor:
+        return self.criterion(self.model(self.x))
+
+    def __call__(self) -> Tensor:
+        value = self.loss()
+        value.backward()
+        return value
 
 
 class Diverged(RuntimeError):

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from lns_sim.checks import check_choice, check_int, check_number
-from lns_sim.optim.closure import ClosureOptimizer, Diverged
+from lns_sim.optim.bit_centered import Offset, gradient_difference
+from lns_sim.optim.closure import Batch, ClosureOptimizer, Diverged
 from lns_sim.optim.groups import check_known, number
 from lns_sim.random import draw, random_state
 
@@ -65,12 +66,14 @@ class HALP(ClosureOptimizer):
         inner: steps from one full gradient to the next, which :meth:`step` takes itself, by what :meth:`begin_epoch`
             was given; None: one at each :meth:`begin_epoch`.
         momentum, weight_decay: as of SGD.
+        layer_bits: forward and backward passes by bit-centered layers (:mod:`lns_sim.optim.bit_centered`) of so many
+            bits, 2 to 8, of "halp" alone, whose closures are then a :class:`lns_sim.optim.Batch`; None: in float32.
 
     Raises:
         ValueError: an argument is out of range or has no effect, or a group has an option that it does not know.
     """
 
-    _OWN = ("method", "bits", "mu", "seed", "scale", "inner", "_at_end", "_count")
+    _OWN = ("method", "bits", "mu", "seed", "scale", "inner", "layer_bits", "_at_end", "_count")
 
     def __init__(
         self,
@@ -85,6 +88,7 @@ class HALP(ClosureOptimizer):
         inner: int | None = None,
         momentum: float = 0.0,
         weight_decay: float = 0.0,
+        layer_bits: int | None = None,
     ):
         options = dict(lr=lr, delta=delta, momentum=momentum, weight_decay=weight_decay)
         self._check(options)
@@ -95,8 +99,13 @@ class HALP(ClosureOptimizer):
         check_choice("scale", scale, ("tensor", "model"))
         if inner is not None:
             check_int("inner", inner, 1, None)
+        if layer_bits is not None:
+            check_int("layer_bits", layer_bits, 2, 8)
+            if method != "halp":
+                raise ValueError(f"layer_bits has no effect on {method}")
         super().__init__(params, dict(options, steps=0, first=None, grown=0, since=0))
         self.method, self.bits, self.mu, self.seed, self.scale, self.inner = method, bits, mu, seed, scale, inner
+        self.layer_bits = layer_bits
         self._full: Callable[[], object] | None = None
         self._at_end: Tensor | int = 0  # of z's numbers after the last step, at an end of the grid, and in all
         self._count = 0
@@ -185,6 +194,8 @@ class HALP(ClosureOptimizer):
 
         Raises:
             RuntimeError: the method needs `outer` first.
+            TypeError: bit-centered layers need to know what the closure is made of.
+            ValueError: there are none of the model, see :func:`lns_sim.optim.bit_centered.layers_of`.
         """
         each = self._each()
         if self.two_gradients:
@@ -194,6 +205,11 @@ class HALP(ClosureOptimizer):
                     self.outer(self._full)
             elif not known:
                 raise RuntimeError(f"{self.method} needs outer(closure), the full gradient, before its steps")
+        if self.layer_bits is not None:
+            loss, direction = self._bit_centered(closure, each)
+            with torch.no_grad():
+                self._move(each, direction)
+            return loss
         loss, direction = self._gradients(closure, each)
         if self.two_gradients:
             now = [p.detach().clone() for p, _, _ in each]
@@ -204,6 +220,13 @@ class HALP(ClosureOptimizer):
         with torch.no_grad():
             self._move(each, direction)
         return loss
+
+    def _bit_centered(self, closure, each):
+        if not isinstance(closure, Batch):
+            raise TypeError(f"bit-centered layers need an lns_sim.optim.Batch as closure, got {type(closure).__name__}")
+        offsets = {p: Offset(state["w"], state["z"]) for p, state, _ in each}
+        loss, found = gradient_difference(closure.model, closure.x, closure.criterion, offsets, self.layer_bits)
+        return loss, [found[p] + state["g"] for p, state, _ in each]
 
     @staticmethod
     @torch.no_grad()

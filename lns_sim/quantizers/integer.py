@@ -64,6 +64,11 @@ class Integer(Quantizer):
         scale = scale_to(largest_magnitude(x), self.largest)
         return rounded_to(x / scale, x, rng).clamp_(-self.largest, self.largest), scale
 
+    def values(self, x: Tensor) -> Tensor:
+        """What the nearest codes stand for, in x's own dtype."""
+        codes, scale = self.rounded(x, None)
+        return codes.mul_(scale)
+
 
 def rounded_to(steps: Tensor, x: Tensor, rng: Tensor | None) -> Tensor:
     """Integers of ``steps``, in place: the nearest, or with a random state either neighbour without bias, drawn for the

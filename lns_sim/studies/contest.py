@@ -53,12 +53,22 @@ def bits_of(recipe: Any) -> dict[str, str]:
         bits["weight"] += f" ({r.update.bits})"
     elif r.optimizer is not None and (stored := OPTIMIZERS[r.optimizer].weight_bits) is not None:
         bits["weight"] = str(stored(dict(r.optimizer_options)) if callable(stored) else stored)
+    if (few := _product_bits(r)) is not None:
+        bits |= {"activation": str(few), "error": str(few)}
     return bits
+
+
+def _product_bits(r: Recipe | None) -> int | None:
+    """Of an optimizer that multiplies in few bits itself."""
+    choice = None if r is None or r.optimizer is None else OPTIMIZERS[r.optimizer].product_bits
+    return None if choice is None else choice(dict(r.optimizer_options))
 
 
 def format_of(recipe: Any) -> str | None:
     """The energy model's format of its products; None where it has none."""
     r = _default(recipe)
+    if _product_bits(r) is not None:
+        return None
     found = [r and r.quantizer(kind) for kind in ("activation", "weight", "error")]
     names = {"FP32" if q is None else q.hardware for q in found}
     return names.pop() if len(names) == 1 else None

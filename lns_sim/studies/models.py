@@ -46,6 +46,25 @@ def mlp(features: int, classes: int, width: int = 256) -> nn.Module:
     )
 
 
+def lenet(shape: tuple[int, ...], classes: int) -> nn.Module:
+    """LeNet-5 (LeCun et al., 1998) with ReLU and maxima, padded so that images of 4 x 4 and more fit."""
+    channels, height, width = shape
+    return nn.Sequential(
+        nn.Conv2d(channels, 6, 5, padding=2),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(6, 16, 5, padding=2),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(16 * (height // 4) * (width // 4), 120),
+        nn.ReLU(),
+        nn.Linear(120, 84),
+        nn.ReLU(),
+        nn.Linear(84, classes),
+    )
+
+
 class ResidualBlock(nn.Module):
     """Two 3 x 3 convolutions around a shortcut (He et al., 2016)."""
 
@@ -141,7 +160,19 @@ def resnet(channels: int, classes: int, widths=(16, 32, 64), blocks=(3, 3, 3)) -
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inputs, classes))
 
 
-NAMES = ("cnn", "mlp", "resnet8", "resnet20", "resnet18", "resnet18-imagenet", "resnet50", "gpt", "gpt256")
+NAMES = (
+    "cnn",
+    "mlp",
+    "logistic",
+    "lenet",
+    "resnet8",
+    "resnet20",
+    "resnet18",
+    "resnet18-imagenet",
+    "resnet50",
+    "gpt",
+    "gpt256",
+)
 
 
 def build(name: str, input_shape: tuple[int, ...], classes: int) -> nn.Module:
@@ -161,8 +192,12 @@ def build(name: str, input_shape: tuple[int, ...], classes: int) -> nn.Module:
         return GPT(classes, input_shape[0], width=256, heads=8)
     if name == "mlp":
         return mlp(math.prod(input_shape), classes)
+    if name == "logistic":
+        return nn.Sequential(nn.Flatten(), nn.Linear(math.prod(input_shape), classes))
     if len(input_shape) != 3:
         raise ValueError(f"model {name!r} needs images (C, H, W), but the data has shape {input_shape}; use 'mlp'")
+    if name == "lenet":
+        return lenet(input_shape, classes)
     if name == "cnn":
         return cnn(input_shape[0], classes)
     if name == "resnet50":

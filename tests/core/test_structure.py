@@ -13,6 +13,7 @@ RIVALS = {
     "quantizers/integer.py",
     "quantizers/luq.py",
     "quantizers/shiftquant.py",
+    "optim/bit_centered.py",
     "optim/halp.py",
     "optim/madam.py",
     "nn/l1norm.py",

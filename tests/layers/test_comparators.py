@@ -22,6 +22,8 @@ from lns_sim.command.app import app
 from lns_sim.nn.convert import weights_alone
 from lns_sim.nn.l1norm import C, L1BatchNorm, L1LayerNorm, L1Norm, _Normalize, replace_norms
 from lns_sim.ops import int8
+from lns_sim.optim import bit_centered
+from lns_sim.optim.bit_centered import Offset, gradient_difference
 from lns_sim.optim.halp import HALP, Diverged, grid, least_squares_in_integers, on_grid
 from lns_sim.optim.madam import IntegerMadam, Madam, PublishedLNSMadam
 from lns_sim.quantizers.fp8 import FP8, widen
@@ -1049,6 +1051,75 @@ def test_halp_steps_as_written():
         z = delta * torch.floor((z - 0.1 * d) / delta + u).clamp(-32, 31)
         assert torch.allclose(p.detach()[0], w + z, atol=1e-6)
     assert 0 <= optimizer.saturated <= 1
+
+
+def lenet_like(smooth):
+    kinds = (nn.Tanh(), nn.AvgPool2d(2)) if smooth else (nn.ReLU(), nn.MaxPool2d(2))
+    convolution = nn.Sequential(nn.Conv2d(1, 3, 3, padding=1), *kinds)
+    return nn.Sequential(convolution, nn.Flatten(), nn.Linear(48, 10), nn.Tanh(), nn.Linear(10, 4))
+
+
+def differences(size, bits, smooth, dtype=torch.float64):
+    """How far an offset of that size moves the gradient: by bit-centered layers, and exactly."""
+    torch.manual_seed(0)
+    net, x, y = lenet_like(smooth).to(dtype), torch.randn(16, 1, 8, 8, dtype=dtype), torch.arange(16) % 4
+    offsets = {p: Offset(p.detach().clone(), size * torch.randn_like(p)) for p in net.parameters()}
+
+    def gradient(place):
+        with torch.no_grad():
+            for p, offset in offsets.items():
+                p.copy_(place(offset))
+        loss = F.cross_entropy(net(x), y)
+        return loss, torch.autograd.grad(loss, list(offsets))
+
+    _, at_w = gradient(lambda offset: offset.w)
+    loss, now = gradient(lambda offset: offset.w + offset.z)
+    found_loss, found = gradient_difference(net, x, lambda out: F.cross_entropy(out, y), offsets, bits)
+    exact = torch.cat([(a - b).flatten() for a, b in zip(now, at_w)])
+    return (
+        torch.cat([found[p].flatten() for p in offsets]),
+        exact,
+        found_loss - loss,
+        torch.cat([a.flatten() for a in at_w]),
+    )
+
+
+def test_bit_centered_layers_give_the_difference_of_two_gradients():
+    found, exact, loss, _ = differences(0.05, None, smooth=False)
+    assert torch.allclose(found, exact, atol=1e-12) and loss.abs() < 1e-12
+    with pytest.raises(ValueError, match="not BatchNorm1d"):
+        bit_centered.layers_of(nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3)))
+
+
+def test_rounding_shrinks_with_the_offset():
+    """In 8 bits the difference is good to some per cent, whatever its size: its error falls with z, where that of a
+    gradient whose operands are rounded stays."""
+    errors = {}
+    for size in (0.03, 0.0003):
+        found, exact, _, at_w = differences(size, 8, smooth=True)
+        errors[size] = ((found - exact).norm() / at_w.norm()).item()
+        assert (found - exact).norm() < 0.15 * exact.norm()
+    assert errors[0.0003] < errors[0.03] / 50
+
+
+@pytest.mark.slow
+def test_halp_trains_in_bit_centered_layers():
+    recipe = replace(recipes.get("halp"), optimizer_options=dict(layer_bits=8, mu=5.0, period=1.0, momentum=0.5))
+    assert bits_of(recipe) == {"activation": "8", "weight": "32", "error": "8", "gradient": "32"}
+    assert format_of(recipe) is None
+    settings = Settings(model="mlp", epochs=3, float_lr=0.1, batch_size=64, counters=False)
+    trainer = Trainer(data.load("digits"), recipe, 0, settings)
+    trainer.run()
+    assert trainer.result.test[-1] > 85 and trainer.result.loss[1] < trainer.result.loss[0]
+    with pytest.raises(ValueError, match="bit-centered layers are those of an nn.Sequential"):
+        Trainer(data.load("digits"), recipe, 0, Settings(model="cnn", epochs=1)).run()
+    with pytest.raises(TypeError, match="need an lns_sim.optim.Batch"):
+        p = weight([1.0])
+        optimizer = HALP([p], 0.1, layer_bits=4)
+        optimizer.outer(lambda: p.sum().backward())
+        optimizer.step(lambda: p.sum().backward())
+    with pytest.raises(ValueError, match="layer_bits has no effect on svrg"):
+        HALP([p], 0.1, "svrg", layer_bits=4)
 
 
 # ---- All of them together

@@ -100,13 +100,21 @@ def test_a_lost_workers_run_is_taken_over(tmp_path):
     run = Run("count", count, {"n": 1})
     pool = Pool(tmp_path, [run])
     claim, (machine, process, started) = pool.path(run, "claim"), this_worker()
-    claim.write_text(json.dumps([machine, process, started]))
+
+    def claimed(*worker, losses=0):
+        claim.write_text(json.dumps({"worker": worker, "losses": losses}))
+
+    claimed(machine, process, started)
     assert pool._take() is False  # it is alive
-    claim.write_text(json.dumps(["elsewhere", 1, 1.0]))
+    claimed("elsewhere", 1, 1.0)
     assert pool._take() is False
     os.utime(claim, (0, time.time() - GRACE - 1))
-    assert pool._take() is run
-    claim.write_text(json.dumps([machine, process, started - 1]))  # another process of that number
+    assert pool._take() is run and json.loads(claim.read_text())["losses"] == 1
+    claimed(machine, process, started - 1, losses=2)  # another process of that number
+    assert pool._take() is False and pool._take() is None
+    assert "3 workers were lost" in pool.failures()["count"]
+    pool.forget_failures()
+    claimed(machine, process, started - 1)
     pool.work(Bench({}))
     assert pool.finished == 1 and not claim.exists()
 

@@ -19,6 +19,7 @@ STUDIES: dict[str, Study] = {
         madam.Integer(),
         halp.LeastSquares(),
         halp.Grid(),
+        halp.BitCentered(),
         luq.Training(),
         luq.Rounding(),
         luq.Samples(),

@@ -14,7 +14,7 @@ from lns_sim.studies.papers.bench import Bench
 from lns_sim.studies.papers.lns_madam import length
 from lns_sim.studies.papers.pool import Run
 from lns_sim.studies.papers.presets import Preset
-from lns_sim.studies.papers.study import Cell, Claim, Published, Row, Study, compared, find, points
+from lns_sim.studies.papers.study import Cell, Claim, Published, Row, Study, compared, find, groups, panels, points
 from lns_sim.studies.papers.training import searching, training
 
 PAPER = "HALP, arXiv 1803.03383"
@@ -192,3 +192,52 @@ def _said(row: Row) -> list[str]:
     period = row.labels["T"]
     said = [row.labels["method"], f"{row.labels['bits']} bits"]
     return said if period is None else [*said, f"T {period:g}"]
+
+
+# ---- Bit-centered layers.
+
+
+class BitCentered(Study):
+    """Logistic regression and LeNet whose products, too, are in 8 bits."""
+
+    name = "halp-bit-centered"
+    title = "HALP: bit-centered layers of 8 bits"
+    paper = f"{PAPER}: with bit-centered layers training in 8 bits ends where SVRG in full precision does"
+
+    def cells(self, preset: Preset) -> list[Cell]:
+        found = []
+        halp, svrg, fixed = (recipes.get(name) for name in ("halp", "svrg", "lp-sgd"))
+        centered = dataclasses.replace(halp, optimizer_options={**dict(halp.optimizer_options), "layer_bits": 8})
+        for network in ("logistic", "lenet"):
+            task = dataclasses.replace(preset.network, network=network)
+            of_halp = searching(preset, task, halp)
+            for method, recipe, lr in (
+                ("SGD with momentum, float32", None, searching(preset, task, None)),
+                ("SVRG, float32", svrg, searching(preset, task, svrg)),
+                ("HALP, offset in 8 bits", halp, of_halp),
+                ("HALP, bit-centered layers in 8 bits", centered, of_halp),
+                ("LP-SGD, weights in 8 bits", fixed, searching(preset, task, fixed)),
+            ):
+                trained = [
+                    training(task, recipe, seed, name=method, after=lr, epochs=EPOCHS) for seed in range(preset.seeds)
+                ]
+                found.append(Cell({"network": network, "method": method}, task.measure, trained))
+        return found
+
+    def draw(self, figure, rows: list[Row]) -> None:
+        by_network = groups(rows, "network")
+        for axes, group in zip(panels(figure, list(by_network)), by_network.values()):
+            points(axes, group, "method")
+
+    def claims(self, rows: list[Row]) -> list[Claim]:
+        found = []
+        for network, group in groups(rows, "network").items():
+            ours = find(group, method="HALP, bit-centered layers in 8 bits")
+            for other, text in (("SVRG, float32", "SVRG"), ("HALP, offset in 8 bits", "HALP with float32 products")):
+                claim = f"{network}: bit-centered layers lose less than a point against {text}"
+                found.append(compared(claim, ours, find(group, method=other), margin=-1))
+        return found
+
+    def note(self, preset: Preset) -> str:
+        tasks = (dataclasses.replace(preset.network, network=n, epochs=EPOCHS) for n in ("logistic", "lenet"))
+        return f"{length(*tasks)}; mu 20, T 1/2; learning rates searched, of HALP with float32 products"

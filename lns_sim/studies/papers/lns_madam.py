@@ -181,7 +181,7 @@ class LutEntries(Study):
             labels = {
                 "LUT entries": entries,
                 "conversion fJ (recalled)": conversion(datapath),
-                "our RTL, 0.18 um, pJ a product": round(sum(ours.slot.values()) / 1000, 1),
+                "our RTL, 0.18 um, pJ a product, forward": round(sum(ours.slot.values()) / 1000, 1),
             }
             found.append(
                 Cell(

@@ -22,6 +22,7 @@ from lns_sim.studies.papers.bench import Bench
 from lns_sim.studies.workers import gone, this_worker
 
 GRACE = 600.0  # seconds without a sign of life after which another machine's run counts as lost
+LOSSES = 3  # so many workers lost at a run, and it counts as failed
 
 
 @dataclass(frozen=True)
@@ -157,15 +158,22 @@ class Pool:
 
     def _claim(self, run: Run) -> bool:
         claim, mine = self.path(run, "claim"), self.folder / f"{os.getpid()}-{this_worker()[2]:.0f}.worker"
+        losses = 0
         with contextlib.suppress(OSError, ValueError):
-            worker = json.loads(claim.read_text())
-            if not gone(worker, time.time() - claim.stat().st_mtime, GRACE):
+            text = claim.read_text()
+            known = json.loads(text)
+            if not gone(known["worker"], time.time() - claim.stat().st_mtime, GRACE):
                 return False
             claim.replace(mine)
-            if json.loads(mine.read_text()) != worker:  # another worker took it over just now
+            if mine.read_text() != text:  # another worker took it over just now
                 mine.replace(claim)
                 return False
-        mine.write_text(json.dumps(this_worker()))
+            losses = known["losses"] + 1
+            if losses == LOSSES:
+                mine.unlink()
+                self.path(run, "failed").write_text(f"{losses} workers were lost at it\n")
+                return False
+        mine.write_text(json.dumps({"worker": this_worker(), "losses": losses}))
         try:
             os.link(mine, claim)  # whole, or not there
         except FileExistsError:

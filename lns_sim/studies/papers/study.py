@@ -176,11 +176,15 @@ class Study:
 
     # ---- What is the same for all.
 
-    def runs(self, preset: Preset) -> list[Run]:
-        """All runs, the first seeds first, so that a table is whole before its spreads are."""
+    def rounds(self, preset: Preset) -> list[list[Run]]:
+        """All runs, a list for each seed."""
         cells = self.cells(preset)
-        trained = [c.runs[i] for i in range(max(len(c.runs) for c in cells)) for c in cells if i < len(c.runs)]
-        return [*(c.beside for c in cells if c.beside is not None), *trained]
+        found = [[c.runs[i] for c in cells if i < len(c.runs)] for i in range(max(len(c.runs) for c in cells))]
+        return [[*(c.beside for c in cells if c.beside is not None), *found[0]], *found[1:]]
+
+    def runs(self, preset: Preset) -> list[Run]:
+        """All runs."""
+        return [run for each in self.rounds(preset) for run in each]
 
     def rows(self, preset: Preset, pool: Pool) -> list[Row]:
         """The table, of what is done."""
@@ -205,6 +209,8 @@ class Study:
         """
         rows = self.rows(preset, pool)
         runs = [(run, pool.record(run)) for run in self.runs(preset)]
+        read = {run.arguments["data"]["name"] for run, _ in runs if "data" in run.arguments}
+        data = {name: known for name, known in data.items() if name in read}
         record = provenance(
             study=self.name,
             title=self.title,

@@ -14,7 +14,7 @@ from lns_sim.studies.papers.bench import Bench
 from lns_sim.studies.papers.lns_madam import PAPER
 from lns_sim.studies.papers.pool import Run
 from lns_sim.studies.papers.presets import Preset
-from lns_sim.studies.papers.study import Cell, Claim, Row, Study, groups, panels
+from lns_sim.studies.papers.study import Cell, Claim, Row, Study, find, groups, panels
 
 RULES = ("gradient descent", "multiplicative", "sign-multiplicative")
 RATES = tuple(0.2 / 4**n for n in range(6))  # none of them a whole step of a grid
@@ -143,19 +143,14 @@ class UpdateError(Study):
             found.append(
                 Claim(f"{rule}: the error is below the bound ({len(done) - len(over)} of {len(done)} points)", verdict)
             )
-        for gamma, group in groups(rows, "gamma").items():
+        for rule in RULES[1:]:
             pairs = [
-                (a, b)
-                for lr in RATES
-                for a in group
-                for b in group
-                if (a.labels["rule"], b.labels["rule"]) == (RULES[2], RULES[0])
-                and a.labels["learning rate"] == b.labels["learning rate"] == lr
-                and a.values
+                (row, find(rows, **{**row.labels, "rule": RULES[0]}))
+                for row in rows
+                if row.labels["rule"] == rule and row.values
             ]
-            less = sum(a.mean < b.mean for a, b in pairs)
-            text = f"gamma {gamma}: sign-multiplicative updates err less than gradient descent"
-            text += f" ({less} of {len(pairs)} rates)"
+            less = sum(ours.mean < other.mean for ours, other in pairs)
+            text = f"{rule} updates err less than gradient descent ({less} of {len(pairs)} points)"
             found.append(
                 Claim(text, "not measured" if not pairs else "holds" if less == len(pairs) else "does not hold")
             )

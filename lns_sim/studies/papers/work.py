@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import multiprocessing
 import os
@@ -21,8 +22,11 @@ from lns_sim.studies.papers.study import Study
 
 
 def pool_of(studies: Sequence[Study], preset: Preset, folder: Path, deadline: float | None = None) -> Pool:
-    """All runs of some studies, in the folder that they share."""
-    return Pool(folder / "runs", (run for study in studies for run in study.runs(preset)), deadline)
+    """All runs of some studies, in the folder that they share: the first seed of all comes first, so that every table
+    is there before its spreads are.
+    """
+    rounds = itertools.zip_longest(*(study.rounds(preset) for study in studies), fillvalue=[])
+    return Pool(folder / "runs", (run for each in rounds for runs in each for run in runs), deadline)
 
 
 def data_of(pool: Pool, bench: Bench) -> dict[str, dict]:

@@ -18,7 +18,7 @@ from lns_sim.datapath import Counters
 from lns_sim.nn import LNSWeight, convert
 from lns_sim.nn.convert import load_memories, memories, weights_alone
 from lns_sim.ops.observer import observe
-from lns_sim.optim import FLOAT_OPTIMIZERS, ClosureOptimizer, Diverged, LNSMadam
+from lns_sim.optim import FLOAT_OPTIMIZERS, Batch, ClosureOptimizer, Diverged, LNSMadam
 from lns_sim.optim.two_kinds import joined_schedule
 from lns_sim.recipes import ModelRecipe, Recipe
 from lns_sim.registry import OPTIMIZERS, OptimizerChoice, OptimizerSettings
@@ -328,17 +328,19 @@ class Trainer:
         """Steps between two looks for NaN and Inf: on a GPU each one waits for it."""
         return 1 if self.device.type == "cpu" else 50
 
-    def _loss(self, batch: tuple[torch.Tensor, ...]) -> torch.Tensor:
+    def _closure(self, batch: tuple[torch.Tensor, ...]) -> Batch:
         index, *crops = batch
         x, y = self.x_train[index], self.y_train[index]
         if crops:
             x = crop_flip(x, *crops)
-        return F.cross_entropy(self._logits(x), y.flatten())
+
+        def criterion(output) -> torch.Tensor:
+            return F.cross_entropy(logits_of(output).flatten(0, -2), y.flatten())
+
+        return Batch(self.model, x, criterion)
 
     def _compute(self, batch: tuple[torch.Tensor, ...]) -> torch.Tensor:
-        value = self._loss(batch)
-        value.backward()
-        return value
+        return self._closure(batch)()
 
     def _step(self, batch: tuple[torch.Tensor, ...], check: bool) -> torch.Tensor:
         own = isinstance(self.optimizer, ClosureOptimizer)
@@ -346,11 +348,12 @@ class Trainer:
             value = self._gradients(self._compute, batch)
         else:
             self.optimizer.zero_grad()
-            value = self.optimizer.step(lambda: self._compute(batch)) if own else self._compute(batch)
+            value = self.optimizer.step(self._closure(batch)) if own else self._compute(batch)
         if check:
             gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
             if not torch.stack([t.isfinite().all() for t in (value, *gradients)]).all():
-                what = first_nonfinite(self.model, lambda: self._loss(batch)) or "a loss or gradient of the last steps"
+                where = first_nonfinite(self.model, self._closure(batch).loss)
+                what = where or "a loss or gradient of the last steps"
                 raise Diverged(
                     f"{self.result.recipe}, seed {self.seed}: NaN or Inf in epoch {self.epoch + 1}, first in {what}; "
                     "lower the learning rate"
