@@ -20,13 +20,14 @@ import torch
 from lns_sim.accumulators import AccumulatorConverter
 from lns_sim.checks import check_int
 from lns_sim.datapath import Counters, Datapath
+from lns_sim.environment import provenance
+from lns_sim.files import write_json
 from lns_sim.format import LNSFormat
 from lns_sim.functional import matmul
 from lns_sim.golden.sources import operands
 from lns_sim.golden.trace import trace_dot
 from lns_sim.golden.words import WordLayout, hex_words, pack, unpack
 from lns_sim.tensor import LNSTensor
-from lns_sim.version import __version__
 
 NAME = "vectors.json"
 SCALE_BITS = 24
@@ -64,8 +65,8 @@ class VectorSet:
     names: list[str] = field(default_factory=list)
     layout: WordLayout | None = None
 
-    def write(self, folder, intermediates: bool = False) -> Path:
-        """Writes the files; returns the path of vectors.json.
+    def write(self, folder, intermediates: bool = False) -> dict:
+        """Writes the files; returns what vectors.json says.
 
         Args:
             folder: made where it does not exist.
@@ -105,7 +106,6 @@ class VectorSet:
         for name, lines in files.items():
             (folder / f"{name}.hex").write_text("".join(f"{line}\n" for line in lines))
         description = {
-            "lns_sim": __version__,
             "source": self.source,
             "seed": self.seed,
             "dot_products": len(self.a),
@@ -122,9 +122,9 @@ class VectorSet:
             "scales": self.scales.tolist(),
             "codes": self.codes.tolist(),
         }
-        path = folder / NAME
-        path.write_text(json.dumps(description, indent=1) + "\n")
-        return path
+        record = provenance(**description)
+        write_json(record, folder / NAME)
+        return record
 
 
 def make_vectors(
