@@ -315,6 +315,13 @@ def test_python_m_and_a_traceback_on_request(folder):
     assert debug.returncode == 1 and "Traceback" in debug.stderr and "ValueError: epochs must be" in debug.stderr
 
 
+def test_the_command_is_told_as_it_was_given(folder):
+    (folder / "mine.py").write_text("from lns_sim.environment import command; print(command())")
+    for given in (["-m", "mine"], ["mine.py"]):
+        told = subprocess.run([sys.executable, *given, "--x", "a b"], capture_output=True, text=True, check=True).stdout
+        assert told == ("python -m mine" if given == ["-m", "mine"] else "mine.py") + " --x 'a b'\n"
+
+
 def test_events_for_tensorboard(folder, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr("lns_sim.studies.training.tensorboard.find_spec", lambda name: None)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from csrc.rtl.synthesis.blocks import BLOCKS
-from lns_sim.studies.pictures import pyplot
+from lns_sim.environment import caption
+from lns_sim.studies.pictures import pyplot, small_print
 
 
-def bars(found: dict[str, dict[str, float]], title: str, label: str, path: Path) -> None:
-    """A bar for each name, stacked by block, in a PNG."""
+def bars(found: dict[str, dict[str, float]], title: str, label: str, record: dict, path: Path) -> None:
+    """A bar for each name, stacked by block, in a PNG; in small print what made it, of the record and its tools."""
     plt = pyplot()
     figure, axes = plt.subplots(figsize=(9.5, 0.3 * len(found) + 1.4), layout="constrained")
     left = dict.fromkeys(found, 0.0)
@@ -22,5 +23,6 @@ def bars(found: dict[str, dict[str, float]], title: str, label: str, path: Path)
     axes.set(xlabel=label, title=title)
     axes.grid(axis="x", alpha=0.3)
     axes.legend(fontsize=8)
+    small_print(figure, f"{caption(record)}; {record['tools']}")
     figure.savefig(path, dpi=120)
     plt.close(figure)
