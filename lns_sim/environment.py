@@ -39,6 +39,9 @@ def environment() -> dict:
 
 def command() -> str:
     """What this process was started with, as a shell takes it."""
+    module = getattr(sys.modules["__main__"], "__spec__", None)  # of python -m
+    if module is not None and sys.argv[0].endswith(".py"):
+        return shlex.join(["python", "-m", module.name.removesuffix(".__main__"), *sys.argv[1:]])
     return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
 
 

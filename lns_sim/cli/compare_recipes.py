@@ -15,6 +15,7 @@ from lns_sim import recipes
 from lns_sim.checks import check_device
 from lns_sim.cli.command import command, refuse
 from lns_sim.cli.console import Output
+from lns_sim.cli.errors import interruptible
 from lns_sim.cli.options import Context, Data, Device, FloatLr, FloatOptimizer, Model, Tokens, chosen_settings
 from lns_sim.environment import provenance
 from lns_sim.files import write_json
@@ -81,11 +82,8 @@ def compare_recipes(
     if not any(learns_by(recipes.get(name)) == "lr" for name in chosen):
         refuse(ctx, ["lr"], "no recipe here learns by multiplicative updates")
     contest = Contest(dataset, chosen, settings, factors, all_seeds, out / "runs.json", device, held_out, extend)
-    try:
+    with interruptible(output, "finished runs are kept. The same command goes on."):
         entries = _run(contest, output)
-    except KeyboardInterrupt:
-        output.tell("Interrupted; finished runs are kept. The same command goes on.")
-        raise typer.Exit(130) from None
     _show(contest, entries, out, output)
 
 

@@ -33,7 +33,7 @@ class Output:
     """
 
     def __init__(self, quiet: bool = False, as_json: bool = False):
-        self.as_json = as_json
+        self.as_json, self.quiet = as_json, quiet
         self.hidden = quiet or as_json
         self.errors = Console(stderr=True, quiet=quiet, soft_wrap=True)
 

@@ -109,19 +109,21 @@ def cycles(
     Passes, optimizer and post-processing, with a global buffer and DRAM; nothing is computed. What is counted, and what
     not, is in docs/energy.md.
     """
-    check_folder(out, force)
+    check_folder(out, force, export)
     chosen = simulating(recipe, changes, "an estimate of cycles")
     array = Array(pes, dataflow)
     built, x, title = build(model, input, context, batch_size)
-    built = convert(built, chosen)
-    found = cycles_of(built, x, technology=technology, array=array, clock=clock, global_buffer=1024 * global_buffer)
+    found = cycles_of(
+        built, x, recipe=chosen, technology=technology, array=array, clock=clock, global_buffer=1024 * global_buffer
+    )
     title = f"{title}: {pes} PE{'s' * (pes > 1)} at {found.clock:.4g} GHz, {dataflow}, {global_buffer} KiB"
     known = {"recipe": recipes.to_plain(chosen), "technology": found.technology}
     record = provenance(model=model, **known, cycles=found.to_dict())
-    folder = run_folder(out, "cycles", force)
+    folder = run_folder(out, "cycles", force and out is not None)
     write_json(record, folder / "cycles.json")
     roofline.draw(found, title, caption(record), folder / "roofline.png")
-    problems = None if export is None else timeloop.write(summary(built, x), found, caption(record), export)
+    if export is not None:
+        problems = timeloop.write(summary(convert(built, chosen), x), found, caption(record), export)
     _print(found, title, output, layers)
     output.show(f"Wrote cycles.json, roofline.png and roofline.svg to {folder}.")
     if export is not None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import signal
 from contextlib import contextmanager
 
 import torch
 import typer
 
+from lns_sim.cli.console import Output
 from lns_sim.optim import Diverged
 
 MENDABLE = (ValueError, TypeError, OSError, ImportError, Diverged)
@@ -15,6 +17,16 @@ MENDABLE = (ValueError, TypeError, OSError, ImportError, Diverged)
 def _out_of_memory(error: Exception) -> bool:
     """Torch's CPU allocator has no exception class of its own."""
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
+
+
+@contextmanager
+def interruptible(output: Output, kept: str):
+    """On Ctrl-C says what was kept, and how to go on, and exits with a shell's status of such an end."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        output.tell(f"Interrupted; {kept}")
+        raise typer.Exit(128 + signal.SIGINT) from None
 
 
 @contextmanager

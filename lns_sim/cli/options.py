@@ -82,18 +82,21 @@ def simulating(name: str, changes: dict[str, Any], what: str) -> Recipe | ModelR
     return found
 
 
-def check_folder(out: Path | None, force: bool) -> None:
-    """Refuses, before work begins, what :func:`run_folder` would.
+def check_folder(out: Path | None, force: bool, *others: Path | None) -> None:
+    """Refuses, before work begins, what :func:`run_folder` would; and the same of other folders.
 
     Raises:
-        FileExistsError: something lies in the folder, and nobody said that it may be written over.
+        FileExistsError: something lies in a folder, and nobody said that it may be written over.
         ValueError: there is nothing to write over.
     """
-    if out is None:
-        if force:
-            raise ValueError("--force would change nothing: without --out a new folder is made")
-    elif not force and out.is_dir() and any(out.iterdir()):
-        raise FileExistsError(f"{out} is not empty; choose another folder, or --force to write over what lies there")
+    told = [folder for folder in (out, *others) if folder is not None]
+    if force and not told:
+        raise ValueError("--force would change nothing: without --out a new folder is made")
+    for folder in told:
+        if not force and folder.is_dir() and any(folder.iterdir()):
+            raise FileExistsError(
+                f"{folder} is not empty; choose another folder, or --force to write over what lies there"
+            )
 
 
 def run_folder(out: Path | None, command: str, force: bool) -> Path:

@@ -12,6 +12,7 @@ from lns_sim.checks import check_device
 from lns_sim.cli.built import TechnologyName
 from lns_sim.cli.command import command, refuse
 from lns_sim.cli.console import Output
+from lns_sim.cli.errors import interruptible
 from lns_sim.cli.options import (
     Context,
     Data,
@@ -132,11 +133,8 @@ def sweep(
         technology,
         held_out,
     )
-    try:
+    with interruptible(output, "finished trials are kept. The same command goes on."):
         _run(work, output)
-    except KeyboardInterrupt:
-        output.tell("Interrupted; finished trials are kept. The same command goes on.")
-        raise typer.Exit(130) from None
     _show(work, out, output)
 
 

@@ -13,6 +13,7 @@ from lns_sim import recipes
 from lns_sim.checks import check_device, check_same
 from lns_sim.cli.command import command, flag, given, refuse
 from lns_sim.cli.console import Output
+from lns_sim.cli.errors import interruptible
 from lns_sim.cli.options import (
     RECIPE_HELP,
     Context,
@@ -145,11 +146,8 @@ def train(
         )
     with tempfile.TemporaryFile(dir=experiment.folder):  # refused now rather than after an epoch
         pass
-    try:
+    with interruptible(output, f"finished epochs are kept: lns-sim train --resume --out {experiment.folder}"):
         _run(experiment, output, Events(experiment.folder / "tensorboard") if tensorboard else None)
-    except KeyboardInterrupt:
-        output.tell(f"Interrupted; finished epochs are kept: lns-sim train --resume --out {experiment.folder}")
-        raise typer.Exit(130) from None
     _show(experiment, output)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from pathlib import Path
 from typing import Annotated
@@ -14,10 +13,9 @@ from lns_sim.cli.command import command, flag, integers_of, refuse
 from lns_sim.cli.console import Output
 from lns_sim.cli.options import Force, run_folder
 from lns_sim.datapath import Datapath
-from lns_sim.environment import provenance
-from lns_sim.files import write_json
 from lns_sim.format import LNSFormat
 from lns_sim.golden import WordLayout, check_results, make_vectors, read_vectors
+from lns_sim.golden.vectors import NAME
 
 CODES = "Codes of accumulators"
 
@@ -101,16 +99,13 @@ def vectors(
         made = make_vectors(datapath, source, count, k, seed, converter, scale, layout, formats)
     for warning in caught:
         output.tell(f"Warning: {warning.message}.")
-    path = made.write(run_folder(out, "vectors", force), intermediates)
+    record = made.write(run_folder(out, "vectors", force), intermediates)
     files = ["a.hex", "b.hex", "acc.hex", "scale.hex", "code.hex", *["bins.hex", "y.hex", "z.hex"] * intermediates]
     fates = ("saturated", "cancelled", "vanished", "zero")
     output.show(
-        f"Wrote {len(made.a):,} dot products of {made.a.shape[1]} codes to {path.parent}: "
-        f"{', '.join(files)}, {path.name}.",
+        f"Wrote {len(made.a):,} dot products of {made.a.shape[1]} codes to {out}: {', '.join(files)}, {NAME}.",
         "Of the accumulators " + ", ".join(f"{made.coverage[name]:,} {name}" for name in fates) + ".",
     )
-    record = provenance(**json.loads(path.read_text()))
-    write_json(record, path)
     output.result(record)
 
 
@@ -136,6 +131,8 @@ def check_vectors(
     mismatch = check_results(vectors, results, codes)
     if mismatch:
         output.show(str(mismatch), plain=True)
+        if output.quiet:
+            typer.echo(f"lns-sim: {str(mismatch).splitlines()[0]}", err=True)
         output.result(
             {
                 "equal": False,

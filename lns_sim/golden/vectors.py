@@ -22,13 +22,14 @@ from lns_sim import reference
 from lns_sim.accumulators import AccumulatorConverter
 from lns_sim.checks import check_int
 from lns_sim.datapath import Counters, Datapath
+from lns_sim.environment import provenance
+from lns_sim.files import write_json
 from lns_sim.format import LNSFormat
 from lns_sim.functional import matmul
 from lns_sim.golden.sources import operands
 from lns_sim.golden.trace import trace_dot
 from lns_sim.golden.words import WordLayout, hex_words, pack, unpack
 from lns_sim.tensor import LNSTensor
-from lns_sim.version import __version__
 
 NAME = "vectors.json"
 SCALE_BITS = 24
@@ -74,8 +75,8 @@ class VectorSet:
         f = self.formats or (self.datapath.format,) * 2
         return zip(*(_tensor(codes, own) for codes, own in zip((self.a, self.b), f)))
 
-    def write(self, folder, intermediates: bool = False) -> Path:
-        """Writes the files; returns the path of vectors.json.
+    def write(self, folder, intermediates: bool = False) -> dict:
+        """Writes the files; returns what vectors.json says.
 
         Args:
             folder: made where it does not exist.
@@ -118,7 +119,6 @@ class VectorSet:
         for name, lines in files.items():
             (folder / f"{name}.hex").write_text("".join(f"{line}\n" for line in lines))
         description = {
-            "lns_sim": __version__,
             "source": self.source,
             "seed": self.seed,
             "dot_products": len(self.a),
@@ -136,9 +136,9 @@ class VectorSet:
             "scales": self.scales.tolist(),
             "codes": self.codes.tolist(),
         }
-        path = folder / NAME
-        path.write_text(json.dumps(description, indent=1) + "\n")
-        return path
+        record = provenance(**description)
+        write_json(record, folder / NAME)
+        return record
 
 
 def make_vectors(

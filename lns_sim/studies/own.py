@@ -6,6 +6,8 @@ import copy
 import importlib
 import os
 import sys
+from collections.abc import Callable
+from typing import Any
 
 from torch import nn
 
@@ -17,29 +19,48 @@ def named(name: str) -> object:
         name: "module:name".
 
     Raises:
-        ImportError, ValueError: there is no such module, or nothing of that name in it.
+        ImportError, ValueError: there is no such module, it raises, or nothing in it has that name.
     """
     module, _, attribute = name.partition(":")
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
-    found = getattr(importlib.import_module(module), attribute, None)
+    found = getattr(_tried(f"importing {module}", lambda: importlib.import_module(module)), attribute, None)
     if found is None:
         raise ValueError(f"{module} has no {attribute}")
     return found
+
+
+def call(name: str, function: Callable) -> Any:
+    """What a function of one's own returns.
+
+    Raises:
+        ValueError: it raises.
+    """
+    return _tried(f"{name}()", function)
+
+
+def _tried(what: str, work: Callable) -> Any:
+    """What it returns; what it raises becomes an error that names it, but for one that says itself what is missing."""
+    try:
+        return work()
+    except ImportError:
+        raise
+    except Exception as error:
+        raise ValueError(f"{what} raised {type(error).__name__}: {error}") from error
 
 
 def made_by(name: str) -> nn.Module:
     """The model that a function, named as "module:function", returns, or a copy of one named so itself.
 
     Raises:
-        ImportError, ValueError, TypeError: there is none.
+        ImportError, ValueError, TypeError: there is none, or it raises.
     """
     found = named(name)
     if isinstance(found, nn.Module):
         return copy.deepcopy(found)
     if not callable(found):
         raise TypeError(f"{name} must be a torch module or a function that returns one, got {type(found).__name__}")
-    model = found()
+    model = call(name, found)
     if not isinstance(model, nn.Module):
         raise TypeError(f"{name}() must return a torch module, got {type(model).__name__}")
     return model

@@ -1,13 +1,15 @@
 """Yosys measures all designs of the tables."""
 
+import json
 import shutil
 
 import pytest
 
 from csrc.rtl.design import E3M0, INT4, fixed_vector, pe
 from csrc.rtl.synthesis import area, gates, yosys
-from csrc.rtl.synthesis.table import rows
+from csrc.rtl.synthesis.table import Row, rows
 from lns_sim import Datapath, LNSFormat
+from lns_sim.environment import command, environment
 
 
 @pytest.mark.usefixtures("yosys")
@@ -27,6 +29,18 @@ def test_areas():
     assert 30 < yosys.luts(tiny) < 500
     bare = area.synthesize(fixed_vector("tiny", E3M0, INT4, lanes=2, acc_bits=4, handshake=False))
     assert "queue" not in bare.blocks and bare.transistors < area.synthesize(tiny).transistors
+
+
+@pytest.mark.usefixtures("yosys")
+@pytest.mark.slow
+def test_the_files_say_how_they_were_made(monkeypatch, tmp_path):
+    tiny = fixed_vector("INT8", E3M0, INT4, lanes=2, acc_bits=4)
+    monkeypatch.setattr(area, "rows", lambda: [Row(tiny, E3M0, INT4, {})])
+    area.main(tmp_path)
+    found = json.loads((tmp_path / "area.json").read_text())
+    assert found["commands"] == [command()] and found["environment"] == environment()
+    assert found["tools"] == yosys.version() and found["tools"].startswith("Yosys ")
+    assert [design["name"] for design in found["designs"]] == ["INT8"] and (tmp_path / "area.png").exists()
 
 
 def test_the_tables_compare_like_with_like():

@@ -8,7 +8,8 @@ import tomlkit
 
 from csrc.rtl.design import E3M0, INT4, fixed_vector
 from csrc.rtl.synthesis import cells, gates, glitches, operands, timing, yosys
-from csrc.rtl.synthesis.liberty import Library, boolean, parse
+from csrc.rtl.synthesis.liberty import boolean, parse
+from csrc.rtl.synthesis.library import Library
 from csrc.rtl.synthesis.netlist import Netlist
 from csrc.rtl.synthesis.power import Power
 from csrc.rtl.synthesis.table import Row

@@ -228,6 +228,8 @@ def test_commands_find_the_first_wrong_result(tmp_path):
     results.write_text("\n".join(lines))
     bad = command("check-vectors", str(folder), str(results))
     assert bad.returncode == 1 and bad.stdout.startswith("dot product 4 (minus times minus): got ")
+    quiet = command("check-vectors", str(folder), str(results), "--quiet")
+    assert quiet.returncode == 1 and quiet.stdout == "" and quiet.stderr.startswith("lns-sim: dot product 4 (minus")
     assert all(f"  {name} " in bad.stdout for name in ("p", "q", "r", "lane", "bins", "Y")) and "vector 2" in bad.stdout
 
     for text, message in [

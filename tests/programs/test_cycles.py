@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 
 import prices
 import pytest
@@ -261,6 +262,19 @@ def test_the_command(tmp_path):
         (("cnn", "--dataflow", "row"), "dataflow must be one of"),
         (("cnn", "--recipe", "fp32"), "got fp32"),
         (("cnn", "--recipe", "lns-madam-fake-quant"), "multiplied in float32"),
+        (("mlp", "--recipe", "fp8"), "is multiplied in float32 by this recipe"),
+        (("cnn", "--clock", "nan"), "clock must be a finite number"),
+        (("cnn", "--timeloop", tmp_path / "yaml"), "yaml is not empty; choose another folder, or --force"),
     ]:
         result = run(*args, "--out", tmp_path / "more")
         assert result.exit_code == 1 and message in result.stderr and result.stderr.count("\n") == 1
+    again = run("cnn", "--timeloop", tmp_path / "yaml", "--out", tmp_path, "--force")
+    assert again.exit_code == 0, again.output
+
+
+def test_a_batch_of_any_size(tmp_path):
+    """What is counted in closed form takes no longer for more samples."""
+    begun = time.process_time()
+    result = run("gpt", "--batch-size", 10**9, "--dataflow", "weight-stationary", "--out", tmp_path)
+    assert result.exit_code == 0, result.output
+    assert time.process_time() - begun < 20

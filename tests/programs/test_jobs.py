@@ -184,6 +184,36 @@ def test_a_model_and_data_of_ones_own(folder, monkeypatch):
         assert message in run("train", *QUICK, *args, status=1).stderr
 
 
+def test_ones_own_code_that_raises_is_named(folder, monkeypatch):
+    (folder / "broken.py").write_text("1 / 0")
+    (folder / "boom.py").write_text("def boom(): raise RuntimeError('no such weights')")
+    monkeypatch.syspath_prepend(folder)
+    for command in (["energy"], ["train", *QUICK, "--model"], ["train", *QUICK, "--data"]):
+        options = ["--input", "8"] if command == ["energy"] else []
+        for name, said in (
+            ("boom:boom", "boom:boom() raised RuntimeError: no such weights"),
+            ("broken:x", "importing broken raised ZeroDivisionError: division by zero"),
+        ):
+            assert run(*command, name, *options, status=1).stderr.strip() == f"lns-sim: {said}"
+
+
+INTERRUPTED = {
+    "training.experiment.Experiment": (["train", *QUICK], "epochs are kept: lns-sim train --resume --out runs/train/1"),
+    "sweep.study.Sweep": (["sweep", "acc_bits=16,24"], "trials are kept. The same command goes on."),
+    "contest.Contest": (["compare-recipes", "--epochs", 1], "runs are kept. The same command goes on."),
+}
+
+
+@pytest.mark.parametrize("work", INTERRUPTED)
+def test_an_interruption_says_how_to_go_on(folder, monkeypatch, work):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    command, said = INTERRUPTED[work]
+    monkeypatch.setattr(f"lns_sim.studies.{work}.run", interrupted)
+    assert run(*command, status=130).stderr.strip() == f"Interrupted; finished {said}"
+
+
 def test_data_that_are_wrong_are_named_with_their_file(folder):
     x, y = np.zeros((6, 4), np.float32), np.arange(6) % 3
     bad = x.copy()
@@ -283,6 +313,13 @@ def test_python_m_and_a_traceback_on_request(folder):
     plain, debug = (subprocess.run([*command, *more], capture_output=True, text=True) for more in ([], ["--debug"]))
     assert plain.returncode == 1 and plain.stderr == "lns-sim: epochs must be at least 1, got 0\n"
     assert debug.returncode == 1 and "Traceback" in debug.stderr and "ValueError: epochs must be" in debug.stderr
+
+
+def test_the_command_is_told_as_it_was_given(folder):
+    (folder / "mine.py").write_text("from lns_sim.environment import command; print(command())")
+    for given in (["-m", "mine"], ["mine.py"]):
+        told = subprocess.run([sys.executable, *given, "--x", "a b"], capture_output=True, text=True, check=True).stdout
+        assert told == ("python -m mine" if given == ["-m", "mine"] else "mine.py") + " --x 'a b'\n"
 
 
 def test_events_for_tensorboard(folder, monkeypatch):

@@ -9,17 +9,18 @@ changes twice a clock. Without delays, and with one of a step for each gate, so 
 
 from __future__ import annotations
 
-import json
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
-from csrc.rtl.synthesis import gates, glitches, operands, picture
+from csrc.rtl.synthesis import gates, glitches, operands, picture, yosys
 from csrc.rtl.synthesis.blocks import BLOCKS, CONVERSION
 from csrc.rtl.synthesis.operands import HELD, SOURCES, TRANSFORMER
 from csrc.rtl.synthesis.table import Row, papers_conversion, rows
+from lns_sim.environment import provenance
+from lns_sim.files import write_json
 from lns_sim.recipes import PASSES
 
 STREAMS, VECTORS = 512, 9  # of each source, simulated side by side; of K
@@ -89,13 +90,15 @@ def main(out: Path) -> None:
         table.add_row(name, *(f"{x:.0f}" for x in numbers), *((f"{ratio:.2f}", f"{energy:.2f}") if first else ("", "")))
     console.print(table)
     out.mkdir(parents=True, exist_ok=True)
-    (out / "activity.json").write_text(json.dumps(found, indent=1))
+    record = provenance(tools=yosys.version(), designs=found)
+    write_json(record, out / "activity.json")
     shares = {
         name: {block: float(np.mean([sources[p][block] for p in PASSES])) for block in BLOCKS.values()}
         for name, sources in found.items()
     }
     label = "switched gate inputs for each product, mean of three passes"
-    picture.bars(shares, "Switching activity, 32 lanes, 16 accumulators, no delays", label, out / "activity.png")
+    title = "Switching activity, 32 lanes, 16 accumulators, no delays"
+    picture.bars(shares, title, label, record, out / "activity.png")
     print(f"Wrote {out / 'activity.json'} and {out / 'activity.png'}.")
 
 

@@ -7,7 +7,6 @@ depth in gates between registers; look-up tables of an FPGA.
 
 from __future__ import annotations
 
-import json
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -17,6 +16,8 @@ from csrc.rtl.design import Design
 from csrc.rtl.synthesis import gates, picture, yosys
 from csrc.rtl.synthesis.blocks import BLOCKS
 from csrc.rtl.synthesis.table import papers_conversion, rows
+from lns_sim.environment import provenance
+from lns_sim.files import write_json
 
 
 @dataclass(frozen=True)
@@ -74,10 +75,11 @@ def main(out: Path) -> None:
     console.print(table)
     out.mkdir(parents=True, exist_ok=True)
     found = [{**asdict(a), "transistors": a.transistors, "luts": n} for a, n in zip(areas, luts)]
-    (out / "area.json").write_text(json.dumps(found, indent=1))
+    record = provenance(tools=yosys.version(), designs=found)
+    write_json(record, out / "area.json")
     thousands = {a.name: {block: n / 1000 for block, n in a.blocks.items()} for a in areas}
     label = "thousand transistors (Yosys' estimate for static CMOS)"
-    picture.bars(thousands, "32 lanes, 16 accumulators", label, out / "area.png")
+    picture.bars(thousands, "32 lanes, 16 accumulators", label, record, out / "area.png")
     print(f"Wrote {out / 'area.json'} and {out / 'area.png'}.")
 
 

@@ -9,7 +9,6 @@ prices its switching.
 from __future__ import annotations
 
 import argparse
-import re
 import subprocess
 import sys
 import tempfile
@@ -22,11 +21,12 @@ import tomlkit
 from csrc.rtl.design import RTL
 from csrc.rtl.synthesis import gates, glitches, operands, picture, timing, yosys
 from csrc.rtl.synthesis.blocks import BLOCKS
-from csrc.rtl.synthesis.liberty import Library
+from csrc.rtl.synthesis.library import Library
 from csrc.rtl.synthesis.netlist import Netlist
 from csrc.rtl.synthesis.operands import HELD, SOURCES, TRANSFORMER
 from csrc.rtl.synthesis.power import Power
 from csrc.rtl.synthesis.table import Row, rows
+from lns_sim.environment import provenance
 from lns_sim.recipes import PASSES
 
 STREAMS, VECTORS = 64, 2  # of each source, simulated side by side; of K
@@ -91,9 +91,8 @@ def toml(found: dict[str, dict], process: dict, command: str) -> str:
 
 def versions() -> list[str]:
     """Of the tools."""
-    first = subprocess.run(["yosys", "-V"], capture_output=True, text=True).stdout
-    second = subprocess.run(["sta", "-version"], capture_output=True, text=True).stdout
-    return [re.sub(r" \(.*", "", first.strip()), f"OpenSTA {second.split()[0]}"]
+    sta = subprocess.run(["sta", "-version"], capture_output=True, text=True).stdout
+    return [yosys.version(), f"OpenSTA {sta.split()[0]}"]
 
 
 def main() -> None:
@@ -158,7 +157,8 @@ def main() -> None:
 def draw(found: dict[str, dict], title: str, path: Path) -> None:
     """Energy by design and block, mean of the convolution's passes."""
     shares = {name: {b: fj / 1000 for b, fj in content["fj"]["blocks"].items()} for name, content in found.items()}
-    picture.bars(shares, title, "pJ a product, mean of three passes", path)
+    record = provenance(tools=", ".join(versions()))
+    picture.bars(shares, title, "pJ a product, mean of three passes", record, path)
 
 
 def mean_of(energies: dict[str, float], sources: tuple[str, ...]) -> float:

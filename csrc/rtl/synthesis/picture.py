@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from csrc.rtl.synthesis.blocks import BLOCKS
-from lns_sim.studies.pictures import pyplot, save
+from lns_sim.environment import caption
+from lns_sim.studies.pictures import finish, pyplot
 
 
-def bars(found: dict[str, dict[str, float]], title: str, label: str, path: Path) -> None:
-    """A bar for each name, stacked by block, in a PNG and as SVG."""
+def bars(found: dict[str, dict[str, float]], title: str, label: str, record: dict, path: Path) -> None:
+    """A bar for each name, stacked by block, in a PNG and as SVG; in small print what made it, of the record and its
+    tools.
+    """
     plt = pyplot()
     figure, axes = plt.subplots(figsize=(9.5, 0.3 * len(found) + 1.4), layout="constrained")
     left = dict.fromkeys(found, 0.0)
@@ -19,7 +22,7 @@ def bars(found: dict[str, dict[str, float]], title: str, label: str, path: Path)
             axes.barh(list(found), values, left=list(left.values()), color=f"C{i}", label=block)
         left = {name: at + value for (name, at), value in zip(left.items(), values)}
     axes.invert_yaxis()
-    axes.set(xlabel=label, title=title)
+    axes.set(xlabel=label)
     axes.grid(axis="x", alpha=0.3)
     axes.legend(fontsize=8)
-    save(figure, path)
+    finish(figure, title, f"{caption(record)}; {record['tools']}", path)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from csrc.rtl.synthesis.liberty import Cell, Library, Surface
+from csrc.rtl.synthesis.library import Cell, Library, Surface
 from csrc.rtl.synthesis.netlist import Group, Netlist
 
 

@@ -15,6 +15,11 @@ from csrc.rtl.design import Design
 BLOCKS = ("product", "term", "adder_tree", "float_add", "collector", "queue")
 
 
+def version() -> str:
+    """As Yosys tells it: "Yosys 0.23"."""
+    return subprocess.run(["yosys", "-V"], capture_output=True, text=True).stdout.partition(" (")[0].strip()
+
+
 def gates(design: Design) -> dict:
     """The design as inverters, two-input gates, multiplexers and flip-flops: its module in Yosys' JSON, flat, with
     cells named by the instance that they belong to; raises as :func:`run`."""

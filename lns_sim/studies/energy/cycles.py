@@ -6,10 +6,12 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
 from torch import nn
 
+from lns_sim.checks import check_number
 from lns_sim.nn import LNSWeight
 from lns_sim.recipes import PASSES
 from lns_sim.studies.energy.components import Memory, number
@@ -157,6 +159,15 @@ def _tensors(p: Pass) -> list[tuple[str, float]]:
     return [(kind, n * _bits(codes) / 8) for (kind, codes), n in zip((*operands, made), p.numbers)]
 
 
+def _cuts(parts: int) -> Iterator[tuple[int, int]]:
+    """Rows and columns that cut sums into so many parts: of each number of columns the fewest rows."""
+    rows = 1
+    while rows <= parts:
+        columns = math.ceil(parts / rows)
+        yield rows, columns
+        rows = math.ceil(parts / (columns - 1)) if columns > 1 else parts + 1
+
+
 def traffic(p: Pass, buffer: float) -> tuple[dict[str, float], int]:
     """Bytes between DRAM and a global buffer of so many, by tensor kind; how often each sum goes there and comes back.
 
@@ -170,9 +181,7 @@ def traffic(p: Pass, buffer: float) -> tuple[dict[str, float], int]:
         x, y = (n / repeats for _, n in operands)
         sums = p.numbers[-1] / repeats * p.datapath.acc_bits / 8
         ways = [((1, math.ceil(x / half)), 0), ((math.ceil(y / half), 1), 0)]
-        parts = math.ceil(sums / half)
-        for rows in range(1, parts + 1):  # the sums cut into so many by so many
-            columns = math.ceil(parts / rows)
+        for rows, columns in _cuts(math.ceil(sums / half)):
             ways.append(((columns, rows), math.ceil((x / rows + y / columns) / half) - 1))
     times, spills = min(ways, key=lambda way: (sum(n * t for (_, n), t in zip(operands, way[0])), way[1]))
     for (kind, n), t in zip(operands, times):
@@ -264,6 +273,8 @@ def cycles(
 
 
 def _clock(asked: float | None, highest: float | None, technology: Technology) -> float:
+    if asked is not None:
+        check_number("clock", asked, 0.0, low_open=True)
     if asked is None and highest is None:
         raise ValueError(f"{technology.name} does not say how fast its hardware is: give a clock")
     if asked is not None and highest is not None and asked > highest * 1.0005:  # as printed with four digits

@@ -128,8 +128,8 @@ def lns_prices(p: Pass, technology: Technology) -> Prices:
     """
     if p.datapath is None:
         raise ValueError(
-            f"the {p.name.replace('_', ' ')} of {p.layer or 'the model'} is multiplied in float32; an energy "
-            "needs a datapath in every pass"
+            f"the {p.name.replace('_', ' ')} of layer {p.layer or '(model)'} is multiplied in float32 by this recipe; "
+            "energy and cycles are estimated of recipes with an LNS datapath in every pass"
         )
     return technology.lns(linear(p), tensors_of(p), max(f.bits for f in p.operands))
 

@@ -9,6 +9,7 @@ see only zeros inserted between a strided convolution's outputs are skipped.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
@@ -112,9 +113,14 @@ def _runs(groups: int, rows: int, pes: int) -> dict[int, int]:
     """How many runs of how many rows keep their group of columns: cut where a group or a processing element ends."""
     total = groups * rows
     share = math.ceil(total / pes)
-    ends = np.union1d(np.arange(rows, total + 1, rows), np.arange(share, total, share))
-    lengths, counts = np.unique(np.diff(ends, prepend=0), return_counts=True)
-    return dict(zip(lengths.tolist(), counts.tolist()))
+    cuts = np.arange(share, total, share)
+    cut = np.unique(cuts // rows)  # the groups within which a processing element may end; all others are whole
+    ends = np.unique(np.concatenate([cuts, cut * rows, (cut + 1) * rows]))
+    starts = ends[:-1]
+    lengths, counts = np.unique(np.diff(ends)[np.isin(starts // rows, cut)], return_counts=True)
+    found = Counter(dict(zip(lengths.tolist(), counts.tolist())))
+    found[rows] += groups - len(cut)
+    return {run: n for run, n in sorted(found.items()) if n}
 
 
 def _fills(

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from lns_sim.checks import check_choice, check_number
+from lns_sim.checks import check_choice
 from lns_sim.npz import read_npz
-from lns_sim.studies.own import named
+from lns_sim.studies.own import call, named
 
 if TYPE_CHECKING:
     from lns_sim.studies.training.text import Tokenizer
@@ -63,7 +63,8 @@ class Data:
         Raises:
             ValueError: share is not in (0, 1), or leaves a side empty.
         """
-        check_number("held_out", share, 0.0, math.nextafter(1.0, 0.0), low_open=True)
+        if not 0 < share < 1:
+            raise ValueError(f"held_out is a share between 0 and 1, both excluded, got {share:g}")
         order = torch.randperm(len(self.x_train), generator=torch.Generator().manual_seed(0))
         held = round(share * len(order))
         if not 0 < held < len(order):
@@ -144,7 +145,7 @@ def load(source: str, context: int | None = None, tokens: str | None = None, hel
 
 def _own(source: str) -> Data:
     made = named(source)
-    found = made() if callable(made) else made
+    found = call(source, made) if callable(made) else made
     if isinstance(found, Data):
         return found
     if not isinstance(found, (tuple, list)) or len(found) != 4:
