@@ -96,7 +96,7 @@ def compare(
     out: Annotated[
         Path | None,
         typer.Option(
-            help="folder for report.html, compare.json and compare.png, .svg", show_default="runs/compare/1 and so on"
+            help="folder for report.html, compare.json, compare.png and .svg", show_default="runs/compare/1 and so on"
         ),
     ] = None,
     force: Force = False,

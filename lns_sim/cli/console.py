@@ -125,4 +125,6 @@ class Output:
             TextColumn("left"),
             TimeRemainingColumn(),
         ]
-        return Progress(*columns, console=self.errors, disable=not self.errors.is_terminal or self.errors.quiet)
+        shown = self.errors.is_terminal and not self.errors.quiet
+        # A bar that is not shown would still end with an empty line.
+        return Progress(*columns, console=self.errors if shown else Console(quiet=True), disable=not shown)

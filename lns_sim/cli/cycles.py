@@ -97,7 +97,7 @@ def cycles(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="folder for cycles.json and roofline.png, .svg", show_default="runs/cycles/1 and so on"),
+        typer.Option(help="folder for cycles.json, roofline.png and .svg", show_default="runs/cycles/1 and so on"),
     ] = None,
     force: Force = False,
     *,

@@ -117,7 +117,7 @@ def energy(
     layers: Annotated[bool, typer.Option("--layers", help="a row for each layer and pass, too")] = False,
     out: Annotated[
         Path | None,
-        typer.Option(help="folder for energy.json and energy.png, .svg", show_default="runs/energy/1 and so on"),
+        typer.Option(help="folder for energy.json, energy.png and .svg", show_default="runs/energy/1 and so on"),
     ] = None,
     force: Force = False,
     *,

@@ -91,7 +91,7 @@ def sweep(
     technology: TechnologyName = "paper",
     device: Device = "cpu",
     out: Annotated[
-        Path, typer.Option(help="folder for sweep.csv, sweep.json, pareto.png, .svg and the storage")
+        Path, typer.Option(help="folder for sweep.csv, sweep.json, pareto.png and .svg, and the storage")
     ] = Path("runs/sweep"),
     *,
     changes: dict,

@@ -77,7 +77,7 @@ def train(
     out: Annotated[
         Path | None,
         typer.Option(
-            help="folder for run.json, metrics.jsonl, curves.png, .svg and a checkpoint of each recipe and seed",
+            help="folder for run.json, metrics.jsonl, curves.png and .svg, and a checkpoint of each recipe and seed",
             show_default="runs/train/1 and so on",
         ),
     ] = None,
