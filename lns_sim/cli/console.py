@@ -24,6 +24,11 @@ def _has_width(console: Console) -> bool:
     return console.is_terminal or "COLUMNS" in os.environ
 
 
+def counted(n: int, noun: str) -> str:
+    """How many there are, "1 trial" or "1,200 trials"."""
+    return f"{n:,} {noun}{'s' * (n != 1)}"
+
+
 class Output:
     """Where a command's words go.
 
