@@ -44,7 +44,7 @@ def main() -> None:
         help=f"some of: {', '.join(SECTIONS)}; all that need no GPU by default",
     )
     parser.add_argument("--json", metavar="FILE", help="write the measurements")
-    parser.add_argument("--plot", metavar="FILE", help="draw the roofline picture (PNG, PDF, SVG)")
+    parser.add_argument("--plot", metavar="FILE", help="draw the roofline picture (PNG or PDF), and as SVG beside it")
     parser.add_argument(
         "--against", metavar="FILE", help="tell what changed since --json wrote this file, on any machine"
     )

@@ -126,4 +126,4 @@ def draw(rows: list[Measurement], roofs: dict[str, float], bytes_per_second: flo
     axes.grid(which="major", color="#e6e6e6", lw=0.6)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, loc="lower right")
-    save(figure, path)
+    save(figure, Path(path))

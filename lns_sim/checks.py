@@ -27,14 +27,20 @@ def check_int(name: str, value, low: int | None, high: int | None) -> None:
         raise ValueError(f"{name} must be {allowed}, got {value}")
 
 
-def check_number(name: str, value, low: float, high: float = math.inf, low_open: bool = False) -> None:
-    """Raises ValueError unless value is a finite number in [low, high] (or (low, high] with low_open)."""
+def check_number(
+    name: str, value, low: float, high: float = math.inf, *, low_open: bool = False, high_open: bool = False
+) -> None:
+    """Raises ValueError unless value is a finite number in [low, high], without the ends that are open."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} must be a number, got {value!r}")
     number = float(value)
-    if not math.isfinite(number) or number > high or number < low or (low_open and number == low):
-        opening = "(" if low_open else "["
-        raise ValueError(f"{name} must be a finite number in {opening}{low:g}, {high:g}], got {value}")
+    inside = low <= number <= high and not (low_open and number == low) and not (high_open and number == high)
+    if not (math.isfinite(number) and inside):
+        if high == math.inf:
+            allowed = f"above {low:g}" if low_open else f"of at least {low:g}"
+        else:
+            allowed = f"in {'[('[low_open]}{low:g}, {high:g}{'])'[high_open]}"
+        raise ValueError(f"{name} must be a finite number {allowed}, got {value}")
 
 
 def check_bool(name: str, value) -> None:
@@ -43,12 +49,17 @@ def check_bool(name: str, value) -> None:
         raise TypeError(f"{name} must be true or false, got {value!r}")
 
 
+_MANY = 30  # choices that nobody reads
+
+
 def check_choice(name: str, value, choices) -> None:
     """Raises ValueError with the nearest allowed name."""
     choices = list(choices)
     if value in choices:
         return
     near = nearest(str(value), choices)
+    if near and len(choices) > _MANY:
+        raise ValueError(f"{name} cannot be {value!r}; did you mean {near!r}?")
     hint = f"; did you mean {near!r}?" if near else ""
     raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}{hint}")
 

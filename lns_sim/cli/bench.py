@@ -12,7 +12,7 @@ from torch.utils.benchmark import Timer
 from lns_sim import _extension
 from lns_sim.checks import check_device
 from lns_sim.cli.command import command
-from lns_sim.cli.console import Output
+from lns_sim.cli.console import Output, counted
 from lns_sim.cli.options import Device
 from lns_sim.datapath import Datapath
 from lns_sim.environment import provenance
@@ -127,7 +127,7 @@ def seconds(f: Callable) -> float:
 def bench(device: Device = "cpu", *, output: Output) -> None:
     """Time quantize, matmul and the passes of conv2d against torch float32 and fake-quant in the same run."""
     check_device(device)
-    where = f"{_extension.load().isa()}, {(n := torch.get_num_threads())} thread{'s' * (n > 1)}"
+    where = f"{_extension.load().isa()}, {counted(torch.get_num_threads(), 'thread')}"
     if torch.device(device).type == "cuda":
         where = torch.cuda.get_device_name(device)
     rows = []

@@ -13,7 +13,7 @@ from torch import nn
 from lns_sim import recipes, weights
 from lns_sim.checks import check_device, check_int
 from lns_sim.cli.command import command, flag
-from lns_sim.cli.console import Output
+from lns_sim.cli.console import Output, counted
 from lns_sim.cli.options import RECIPE_HELP, Context, Device, Force, Tokens, check_folder, chosen_recipes, run_folder
 from lns_sim.environment import provenance
 from lns_sim.files import write_atomically, write_json
@@ -96,7 +96,7 @@ def compare(
     out: Annotated[
         Path | None,
         typer.Option(
-            help="folder for report.html, compare.json and compare.png, .svg", show_default="runs/compare/1 and so on"
+            help="folder for report.html, compare.json, compare.png and .svg", show_default="runs/compare/1 and so on"
         ),
     ] = None,
     force: Force = False,
@@ -126,7 +126,7 @@ def compare(
         built.to(device), lambda m: F.cross_entropy(logits_of(m(x)).flatten(0, -2), y.flatten()), chosen
     )
 
-    title = f"{name} on {dataset.name}, {len(picked)} samples"
+    title = f"{name} on {dataset.name}, {counted(len(picked), 'sample')}"
     made = provenance(
         model=name,
         checkpoint=None if checkpoint is None else str(checkpoint),

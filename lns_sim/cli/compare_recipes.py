@@ -56,7 +56,7 @@ def compare_recipes(
     seed: Annotated[int, typer.Option(help="first seed", min=0)] = 0,
     seeds: Annotated[int, typer.Option(help="how many seeds", min=1)] = 3,
     device: Device = "cpu",
-    out: Annotated[Path, typer.Option(help="folder for runs.json, recipes.json and recipes.png, .svg")] = Path(
+    out: Annotated[Path, typer.Option(help="folder for runs.json, recipes.json, recipes.png and .svg")] = Path(
         "runs/recipes"
     ),
     *,

@@ -24,6 +24,11 @@ def _has_width(console: Console) -> bool:
     return console.is_terminal or "COLUMNS" in os.environ
 
 
+def counted(n: int, noun: str) -> str:
+    """How many there are, "1 trial" or "1,200 trials"."""
+    return f"{n:,} {noun}{'s' * (n != 1)}"
+
+
 class Output:
     """Where a command's words go.
 
@@ -125,4 +130,6 @@ class Output:
             TextColumn("left"),
             TimeRemainingColumn(),
         ]
-        return Progress(*columns, console=self.errors, disable=not self.errors.is_terminal or self.errors.quiet)
+        shown = self.errors.is_terminal and not self.errors.quiet
+        # A bar that is not shown would still end with an empty line.
+        return Progress(*columns, console=self.errors if shown else Console(quiet=True), disable=not shown)

@@ -10,7 +10,7 @@ import typer
 from lns_sim import recipes
 from lns_sim.cli.built import BatchSize, Input, ModelName, TechnologyName, TokensOfSample, build
 from lns_sim.cli.command import command
-from lns_sim.cli.console import Output
+from lns_sim.cli.console import Output, counted
 from lns_sim.cli.options import RECIPE_HELP, Force, check_folder, run_folder, simulating
 from lns_sim.environment import caption, provenance
 from lns_sim.files import write_json
@@ -97,7 +97,7 @@ def cycles(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="folder for cycles.json and roofline.png, .svg", show_default="runs/cycles/1 and so on"),
+        typer.Option(help="folder for cycles.json, roofline.png and .svg", show_default="runs/cycles/1 and so on"),
     ] = None,
     force: Force = False,
     *,
@@ -127,5 +127,5 @@ def cycles(
     _print(found, title, output, layers)
     output.show(f"Wrote cycles.json, roofline.png and roofline.svg to {folder}.")
     if export is not None:
-        output.show(f"Wrote {export / 'architecture.yaml'} and {problems} problems beside it.")
+        output.show(f"Wrote {export / 'architecture.yaml'} and {counted(problems, 'problem')} beside it.")
     output.result(record)

@@ -10,7 +10,7 @@ import typer
 from lns_sim import recipes
 from lns_sim.cli.built import BatchSize, Input, ModelName, TechnologyName, TokensOfSample, build
 from lns_sim.cli.command import command, given, refuse
-from lns_sim.cli.console import Output
+from lns_sim.cli.console import Output, counted
 from lns_sim.cli.options import RECIPE_HELP, Force, check_folder, run_folder, simulating
 from lns_sim.environment import caption, provenance
 from lns_sim.files import write_json
@@ -48,7 +48,7 @@ def _print(found: Energy, title: str, output: Output, layers: bool) -> None:
     for line in found.basis():
         output.show(line)
     if found.float_products:
-        output.show(f"Not in it: {len(found.float_products)} products that run in float32.")
+        output.show(f"Not in it: {counted(len(found.float_products), 'product')} that run in float32.")
 
 
 def _print_layers(found: Energy, output: Output, unit: str, scale: float) -> None:
@@ -117,7 +117,7 @@ def energy(
     layers: Annotated[bool, typer.Option("--layers", help="a row for each layer and pass, too")] = False,
     out: Annotated[
         Path | None,
-        typer.Option(help="folder for energy.json and energy.png, .svg", show_default="runs/energy/1 and so on"),
+        typer.Option(help="folder for energy.json, energy.png and .svg", show_default="runs/energy/1 and so on"),
     ] = None,
     force: Force = False,
     *,

@@ -45,7 +45,8 @@ def user_errors(debug: bool = False):
                 f"({str(error).splitlines()[0] if str(error) else 'MemoryError'})"
             )
         elif isinstance(error, OSError) and error.filename is not None:
-            text = f"{error.filename}: {error.strerror}"
+            where_a_folder_is_to_be = isinstance(error, FileExistsError)
+            text = f"{error.filename}: {'a file, but no folder' if where_a_folder_is_to_be else error.strerror}"
         elif isinstance(error, MENDABLE):
             text = str(error)
         else:

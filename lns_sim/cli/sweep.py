@@ -11,7 +11,7 @@ import typer
 from lns_sim.checks import check_device
 from lns_sim.cli.built import TechnologyName
 from lns_sim.cli.command import command, refuse
-from lns_sim.cli.console import Output
+from lns_sim.cli.console import Output, counted
 from lns_sim.cli.errors import interruptible
 from lns_sim.cli.options import (
     Context,
@@ -93,7 +93,7 @@ def sweep(
     technology: TechnologyName = "paper",
     device: Device = "cpu",
     out: Annotated[
-        Path, typer.Option(help="folder for sweep.csv, sweep.json, pareto.png, .svg and the storage")
+        Path, typer.Option(help="folder for sweep.csv, sweep.json, pareto.png and .svg, and the storage")
     ] = Path("runs/sweep"),
     *,
     changes: dict,
@@ -176,7 +176,7 @@ def _show(sweep: Sweep, out: Path, output: Output) -> None:
         notes = [
             trial.user_attrs["none"] for trial in sweep.study.get_trials(deepcopy=False) if trial.user_attrs.get("none")
         ]
-        raise ValueError(f"none of the {sweep.finished} trials has a result; the first: {notes[0]}")
+        raise ValueError(f"no result in {counted(sweep.finished, 'trial')}; the first: {notes[0]}")
     report.draw(sweep, title, caption(record), out / "pareto.png")
     output.table(
         f"{title}: best compromises",
@@ -185,5 +185,5 @@ def _show(sweep: Sweep, out: Path, output: Output) -> None:
         rows,
         spare=["vanished", "saturated", "trial", sweep.data.measure],
     )
-    output.show(f"Wrote sweep.json, sweep.csv, pareto.png and pareto.svg to {out}: {sweep.finished} trials.")
+    output.show(f"Wrote sweep.json, sweep.csv, pareto.png and pareto.svg to {out}: {counted(sweep.finished, 'trial')}.")
     output.result(record)

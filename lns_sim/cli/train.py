@@ -12,7 +12,7 @@ import typer
 from lns_sim import recipes
 from lns_sim.checks import check_device, check_same
 from lns_sim.cli.command import command, flag, given, refuse
-from lns_sim.cli.console import Output
+from lns_sim.cli.console import Output, counted
 from lns_sim.cli.errors import interruptible
 from lns_sim.cli.options import (
     RECIPE_HELP,
@@ -86,7 +86,7 @@ def train(
     out: Annotated[
         Path | None,
         typer.Option(
-            help="folder for run.json, metrics.jsonl, curves.png, .svg and a checkpoint of each recipe and seed",
+            help="folder for run.json, metrics.jsonl, curves.png and .svg, and a checkpoint of each recipe and seed",
             show_default="runs/train/1 and so on",
         ),
     ] = None,
@@ -228,7 +228,6 @@ def _show(experiment: Experiment, output: Output) -> None:
     for name, group in report.by_recipe(experiment.results).items():
         if group[0].sample:
             output.show(f"{name} writes:\n{group[0].sample}", plain=True)
-    output.show(
-        f"Wrote {RECORD}, {METRICS}, curves.png, curves.svg and {len(experiment.runs)} checkpoints to {folder}."
-    )
+    kept = counted(len(experiment.runs), "checkpoint")
+    output.show(f"Wrote {RECORD}, {METRICS}, curves.png, curves.svg and {kept} to {folder}.")
     output.result(experiment.record)

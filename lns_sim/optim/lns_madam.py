@@ -21,7 +21,7 @@ def check_madam(options: dict) -> None:
     Raises:
         TypeError, ValueError: one is no number, or is not finite or out of range.
     """
-    check_number("beta", options["beta"], 0.0, math.nextafter(1.0, 0.0))
+    check_number("beta", options["beta"], 0.0, 1.0, high_open=True)
     check_number("g_bound", options["g_bound"], 0.0, low_open=True)
     check_number("p_scale", options["p_scale"], 0.0, low_open=True)
 

@@ -24,7 +24,12 @@ def named(name: str) -> object:
     module, _, attribute = name.partition(":")
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
-    found = getattr(_tried(f"importing {module}", lambda: importlib.import_module(module)), attribute, None)
+    try:
+        found = getattr(_tried(f"importing {module}", lambda: importlib.import_module(module)), attribute, None)
+    except ModuleNotFoundError as error:
+        if error.name != module:
+            raise
+        raise ImportError(f"{name}: there is no module {module} here or among the installed ones") from None
     if found is None:
         raise ValueError(f"{module} has no {attribute}")
     return found

@@ -7,6 +7,7 @@ import sys
 import pytest
 from helpers import ROOT
 
+from benchmarks import roofline
 from benchmarks.harness import Measurement
 from benchmarks.memory import MEASURABLE
 
@@ -51,3 +52,9 @@ def test_the_command_writes_what_it_measured(tmp_path):
     assert all(row["verdict"] in ("ok", "short") for row in rows)
     refused = subprocess.run([*command[:5], "--plot", "x.png"], cwd=ROOT, capture_output=True, text=True)
     assert refused.returncode == 2 and "--plot draws products" in refused.stderr
+
+
+def test_the_picture(tmp_path):
+    rows = [Measurement("sizes", "a product", 0.5, seconds=1e-3, macs=10**7, path="permute8", intensity=20.0)]
+    roofline.draw(rows, {"permute8": 8e10}, 3e10, str(tmp_path / "roofline.png"))
+    assert (tmp_path / "roofline.png").stat().st_size > 10_000 and "permute8" in (tmp_path / "roofline.svg").read_text()

@@ -7,11 +7,14 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
 import typer
 from command import LOAD, lns_sim
+
+from lns_sim.command.app import app
 
 
 @pytest.mark.slow
@@ -232,8 +235,29 @@ def test_options_that_would_change_nothing_are_refused(tmp_path):
         (["lns-madam-fake-quant"], ["--lut-bits", "9"], "--lut-bits would change nothing in lns-madam-fake-quant"),
         (["mine.toml"], ["--lut-entries", "3"], "lut_entries must be a power of two"),
         (["fp8", "fp8"], [], "two recipes are called 'fp8'"),
-        (["fp8"], ["--float-lr", "0"], "float_lr must be a finite number in (0"),
+        (["fp8"], ["--float-lr", "0"], "float_lr must be a finite number above 0"),
     ):
         chosen = [part for name in names for part in ("--recipe", name)]
         run = lns_sim("train", *chosen, *options, "--epochs", "1", cwd=tmp_path)
         assert run.returncode == 1 and message in run.stderr, run.stderr
+
+
+@pytest.mark.parametrize(
+    "line, message",
+    [
+        ("train --lr 0", "lr must be a finite number above 0, got 0.0"),
+        ("train --held-out 1", "held_out must be a finite number in (0, 1), got 1.0"),
+        ("train --weight-decay -1", "weight_decay must be a finite number of at least 0, got -1.0"),
+        ("train --model nowhere:net", "nowhere:net: there is no module nowhere here or among the installed ones"),
+        ("train --out notes.txt", "notes.txt: a file, but no folder"),
+        ("sweep acc_bits=16 --out notes.txt", "notes.txt: a file, but no folder"),
+        ("sweep acc_bit=16", "a dimension cannot be 'acc_bit'; did you mean 'acc_bits'?"),
+    ],
+)
+def test_wrong_values_are_told_in_a_line(line, message, monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "notes.txt").write_text("")
+    with pytest.raises(SystemExit) as status:
+        app(line.split())
+    assert status.value.code == 1 and capsys.readouterr().err == f"lns-sim: {message}\n"
+    assert not Path("runs").exists()

@@ -140,7 +140,7 @@ def test_files_are_there_before_tables_are_shown(folder):
 
 def test_a_sweep_without_a_result_fails(folder):
     shown = run("sweep", "lut_entries=9,17", "--model", "mlp", "--epochs", 1, "--out", "s", status=1)
-    assert "none of the 2 trials has a result; the first: no such datapath: lut_entries must be" in shown.stderr
+    assert "no result in 2 trials; the first: no such datapath: lut_entries must be" in shown.stderr
     assert shown.stdout == "" and (folder / "s/sweep.csv").exists() and not (folder / "s/pareto.png").exists()
     assert "acc_bits would change nothing in luq" in run("sweep", "acc_bits=12", "--recipe", "luq", status=1).stderr
 

@@ -21,8 +21,9 @@ def front(sweep: Sweep) -> list:
 
 
 def describe(params: dict, space: Space) -> str:
-    """A point in words: what varies."""
-    return ", ".join(f"{key} {params[key]}" for key, values in space.items() if len(values) > 1 and key in params)
+    """A point in words: what varies, if anything does."""
+    varied = [key for key, values in space.items() if len(values) > 1] or space
+    return ", ".join(f"{key} {params[key]}" for key in varied if key in params)
 
 
 def costs(sweep: Sweep) -> list[str]:

@@ -63,8 +63,7 @@ class Data:
         Raises:
             ValueError: share is not in (0, 1), or leaves a side empty.
         """
-        if not 0 < share < 1:
-            raise ValueError(f"held_out is a share between 0 and 1, both excluded, got {share:g}")
+        check_number("held_out", share, 0.0, 1.0, low_open=True, high_open=True)
         order = torch.randperm(len(self.x_train), generator=torch.Generator().manual_seed(0))
         held = round(share * len(order))
         if not 0 < held < len(order):

@@ -23,6 +23,7 @@ from lns_sim.optim.two_kinds import joined_schedule
 from lns_sim.recipes import ModelRecipe, Recipe
 from lns_sim.registry import OPTIMIZERS, OptimizerChoice, OptimizerSettings
 from lns_sim.studies import models
+from lns_sim.studies.own import named
 from lns_sim.studies.training.data import Data
 from lns_sim.studies.training.graph import GraphedGradients, why_eager
 from lns_sim.watching.counting import Totals
@@ -140,8 +141,11 @@ def _float32():
 
 
 def check_fit(model: str, data: Data) -> None:
-    """Raises ValueError unless there is a model of that name that takes such data; one's own are not looked at."""
+    """Raises ValueError unless there is a model of that name that takes such data; one's own, which is not built here,
+    must be where it is said to be (:func:`lns_sim.studies.own.named`).
+    """
     if ":" in model:
+        named(model)
         return
     if model.startswith("gpt") != (data.tokenizer is not None):
         raise ValueError(
