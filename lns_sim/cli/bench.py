@@ -12,6 +12,7 @@ from torch.utils.benchmark import Timer
 
 from lns_sim import _extension
 from lns_sim.checks import check_device
+from lns_sim.cli.bench_steps import WAYS, Cost, costs
 from lns_sim.cli.command import command
 from lns_sim.cli.console import Output
 from lns_sim.cli.options import Device
@@ -126,7 +127,9 @@ def seconds(f: Callable) -> float:
 
 @command
 def bench(device: Device = "cpu", *, output: Output) -> None:
-    """Time quantize, matmul and the passes of conv2d against torch float32 and fake-quant in the same run."""
+    """Time quantize, matmul and the passes of conv2d against torch float32 and fake-quant in the same run, and on a GPU
+    training steps, beside TF32 and bf16 autocast, with their memory.
+    """
     check_device(device)
     where = f"{_extension.load().isa()}, {torch.get_num_threads()} threads"
     if torch.device(device).type == "cuda":
@@ -144,4 +147,22 @@ def bench(device: Device = "cpu", *, output: Output) -> None:
         times = {"seconds": ours, "float32": plain, "fake-quant": fake}
         record.append({"work": case.name.strip(), "count": case.work, "unit": case.unit, **times})
     output.show(table)
-    output.result(provenance(device=device, cases=record))
+    steps = {}
+    if torch.device(device).type == "cuda":
+        steps = dict(costs(device))
+        output.show(_steps_table(steps, where))
+    output.result(provenance(device=device, cases=record, steps=_plain(steps)))
+
+
+def _steps_table(steps: dict[str, dict[str, Cost]], where: str) -> Table:
+    table = Table(title=f"ms of a training step, and GB at its peak; {where}; medians")
+    table.add_column("work")
+    for way in WAYS:
+        table.add_column(way, justify="right")
+    for name, ways in steps.items():
+        table.add_row(name, *(f"{1000 * c.seconds:.1f}; {c.peak / 1e9:.1f}" for c in ways.values()))
+    return table
+
+
+def _plain(steps: dict[str, dict[str, Cost]]) -> list[dict]:
+    return [{"work": name, **{way: c._asdict() for way, c in ways.items()}} for name, ways in steps.items()]
