@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 OLDEST := $(VENV)-oldest
 OLDEST_TORCH := 2.10.0
 
-.PHONY: train test test-fast test-nightly test-oldest lint docs bench lock area activity cells formal clean
+.PHONY: train test test-fast test-gpu test-gpus test-nightly test-oldest lint docs bench lock area activity cells formal clean
 
 train: $(READY)
 	$(BIN)/lns-sim train
@@ -17,6 +17,16 @@ test: $(READY)
 # What takes under two minutes on two cores.
 test-fast: $(READY)
 	$(BIN)/python -m pytest -m fast
+
+# What runs on a GPU, on one of them: under eight minutes with 16 cores.
+test-gpu: $(READY)
+	$(BIN)/python -c 'from lns_sim.checks import check_device; check_device("cuda")'
+	$(BIN)/python -m pytest -m "gpu and not gpus" -n auto
+
+# What needs two GPUs: under three minutes.
+test-gpus: $(READY)
+	$(BIN)/python -c 'from lns_sim.checks import check_device; check_device("cuda:1")'
+	$(BIN)/python -m pytest -m gpus -n 4
 
 # Examples that nobody has tried yet; SEED=N repeats a run.
 test-nightly: SEED := $(or $(SEED),$(shell od -An -N4 -tu4 /dev/urandom | tr -d ' '))

@@ -6,21 +6,15 @@ GPT-2 of 124 M parameters on 8 x 1024 tokens, and a decoder in Llama's form of 1
 
 from __future__ import annotations
 
-import gc
-import statistics
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
-import lns_sim
 from benchmarks.harness import Measurement
 from lns_sim.checks import check_device
-from lns_sim.optim import LNSMadam
-
-ROUNDS = 5  # timed steps, after two that make the optimizer's state
+from lns_sim.cli.bench_steps import WAYS, Cost, cost
 
 
 def gpt2() -> nn.Module:
@@ -67,63 +61,29 @@ WORKS = (
         {"bit-exact": 45, "bit-exact, checkpointed": 20},
     ),
 )
-RECIPES = {"bit-exact": "lns-madam", "bit-exact, checkpointed": "lns-madam", "fake-quant": "lns-madam-fake-quant"}
-WAYS = ("float32", "TF32", "bf16 autocast", *RECIPES)
+CHECKPOINTED = ", checkpointed"  # behind a way: activations are computed again
+EVERY_WAY = (*WAYS, "bit-exact" + CHECKPOINTED)
 
 
-def step_of(work: Work, way: str) -> Callable[[], None]:
+def measured(work: Work, way: str) -> Cost:
     """A training step on random tokens."""
-    torch.manual_seed(0)
-    with torch.device("cuda"):
+
+    def build() -> nn.Module:
         model = work.build()
-        tokens = torch.randint(model.config.vocab_size, work.tokens)
-    if way.endswith("checkpointed"):
-        model.gradient_checkpointing_enable({"use_reentrant": False})
-    model.train()
-    if way in RECIPES:
-        model = lns_sim.convert(model, RECIPES[way])
-        optimizer: torch.optim.Optimizer = LNSMadam(model.parameters())
-    else:
-        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
+        if way.endswith(CHECKPOINTED):
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+        return model
 
-    def step() -> None:
-        optimizer.zero_grad()
-        with torch.autocast("cuda", torch.bfloat16) if way == "bf16 autocast" else nullcontext():
-            loss = model(input_ids=tokens, labels=tokens).loss
-        loss.backward()
-        optimizer.step()
-
-    return step
-
-
-def measured(work: Work, way: str) -> tuple[float, float]:
-    """Median seconds and peak bytes of a step."""
-    matmul = torch.backends.cuda.matmul
-    before, matmul.allow_tf32 = matmul.allow_tf32, way == "TF32"
-    try:
-        step, times = step_of(work, way), []
-        for i in range(2 + ROUNDS):
-            if i == 2:
-                torch.cuda.reset_peak_memory_stats()
-            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            begin.record()
-            step()
-            end.record()
-            end.synchronize()
-            times.append(begin.elapsed_time(end) / 1000)
-        return statistics.median(times[2:]), torch.cuda.max_memory_allocated()
-    finally:
-        matmul.allow_tf32 = before
-        del step
-        gc.collect()  # transformers' models hold themselves
-        torch.cuda.empty_cache()
+    tokens = torch.randint(32000, work.tokens, device="cuda")
+    loss = lambda model: model(input_ids=tokens, labels=tokens).loss  # noqa: E731
+    return cost(build, loss, way.removesuffix(CHECKPOINTED))
 
 
 def language_models() -> Iterator[Measurement]:
     """Every way of both works. Raises ValueError where there is no GPU or no kernels for it."""
     check_device("cuda")
     for work in WORKS:
-        for way in WAYS:
+        for way in EVERY_WAY:
             seconds, peak = measured(work, way)
             section, milliseconds, gigabytes = f"GPU, training step, {work.name}", 1000 * seconds, peak / 1e9
             print(f"  {work.name}, {way}: {milliseconds:.0f} ms, {gigabytes:.1f} GB", flush=True)

@@ -25,10 +25,22 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "lns_sim"))
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Marks as fast what is not slow, before ``-m`` chooses."""
+    """Marks as fast what is not slow, and for the GPU what compares devices, before ``-m`` chooses."""
     for item in items:
         if item.get_closest_marker("slow") is None:
             item.add_marker("fast")
+        if compares_devices(item):
+            item.add_marker("gpu")
+
+
+def compares_devices(item) -> bool:
+    """Does a test run on a GPU, or call what runs everywhere (support/helpers.py and agreement.py)?"""
+    given = getattr(item, "callspec", None)
+    if given is not None and "device" in given.params:
+        return given.params["device"] == "cuda"
+    function = getattr(item.function, "hypothesis", None)
+    function = item.function if function is None else function.inner_test
+    return not {"everywhere", "agree", "every_isa_agrees"}.isdisjoint(function.__code__.co_names)
 
 
 def program(name):

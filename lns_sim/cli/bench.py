@@ -11,6 +11,7 @@ from torch.utils.benchmark import Timer
 
 from lns_sim import _extension
 from lns_sim.checks import check_device
+from lns_sim.cli.bench_steps import WAYS, Cost, costs
 from lns_sim.cli.command import command
 from lns_sim.cli.console import Output, counted
 from lns_sim.cli.options import Device
@@ -125,7 +126,9 @@ def seconds(f: Callable) -> float:
 
 @command
 def bench(device: Device = "cpu", *, output: Output) -> None:
-    """Time quantize, matmul and the passes of conv2d against torch float32 and fake-quant in the same run."""
+    """Time quantize, matmul and the passes of conv2d against torch float32 and fake-quant in the same run, and on a GPU
+    training steps, beside TF32 and bf16 autocast, with their memory.
+    """
     check_device(device)
     where = f"{_extension.load().isa()}, {counted(torch.get_num_threads(), 'thread')}"
     if torch.device(device).type == "cuda":
@@ -147,4 +150,25 @@ def bench(device: Device = "cpu", *, output: Output) -> None:
         rows,
         left=["work"],
     )
-    output.result(provenance(device=device, cases=record))
+    steps = {}
+    if torch.device(device).type == "cuda":
+        steps = dict(costs(device))
+        _show_steps(steps, where, output)
+    output.result(provenance(device=device, cases=record, steps=_plain(steps)))
+
+
+def _show_steps(steps: dict[str, dict[str, Cost]], where: str, output: Output) -> None:
+    output.table(
+        "ms of a training step, and GB at its peak",
+        f"{where}; medians",
+        ["work", *WAYS],
+        [
+            [name, *(f"{1000 * c.seconds:.1f}; {c.peak / 1e9:.1f}" for c in ways.values())]
+            for name, ways in steps.items()
+        ],
+        left=["work"],
+    )
+
+
+def _plain(steps: dict[str, dict[str, Cost]]) -> list[dict]:
+    return [{"work": name, **{way: c._asdict() for way, c in ways.items()}} for name, ways in steps.items()]

@@ -27,7 +27,7 @@ from lns_sim.quantizers import LNS, Operand
 from lns_sim.recipes import Recipe
 
 # Of all heads together: queries in a block, and keys whose gradients are computed at once. Enough to fill a GPU.
-QUERIES, KEYS = 1 << 14, 1 << 15
+QUERIES, KEYS = 1 << 15, 1 << 15
 STEP = 128  # a head's share is a multiple of it: a tile of the GPU's product kernel
 
 
@@ -99,8 +99,14 @@ class _Attention(NamedTuple):
         seen = self.lengths[1]
         return slice(0, min(queries.stop, seen) if self.is_causal and not observer.watching() else seen)
 
-    def of_heads(self, x: Operand) -> Operand:
-        """Keys' or values' codes as every head of a group has them."""
+    def decoded(self, x: Operand, pass_name: str) -> Operand:
+        """For all blocks at once, where the pass multiplies values in float32."""
+        on_datapath = getattr(self.recipe, pass_name) is not None
+        return x if on_datapath or observer.watching() else Operand(x.value, x.scale, None)
+
+    def of_heads(self, x: Operand, pass_name: str) -> Operand:
+        """Keys or values as every head of a group has them."""
+        x = self.decoded(x, pass_name)
         codes = x.codes.unsqueeze(-3)
         return x.with_codes(codes.expand(*self.query.codes.shape[:-2], *codes.shape[-2:]))
 
@@ -108,11 +114,12 @@ class _Attention(NamedTuple):
         """Queries, the keys that they see, and their probabilities of all keys, block by block; ``again``: once more,
         for the backward pass.
         """
-        key, (_, length) = self.of_heads(self.key).mT, self.lengths
+        query, key = self.decoded(self.query, "forward"), self.of_heads(self.key, "forward").mT
+        length = self.lengths[1]
         scores = self.query.codes.new_empty(0)
         for rows in self.cut(self.lengths[0], QUERIES):
             seen = self.keys(rows)
-            products = matmul("forward", self.recipe, _rows(self.query, rows), _columns(key, seen), again)
+            products = matmul("forward", self.recipe, _rows(query, rows), _columns(key, seen), again)
             if scores.shape[-2:-1] != products.shape[-2:-1]:  # what no block has seen stays as it is
                 scores = products.new_full((*products.shape[:-1], length), -math.inf)
             torch.mul(products, self.factor, out=scores[..., seen])
@@ -167,7 +174,7 @@ def attention_forward(
         probabilities.add(p)
         cuts.append(seen)
     observer.enter_part(1)
-    scale, values = probabilities.scale(), a.of_heads(v)
+    scale, values = probabilities.scale(), a.of_heads(v, "forward")
     parts = []
     for seen, codes in zip(cuts, probabilities.at(scale)):
         parts.append(matmul("forward", r, _columns(Operand(codes, scale, r.activation), seen), _rows(values, seen)))
@@ -205,14 +212,15 @@ def _gradients(dy: Tensor, a: _Attention, p_scale: Tensor, needs: Sequence[bool]
     r, length = a.recipe, a.lengths[1]
     observer.enter_part(1)
     error, _ = error_operands(dy, r, None, -1, None)
-    whole, values = (*dy.shape[:-1], length), a.of_heads(a.value).mT
+    errors_of_rows = a.decoded(error, "input_gradient")
+    whole, values = (*dy.shape[:-1], length), a.of_heads(a.value, "input_gradient").mT
     p_codes = dy.new_zeros(whole, dtype=r.activation.dtype) if needs[2] else None
     errors, cuts, padded, source = _Codes(r.error), [], dy.new_empty(0), None
     for rows, seen, p in a.probabilities(again=True):
         if p_codes is not None:
             p_codes[..., rows, :] = _at_scale(r.activation, *r.activation.quantize(p, None, -1), p_scale)
         if needs[0] or needs[1]:
-            dp = matmul("input_gradient", r, _rows(error, rows), _columns(values, seen))
+            dp = matmul("input_gradient", r, _rows(errors_of_rows, rows), _columns(values, seen))
             if seen.stop < length:  # where probabilities are zeros, their gradients reach no score
                 if padded.shape[-2:-1] != dp.shape[-2:-1]:
                     padded = dp.new_zeros(*dp.shape[:-1], length)
@@ -233,7 +241,7 @@ def _gradients(dy: Tensor, a: _Attention, p_scale: Tensor, needs: Sequence[bool]
         scale, codes = errors.scale(), dy.new_zeros(whole, dtype=r.error.dtype)
         for (rows, _), block in zip(cuts, errors.at(scale)):
             codes[..., rows, :] = block
-        ds, keys = Operand(codes, scale, r.error), a.of_heads(a.key)
+        ds, keys = Operand(codes, scale, r.error), a.of_heads(a.key, "input_gradient")
         if source is not None:
             observer.report_codes("error", source, ds)
         if needs[0]:

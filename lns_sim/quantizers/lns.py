@@ -55,4 +55,7 @@ class LNS(Quantizer):
         return torch.ops.lns_sim.quantize(x, f.bits, f.gamma, None, *policies, rng, self.thresholds or ())
 
     def value(self, codes: Tensor, scale: Tensor) -> Tensor:
-        return torch.ops.lns_sim.dequantize(codes, scale, self.format.bits, self.format.gamma)
+        bits, gamma = self.format.bits, self.format.gamma
+        if codes.dim() > 1 and codes.stride(-2) == 1 != codes.stride(-1):  # as they lie: products take transposed ones
+            return torch.ops.lns_sim.dequantize(codes.mT, scale, bits, gamma).mT
+        return torch.ops.lns_sim.dequantize(codes, scale, bits, gamma)

@@ -17,7 +17,7 @@ import lns_sim
 from lns_sim import Datapath, LNSFormat, recipes
 from lns_sim.studies import models
 
-pytestmark = pytest.mark.skipif(not HAVE_CUDA, reason="no GPU, or built without CUDA kernels")
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not HAVE_CUDA, reason="no GPU, or built without CUDA kernels")]
 FMT = LNSFormat()
 ops = torch.ops.lns_sim
 
@@ -225,6 +225,7 @@ def test_operands_on_different_devices_are_an_error(rng):
         ops.dequantize(a.codes.cuda(), a.scale, 8, 8)
 
 
+@pytest.mark.gpus
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="one GPU")
 def test_the_second_gpu_gives_the_same_bits(rng):
     a, b = random_codes((300, 400), FMT, rng), random_codes((400, 200), FMT, rng)

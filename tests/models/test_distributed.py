@@ -15,9 +15,12 @@ import lns_sim
 
 pytestmark = pytest.mark.slow
 
-two_gpus = pytest.mark.skipif(
-    not HAVE_CUDA or torch.cuda.device_count() < 2, reason="needs two GPUs: NCCL gives every rank one of its own"
-)
+two_gpus = [
+    pytest.mark.gpus,
+    pytest.mark.skipif(
+        not HAVE_CUDA or torch.cuda.device_count() < 2, reason="needs two GPUs: NCCL gives every rank one of its own"
+    ),
+]
 backends = pytest.mark.parametrize("backend", ["gloo", pytest.param("nccl", marks=two_gpus)])
 
 

@@ -20,7 +20,9 @@ from lns_sim.studies.training.data import Data
 from lns_sim.studies.training.graph import why_eager
 from lns_sim.watching.counting import Totals
 
-on_gpu = pytest.mark.skipif(not HAVE_CUDA, reason="no GPU, or built without CUDA kernels")
+
+def on_gpu(test):
+    return pytest.mark.gpu(pytest.mark.skipif(not HAVE_CUDA, reason="no GPU, or built without CUDA kernels")(test))
 
 
 @pytest.fixture(scope="module")

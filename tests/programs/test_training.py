@@ -276,7 +276,7 @@ def test_a_held_out_part_stands_in_for_the_test_set(digits):
     )  # and nothing else
     assert torch.equal(digits.held_out(0.25).y_test, tuning.y_test)  # the same for everyone
     for share in (0.0, 1.0, -1, float("nan"), 1e-9):
-        with pytest.raises(ValueError, match="held_out (is a share between 0 and 1|= 1e-09 of .* leaves a side empty)"):
+        with pytest.raises(ValueError, match=r"held_out (must be a .* in \(0, 1\)|= 1e-09 of .* leaves a side empty)"):
             digits.held_out(share)
 
 

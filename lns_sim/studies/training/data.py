@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from lns_sim.checks import check_choice
+from lns_sim.checks import check_choice, check_number
 from lns_sim.npz import read_npz
 from lns_sim.studies.own import call, named
 
