@@ -44,7 +44,7 @@ LOG_DATAPATH = (
     "plus",  # how many integers of given tables follow, of plus and then of minus
     "minus",
 )
-COUNTERS = ("vectors", "saturations", "zero_lanes", "vanished")
+COUNTERS = ("vectors", "saturations", "zero_lanes", "vanished", "cancelled")
 RANDOM_STATE = ("seed", "step", "tensor_id", "first_element")
 MADAM = ("beta", "one_minus_beta", "bias_correction", "bound", "codes_per_unit")
 
@@ -63,6 +63,7 @@ def mismatch(extension: ModuleType) -> str | None:
     ours = {
         "version": VERSION,
         "datapath": DATAPATH,
+        "log_datapath": LOG_DATAPATH,
         "counters": COUNTERS,
         "random_state": RANDOM_STATE,
         "madam": MADAM,

@@ -216,6 +216,8 @@ class Counters:
             ``bin_bits``.
         zero_lanes: products with a zero operand (padding of the last vector not counted).
         vanished: products of non-zero operands that lie under the accumulator's LSB, or are flushed.
+        cancelled: additions of a number and its negative, on a :class:`lns_sim.LogDatapath`, whose saturations and
+            vanished are of products and of sums.
     """
 
     macs: int = 0
@@ -223,6 +225,7 @@ class Counters:
     saturations: int = 0
     zero_lanes: int = 0
     vanished: int = 0
+    cancelled: int = 0
 
     @classmethod
     def from_tensor(cls, macs: int, counters: torch.Tensor) -> Counters:

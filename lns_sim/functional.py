@@ -12,7 +12,9 @@ from torch import Tensor
 from lns_sim._compile import constant_result
 from lns_sim.checks import check_choice, check_int
 from lns_sim.datapath import Counters, Datapath
+from lns_sim.datapaths import AnyDatapath
 from lns_sim.format import LNSFormat
+from lns_sim.log_datapath import LogDatapath
 from lns_sim.policies import ROUNDINGS, UNDERFLOWS, check_thresholds
 from lns_sim.random import random_state
 from lns_sim.tensor import LNSTensor
@@ -94,7 +96,7 @@ def _default_datapath(bits: int, gamma: int) -> list[int]:
     return list(_encoded_default(bits, gamma))
 
 
-def _check_operands(datapath: Datapath | None, **operands: LNSTensor) -> list[int]:
+def _check_operands(datapath: AnyDatapath | None, **operands: LNSTensor) -> list[int]:
     """The operators' encoding of the datapath that takes both operands."""
     (name_a, a), (name_b, b) = operands.items()
     for name, t in operands.items():
@@ -102,12 +104,13 @@ def _check_operands(datapath: Datapath | None, **operands: LNSTensor) -> list[in
             raise TypeError(f"{name} must be an LNSTensor (see lns_sim.quantize), got {type(t).__name__}")
         _without_gradient(name, t)
     if datapath is None:
-        encoded = _default_datapath(max(a.bits, b.bits), a.gamma)
-    elif isinstance(datapath, Datapath):
+        bits, gamma = max(a.bits, b.bits), a.gamma
+        encoded = _default_datapath(bits, gamma)
+    elif isinstance(datapath, (Datapath, LogDatapath)):
+        bits, gamma = datapath.format.bits, datapath.format.gamma
         encoded = datapath.encode()
     else:
-        raise TypeError(f"datapath must be a Datapath, got {datapath!r}")
-    bits, gamma = encoded[:2]
+        raise TypeError(f"datapath must be a Datapath or a LogDatapath, got {datapath!r}")
     for name, t in operands.items():
         if t.gamma != gamma or t.bits > bits:
             raise ValueError(
@@ -130,7 +133,7 @@ def _results(out, macs: int, counters, count: bool):
 def matmul(
     a: LNSTensor,
     b: LNSTensor,
-    datapath: Datapath | None = None,
+    datapath: AnyDatapath | None = None,
     return_accumulator: bool = False,
     counters: Literal[False] = False,
 ) -> Tensor: ...
@@ -140,7 +143,7 @@ def matmul(
 def matmul(
     a: LNSTensor,
     b: LNSTensor,
-    datapath: Datapath | None = None,
+    datapath: AnyDatapath | None = None,
     return_accumulator: bool = False,
     *,
     counters: Literal[True],
@@ -151,7 +154,7 @@ def matmul(
 def matmul(
     a: LNSTensor,
     b: LNSTensor,
-    datapath: Datapath | None = None,
+    datapath: AnyDatapath | None = None,
     return_accumulator: bool = False,
     counters: bool = False,
 ) -> Tensor | tuple[Tensor, Counters]: ...
@@ -160,7 +163,7 @@ def matmul(
 def matmul(
     a: LNSTensor,
     b: LNSTensor,
-    datapath: Datapath | None = None,
+    datapath: AnyDatapath | None = None,
     return_accumulator: bool = False,
     counters: bool = False,
 ):
@@ -285,7 +288,7 @@ def conv2d(
     padding: _Pair = 0,
     dilation: _Pair = 1,
     groups: int = 1,
-    datapath: Datapath | None = None,
+    datapath: AnyDatapath | None = None,
     return_accumulator: bool = False,
     counters: Literal[False] = False,
 ) -> Tensor: ...
@@ -299,7 +302,7 @@ def conv2d(
     padding: _Pair = 0,
     dilation: _Pair = 1,
     groups: int = 1,
-    datapath: Datapath | None = None,
+    datapath: AnyDatapath | None = None,
     return_accumulator: bool = False,
     *,
     counters: Literal[True],
@@ -314,7 +317,7 @@ def conv2d(
     padding: _Pair = 0,
     dilation: _Pair = 1,
     groups: int = 1,
-    datapath: Datapath | None = None,
+    datapath: AnyDatapath | None = None,
     return_accumulator: bool = False,
     counters: bool = False,
 ) -> Tensor | tuple[Tensor, Counters]: ...
@@ -327,7 +330,7 @@ def conv2d(
     padding=0,
     dilation=1,
     groups: int = 1,
-    datapath: Datapath | None = None,
+    datapath: AnyDatapath | None = None,
     return_accumulator: bool = False,
     counters: bool = False,
 ):

@@ -143,9 +143,11 @@ class LogDatapath:
     def label(self) -> str:
         """How tables and captions call it."""
         lanes = f"tree of {self.vector_size}" if self.order == "tree" else self.order
-        parts = [f"log-domain {self.acc_bits}-bit", f"{self.octave} steps per octave", f"{self.tables.label} tables"]
-        parts += [lanes, f"underflow {self.underflow}"]
-        parts += [f"offset {self.offset}"] if self.offset is not None else [f"{self.headroom_bits} octaves headroom"]
+        parts = [f"log-domain {self.acc_bits}-bit", f"{self.tables.label} tables", lanes]
+        parts += [f"{self.acc_gamma} steps per octave"] if self.acc_gamma is not None else []
+        parts += [f"offset {self.offset}"] if self.offset is not None else []
+        parts += [f"headroom {self.headroom_bits}"] if self.headroom_bits != LogDatapath.headroom_bits else []
+        parts += [f"underflow {self.underflow}"] if self.underflow != LogDatapath.underflow else []
         return ", ".join(parts)
 
     def path(self, m: int, n: int) -> str:

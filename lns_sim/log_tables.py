@@ -120,7 +120,8 @@ class LogTables:
         if self.kind == "coarse":
             return f"coarse:{self.drop}"
         if self.plus is not None and self.minus is not None:
-            return f"{self.kind} of {len(self.plus)} and {len(self.minus)}"
+            given = "points" if self.kind == "segments" else "entries"
+            return f"{len(self.plus)} and {len(self.minus)} {given}"
         return self.kind
 
     def __repr__(self) -> str:

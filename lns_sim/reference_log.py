@@ -47,21 +47,25 @@ def tables(datapath) -> tuple[list[int], list[int]]:
 
 @cache
 def _tables(kind: str, drop, plus, minus, G: int) -> tuple[list[int], list[int]]:
-    if kind == "lists":
-        return _until_zeros(list(plus)), _until_zeros([0, *minus[1:]])
-    if kind == "segments":
-        last = max(plus[-1][0], minus[-1][0])
-        whole = [[line(points, d) for d in range(last + 1)] for points in (plus, minus)]
-        return _until_zeros(whole[0]), _until_zeros([0, *whole[1][1:]])
     if kind == "shift":
-        return _from(lambda d: G >> d // G), [0, *_from(lambda d: 3 * G // 2 >> d // G)[1:]]
-    if kind == "coarse":
+        whole = [_from(lambda d: G >> d // G), _from(lambda d: 3 * G // 2 >> d // G)]
+    elif kind == "coarse":
 
         def at(d: int) -> tuple[int, int]:
             return exact_corrections((d >> drop << drop) + 2 ** (drop - 1), G)
 
-        return _from(lambda d: at(d)[0]), [0, *_from(lambda d: at(d)[1])[1:]]
-    return [G, *_from(lambda d: exact_corrections(d + 1, G)[0])], [0, *_from(lambda d: exact_corrections(d + 1, G)[1])]
+        whole = [_from(lambda d: at(d)[0]), _from(lambda d: at(d)[1])]
+    elif kind == "exact":
+        whole = [
+            [G, *_from(lambda d: exact_corrections(d + 1, G)[0])],
+            [0, *_from(lambda d: exact_corrections(d + 1, G)[1])],
+        ]
+    elif kind == "segments":
+        last = max(plus[-1][0], minus[-1][0])
+        whole = [[line(points, d) for d in range(last + 1)] for points in (plus, minus)]
+    else:
+        whole = [list(plus), list(minus)]
+    return _until_zeros(whole[0]), _until_zeros([0, *whole[1][1:]])
 
 
 def _from(correction: Callable[[int], int]) -> list[int]:

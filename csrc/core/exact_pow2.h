@@ -20,24 +20,39 @@ inline unsigned __int128 isqrt(unsigned __int128 x) {
   }
 }
 
-// floor(2^(a/b) * 2^s) for 0 <= a <= b, b a power of two up to 2^20, 0 <= s <= 30. The powers 2^(1/2^i) are
-// truncated at 62 fraction bits, so the product is short by less than `slack`; the floor is certified by checking
+// The fraction bits of the powers below, and a bound of what truncation takes off them: 20 roots and 20 products, each
+// off by less than 4 units.
+constexpr int kPowerBits = 62;
+constexpr uint64_t kPowerSlack = 1u << 8;
+
+// 2^(a/b) for a = 0 .. b - 1, b a power of two up to 2^20, short by less than kPowerSlack units of 2^-kPowerBits.
+class PowersOfTwo {
+ public:
+  explicit PowersOfTwo(int64_t b) {
+    unsigned __int128 root = static_cast<unsigned __int128>(2) << kPowerBits;  // 2^(1/1)
+    for (int64_t bit = b >> 1; bit != 0; bit >>= 1) roots_[count_++] = root = isqrt(root << kPowerBits);
+  }
+  uint64_t at(int64_t a) const {
+    unsigned __int128 value = static_cast<unsigned __int128>(1) << kPowerBits;
+    for (int i = 0; i < count_; ++i)
+      if (a >> (count_ - 1 - i) & 1) value = (value * roots_[i]) >> kPowerBits;
+    return static_cast<uint64_t>(value);
+  }
+
+ private:
+  int count_ = 0;
+  unsigned __int128 roots_[20];
+};
+
+// floor(2^(a/b) * 2^s) for 0 <= a <= b, b a power of two up to 2^20, 0 <= s <= 30. The floor is certified by checking
 // that the upper bound has the same one, and the call throws otherwise (for a not in {0, b} the value is irrational).
 inline uint64_t floor_pow2(int64_t a, int64_t b, int s) {
-  constexpr int kFraction = 62;
   if (a == b) return uint64_t{2} << s;
-  unsigned __int128 root = static_cast<unsigned __int128>(2) << kFraction;  // 2^(1/1)
-  unsigned __int128 value = static_cast<unsigned __int128>(1) << kFraction;
-  for (int64_t bit = b >> 1; bit != 0; bit >>= 1) {
-    root = isqrt(root << kFraction);
-    if (a & bit) value = (value * root) >> kFraction;
-  }
-  constexpr uint64_t slack = 1u << 8;  // 20 roots and 20 products, each off by less than 4 units
-  const int drop = kFraction - s;
-  const uint64_t low = static_cast<uint64_t>(value >> drop);
-  if (a != 0 && low != static_cast<uint64_t>((value + slack) >> drop))
+  const uint64_t value = PowersOfTwo(b).at(a);
+  const int drop = kPowerBits - s;
+  if (a != 0 && value >> drop != (value + kPowerSlack) >> drop)
     throw std::logic_error("floor_pow2: 62 fraction bits do not decide this constant");
-  return low;
+  return value >> drop;
 }
 
 // round(2^(a/b) * 2^s): the value is never half-way, so it is floor(2x) + 1 halved.

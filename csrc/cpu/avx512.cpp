@@ -1,9 +1,14 @@
 // The kernels for x86-64 with AVX-512 (F, BW, DQ, VL).
+#include <type_traits>
 #include <utility>
 
 #include "cpu/kernels.h"
 
 #if defined(__x86_64__)
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // GCC 12's own headers, where intrinsics are inlined
+#endif
+#include <immintrin.h>
 
 #if defined(__clang__)
 #pragma clang attribute push(__attribute__((target("avx2,bmi,bmi2,avx512f,avx512bw,avx512dq,avx512vl"))), \

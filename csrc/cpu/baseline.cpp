@@ -1,4 +1,5 @@
 // The kernels for any machine, called "scalar": 128-bit vectors, which every compiler can lower.
+#include <type_traits>
 #include <utility>
 
 #include "cpu/kernels.h"

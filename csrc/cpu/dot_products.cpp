@@ -10,6 +10,7 @@
 #include "cpu/kernels.h"
 #include "cpu/lane_buffer.h"
 #include "cpu/lane_counter.h"
+#include "cpu/log_paths.h"
 #include "cpu/parallel.h"
 #include "cpu/paths.h"
 #include "cpu/tables.h"
@@ -31,6 +32,9 @@ Blocking blocking(Path path) {
     case Path::permute8:
     case Path::permute16:
       return {.rows = 256, .groups = 16};
+    case Path::log_registers:
+    case Path::log_lookup:  // words of a block's lanes stay in cache
+      return {.rows = 128, .groups = 8};
     default:
       return {.rows = kTileRows, .groups = 8};
   }
@@ -68,6 +72,10 @@ const char* path_name(Path path) {
       return "lookup32";
     case Path::lookup64:
       return "lookup64";
+    case Path::log_registers:
+      return "log_registers";
+    case Path::log_lookup:
+      return "log_lookup";
     default:
       return "bins";
   }
@@ -120,14 +128,16 @@ struct Instance {
 // How a batch of products is cut into tasks: blocks of rows of the longer side, panels of the shorter.
 struct Plan {
   const Product& product;
-  const Datapath& datapath;
+  int vector_size;  // lanes that a worker takes at once
+  double unit;      // of accumulators
   bool accumulators, count, left_is_long;
   std::vector<Instance> batch;
   int64_t rows, columns, block, blocks, panel, panels;
 
-  Plan(const Product& product, const Datapath& datapath, const Blocking& most, bool accumulators, bool count)
+  Plan(const Product& product, int vector_size, double unit, const Blocking& most, bool accumulators, bool count)
       : product(product),
-        datapath(datapath),
+        vector_size(vector_size),
+        unit(unit),
         accumulators(accumulators),
         count(count),
         left_is_long(product.left.rows >= product.right.rows) {
@@ -194,7 +204,7 @@ class Worker {
   explicit Worker(const Plan& plan, const Args&... args)
       : plan_(plan),
         path_(args...),
-        vector_size_(plan.datapath.vector_size),
+        vector_size_(plan.vector_size),
         rows_(kTileRows, vector_size_),
         columns_(plan.groups() * kColumns, vector_size_),
         active_(ceil_div(vector_size_, Path::kDepth)),
@@ -226,7 +236,7 @@ class Worker {
         path_.add(tile, {.lanes = lanes + g * kColumns * columns_.pitch(), .pitch = columns_.pitch(), .index = g},
                   plan_.count ? &overflows : nullptr);
     }
-    place(t.long_side, t.row0, t.rows, unit_factor(plan_.datapath), row_at_.get(), row_factor_.get());
+    place(t.long_side, t.row0, t.rows, plan_.unit, row_at_.get(), row_factor_.get());
     place(t.short_side, t.column0, t.columns, 1.0, column_at_.get(), column_factor_.get());
     for (int64_t g = 0; g < groups; ++g)
       if (plan_.accumulators)
@@ -277,7 +287,9 @@ class Worker {
       const int64_t rows = std::min<int64_t>(kColumns, t.rows - r0);
       const int64_t* row_at = row_at_.get() + r0;
       alignas(64) T square[kColumns * kColumns];
-      if constexpr (std::is_same_v<T, float>)
+      if constexpr (std::is_same_v<T, float> && requires { &Path::read_out; })
+        path_.read_out(acc, row_factor_.get() + r0, column_factor_.get() + c0, static_cast<int>(rows), square);
+      else if constexpr (std::is_same_v<T, float>)
         kernel.read_out(acc, row_factor_.get() + r0, column_factor_.get() + c0, static_cast<int>(rows), square);
       else
         std::copy_n(acc, rows * kColumns, square);
@@ -323,13 +335,21 @@ int64_t run_tasks(const Plan& plan, const Args&... args) {
   return overflows;
 }
 
+// Vectors, and what needs no accumulation.
+void count_lanes(const Plan& plan, int vector_size, const Format& format, int64_t first_visible, Counters& counters) {
+  const Product& p = plan.product;
+  counters.vectors += static_cast<int64_t>(plan.batch.size()) * p.left.rows * p.right.rows * ceil_div(p.k, vector_size);
+  for (const Instance& i : plan.batch) LaneCounter(p, format, first_visible, *i.left, *i.right).add_to(counters);
+}
+
 }  // namespace
 
 void Engine::run(const Product& product, bool accumulators, Counters* counters) const {
   if (product.empty()) return;
   const Path path = this->path(product.left.rows, product.right.rows);
   ++runs[static_cast<int>(path)];
-  const Plan plan(product, datapath_, blocking(path), accumulators, counters != nullptr);
+  const Plan plan(product, datapath_.vector_size, unit_factor(datapath_), blocking(path), accumulators,
+                  counters != nullptr);
   const Kernels& kernel = kernels();
   const Tables& t = *tables_;
   int64_t overflows = 0;
@@ -356,13 +376,46 @@ void Engine::run(const Product& product, bool accumulators, Counters* counters) 
     case Path::bins:
       overflows = run_tasks<BinPath>(plan, datapath_, t.lanes, t.constants);
       break;
+    case Path::log_registers:  // these are LogEngine's
+    case Path::log_lookup:
+      break;
   }
   if (counters) {
     counters->saturations += overflows;
-    counters->vectors += static_cast<int64_t>(plan.batch.size()) * product.left.rows * product.right.rows *
-                         ceil_div(product.k, datapath_.vector_size);
-    for (const Instance& p : plan.batch) LaneCounter(product, datapath_, *p.left, *p.right).add_to(*counters);
+    count_lanes(plan, datapath_.vector_size, datapath_.format, datapath_.first_visible_product(), *counters);
   }
+}
+
+LogEngine::LogEngine(const LogDatapath& datapath) : datapath_(datapath) {
+  validate(datapath);
+  tables_ = std::make_unique<const LogPathTables>(datapath);
+}
+
+LogEngine::~LogEngine() = default;
+
+Path LogEngine::path(int64_t, int64_t) const {
+  return kernels().log_registers && tables_->registers ? Path::log_registers : Path::log_lookup;
+}
+
+void LogEngine::run(const Product& product, bool accumulators, Counters* counters) const {
+  if (product.empty()) return;
+  const Path path = counters ? Path::log_lookup : this->path(product.left.rows, product.right.rows);
+  ++runs[static_cast<int>(path)];
+  // Vectors matter to trees only; else a worker takes what keeps its columns in cache.
+  constexpr int kLanes = 64;
+  const int lanes = datapath_.order == LogOrder::tree ? datapath_.vector_size : kLanes;
+  const Plan plan(product, lanes, 1.0, blocking(path), accumulators, counters != nullptr);
+  if (path == Path::log_registers) {
+    run_tasks<LogRegisterPath>(plan, kernels(), *tables_, lanes);
+    return;
+  }
+  LogTotals totals;
+  run_tasks<LogLookupPath>(plan, kernels(), *tables_, lanes, counters ? &totals : nullptr);
+  if (!counters) return;
+  counters->saturations += totals.saturated;
+  counters->vanished += totals.flushed;
+  counters->cancelled += totals.cancelled;
+  count_lanes(plan, datapath_.vector_size, datapath_.format, 0, *counters);
 }
 
 }  // namespace lns::cpu

@@ -7,15 +7,17 @@
 #include <vector>
 
 #include "core/datapath.h"
+#include "core/log_datapath.h"
 #include "gemm/product.h"
 
 namespace lns::cpu {
 
+struct LogPathTables;
 struct Tables;
 
-// The kernel paths: ways from codes to accumulators, see paths.h.
-enum class Path { permute8, permute16, rows, row_planes, lookup32, lookup64, bins };
-constexpr int kPaths = 7;
+// The kernel paths: ways from codes to accumulators, see paths.h and log_paths.h.
+enum class Path { permute8, permute16, rows, row_planes, lookup32, lookup64, bins, log_registers, log_lookup };
+constexpr int kPaths = 9;
 
 // A validated datapath with its tables, shared by all products on it.
 class Engine {
@@ -31,6 +33,21 @@ class Engine {
  private:
   Datapath datapath_;
   std::unique_ptr<const Tables> tables_;
+};
+
+// The same for a datapath that adds logarithms.
+class LogEngine {
+ public:
+  explicit LogEngine(const LogDatapath& datapath);
+  ~LogEngine();
+
+  // Where nothing is counted; else it is the look-up.
+  Path path(int64_t left_rows, int64_t right_rows) const;
+  void run(const Product& product, bool accumulators, Counters* counters) const;
+
+ private:
+  LogDatapath datapath_;
+  std::unique_ptr<const LogPathTables> tables_;
 };
 
 const char* path_name(Path path);

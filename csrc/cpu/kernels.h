@@ -9,6 +9,7 @@
 #include "core/madam.h"
 #include "core/powers_of_two.h"
 #include "core/rescale.h"
+#include "cpu/log_kernels.h"
 #include "cpu/permute.h"
 #include "cpu/tile.h"
 
@@ -72,6 +73,15 @@ struct Kernels {
                    float* square);
   // Transposes 16 x 16 elements of 32 bits in place.
   void (*transpose_square)(int32_t* square);
+
+  // Log-domain accumulation: state[i][16] = what the datapath makes of it and lanes 0 .. depth - 1, in words. rows:
+  // [n][pitch], columns: [depth][16]. Counts are added to if they are given.
+  void (*log_lookups)(const LogStep& t, const int32_t* rows, int64_t pitch, int64_t n, int depth,
+                      const int32_t* columns, int32_t* state, LogCounts* counts);
+  // The same of pairs of rows with tables in registers, where the instruction set has as wide ones. columns:
+  // [depth][2][16] pairs of E, then of signs.
+  void (*log_registers)(const LogRegisters& t, const ShortLogPair* rows, int64_t pitch, int64_t pairs, int depth,
+                        const int32_t* columns, int32_t* state) = nullptr;
 
   // Largest magnitude of n floats, as float bits; NaN and Inf compare above every finite number.
   uint32_t (*magnitude_max)(const float* x, int64_t n);

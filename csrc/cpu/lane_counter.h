@@ -16,12 +16,12 @@ namespace lns::cpu {
 // O(K * rows * columns). Several k share a pass over the operands, as many as keep the histograms in cache.
 class LaneCounter {
  public:
-  LaneCounter(const Product& p, const Datapath& d, const Reader& left, const Reader& right)
+  LaneCounter(const Product& p, const Format& format, int64_t first_visible, const Reader& left, const Reader& right)
       : p_(p),
         left_(left),
         right_(right),
-        levels_(d.format.e_max() + 1),
-        first_visible_(d.first_visible_product()),
+        levels_(format.e_max() + 1),
+        first_visible_(first_visible),
         depth_(std::clamp<int64_t>(8192 / levels_, 1, 32)) {}
 
   void add_to(Counters& counters) const {

@@ -9,20 +9,12 @@
 #include "cuda/check.h"
 #include "cuda/gemm_kernel.cuh"
 #include "cuda/lane_counter.cuh"
+#include "cuda/limits.h"
 #include "cuda/product_table.h"
 
 namespace lns::cuda {
 
 namespace {
-
-struct Limits {
-  int multiprocessors, shared_bytes;
-
-  explicit Limits(int device) {
-    check(cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device), "device attribute");
-    check(cudaDeviceGetAttribute(&shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device), "device attribute");
-  }
-};
 
 // ---- The rules: which tile a product takes, and into how many segments its K is cut.
 
@@ -161,14 +153,6 @@ Batch exchange(Batch b) {
   return b;
 }
 
-void check_sizes(const Product& p) {
-  constexpr int64_t most = int64_t{1} << 31;
-  for (const auto [name, size] : {std::pair{"rows", p.left.rows}, {"columns", p.right.rows}, {"K", p.k}})
-    if (size >= most)
-      throw std::invalid_argument(std::string("a product on a GPU must have fewer than 2^31 ") + name + ", got " +
-                                  std::to_string(size));
-}
-
 }  // namespace
 
 Engine::Engine(const Datapath& datapath) : datapath_(datapath) {
@@ -224,16 +208,21 @@ void Engine::run(const Product& p, const int64_t* tables, bool accumulators, Cou
     launch<FusedSums<16, Use::results>>(tiled, t, at);
   else
     launch<FusedSums<8, Use::results>>(tiled, t, at);
-  if (counters) {
-    const int levels = datapath_.format.e_max() + 1, window = std::min(levels, kLevels);
-    const int depth = std::clamp(2048 / window, 1, 8);
-    const int64_t units = ceil_div(p.k, depth) * p.batch.count();
-    const int64_t vectors = p.left.rows * p.right.rows * p.batch.count() * ceil_div(p.k, datapath_.vector_size);
-    const auto blocks = static_cast<unsigned>(std::min<int64_t>(units, limits.multiprocessors * 8));
-    count_lanes<<<blocks, 256, depth * window * sizeof(int), at.stream>>>(
-        p, levels, datapath_.first_visible_product(), depth, static_cast<unsigned long long>(vectors), counters);
-    check(cudaGetLastError(), "count_lanes");
-  }
+  if (counters)
+    enqueue_lane_counts(p, datapath_.format, datapath_.first_visible_product(), datapath_.vector_size, counters, limits,
+                        at);
+}
+
+void enqueue_lane_counts(const Product& p, const Format& format, int64_t first_visible, int vector_size,
+                         Counters* counters, const Limits& limits, const Launch& at) {
+  const int levels = format.e_max() + 1, window = std::min(levels, kLevels);
+  const int depth = std::clamp(2048 / window, 1, 8);
+  const int64_t units = ceil_div(p.k, depth) * p.batch.count();
+  const int64_t vectors = p.left.rows * p.right.rows * p.batch.count() * ceil_div(p.k, vector_size);
+  const auto blocks = static_cast<unsigned>(std::min<int64_t>(units, limits.multiprocessors * 8));
+  count_lanes<<<blocks, 256, depth * window * sizeof(int), at.stream>>>(
+      p, levels, first_visible, depth, static_cast<unsigned long long>(vectors), counters);
+  check(cudaGetLastError(), "count_lanes");
 }
 
 }  // namespace lns::cuda

@@ -3,14 +3,10 @@
 
 #include "core/datapath.h"
 #include "cuda/coordinates.cuh"
+#include "cuda/counting.h"
 #include "gemm/product.h"
 
 namespace lns::cuda {
-
-// Atomic additions take unsigned integers.
-__host__ __device__ inline unsigned long long* as_unsigned(int64_t* counter) {
-  return reinterpret_cast<unsigned long long*>(counter);
-}
 
 constexpr int kLevels = 8192;  // exponents counted at once
 

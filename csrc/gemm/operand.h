@@ -104,7 +104,7 @@ struct OperandView {
   }
 
   // Are consecutive rows, rather than consecutive K, neighbours in memory? Tiles are filled fastest in that order.
-  bool rows_are_contiguous() const {
+  LNS_HD bool rows_are_contiguous() const {
     return kind == Kind::strided ? row_stride == 1 && k_axis.inner_stride != 1 : kind == Kind::positions;
   }
 };

@@ -84,6 +84,7 @@ struct Counters {
   int64_t saturations = 0;  // accumulations that left acc_bits
   int64_t zero_lanes = 0;   // products with a zero operand (padding of the last vector not counted)
   int64_t vanished = 0;     // products of non-zero operands under the accumulator's LSB
+  int64_t cancelled = 0;    // in the log domain: sums of a number and its negative
 };
 constexpr int kCounters = sizeof(Counters) / sizeof(int64_t);
 
@@ -95,6 +96,7 @@ inline std::array<const char*, kCounters> counter_names() {
   name(offsetof(Counters, saturations), "saturations");
   name(offsetof(Counters, zero_lanes), "zero_lanes");
   name(offsetof(Counters, vanished), "vanished");
+  name(offsetof(Counters, cancelled), "cancelled");
   return names;
 }
 

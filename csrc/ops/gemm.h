@@ -4,6 +4,7 @@
 
 #include <torch/csrc/stable/library.h>
 
+#include "core/log_encoding.h"
 #include "gemm/convolution.h"
 #include "ops/arguments.h"
 
@@ -13,18 +14,26 @@ using Ints = std::vector<int64_t>;
 using Result = std::tuple<Tensor, Tensor>;
 
 // Decoded and validated, once.
-inline const Datapath& datapath_of(const Ints& encoded) {
-  static Cache<Ints, Datapath> cache;
+inline const AnyDatapath& datapath_of(const Ints& encoded) {
+  static Cache<Ints, AnyDatapath> cache;
   return cache.get(encoded, [&] {
-    auto d = std::make_unique<const Datapath>(decode_datapath(encoded));
-    validate(*d);
+    auto d = std::make_unique<const AnyDatapath>(decode_any_datapath(encoded));
+    std::visit([](const auto& one) { validate(one); }, *d);
     return d;
   });
 }
 
-inline Format operand_format(const Datapath& d, int64_t bits) {
-  require(bits <= d.format.bits, "an operand of ", bits, " bits does not fit a datapath of ", d.format.bits);
-  return make_format(bits, d.format.gamma);
+// A device's engine of a datapath, made once.
+template <typename Engine, typename D>
+const Engine& engine_of(const Ints& encoded, const D& datapath) {
+  static Cache<Ints, Engine> cache;
+  return cache.get(encoded, [&] { return std::make_unique<const Engine>(datapath); });
+}
+
+inline Format operand_format(const AnyDatapath& d, int64_t bits) {
+  const Format& f = format_of(d);
+  require(bits <= f.bits, "an operand of ", bits, " bits does not fit a datapath of ", f.bits);
+  return make_format(bits, f.gamma);
 }
 
 inline Tensor new_output(const Tensor& like, const Ints& sizes, bool accumulators) {
@@ -43,7 +52,7 @@ Result run(const Ints& datapath, const std::vector<Product>& products, bool accu
 template <typename Device>
 Result matmul(Tensor a, Tensor a_scale, Tensor b, Tensor b_scale, int64_t a_bits, int64_t b_bits, Ints datapath,
               bool accumulators, bool count) {
-  const Datapath& d = datapath_of(datapath);
+  const AnyDatapath& d = datapath_of(datapath);
   const Format fa = operand_format(d, a_bits), fb = operand_format(d, b_bits);
   check_codes(a, fa, a, "a");
   check_codes(b, fb, a, "b");
@@ -144,7 +153,7 @@ inline Ints output_size(const ConvShape& s) { return {s.batch, s.out_channels, s
 template <typename Device>
 Result conv2d(Tensor x, Tensor x_scale, Tensor w, Tensor w_scale, int64_t x_bits, int64_t w_bits, Ints stride,
               Ints padding, Ints dilation, int64_t groups, Ints datapath, bool accumulators, bool count) {
-  const Datapath& d = datapath_of(datapath);
+  const AnyDatapath& d = datapath_of(datapath);
   const ConvArgument xa(x, x_scale, operand_format(d, x_bits), 0, x, "x");
   const ConvArgument wa(w, w_scale, operand_format(d, w_bits), 0, x, "w");
   const ConvShape s = conv_shape(sizes_of(x), sizes_of(w),
@@ -158,7 +167,7 @@ template <typename Device>
 Result conv2d_input_gradient(Tensor dy, Tensor dy_scale, Tensor w, Tensor w_scale, int64_t dy_bits, int64_t w_bits,
                              Ints input_size, Ints stride, Ints padding, Ints dilation, int64_t groups, Ints datapath,
                              bool accumulators, bool count) {
-  const Datapath& d = datapath_of(datapath);
+  const AnyDatapath& d = datapath_of(datapath);
   const ConvArgument da(dy, dy_scale, operand_format(d, dy_bits), 0, dy, "dy");
   const ConvArgument wa(w, w_scale, operand_format(d, w_bits), 1, dy, "w");
   const ConvShape s = conv_shape(input_size, sizes_of(w),
@@ -166,7 +175,7 @@ Result conv2d_input_gradient(Tensor dy, Tensor dy_scale, Tensor w, Tensor w_scal
   require(sizes_of(dy) == output_size(s), "dy's shape is not that of the output");
   Tensor out = new_output(dy, input_size, accumulators);
   return run<Device>(datapath,
-                     conv_input_gradient(s, da.operand, wa.operand, out.mutable_data_ptr(), d.vector_size, count),
+                     conv_input_gradient(s, da.operand, wa.operand, out.mutable_data_ptr(), lanes_together(d), count),
                      accumulators, count, out);
 }
 
@@ -174,7 +183,7 @@ template <typename Device>
 Result conv2d_weight_gradient(Tensor dy, Tensor dy_scale, Tensor x, Tensor x_scale, int64_t dy_bits, int64_t x_bits,
                               Ints kernel_size, Ints stride, Ints padding, Ints dilation, int64_t groups, Ints datapath,
                               bool accumulators, bool count) {
-  const Datapath& d = datapath_of(datapath);
+  const AnyDatapath& d = datapath_of(datapath);
   const ConvArgument da(dy, dy_scale, operand_format(d, dy_bits), 1, dy, "dy");
   const ConvArgument xa(x, x_scale, operand_format(d, x_bits), 1, dy, "x");
   require(kernel_size.size() == 2 && groups > 0, "kernel_size must hold 2 integers, and groups be positive");

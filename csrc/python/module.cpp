@@ -3,7 +3,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
-#include "core/encoding.h"
+#include "core/log_encoding.h"
 #include "cpu/dot_products.h"
 #include "cpu/kernels.h"
 
@@ -34,6 +34,9 @@ PYBIND11_MODULE(_C, m) {
   std::vector<std::string> fields;
   for (const lns::DatapathField& f : lns::kDatapathFields) fields.push_back(f.name);
   contract["datapath"] = py::tuple(py::cast(fields));
+  std::vector<std::string> log_fields;
+  for (const lns::LogDatapathField& f : lns::kLogDatapathFields) log_fields.push_back(f.name);
+  contract["log_datapath"] = py::tuple(py::cast(log_fields));
   contract["counters"] = names(lns::counter_names());
   contract["random_state"] = names(lns::kRandomStateFields);
   contract["madam"] = names(lns::kMadamFields);
@@ -66,6 +69,18 @@ PYBIND11_MODULE(_C, m) {
       .def_property_readonly("product_table", &lns::product_table)
       .def("path", [](const lns::Datapath& d, int64_t left_rows, int64_t right_rows) {
         return lns::cpu::path_name(lns::cpu::Engine(d).path(left_rows, right_rows));
+      });
+
+  py::class_<lns::LogDatapath>(m, "LogDatapath")
+      .def(py::init([](const std::vector<int64_t>& encoded) {
+        const lns::LogDatapath d = lns::decode_log_datapath(encoded);
+        lns::validate(d);
+        return d;
+      }))
+      .def_property_readonly("plus", [](const lns::LogDatapath& d) { return lns::log_tables(d).plus; })
+      .def_property_readonly("minus", [](const lns::LogDatapath& d) { return lns::log_tables(d).minus; })
+      .def("path", [](const lns::LogDatapath& d, int64_t left_rows, int64_t right_rows) {
+        return lns::cpu::path_name(lns::cpu::LogEngine(d).path(left_rows, right_rows));
       });
 
   m.def("default_acc_lsb", [](int bits, int gamma, int acc_bits, int headroom_bits, int product_offset) {

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import inspect
+import json
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -12,10 +14,14 @@ import typer
 from lns_sim.cli.console import Output
 from lns_sim.cli.errors import user_errors
 from lns_sim.datapath import Datapath
+from lns_sim.datapaths import AnyDatapath
 from lns_sim.format import LNSFormat
+from lns_sim.log_datapath import LogDatapath
+from lns_sim.log_tables import LogTables
 from lns_sim.recipes import Recipe
 
 PANEL = "Formats and datapath"
+LOG_PANEL = "A datapath that adds logarithms, instead of a linear one"
 
 # By name: type, what it is, and what holds where neither option nor recipe says.
 FORMATS = {
@@ -40,6 +46,20 @@ DATAPATH = {
     "bin_overflow": (str, "of bins: saturate or wrap", Datapath.bin_overflow),
     "bins": (str, "joint, or signed: bins of their own for either sign", Datapath.bins),
     "keep_fraction": (bool, "a vector's sum is accumulated with its fraction, not aligned", "no"),
+}
+LOG_DATAPATH = {
+    "log_acc_bits": (int, "bits of the accumulator", LogDatapath.acc_bits),
+    "log_acc_gamma": (int, "its steps per octave", "2^(acc bits - 7)"),
+    "log_offset": (int, "taken off a product's exponent, in these steps", "from --log-headroom-bits"),
+    "log_headroom_bits": (int, "octaves above the largest product", LogDatapath.headroom_bits),
+    "log_tables": (
+        str,
+        "exact, shift, coarse:DROP, or a .json file with plus and minus, and kind where it is segments",
+        LogDatapath.tables.kind,
+    ),
+    "log_vector_size": (int, "lanes per vector", LogDatapath.vector_size),
+    "log_order": (str, "sequential or tree", LogDatapath.order),
+    "log_underflow": (str, "of what lies below the least number: flush or saturate", LogDatapath.underflow),
 }
 _SEPARATORS = {"lut_constants": ",", "product_range": ":"}
 _SHOWN = {
@@ -73,7 +93,13 @@ def _options(known: dict[str, tuple[type, str, Any]]) -> list[inspect.Parameter]
             inspect.Parameter.KEYWORD_ONLY,
             default=None,
             annotation=Annotated[
-                kind | None, typer.Option(flag(name), help=text, show_default=str(default), rich_help_panel=PANEL)
+                kind | None,
+                typer.Option(
+                    flag(name),
+                    help=text,
+                    show_default=str(default),
+                    rich_help_panel=LOG_PANEL if name in LOG_DATAPATH else PANEL,
+                ),
             ],
         )
         for name, (kind, text, default) in known.items()
@@ -97,22 +123,50 @@ def _changes(known: dict, arguments: dict) -> dict[str, Any]:
     found = {name: value for name in known if (value := arguments.pop(name, None)) is not None}
     for name in found.keys() & _SEPARATORS.keys():
         found[name] = integers_of(name, found[name], _SEPARATORS[name])
+    if "log_tables" in found:
+        found["log_tables"] = tables_of(found["log_tables"])
     return found
+
+
+def tables_of(text: str) -> LogTables:
+    """The correction tables of a name or of a JSON file.
+
+    Raises:
+        ValueError: there are none.
+        OSError: no such file.
+    """
+    if not text.endswith(".json"):
+        return LogTables.of(text)
+    try:
+        found = json.loads(Path(text).read_text())
+        return LogTables.of({"kind": "lists", **found} if isinstance(found, dict) else found)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{text}: {error}") from None
+
+
+def _datapath(format: LNSFormat, changes: dict[str, Any]) -> AnyDatapath:
+    log = {name.removeprefix("log_"): value for name, value in changes.items() if name in LOG_DATAPATH}
+    linear = {name: value for name, value in changes.items() if name not in LOG_DATAPATH}
+    if log and linear:
+        raise ValueError(
+            f"{', '.join(map(flag, linear))} cannot go with --log-...: a datapath is linear, or adds logarithms"
+        )
+    return LogDatapath(format, **log) if log else Datapath(format, **linear)
 
 
 def command(function: Callable) -> Callable:
     """A command of a function.
 
     Of its parameters, ``changes`` becomes the options of formats and datapaths and is those that were given, by name;
-    ``datapath`` becomes the same options and is the Datapath that they make; ``output`` becomes --quiet, --json and
+    ``datapath`` becomes the same options and is the datapath that they make; ``output`` becomes --quiet, --json and
     --debug and is the :class:`lns_sim.cli.console.Output`.
     """
     own = inspect.signature(function, eval_str=True).parameters
     known: dict[str, Any] = {}
     if "changes" in own:
-        known = {**FORMATS, **DATAPATH}
+        known = {**FORMATS, **DATAPATH, **LOG_DATAPATH}
     elif "datapath" in own:
-        known = {**{name: FORMATS[name] for name in ("bits", "gamma")}, **DATAPATH}
+        known = {**{name: FORMATS[name] for name in ("bits", "gamma")}, **DATAPATH, **LOG_DATAPATH}
 
     @functools.wraps(function)
     def run(**arguments):
@@ -123,7 +177,7 @@ def command(function: Callable) -> Callable:
                 arguments["changes"] = changes
             elif "datapath" in own:
                 format = LNSFormat(changes.pop("bits", LNSFormat.bits), changes.pop("gamma", LNSFormat.gamma))
-                arguments["datapath"] = Datapath(format, **changes)
+                arguments["datapath"] = _datapath(format, changes)
             return function(**arguments, output=Output(quiet, as_json))
 
     shown = [

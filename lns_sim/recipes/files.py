@@ -8,9 +8,12 @@ from pathlib import Path
 import tomlkit
 from tomlkit.exceptions import TOMLKitError
 
-from lns_sim.checks import nearest
+from lns_sim.checks import check_choice, nearest
 from lns_sim.datapath import Datapath
+from lns_sim.datapaths import KINDS
 from lns_sim.format import LNSFormat
+from lns_sim.log_datapath import LogDatapath
+from lns_sim.log_tables import LogTables
 from lns_sim.quantizers import LNS, Quantizer
 from lns_sim.recipes.presets import lns_madam
 from lns_sim.recipes.recipe import ModelRecipe, Recipe
@@ -111,7 +114,14 @@ def _table(kind: type, known, table, where: str, quantizes: bool = False):
         table = dict(table)
         name = table.pop("quantizer")
         kind, known = _made(lambda: QUANTIZERS[name], where), None
-    elif isinstance(known, Quantizer):
+    elif kind is Datapath and "datapath" in table:  # of the other kind, with the same operands
+        table = dict(table)
+        name = table.pop("datapath")
+        _made(lambda: check_choice("datapath", name, KINDS), where)
+        kind = KINDS[name]
+        if type(known) is not kind:
+            known = kind() if known is None else kind(known.format)
+    elif isinstance(known, (Quantizer, LogDatapath)):
         kind = type(known)
     elif quantizes and kind is LNSFormat and "format" in table:  # a quantizer of float32 weights
         kind, known = LNS, None
@@ -162,12 +172,21 @@ def _difference(value, known) -> dict:
             continue
         if new is None:
             new = (
-                "headroom" if f.name == "acc_lsb" else "none" if isinstance(value, (Datapath, Quantizer)) else "float32"
+                "headroom"
+                if f.name == "acc_lsb"
+                else "none"
+                if isinstance(value, (Datapath, LogDatapath, Quantizer))
+                else "float32"
             )
         elif isinstance(new, Quantizer) and not isinstance(new, LNS):
             new = {"quantizer": type(new).__name__, **_all(new)}
+        elif type(new).__name__ in KINDS and isinstance(new, LogDatapath) != isinstance(old, LogDatapath):
+            new = {"datapath": type(new).__name__, **_all(new)}
         elif dataclasses.is_dataclass(new):
-            new = _difference(new, old) if type(new) is type(old) else _all(new)
+            same = type(new) is type(old) and not isinstance(
+                new, LogTables
+            )  # tables of one kind take no other's fields
+            new = _difference(new, old) if same else _all(new)
         changes[f.name] = new
     return changes
 

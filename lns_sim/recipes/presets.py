@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lns_sim.checks import check_int
 from lns_sim.datapath import Datapath
+from lns_sim.datapaths import AnyDatapath
 from lns_sim.format import LNSFormat
 from lns_sim.quantizers import LNS
 from lns_sim.recipes.recipe import Recipe, fake_quant
@@ -14,7 +15,7 @@ def lns_madam(
     bits: int = LNSFormat.bits,
     gamma: int = LNSFormat.gamma,
     update_bits: int = Recipe.update.bits,
-    datapath: Datapath | None = None,
+    datapath: AnyDatapath | None = None,
     stochastic_gradients: bool = False,
     seed: int = 0,
 ) -> Recipe:

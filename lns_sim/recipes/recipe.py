@@ -14,8 +14,11 @@ import torch
 from lns_sim._compile import constant_result
 from lns_sim.checks import check_bool, check_choice, check_int
 from lns_sim.datapath import Datapath
+from lns_sim.datapaths import AnyDatapath, from_fields
 from lns_sim.format import LNSFormat
 from lns_sim.html import html_table
+from lns_sim.log_datapath import LogDatapath
+from lns_sim.log_tables import LogTables
 from lns_sim.quantizers import LNS, Quantizer
 from lns_sim.registry import OPTIMIZERS, QUANTIZERS
 
@@ -55,9 +58,9 @@ class Recipe:
     error: Quantizer | None = LNS()
     gradient: Quantizer | None = LNS()
     update: LNSFormat = LNSFormat(16, 2048)
-    forward: Datapath | None = Datapath()
-    input_gradient: Datapath | None = Datapath()
-    weight_gradient: Datapath | None = Datapath()
+    forward: AnyDatapath | None = Datapath()
+    input_gradient: AnyDatapath | None = Datapath()
+    weight_gradient: AnyDatapath | None = Datapath()
     seed: int = 0
     optimizer: str | None = None
     l1_norms: bool = False
@@ -188,16 +191,13 @@ def _decode(text: str) -> Recipe:
             return None
         return QUANTIZERS[d["kind"]](**d["fields"]) if "kind" in d else LNS(**{**d, "format": LNSFormat(**d["format"])})
 
-    def datapath(d):
-        return d and Datapath(**{**d, "format": LNSFormat(**d["format"])})
-
     for name in ("activation", "error", "gradient"):
         fields[name] = quantizer(fields[name])
     weight = fields["weight"]
     fields["weight"] = LNSFormat(**weight) if weight and "gamma" in weight else quantizer(weight)
     fields["update"] = LNSFormat(**fields["update"])
     for name in PASSES:
-        fields[name] = datapath(fields[name])
+        fields[name] = fields[name] and from_fields(fields[name])
     return Recipe(**fields)
 
 
@@ -270,4 +270,4 @@ def map_recipes(recipe: AnyRecipe, change: Callable[[Recipe], Recipe]) -> AnyRec
 
 # Checkpoints from before quantizers and recipes were packages call two of these otherwise.
 _EARLIER = [(Recipe, "lns_sim.recipes.Recipe"), (LNS, "lns_sim.recipes.Quantizer")]
-torch.serialization.add_safe_globals([Recipe, Datapath, *_EARLIER])
+torch.serialization.add_safe_globals([Recipe, Datapath, LogDatapath, LogTables, *_EARLIER])

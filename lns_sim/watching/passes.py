@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lns_sim.datapath import Datapath
+from lns_sim.datapaths import AnyDatapath
 from lns_sim.format import LNSFormat
 from lns_sim.quantizers import Quantizer
 from lns_sim.recipes import Recipe
@@ -62,7 +62,7 @@ class Pass:
     kind: str
     name: str
     operands: tuple[LNSFormat | Quantizer | None, ...]
-    datapath: Datapath | None
+    datapath: AnyDatapath | None
     shape: Shape | None
     useful: int
     bytes: int

@@ -10,8 +10,8 @@ from torch import nn
 
 import lns_sim
 from lns_sim import recipes
-from lns_sim.cli.command import DATAPATH
-from lns_sim.studies.sweep.space import FIELDS
+from lns_sim.cli.command import DATAPATH, LOG_DATAPATH
+from lns_sim.studies.sweep.space import FIELDS, LOG_FIELDS
 from lns_sim.studies.training import Experiment, Settings, data
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -91,3 +91,4 @@ def test_links_lead_somewhere():
 
 def test_commands_take_all_of_the_datapath():
     assert set(DATAPATH) == set(FIELDS)
+    assert set(LOG_DATAPATH) == set(LOG_FIELDS)

@@ -3,7 +3,7 @@
 from hypothesis import assume
 from hypothesis import strategies as st
 
-from lns_sim import Datapath, LNSFormat
+from lns_sim import Datapath, LNSFormat, LogDatapath, LogTables
 
 
 @st.composite
@@ -48,4 +48,41 @@ def datapaths(draw, fmt=None, whole_lut=False, foreign=False):
         default = Datapath(fmt, **options)
         return Datapath(fmt, acc_lsb=default.lsb + draw(st.integers(-6, 6)), **options)
     except ValueError:  # constants too wide for lut_bits, or sums too wide for 62 bits
+        assume(False)
+
+
+@st.composite
+def log_tables(draw):
+    """Correction tables of every kind."""
+    entries = st.lists(st.integers(0, 400), min_size=1, max_size=70)
+
+    def points(first):
+        distances = st.lists(st.integers(2, 150), min_size=1, max_size=4, unique=True).map(sorted)
+        return [(d, draw(st.integers(0, 300))) for d in (first, *draw(distances))]
+
+    kind = draw(st.sampled_from(["exact", "shift", "coarse", "segments", "lists"]))
+    if kind == "coarse":
+        return LogTables.coarse(draw(st.integers(1, 6)))
+    if kind == "segments":
+        return LogTables.segments(points(0), points(draw(st.integers(0, 1))))
+    return LogTables.lists(draw(entries), draw(entries)) if kind == "lists" else LogTables(kind)
+
+
+@st.composite
+def log_datapaths(draw, fmt=None):
+    """Any datapath that adds logarithms; some flush or saturate often, some never."""
+    fmt = draw(formats()) if fmt is None else fmt
+    options = dict(
+        acc_bits=draw(st.integers(6, 20)),
+        acc_gamma=fmt.gamma << draw(st.integers(0, 5)),
+        headroom_bits=draw(st.integers(0, 12)),
+        tables=draw(log_tables()),
+        vector_size=draw(st.sampled_from([1, 2, 3, 8, 16, 33, 64])),
+        order=draw(st.sampled_from(["sequential", "tree"])),
+        underflow=draw(st.sampled_from(["flush", "saturate"])),
+    )
+    try:
+        default = LogDatapath(fmt, **options)
+        return LogDatapath(fmt, offset=default.product_offset + draw(st.integers(-99, 99)), **options)
+    except ValueError:  # no product in the accumulator's range
         assume(False)

@@ -10,12 +10,16 @@ namespace {
 struct Cpu {
   static void run(const Ints& datapath, const std::vector<Product>& products, bool accumulators, const Tensor&,
                   Tensor& counters) {
-    static Cache<Ints, cpu::Engine> cache;
-    const cpu::Engine& engine =
-        cache.get(datapath, [&] { return std::make_unique<const cpu::Engine>(datapath_of(datapath)); });
     const bool count = counters.numel() > 0;
     Counters c;
-    for (const Product& p : products) engine.run(p, accumulators, count ? &c : nullptr);
+    const auto run_on = [&](const auto& engine) {
+      for (const Product& p : products) engine.run(p, accumulators, count ? &c : nullptr);
+    };
+    const AnyDatapath& any = datapath_of(datapath);
+    if (const auto* log = std::get_if<LogDatapath>(&any))
+      run_on(engine_of<cpu::LogEngine>(datapath, *log));
+    else
+      run_on(engine_of<cpu::Engine>(datapath, std::get<Datapath>(any)));
     if (count) memcpy(counters.mutable_data_ptr(), &c, sizeof c);
   }
 };

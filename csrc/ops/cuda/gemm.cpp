@@ -2,6 +2,7 @@
 #include "ops/gemm.h"
 
 #include "cuda/gemm.h"
+#include "cuda/log_gemm.h"
 #include "ops/cuda/device.h"
 
 namespace lns::ops {
@@ -11,19 +12,22 @@ namespace {
 struct Cuda {
   static void run(const Ints& datapath, const std::vector<Product>& products, bool accumulators, const Tensor& out,
                   Tensor& counters) {
-    static Cache<Ints, cuda::Engine> engines;
-    static auto& devices = *new DeviceTables<Ints>;  // outlives CUDA, which ends first
-    const cuda::Engine& engine =
-        engines.get(datapath, [&] { return std::make_unique<const cuda::Engine>(datapath_of(datapath)); });
-    const DeviceCall call(out);
-    const int64_t* tables =
-        devices.get(datapath, call.launch(), out, [&]() -> const std::vector<int64_t>& { return engine.tables(); });
     Counters* counts = nullptr;
+    const DeviceCall call(out);
     if (counters.numel() > 0) {
       torch::stable::zero_(counters);
       counts = reinterpret_cast<Counters*>(counters.mutable_data_ptr<int64_t>());
     }
-    for (const Product& p : products) engine.run(p, tables, accumulators, counts, call.launch());
+    const auto run_on = [&](const auto& engine) {
+      static auto& devices = *new DeviceTables<Ints>;  // outlives CUDA, which ends first
+      const auto* tables = devices.get(datapath, call.launch(), out, [&]() -> const auto& { return engine.tables(); });
+      for (const Product& p : products) engine.run(p, tables, accumulators, counts, call.launch());
+    };
+    const AnyDatapath& any = datapath_of(datapath);
+    if (const auto* log = std::get_if<LogDatapath>(&any))
+      run_on(engine_of<cuda::LogEngine>(datapath, *log));
+    else
+      run_on(engine_of<cuda::Engine>(datapath, std::get<Datapath>(any)));
   }
 };
 

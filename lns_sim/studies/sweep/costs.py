@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from lns_sim.checks import check_choice
 from lns_sim.nn import convert
 from lns_sim.recipes import ModelRecipe, Recipe
-from lns_sim.studies.energy.energy import multiplied, of_summary
+from lns_sim.studies.energy.energy import linear, multiplied, of_summary
 from lns_sim.studies.energy.mapping import map_pass
 from lns_sim.studies.energy.technologies import get
 from lns_sim.studies.energy.technology import Technology
@@ -28,7 +28,7 @@ def _energy(model: nn.Module, batch: Tensor, technology: Technology) -> float:
 
 
 def _area(model: nn.Module, batch: Tensor, technology: Technology) -> float:
-    return max(technology.area(p.datapath) for p in multiplied(summary(model, batch)))
+    return max(technology.area(linear(p)) for p in multiplied(summary(model, batch)))
 
 
 def _cycles(model: nn.Module, batch: Tensor, technology: Technology) -> float:

@@ -10,7 +10,10 @@ from typing import Any
 
 from lns_sim.checks import check_choice
 from lns_sim.datapath import ALIGNMENTS, BINS, OVERFLOWS, PRODUCT_UNDERFLOWS, Datapath
+from lns_sim.datapaths import AnyDatapath
 from lns_sim.format import LNSFormat
+from lns_sim.log_datapath import ORDERS, LogDatapath
+from lns_sim.log_tables import LogTables
 from lns_sim.quantizers import LNS
 from lns_sim.recipes import PASSES, ModelRecipe, Recipe, map_recipes
 
@@ -20,8 +23,10 @@ Space = dict[str, list[Value]]
 Point = dict[str, Value]
 
 FIELDS = tuple(f.name for f in fields(Datapath) if f.name != "format")
+# Those of a LogDatapath, which make a datapath one; overflow has one value.
+LOG_FIELDS = {f"log_{f.name}": f.name for f in fields(LogDatapath) if f.name not in ("format", "overflow")}
 # Of one number or word.
-SWEPT = tuple(name for name in FIELDS if name not in ("lut_constants", "product_range", "keep_fraction"))
+SWEPT = (*(n for n in FIELDS if n not in ("lut_constants", "product_range", "keep_fraction")), *LOG_FIELDS)
 _TENSORS = ("activation", "weight", "error", "gradient")
 KEYS = (
     "bits",
@@ -39,6 +44,8 @@ _WORDS = {
     "bin_overflow": OVERFLOWS,
     "product_underflow": PRODUCT_UNDERFLOWS,
     "bins": BINS,
+    "log_order": ORDERS,
+    "log_underflow": PRODUCT_UNDERFLOWS,
 }
 
 
@@ -68,6 +75,10 @@ def _values(key: str, text: str) -> list[Value]:
     for part in text.split(","):
         if words is not None:
             check_choice(key, part, words)
+            found.append(part)
+            continue
+        if key.rpartition(".")[2] == "log_tables":
+            LogTables.of(part)
             found.append(part)
             continue
         try:
@@ -173,7 +184,23 @@ def recipe_of(point: Point, base: Recipe) -> Recipe:
     return replace(base, **changes)
 
 
-def _datapath(own: Datapath, name: str, format: LNSFormat, point: Point) -> Datapath:
+def _datapath(own: AnyDatapath, name: str, format: LNSFormat, point: Point) -> AnyDatapath:
+    """One with a choice's values; those of a LogDatapath make one of a linear one."""
+    own_keys = sorted((key for key in point if key.rpartition(".")[0] in ("", name)), key=lambda key: "." in key)
+    linear, log = ([key for key in own_keys if key.rpartition(".")[2] in names] for names in (FIELDS, LOG_FIELDS))
+    if linear and log:
+        raise ValueError(
+            f"{', '.join(linear)} and {', '.join(log)} cannot go together: a datapath is linear, or adds logarithms"
+        )
+    if linear and isinstance(own, LogDatapath):
+        raise ValueError(
+            f"{', '.join(linear)} would change nothing in the {name.replace('_', ' ')}: its datapath adds logarithms, "
+            "whose values begin with log_"
+        )
+    if log or isinstance(own, LogDatapath):
+        base = own if isinstance(own, LogDatapath) else LogDatapath(format)
+        changes: dict[str, Any] = {LOG_FIELDS[key.rpartition(".")[2]]: point[key] for key in log}
+        return replace(base, format=format, **changes)
     fields = {field: point.get(f"{name}.{field}", point.get(field, getattr(own, field))) for field in FIELDS}
     if own.lut_entries == own.format.gamma and not {"lut_entries", f"{name}.lut_entries"} & point.keys():
         fields["lut_entries"] = None

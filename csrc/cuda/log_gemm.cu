@@ -1,0 +1,96 @@
+// Tiles and launches of products on datapaths that add logarithms.
+#include "cuda/log_gemm.h"
+
+#include <algorithm>
+
+#include "cuda/counting.h"
+#include "cuda/limits.h"
+#include "cuda/log_kernel.cuh"
+
+namespace lns::cuda {
+
+namespace {
+
+// Tables up to so many bytes are repeated, for fewer bank conflicts; two blocks have room beside each other.
+constexpr int kRepeatedBytes = 1 << 15, kMostRepeats = 5;
+
+template <LogSteps Where, bool Plain, bool Tree, int R, int C>
+void launch(LogTiledProduct t, int table_bytes, const Launch& at) {
+  constexpr int rows = kLogRowGroups * R, columns = kLogColumnGroups * C;
+  t.tiles_r = ceil_div(t.rows.rows, rows), t.tiles_c = ceil_div(t.columns.rows, columns);
+  t.tiles = t.tiles_r * t.tiles_c * t.batch.count();
+  const int bytes = log_tile_bytes(rows, columns) + table_bytes;
+  const auto kernel = log_multiply<Where, Plain, Tree, R, C>;
+  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes), "shared memory");
+  const int64_t blocks = std::min<int64_t>(t.tiles, 2 * Limits(at.device).multiprocessors);
+  kernel<<<static_cast<unsigned>(blocks), kLogThreads, bytes, at.stream>>>(t);
+  check(cudaGetLastError(), "log_multiply");
+}
+
+// Small tiles where large ones would leave multiprocessors idle.
+template <LogSteps Where, bool Plain>
+void launch(const LogTiledProduct& t, int table_bytes, const Limits& limits, const Launch& at) {
+  const int64_t large = ceil_div(t.rows.rows, 8 * kLogRowGroups) * ceil_div(t.columns.rows, 4 * kLogColumnGroups);
+  if (large * t.batch.count() >= limits.multiprocessors)
+    launch<Where, Plain, false, 8, 4>(t, table_bytes, at);
+  else
+    launch<Where, Plain, false, 2, 2>(t, table_bytes, at);
+}
+
+}  // namespace
+
+LogEngine::LogEngine(const LogDatapath& datapath) : datapath_(datapath) {
+  validate(datapath);
+  const LogTables tables = log_tables(datapath);
+  tables_ = log_steps(tables);
+  steps_ = static_cast<int>(tables_.size());
+  const auto fits = [](const std::vector<int64_t>& t) {
+    return std::all_of(t.begin(), t.end(), [](int64_t n) { return n <= INT16_MAX; });
+  };
+  short_steps_ = datapath.acc_bits <= 16 && fits(tables.plus) && fits(tables.minus);
+  const std::vector<int32_t> mantissas = log_mantissas(datapath);
+  tables_.insert(tables_.end(), mantissas.begin(), mantissas.end());
+}
+
+void LogEngine::run(const Product& p, const int32_t* tables, bool accumulators, Counters* counters,
+                    const Launch& at) const {
+  if (p.empty()) return;
+  check_sizes(p);
+  const Limits limits(at.device);
+  LogTiledProduct t = {.rows = p.left,
+                       .columns = p.right,
+                       .batch = p.batch,
+                       .output = p.output,
+                       .k = p.k,
+                       .accumulators = accumulators,
+                       .range = LogRange(datapath_),
+                       .operands = LogOperands(datapath_),
+                       .values = LogValues(datapath_),
+                       .vector_size = datapath_.vector_size,
+                       .steps = tables,
+                       .mantissas = tables + steps_,
+                       .last = steps_ - 1,
+                       .table_shift = 0,
+                       .tiles_r = 0,
+                       .tiles_c = 0,
+                       .tiles = 0,
+                       .counters = counters};
+  const int words = 4 * steps_, halves = (2 * steps_ + 15) & ~15;
+  const int room = limits.shared_bytes - log_tile_bytes(8 * kLogRowGroups, 4 * kLogColumnGroups);
+  while (t.table_shift < kMostRepeats && words << (t.table_shift + 1) <= kRepeatedBytes) ++t.table_shift;
+  const bool plain = !counters && t.range.flush && log_products_fit(datapath_);
+  const bool fits = words << t.table_shift <= room;
+  if (datapath_.order == LogOrder::tree)
+    fits ? launch<LogSteps::words, false, true, 2, 2>(t, words << t.table_shift, at)
+         : launch<LogSteps::global, false, true, 2, 2>(t, 0, at);
+  else if (plain && short_steps_ && t.table_shift == 0 && halves <= room)
+    launch<LogSteps::halves, true>(t, halves, limits, at);
+  else if (fits)
+    plain ? launch<LogSteps::words, true>(t, words << t.table_shift, limits, at)
+          : launch<LogSteps::words, false>(t, words << t.table_shift, limits, at);
+  else
+    plain ? launch<LogSteps::global, true>(t, 0, limits, at) : launch<LogSteps::global, false>(t, 0, limits, at);
+  if (counters) enqueue_lane_counts(p, datapath_.format, 0, datapath_.vector_size, counters, limits, at);
+}
+
+}  // namespace lns::cuda

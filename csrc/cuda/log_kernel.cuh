@@ -1,0 +1,283 @@
+// The kernel under every GEMM and convolution pass on datapaths that add logarithms.
+//
+// A block computes tiles of outputs; each of its threads holds R rows x C columns of them in registers, as words
+// (core/log_datapath.h). Along K in chunks of 32 lanes all threads bring the operands' words into shared memory, then
+// multiply; two blocks share a multiprocessor, so that one fetches while the other multiplies. What a sum adds to its
+// larger number stands in shared memory, if it fits, and several times if it is small, so that look-ups of different
+// entries meet fewer bank conflicts.
+#pragma once
+
+#include <type_traits>
+
+#include "core/log_datapath.h"
+#include "cuda/coordinates.cuh"
+#include "cuda/counting.h"
+#include "gemm/product.h"
+
+namespace lns::cuda {
+
+constexpr int kLogThreads = 256, kLogChunk = 32;
+constexpr int kLogLevels = 13;  // of a tree of up to 4096 lanes
+
+// Where the steps are read: in shared memory as 32 or 16 bits, or in global memory.
+enum class LogSteps { words, halves, global };
+
+// Everything a launch knows.
+struct LogTiledProduct {
+  Side rows, columns;
+  Batch batch;
+  void* output;
+  int64_t k;
+  bool accumulators;
+  LogRange range;
+  LogOperands operands;
+  LogValues values;
+  int vector_size;  // of a tree
+  const int32_t *steps, *mantissas;
+  int last;         // index of the last step
+  int table_shift;  // words: they stand 2^table_shift times in shared memory
+  int64_t tiles_r, tiles_c, tiles;
+  Counters* counters;  // null: nothing is counted
+};
+
+constexpr int kLogRowGroups = 8, kLogColumnGroups = 32;  // of threads in a tile
+
+// Words of a side in shared memory: [k][row], four more than the rows for few bank conflicts.
+__host__ __device__ constexpr int log_pitch(int rows) { return rows + 4; }
+__host__ __device__ constexpr int log_tile_bytes(int rows, int columns) {
+  return 4 * kLogChunk * (log_pitch(rows) + log_pitch(columns)) +
+         static_cast<int>(sizeof(Coordinates)) * (rows + columns + 2 * kLogChunk);
+}
+
+// A side's words of a chunk, by all threads.
+template <int Rows, typename Word>
+__device__ void fetch_words(const OperandView& o, const CodeView& codes, const Coordinates* rows, const Coordinates* ks,
+                            int32_t* tile, Word word) {
+  const bool by_rows = o.rows_are_contiguous();
+  const Extent e = extent(o);
+  const Format f = codes.format;
+#pragma unroll 8
+  for (int i = threadIdx.x; i < Rows * kLogChunk; i += kLogThreads) {
+    const int row = by_rows ? i % Rows : i / kLogChunk, k = by_rows ? i / Rows : i % kLogChunk;
+    const int code = load_code(codes, e, rows[row], ks[k]);
+    tile[k * log_pitch(Rows) + row] = word(f.negative(code), f.exponent(code));
+  }
+}
+
+template <int N>
+__device__ inline void load_words(int32_t (&words)[N], const int32_t* from) {
+  if constexpr (N % 4 == 0) {
+#pragma unroll
+    for (int i = 0; i < N; i += 4) {
+      const int4 four = *reinterpret_cast<const int4*>(from + i);
+      words[i] = four.x, words[i + 1] = four.y, words[i + 2] = four.z, words[i + 3] = four.w;
+    }
+  } else {
+#pragma unroll
+    for (int i = 0; i < N; ++i) words[i] = from[i];
+  }
+}
+
+// What a thread adds. Plain: nothing is counted, what lies below the range is zero, and no product of non-zero operands
+// leaves the range.
+template <LogSteps Where, bool Plain>
+struct LogAdder {
+  const LogTiledProduct& t;
+  const void* steps;  // this thread's copy
+  unsigned long long flushed = 0, saturated = 0, cancelled = 0;
+
+  __device__ int32_t step(int32_t difference) const {
+    const int i = min(difference, t.last);
+    if constexpr (Where == LogSteps::halves)
+      return 4 * static_cast<const int16_t*>(steps)[i];
+    else
+      return static_cast<const int32_t*>(steps)[Where == LogSteps::words ? i << t.table_shift : i];
+  }
+  __device__ int32_t keep(int32_t w) {
+    if (t.counters) flushed += t.range.flushes(w), saturated += t.range.saturates(w);
+    return t.range.keep(w);
+  }
+  __device__ int32_t add(int32_t x, int32_t y) {
+    const int32_t larger = max(x, y), difference = larger - min(x, y);
+    if (!Plain) cancelled += difference == 1;
+    return keep(larger + step(difference));
+  }
+  // acc + the product of a row's word and a column's, which comes as its sign and the rest; but for the highest word,
+  // which `top` looks after.
+  __device__ int32_t add_product(int32_t acc, int32_t row, int32_t column, int32_t sign) {
+    if constexpr (Plain) {
+      const int32_t signed_row = row ^ sign;
+      const int32_t larger = __viaddmax_s32(signed_row, column, acc);
+      const int32_t w = larger + step(larger - __viaddmin_s32(signed_row, column, acc));
+      return w < t.range.low ? kLogZero : w;
+    } else {
+      return add(acc, product(row, column, sign));
+    }
+  }
+  __device__ int32_t product(int32_t row, int32_t column, int32_t sign) { return keep((row ^ sign) + column); }
+};
+
+// A tree's sums so far, one for each level.
+template <int R, int C>
+struct LogTree {
+  int32_t level[kLogLevels][R][C] = {};  // in local memory
+  int lanes = 0;                         // of the vector
+
+  template <typename Adder>
+  __device__ void add(Adder& adder, int32_t (&sum)[R][C]) {
+    int l = 0;
+    for (; lanes >> l & 1; ++l) add_level(adder, l, sum);
+#pragma unroll
+    for (int r = 0; r < R; ++r)
+#pragma unroll
+      for (int c = 0; c < C; ++c) level[l][r][c] = sum[r][c];
+    ++lanes;
+  }
+  // Ends a vector. What is left over meets zeros, which change nothing, until it meets the next larger part.
+  template <typename Adder>
+  __device__ void close(Adder& adder, int32_t (&acc)[R][C]) {
+    int32_t sum[R][C];
+    int l = __ffs(lanes) - 1;
+#pragma unroll
+    for (int r = 0; r < R; ++r)
+#pragma unroll
+      for (int c = 0; c < C; ++c) sum[r][c] = level[l][r][c];
+    for (++l; lanes >> l; ++l)
+      if (lanes >> l & 1) add_level(adder, l, sum);
+#pragma unroll
+    for (int r = 0; r < R; ++r)
+#pragma unroll
+      for (int c = 0; c < C; ++c) acc[r][c] = adder.add(acc[r][c], sum[r][c]);
+    lanes = 0;
+  }
+
+ private:
+  template <typename Adder>
+  __device__ void add_level(Adder& adder, int l, int32_t (&sum)[R][C]) {
+#pragma unroll
+    for (int r = 0; r < R; ++r)
+#pragma unroll
+      for (int c = 0; c < C; ++c) sum[r][c] = adder.add(level[l][r][c], sum[r][c]);
+  }
+};
+struct NoTree {};
+
+template <LogSteps Where, bool Plain, bool Tree, int R, int C>
+__global__ void __launch_bounds__(kLogThreads, 2) log_multiply(const __grid_constant__ LogTiledProduct t) {
+  constexpr int kRows = kLogRowGroups * R, kColumns = kLogColumnGroups * C;
+  extern __shared__ __align__(16) char shared[];
+  int32_t* row_words = reinterpret_cast<int32_t*>(shared);
+  int32_t* column_words = row_words + kLogChunk * log_pitch(kRows);
+  Coordinates* row_places = reinterpret_cast<Coordinates*>(column_words + kLogChunk * log_pitch(kColumns));
+  Coordinates* column_places = row_places + kRows;
+  Coordinates* ks = column_places + kColumns;  // of the rows, then of the columns
+  void* table = ks + 2 * kLogChunk;
+
+  if constexpr (Where == LogSteps::words)
+    for (int i = threadIdx.x; i < (t.last + 1) << t.table_shift; i += kLogThreads)
+      static_cast<int32_t*>(table)[i] = t.steps[i >> t.table_shift];
+  if constexpr (Where == LogSteps::halves)  // the sum of a number and its negative: below every E of 16 bits
+    for (int i = threadIdx.x; i <= t.last; i += kLogThreads)
+      static_cast<int16_t*>(table)[i] = static_cast<int16_t>(max(t.steps[i] / 4, INT16_MIN));
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  const int row0 = warp * R, column0 = lane * C;
+  const void* steps = Where == LogSteps::global ? static_cast<const void*>(t.steps)
+                      : Where == LogSteps::words
+                          ? static_cast<const void*>(static_cast<int32_t*>(table) + (lane & ((1 << t.table_shift) - 1)))
+                          : table;
+  LogAdder<Where, Plain> adder{.t = t, .steps = steps};
+
+  for (int64_t i = blockIdx.x; i < t.tiles; i += gridDim.x) {
+    const int64_t column = i % t.tiles_c * kColumns, row = i / t.tiles_c % t.tiles_r * kRows;
+    const Offsets offsets = t.batch.at(i / t.tiles_c / t.tiles_r);
+    const CodeView left = t.rows.operand.codes.at(offsets.left), right = t.columns.operand.codes.at(offsets.right);
+    __syncthreads();  // all are done with the last tile
+    for (int at = threadIdx.x; at < kRows + kColumns; at += kLogThreads)
+      row_places[at] = at < kRows ? row_coordinates(t.rows.operand, row + at, t.rows.rows)
+                                  : row_coordinates(t.columns.operand, column + at - kRows, t.columns.rows);
+    int32_t acc[R][C];
+#pragma unroll
+    for (int r = 0; r < R; ++r)
+#pragma unroll
+      for (int c = 0; c < C; ++c) acc[r][c] = kLogZero;
+    [[maybe_unused]] std::conditional_t<Tree, LogTree<R, C>, NoTree> tree;
+    for (int64_t k0 = 0; k0 < t.k; k0 += kLogChunk) {
+      if (threadIdx.x < 2 * kLogChunk) {
+        const int64_t k = k0 + threadIdx.x % kLogChunk;
+        ks[threadIdx.x] = k_coordinates(threadIdx.x < kLogChunk ? t.rows.operand : t.columns.operand, k, t.k);
+      }
+      __syncthreads();  // and with the last chunk
+      fetch_words<kRows>(t.rows.operand, left, row_places, ks, row_words,
+                         [&](bool negative, int e) { return t.operands.left(negative, e); });
+      fetch_words<kColumns>(t.columns.operand, right, column_places, ks + kLogChunk, column_words,
+                            [&](bool negative, int e) { return t.operands.right(negative, e); });
+      __syncthreads();
+      const int depth = static_cast<int>(min(static_cast<int64_t>(kLogChunk), t.k - k0));
+#pragma unroll 1
+      for (int d = 0; d < depth; ++d) {
+        int32_t a[R], b[C], sign[C];
+        load_words(a, row_words + d * log_pitch(kRows) + row0);
+        load_words(b, column_words + d * log_pitch(kColumns) + column0);
+#pragma unroll
+        for (int c = 0; c < C; ++c) sign[c] = b[c] & 1, b[c] &= ~1;
+        if constexpr (Tree) {
+          int32_t sum[R][C];
+#pragma unroll
+          for (int r = 0; r < R; ++r)
+#pragma unroll
+            for (int c = 0; c < C; ++c) sum[r][c] = adder.product(a[r], b[c], sign[c]);
+          tree.add(adder, sum);
+          if (tree.lanes == t.vector_size) tree.close(adder, acc);
+        } else {
+#pragma unroll
+          for (int r = 0; r < R; ++r) {
+            int32_t highest = INT32_MIN;
+#pragma unroll
+            for (int c = 0; c < C; ++c) {
+              acc[r][c] = adder.add_product(acc[r][c], a[r], b[c], sign[c]);
+              highest = max(highest, acc[r][c]);
+            }
+            if (Plain && highest > t.range.high)
+#pragma unroll
+              for (int c = 0; c < C; ++c) acc[r][c] = t.range.keep(acc[r][c]);
+          }
+        }
+      }
+      __syncthreads();
+    }
+    if constexpr (Tree)
+      if (tree.lanes > 0) tree.close(adder, acc);
+
+#pragma unroll
+    for (int r = 0; r < R; ++r) {
+      const int64_t at_row = row + row0 + r;
+      if (at_row >= t.rows.rows) break;
+      const unsigned i_row = static_cast<unsigned>(at_row);
+      const int64_t to_row = offsets.output + axis_offset(t.rows.output, i_row);
+      const double row_factor =
+          scale_factor(float_bits(t.rows.scale[offsets.left_scale + axis_offset(t.rows.scale_axis, i_row)]));
+#pragma unroll
+      for (int c = 0; c < C; ++c) {
+        const int64_t at_column = column + column0 + c;
+        if (at_column >= t.columns.rows) break;
+        const unsigned i_column = static_cast<unsigned>(at_column);
+        const int64_t to = to_row + axis_offset(t.columns.output, i_column);
+        const int32_t n = t.range.accumulator(acc[r][c]);
+        if (t.accumulators) {
+          static_cast<int32_t*>(t.output)[to] = n;
+          continue;
+        }
+        const float* scale = t.columns.scale + offsets.right_scale + axis_offset(t.columns.scale_axis, i_column);
+        static_cast<float*>(t.output)[to] =
+            static_cast<float>(t.values(n, t.mantissas) * (row_factor * scale_factor(float_bits(*scale))));
+      }
+    }
+  }
+  if (!Plain && t.counters) {
+    if (adder.flushed) atomicAdd(as_unsigned(&t.counters->vanished), adder.flushed);
+    if (adder.saturated) atomicAdd(as_unsigned(&t.counters->saturations), adder.saturated);
+    if (adder.cancelled) atomicAdd(as_unsigned(&t.counters->cancelled), adder.cancelled);
+  }
+}
+
+}  // namespace lns::cuda
