@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lns_sim import AccumulatorConverter, Datapath
+from csrc.rtl import tables
+from lns_sim import AccumulatorConverter, Datapath, LogDatapath
 
 RTL = Path(__file__).parent
 ENTRIES = 16  # accumulators of a collector
@@ -25,20 +28,25 @@ _PE = (
     "pe/lns_pe.sv",
 )
 _POST_PROCESSING = ("pe/lns_convert.sv", "pe/lns_datapath.sv")
+_LOG = tuple(f"log/log_{name}.sv" for name in ("add", "product", "collector", "tree", "chain", "pe"))
 
 
 @dataclass(frozen=True)
 class Design:
-    """One design: its name in tables, its top module, sources (below a folder as csrc/rtl) and parameters."""
+    """One design: its name in tables, its top module, sources (below a folder as csrc/rtl) and parameters, and the
+    datapath whose corrections it adds logarithms with, a source that is made when it is asked for.
+    """
 
     name: str
     top: str
     sources: tuple[str, ...]
     parameters: tuple[tuple[str, int], ...]
+    corrections: LogDatapath | None = None
 
     def paths(self, root: Path = RTL) -> list[str]:
         """The source files, in the order in which tools read them."""
-        return [str(root / source) for source in self.sources]
+        made = [] if self.corrections is None else [_written(tables.module(self.corrections))]
+        return [*(str(root / source) for source in self.sources), *made]
 
 
 MICROARCHITECTURES = ("rom", "bins")
@@ -89,6 +97,44 @@ def _parameters(d: Datapath, microarchitecture: str) -> tuple[tuple[str, int], .
         "ROM": 1 - MICROARCHITECTURES.index(microarchitecture),
     }
     return tuple(found.items())
+
+
+def log_pe(
+    d: LogDatapath, handshake: bool = True, name: str = "log", entries: int = ENTRIES, skewed: bool = False
+) -> Design:
+    """The PE of a log-domain datapath.
+
+    Args:
+        d: the datapath.
+        handshake: as of :func:`pe`.
+        name: in tables.
+        entries: accumulators of the collector.
+        skewed: of the sequential order, lane i's operands come i clocks later than those of lane 0.
+    """
+    parameters = {
+        "BITS": d.format.bits,
+        "GAMMA": d.format.gamma,
+        "LANES": d.vector_size,
+        "ACC_BITS": d.acc_bits,
+        "ACC_GAMMA": d.octave,
+        "OFFSET": d.product_offset,
+        "TREE": int(d.order == "tree"),
+        "SATURATE": int(d.underflow == "saturate"),
+        "SKEWED": int(skewed),
+        "ENTRIES": entries,
+        "HANDSHAKE": int(handshake),
+    }
+    return Design(name, "log_pe", (*_COMMON, *_LOG), tuple(parameters.items()), d)
+
+
+_MADE = tempfile.TemporaryDirectory()
+
+
+def _written(text: str) -> str:
+    path = Path(_MADE.name) / hashlib.sha256(text.encode()).hexdigest()[:16] / "log_correction.sv"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text)
+    return str(path)
 
 
 @dataclass(frozen=True)

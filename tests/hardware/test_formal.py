@@ -5,16 +5,23 @@ from dataclasses import replace
 import pytest
 
 from csrc.rtl.design import RTL
-from csrc.rtl.formal.claims import claims, converter, flow, lane, prove, tree
-from lns_sim import Datapath, LNSFormat
+from csrc.rtl.formal.claims import claims, converter, flow, lane, log_product, log_sum, prove, tree
+from lns_sim import Datapath, LNSFormat, LogDatapath
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("yosys")]
 LANE = lane(Datapath(LNSFormat(5, 4), lut_entries=2, lut_bits=5, acc_lsb=1))
 CONVERTER = converter(Datapath(LNSFormat(5, 4), acc_bits=9), "clamp")
 FLUSHED = converter(Datapath(LNSFormat(4, 2), acc_bits=26), "flush")
+LOG = LogDatapath(LNSFormat(5, 4), acc_bits=8, acc_gamma=4)
+LOG_SUM, LOG_PRODUCT = log_sum(LOG), log_product(LOG)
+SATURATED = log_sum(LogDatapath(LNSFormat(5, 4), acc_bits=8, acc_gamma=4, tables="shift", underflow="saturate"))
 
 
-@pytest.mark.parametrize("claim", [LANE, tree(5, 3), CONVERTER, FLUSHED, flow("bins")], ids=lambda claim: claim.name)
+@pytest.mark.parametrize(
+    "claim",
+    [LANE, tree(5, 3), CONVERTER, FLUSHED, flow("bins"), LOG_SUM, LOG_PRODUCT, SATURATED],
+    ids=lambda claim: claim.name,
+)
 def test_small_claims_hold(claim):
     prove(claim)
     names = [c.name for c in claims()]
@@ -34,6 +41,13 @@ def test_small_claims_hold(claim):
         (flow("rom"), "shell.sv", "wire taken = out_valid && out_ready", "wire taken = out_valid"),
         (flow("rom"), "lns_convert.sv", "if (advance) code", "if (1) code"),
         (flow("rom"), "lns_datapath.sv", "in_valid && in_ready && in_last", "in_valid && in_last"),
+        (LOG_SUM, "log_add.sv", "larger = swap ? y : x", "larger = swap ? x : y"),
+        (LOG_SUM, "log_add.sv", "wire alone = (swap ? ux : uy) == '0", "wire alone = uy == '0"),
+        (LOG_SUM, "log_add.sv", "u[U_BITS-1:0] | {U_BITS{above}}", "u[U_BITS-1:0]"),
+        (LOG_SUM, "log_add.sv", "else if (cancelled) sum = '0", "else if (cancelled) sum = larger"),
+        (SATURATED, "log_add.sv", "SATURATE != 0 ?", "SATURATE == 0 ?"),
+        (LOG_PRODUCT, "log_product.sv", "u < 1", "u < 2"),
+        (LOG_PRODUCT, "log_product.sv", "!some ||", ""),
         (flow("rom"), "queue.sv", "if (rst) {head, tail} <= '0;", "if (rst) head <= '0;"),
     ],
 )

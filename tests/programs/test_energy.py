@@ -223,7 +223,7 @@ def test_damaged_price_files(tmp_path):
         (prices.PROCESS.replace("1.8", "-1") + lns, "voltage must be a finite number"),
         (prices.PROCESS + lns.replace("idle = 10.0", ""), "fj lacks idle"),
         (prices.PROCESS + lns.replace("gamma = 8", ""), "lacks gamma"),
-        (prices.PROCESS + lns.replace('"lns"', '"log"'), "kind must be one of"),
+        (prices.PROCESS + lns.replace('"lns"', '"fixed"'), "kind must be one of"),
         (prices.PROCESS + lns.replace('"LNS8"', '"FP8"'), "format is such as LNS8, INT4, E4M3 or E3M0 x INT4"),
         (prices.PROCESS + lns.replace("200.0", '"200"'), "must be a number"),
         (prices.PROCESS + lns.replace("clock = 50.0", "clock = 500.0"), "blocks must sum to the mean of the passes"),

@@ -1,4 +1,5 @@
-"""Proves with Yosys' SAT solver what holds for all inputs: lanes, sums, converters, and the flow of results.
+"""Proves with Yosys' SAT solver what holds for all inputs: lanes, sums, converters, the flow of results, and
+additions in the log domain.
 
 Run it: python -m csrc.rtl.formal (`make formal`; needs Yosys, Debian's package `yosys`).
 """

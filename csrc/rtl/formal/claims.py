@@ -1,12 +1,12 @@
-"""Claims about parts of the PE and about its flow, and their proof."""
+"""Claims about parts of the PEs and about the flow of results, and their proof."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from csrc.rtl.design import MICROARCHITECTURES, Design, datapath, pe
+from csrc.rtl.design import MICROARCHITECTURES, Design, datapath, log_pe, pe
 from csrc.rtl.synthesis import yosys
-from lns_sim import AccumulatorConverter, Datapath, LNSFormat
+from lns_sim import AccumulatorConverter, Datapath, LNSFormat, LogDatapath
 
 DATAPATHS = [
     *(Datapath(lut_entries=n) for n in (1, 2, 4, 8)),
@@ -22,6 +22,12 @@ CONVERTERS = [
     (Datapath(acc_bits=16), "flush"),
     (Datapath(LNSFormat(6, 4), acc_bits=12), "clamp"),
     (Datapath(LNSFormat(5, 1), acc_bits=26), "flush"),
+]
+LOGS = [
+    LogDatapath(),
+    LogDatapath(acc_bits=12),
+    LogDatapath(tables="shift"),
+    LogDatapath(LNSFormat(7, 4), acc_bits=9, acc_gamma=8, tables="coarse:2", offset=100, underflow="saturate"),
 ]
 
 
@@ -46,19 +52,24 @@ class Claim:
 
 
 def claims() -> list[Claim]:
-    """Lanes, trees of so many numbers of so many bits, converters, and the flow of either microarchitecture."""
+    """Lanes, trees of so many numbers of so many bits, converters, the flow of either microarchitecture; products and
+    sums in the log domain.
+    """
     return [
         *(lane(d) for d in DATAPATHS),
         *(tree(n, w) for n, w in SUMS),
         *(converter(d, underflow) for d, underflow in CONVERTERS),
         *(flow(m) for m in MICROARCHITECTURES),
+        *(log_product(d) for d in LOGS),
+        *(log_sum(d) for d in LOGS),
     ]
 
 
 def _claim(design: Design, name: str, top: str, wanted: tuple[str, ...], **more) -> Claim:
     """A claim's module, with some of a design's parameters."""
     parameters = tuple((key, value) for key, value in design.parameters if key in wanted)
-    return Claim(Design(name, top, (*design.sources, f"formal/{top}.sv"), parameters), **more)
+    sources = (*design.sources, f"formal/{top}.sv")
+    return Claim(Design(name, top, sources, parameters, design.corrections), **more)
 
 
 def lane(d: Datapath) -> Claim:
@@ -100,6 +111,17 @@ def flow(microarchitecture: str) -> Claim:
     )
 
 
+def log_product(d: LogDatapath) -> Claim:
+    """That a product in the log domain is the specification's."""
+    wanted = ("BITS", "GAMMA", "ACC_BITS", "ACC_GAMMA", "OFFSET", "SATURATE")
+    return _claim(log_pe(d), f"a product of {d}", "log_product_claim", wanted)
+
+
+def log_sum(d: LogDatapath) -> Claim:
+    """That sums in the log domain commute, leave a number that zero is added to, and lie where their signs say."""
+    return _claim(log_pe(d), f"sums of {d} commute and are bounded", "log_claim", ("ACC_BITS", "SATURATE"))
+
+
 def prove(claim: Claim) -> None:
     """Raises RuntimeError where the claim does not hold, or as :func:`csrc.rtl.synthesis.yosys.run`."""
     top = claim.design.top
@@ -110,6 +132,7 @@ def prove(claim: Claim) -> None:
         hierarchy -top {top}
         proc
         flatten
+        memory
         cd {top}
         {connected}
         cd ..

@@ -1,9 +1,10 @@
-// Drives lns_datapath (verilated as Vtop) with vectors from a file and writes what comes out, with pauses on both sides
-// drawn from a seed. A third argument names a file for waveforms (VCD), where the simulator is built with them.
+// Drives lns_datapath or log_pe (verilated as Vtop) with vectors from a file and writes what comes out, with pauses on
+// both sides drawn from a seed. A third argument names a file for waveforms (VCD), where the simulator is built with
+// them.
 //
 // Input: int32 count, pause (in 256ths), stride; then for each vector uint8 entry, first, last, 0, int32 scale, and the
 // lanes of a and of b in `stride` bytes each. Output: int32 entry, accumulator, code for each result, and int32 -1,
-// clocks, 0.
+// clocks, 0. A design without post-processing (no SCALE_BITS) reads no scale and has the code 0.
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
@@ -53,13 +54,16 @@ int main(int argc, char** argv) {
   top.rst = 0;
   int32_t sent = 0, clocks = 0, idle = 0;
   bool loaded = false;
-  while (idle < 64) {  // until nothing can be on its way any more
+  const int32_t longest = 64 + LANES;
+  while (idle < longest) {  // until nothing can be on its way any more
     if (!loaded && sent < count) {
       if (std::fread(word.data(), size, 1, in) != 1) return 3;
       top.in_entry = word[0], top.in_first = word[1], top.in_last = word[2];
+#ifdef SCALE_BITS
       int32_t scale;
       std::memcpy(&scale, word.data() + 4, sizeof scale);
       top.in_scale = scale & ((1 << SCALE_BITS) - 1);
+#endif
       set(top.in_a, word.data() + 8);
       set(top.in_b, word.data() + 8 + stride);
       loaded = true;
@@ -70,7 +74,12 @@ int main(int argc, char** argv) {
     if (top.out_valid && top.out_ready) {
       const int32_t acc =
           static_cast<int32_t>(static_cast<uint32_t>(top.out_acc) << (32 - ACC_BITS)) >> (32 - ACC_BITS);
-      const int32_t result[3] = {top.out_entry, acc, static_cast<int32_t>(top.out_code)};
+#ifdef SCALE_BITS
+      const int32_t code = top.out_code;
+#else
+      const int32_t code = 0;
+#endif
+      const int32_t result[3] = {top.out_entry, acc, code};
       std::fwrite(result, sizeof result, 1, out);
     }
     const bool taken = top.in_valid && top.in_ready;
@@ -78,7 +87,7 @@ int main(int argc, char** argv) {
     clock(), ++clocks;
     if (taken) loaded = false, ++sent;
   }
-  const int32_t end[3] = {-1, clocks - 64, 0};
+  const int32_t end[3] = {-1, clocks - longest, 0};
   std::fwrite(end, sizeof end, 1, out);
   top.final();
   return std::fclose(out);

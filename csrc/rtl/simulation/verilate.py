@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from csrc.rtl.design import ENTRIES, RTL, Design
-from lns_sim import Datapath
+from lns_sim import Datapath, LogDatapath
 
 VERILATOR = shutil.which("verilator")
 _OPTIMIZED = "-O1"  # more would take longer to compile than it saves
@@ -27,7 +27,8 @@ def build(design: Design, folder: Path, root: Path = RTL, waves: bool = False) -
     here.
     """
     bench = Path(__file__).with_name("testbench.cpp")
-    widths = " ".join(f"-D{name}={value}" for name, value in design.parameters if name in ("ACC_BITS", "SCALE_BITS"))
+    known = ("ACC_BITS", "LANES", "SCALE_BITS")
+    widths = " ".join(f"-D{name}={value}" for name, value in design.parameters if name in known)
     run = _verilator(
         design,
         root,
@@ -82,7 +83,7 @@ def _verilator(design: Design, root: Path, *options: str) -> subprocess.Complete
 
 def simulate(
     program: Path,
-    d: Datapath,
+    d: Datapath | LogDatapath,
     a: np.ndarray,
     b: np.ndarray,
     scale=0,
@@ -128,11 +129,21 @@ def simulate(
     assert end[0] == -1 and len(results) == count, f"{len(results)} results of {count} dot products"
     assert (results[:, 0] == entry[last]).all(), "results of other entries"
     accumulators, codes = np.empty(count, np.int64), np.empty(count, np.int64)
-    accumulators[row[last]], codes[row[last]] = results[:, 1], results[:, 2]
+    accumulators[row[last]], codes[row[last]] = signed(results[:, 1], d), results[:, 2]
     return accumulators, codes, int(end[1])
 
 
-def _lanes(codes: np.ndarray, vectors: int, d: Datapath) -> np.ndarray:
+def signed(acc: np.ndarray, d: Datapath | LogDatapath) -> np.ndarray:
+    """What stands in accumulators as integers, if their bits are taken as two's complement: a logarithm is a sign over
+    a magnitude.
+    """
+    if isinstance(d, Datapath):
+        return acc
+    magnitude = acc & ((1 << d.acc_bits - 1) - 1)
+    return np.where(acc < 0, -magnitude, magnitude)
+
+
+def _lanes(codes: np.ndarray, vectors: int, d: Datapath | LogDatapath) -> np.ndarray:
     """Bytes of every vector, lane 0 in the lowest bits, padded to eight bytes."""
     count, k = codes.shape
     padded = np.zeros((count, vectors * d.vector_size), np.int64)

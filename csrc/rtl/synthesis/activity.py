@@ -2,9 +2,10 @@
 and floating-point vectors.
 
 Run it: python -m csrc.rtl.synthesis.activity (`make activity`; needs Yosys). The gates of `make area` are simulated,
-one operand held for 16 clocks and the collector's entries in turn (the paper's local-A-stationary dataflow). The unit
-is one switched gate input: a net that changes counts once for each gate input that it drives; a flip-flop's clock input
-changes twice a clock. Without delays, and with one of a step for each gate, so that glitches count.
+one operand held for as many clocks as the collector has entries, 16 in most, and these in turn (the paper's
+local-A-stationary dataflow). The unit is one switched gate input: a net that changes counts once for each gate input
+that it drives; a flip-flop's clock input changes twice a clock. Without delays, and with one of a step for each gate,
+so that glitches count.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import numpy as np
 
 from csrc.rtl.synthesis import gates, glitches, operands, picture, yosys
 from csrc.rtl.synthesis.blocks import BLOCKS, CONVERSION
-from csrc.rtl.synthesis.operands import HELD, SOURCES, TRANSFORMER
+from csrc.rtl.synthesis.operands import SOURCES, TRANSFORMER
 from csrc.rtl.synthesis.table import Row, papers_conversion, rows
 from lns_sim.environment import provenance
 from lns_sim.files import write_json
@@ -33,10 +34,10 @@ def measure(row: Row) -> dict[str, dict[str, float]]:
     """
     netlist = gates.netlist(row.design)
     inputs = operands.inputs(row, SOURCES, STREAMS, VECTORS, netlist)
-    activity = netlist.run(inputs, skip=HELD)  # counted once every entry of the collector has been written
+    products = (len(inputs["in_first"]) - 1 - row.warm_up) * STREAMS * 32
+    activity = netlist.run(inputs, skip=row.warm_up)
     inputs = operands.inputs(row, PASSES, GLITCH_STREAMS, GLITCH_VECTORS, netlist)
-    glitching = glitches.run(netlist, inputs, np.ones(netlist.nets, int), skip=HELD)
-    products = (HELD * VECTORS - 1 - HELD) * STREAMS * 32
+    glitching = glitches.run(netlist, inputs, np.ones(netlist.nets, int), skip=row.warm_up)
     clock = 2 * netlist.flip_flops / 32
     switched, written = (
         x.reshape(netlist.nets, len(SOURCES), -1).sum(-1) for x in (activity.switched, activity.written)
@@ -45,7 +46,7 @@ def measure(row: Row) -> dict[str, dict[str, float]]:
     gated = {source: 2 * float(n.sum()) / products for source, n in zip(SOURCES, written.T)}
     passes = {block: float(np.mean([found[p][block] for p in PASSES])) for block in BLOCKS.values()}
     found["gated clock"] = passes | {"clock": float(np.mean([gated[p] for p in PASSES]))}
-    products = len(PASSES) * (HELD * GLITCH_VECTORS - 1 - HELD) * GLITCH_STREAMS * 32
+    products = len(PASSES) * (len(inputs["in_first"]) - 1 - row.warm_up) * GLITCH_STREAMS * 32
     found["glitches"] = _by_block(netlist, glitching.sum(1), products, clock)
     return found
 

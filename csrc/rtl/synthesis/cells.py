@@ -59,9 +59,9 @@ def measure(row: Row, library: Library) -> dict:
         "period_ns": round(period, 3),
     }
     inputs = operands.inputs(row, SOURCES, STREAMS, VECTORS, netlist)
-    activity = netlist.run(inputs, skip=HELD)  # counted once every entry of the collector has been written
-    glitching = glitches.run(netlist, inputs, power.steps(glitches.LONGEST), skip=HELD)
-    clocks = (HELD * VECTORS - 1 - HELD) * STREAMS
+    activity = netlist.run(inputs, skip=row.warm_up)
+    glitching = glitches.run(netlist, inputs, power.steps(glitches.LONGEST), skip=row.warm_up)
+    clocks = (len(inputs["in_first"]) - 1 - row.warm_up) * STREAMS
     energies: dict[str, dict[str, dict[str, float]]] = {way: {} for way in WAYS}
     for source, plain, written, glitchy in zip(SOURCES, activity.switched.T, activity.written.T, glitching.T):
         always = np.full(netlist.nets, clocks)
@@ -107,7 +107,9 @@ def main() -> None:
     parser.add_argument(
         "--out", type=Path, help="the file; what the energy model reads otherwise, or runs/cells/NAME.toml"
     )
-    parser.add_argument("--designs", nargs="+", metavar="NAME", help="only these")
+    parser.add_argument(
+        "--designs", nargs="+", metavar="NAME", help="only these; others that the file has already are kept"
+    )
     given = parser.parse_args()
     path = given.liberty or OSU018
     if given.liberty is None and not path.exists():
@@ -126,6 +128,7 @@ def main() -> None:
         raise RuntimeError(f"designs are: {'; '.join(row.name for row in rows())}")
     complete = given.liberty is None and given.designs is None
     out = given.out or (MEASURED if complete else Path(f"runs/cells/{library.name}.toml"))
+    kept = _designs(out, process) if given.designs and out.exists() else {}
 
     operands.trained()
     console = make_console(160)
@@ -147,11 +150,20 @@ def main() -> None:
     console.print(table)
     out.parent.mkdir(parents=True, exist_ok=True)
     own = "".join(f" {k}={v}" for k, v in (("LIBERTY", given.liberty and path.name), ("NODE", given.node)) if v)
+    found = kept | found
     out.write_text(toml(found, process, f"make cells{own}"))
     drawn = Path(f"runs/cells/{library.name}.png")
     drawn.parent.mkdir(parents=True, exist_ok=True)
     draw(found, f"{name}, {library.voltage} V, no wires, with glitches", drawn)
     print(f"Wrote {out} and {drawn}.")
+
+
+def _designs(path: Path, process: dict) -> dict[str, dict]:
+    """Those that a file has of the process."""
+    held = tomlkit.parse(path.read_text()).unwrap()
+    if held["process"] != process:
+        raise RuntimeError(f"{path} holds designs of {held['process']['name']}, not of {process['name']}")
+    return held["designs"]
 
 
 def draw(found: dict[str, dict], title: str, path: Path) -> None:

@@ -145,47 +145,67 @@ def streams(format: LNSFormat | Number, held: LNSFormat | Number, source: str) -
 
 def inputs(row: Row, sources: tuple[str, ...], count: int, vectors: int, netlist: Netlist) -> dict[str, np.ndarray]:
     """:func:`stimulus` of a design's netlist, source by source of ``SOURCES`` side by side, ``count`` streams each; a
-    design without handshake has fewer ports."""
+    design without handshake has fewer ports. ``vectors`` are those of a collector of 16 entries; others get as many
+    clocks to count."""
     bits = (row.moving.bits, row.held.bits)
-    parts = [stimulus(streams(row.moving, row.held, source), bits, count, vectors) for source in sources]
-    return {name: np.concatenate([part[name] for part in parts], axis=1) for name in parts[0] if name in netlist.ports}
+    vectors = -(-(row.warm_up + HELD * (vectors - 1)) // row.entries)
+    parts = [
+        stimulus(streams(row.moving, row.held, source), bits, count, vectors, held=row.entries) for source in sources
+    ]
+    found = {name: np.concatenate([part[name] for part in parts], axis=1) for name in parts[0] if name in netlist.ports}
+    if row.skewed:
+        found |= {name: skewed(found[name]) for name in ("in_a", "in_b")}
+    return found
+
+
+def skewed(bits: np.ndarray, lanes: int = 32) -> np.ndarray:
+    """Each lane's bits a clock later than those of the lane before."""
+    apart = np.split(bits, lanes, axis=2)
+    return np.concatenate([np.roll(lane, i, axis=0) for i, lane in enumerate(apart)], axis=2)
 
 
 def stimulus(
-    pairs: list[tuple[np.ndarray, np.ndarray]], bits: tuple[int, int], count: int, vectors: int, lanes: int = 32
+    pairs: list[tuple[np.ndarray, np.ndarray]],
+    bits: tuple[int, int],
+    count: int,
+    vectors: int,
+    lanes: int = 32,
+    held: int = HELD,
 ) -> dict[str, np.ndarray]:
-    """Ports' bits of streams of dot products: a stationary row against 16 moving ones, vector by vector of K.
+    """Ports' bits of streams of dot products: a stationary row against ``held`` moving ones, vector by vector of K.
 
     Args:
         pairs: codes of the moving and the held operand, each of which gets its share of the streams.
         bits: of their codes.
         count: streams.
-        vectors: that follow each other in a stream, for each of the 16 entries; K that holds fewer begins again.
+        vectors: that follow each other in a stream, for each of the entries; K that holds fewer begins again.
         lanes: of the design.
+        held: clocks that the stationary row's vector stays, one for each entry of the collector.
 
     Returns:
         bool of shape (clocks, streams, bits of the port); the moving operand is at port ``in_a``.
     """
     rng = np.random.default_rng(1)
-    parts = [_one(rng, *pair, bits, count // len(pairs), vectors, lanes) for pair in pairs]
+    parts = [_one(rng, *pair, bits, count // len(pairs), vectors, lanes, held) for pair in pairs]
     found = {name: np.concatenate([part[name] for part in parts], axis=1) for name in parts[0]}
     found["in_valid"] = found["out_ready"] = np.ones_like(found["in_first"])
     return found
 
 
-def _one(rng, moving, held, bits, count: int, vectors: int, lanes: int) -> dict[str, np.ndarray]:
-    along = min(vectors, held.shape[1] // lanes)  # vectors of a dot product
+def _one(rng, moving, stationary, bits, count: int, vectors: int, lanes: int, held: int) -> dict[str, np.ndarray]:
+    along = min(vectors, stationary.shape[1] // lanes)  # vectors of a dot product
+    at = np.arange((held - 1).bit_length())
     ports: dict[str, list[np.ndarray]] = {name: [] for name in ("in_a", "in_b", "in_entry", "in_first", "in_last")}
     for v in range(vectors):
         if v % along == 0:
-            a, b = rng.integers(len(moving), size=(count, HELD)), rng.integers(len(held), size=count)
-            start = lanes * rng.integers(held.shape[1] // lanes - along + 1, size=count)
+            a, b = rng.integers(len(moving), size=(count, held)), rng.integers(len(stationary), size=count)
+            start = lanes * rng.integers(stationary.shape[1] // lanes - along + 1, size=count)
         k = start[:, None] + lanes * (v % along) + np.arange(lanes)
-        right = _bits(held[b[:, None], k], bits[1])
-        for entry in range(HELD):
+        right = _bits(stationary[b[:, None], k], bits[1])
+        for entry in range(held):
             ports["in_a"].append(_bits(moving[a[:, entry, None], k], bits[0]))
             ports["in_b"].append(right)
-            ports["in_entry"].append(np.broadcast_to((entry >> np.arange(4) & 1).astype(bool), (count, 4)))
+            ports["in_entry"].append(np.broadcast_to((entry >> at & 1).astype(bool), (count, len(at))))
             ports["in_first"].append(np.full((count, 1), v % along == 0))
             ports["in_last"].append(np.full((count, 1), v % along == along - 1))
     return {name: np.stack(x) for name, x in ports.items()}

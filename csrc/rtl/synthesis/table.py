@@ -8,6 +8,7 @@ from csrc.rtl.design import (
     E3M0,
     E4M3,
     E5M10,
+    ENTRIES,
     INT4,
     INT8,
     MICROARCHITECTURES,
@@ -15,9 +16,10 @@ from csrc.rtl.design import (
     Number,
     fixed_vector,
     float_vector,
+    log_pe,
     pe,
 )
-from lns_sim import Datapath, LNSFormat
+from lns_sim import Datapath, LNSFormat, LogDatapath
 from lns_sim.studies.energy.components import constants
 
 # fJ of converting a product by LUT entries, as the paper has it.
@@ -37,10 +39,25 @@ class Row:
     def name(self) -> str:
         return self.design.name
 
+    @property
+    def entries(self) -> int:
+        """Of the collector, which take turns while one operand is held."""
+        return dict(self.design.parameters)["ENTRIES"]
+
+    @property
+    def skewed(self) -> bool:
+        """Does each lane take its operands a clock after the lane before?"""
+        return bool(dict(self.design.parameters).get("SKEWED", 0))
+
+    @property
+    def warm_up(self) -> int:
+        """Clocks until every entry has been written: what happens then is counted."""
+        return self.entries * (2 if self.skewed else 1)
+
 
 def rows() -> list[Row]:
     """Microarchitectures, the LUT, gamma and the accumulator each varied from the default; the rivals; some of them
-    without handshake.
+    without handshake; PEs that add in the log domain.
     """
     base = Datapath()
     found = [_lns(_by_lut(m, n), replace(base, lut_entries=n), m) for m in MICROARCHITECTURES for n in _CONVERSION]
@@ -63,6 +80,12 @@ def rows() -> list[Row]:
         _fixed(f"INT8, {bare}", INT8, INT8, handshake=False),
         _fixed(f"FP8, {bare}", E4M3, E4M3, handshake=False),
         _fixed(f"FP8, 7 fraction bits, {bare}", E4M3, E4M3, 7, handshake=False),
+        *(
+            _log(b, tables, order)
+            for order in ("tree", "sequential")
+            for b in (16, 12)
+            for tables in ("exact", "shift")
+        ),
     ]
 
 
@@ -91,6 +114,27 @@ def _lns(name: str, d: Datapath, microarchitecture: str = "rom", handshake: bool
         "handshake": handshake,
     }
     return Row(pe(d, microarchitecture, handshake, name), d.format, d.format, about)
+
+
+def _log(acc_bits: int, tables: str, order: str) -> Row:
+    """Sequential: as a column of an array, whose rows share what delays their operands, with an entry for each lane;
+    without handshake, as its queue would hold more than the accumulators.
+    """
+    d = LogDatapath(acc_bits=acc_bits, tables=tables, vector_size=32, order=order)
+    tree = order == "tree"
+    about = {
+        "kind": "log",
+        "format": f"LNS{d.format.bits}",
+        "gamma": d.format.gamma,
+        "acc_bits": acc_bits,
+        "acc_gamma": d.octave,
+        "tables": tables,
+        "order": order,
+        "lanes": d.vector_size,
+        "handshake": tree,
+    }
+    name = f"log {order}, {acc_bits} bits, {tables}{'' if tree else ', no handshake'}"
+    return Row(log_pe(d, tree, name, *((ENTRIES, False) if tree else (d.vector_size, True))), d.format, d.format, about)
 
 
 _NAMES = {INT4: "INT4", INT8: "INT8", E3M0: "E3M0", E4M3: "E4M3", E5M10: "E5M10"}

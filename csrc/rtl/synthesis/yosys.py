@@ -12,7 +12,7 @@ from csrc.rtl.design import Design
 
 # Modules that are optimized on their own, so that each gate belongs to one of them or to what is around them. This also
 # makes less of everything than Yosys does of a flat design.
-BLOCKS = ("product", "term", "adder_tree", "float_add", "collector", "queue")
+BLOCKS = ("product", "term", "adder_tree", "float_add", "log_add", "collector", "queue")
 
 
 def version() -> str:

@@ -17,16 +17,21 @@ from lns_sim.recipes import PASSES
 from lns_sim.studies.energy.components import Memory, Prices, Process, number
 from lns_sim.studies.energy.technology import TRANSFORMER, NoSuchDesign, Technology, changes
 
-KINDS = ("lns", "int", "float")
+KINDS = ("lns", "int", "float", "log")
 _TABLES = ("process", "scale", "memory", "designs")
 _PROCESS = ("name", "node_nm", "voltage", "wires", "source")
 _SCALE = ("node_nm", "voltage")
 _MEMORY = ("buffer_a", "buffer_b", "global_buffer", "dram", "dram_bandwidth")
-_INTEGERS = ("gamma", "lut_entries", "acc_bits", "lanes", "fraction_bits", "significand_bits")
+_INTEGERS = ("gamma", "lut_entries", "acc_bits", "acc_gamma", "lanes", "fraction_bits", "significand_bits")
 _SIZES = ("transistors", "luts", "area_um2", "period_ns")
-_WORDS = ("microarchitecture", "sums", "handshake")
+_WORDS = ("microarchitecture", "sums", "tables", "order", "handshake")
 _ENERGIES = ("fj", "fj_zero_delay", "fj_gated_clock")  # the first one counts
-_REQUIRED = {"lns": ("gamma", "lut_entries", "acc_bits", "lanes"), "int": ("lanes",), "float": ("lanes",)}
+_REQUIRED = {
+    "lns": ("gamma", "lut_entries", "acc_bits", "lanes"),
+    "int": ("lanes",),
+    "float": ("lanes",),
+    "log": ("gamma", "acc_bits", "acc_gamma", "tables", "order", "lanes"),  # LNS operands, sums in the log domain
+}
 _SOURCES = (*PASSES, *(TRANSFORMER + name for name in PASSES), "random", "idle", "blocks")
 _BETWEEN = ("acc_bits", "lanes")  # those that stand for a size, so that a value between two measured ones has a meaning
 _FORMAT = re.compile(r"LNS(\d+)|INT(\d+)|E(\d+)M(\d+)")
@@ -40,7 +45,7 @@ class Priced:
         name, kind: as in the file.
         bits: of an operand, the wider one.
         lanes: of the vector.
-        gamma, lut_entries, acc_bits: of an LNS design, else None.
+        gamma, lut_entries, acc_bits: of a design of LNS, None where it has none.
         words: its parameters that are no numbers.
         fj: femtojoule a product by tensors, and of an idle lane.
         blocks: the mean of the passes by block.
@@ -120,9 +125,10 @@ class PriceFile(Technology):
         return prices if bits is None else replace(prices, bits=bits)
 
     def others(self, tensors: str) -> dict[str, Prices]:
-        """All designs that are no LNS, in the shell of the file's first that is: with its handshake, or without."""
+        """All designs of other operands, in the shell of the file's first LNS design: with its handshake or without."""
         shell = next((d.words.get("handshake") for d in self._designs if d.kind == "lns"), None)
-        found = [d for d in self._designs if d.kind != "lns" and shell in (None, d.words.get("handshake", shell))]
+        rivals = [d for d in self._designs if d.kind in ("int", "float")]
+        found = [d for d in rivals if shell in (None, d.words.get("handshake", shell))]
         return {d.name: d.prices(tensors, f"{self._stands} {d.name}") for d in found}
 
     def memory(self, global_buffer: float | None = None) -> Memory:
