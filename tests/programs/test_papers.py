@@ -217,7 +217,7 @@ def test_the_command(tmp_path):
     first = command("paper", *options, "--workers", "2", "--minutes", "5")
     assert first.returncode == 0, first.stderr
     assert "run 10/10" in first.stderr and "LUQ has no bias" in first.stdout
-    assert {p.suffix for p in out.iterdir()} == {".csv", ".json", ".png", ""}
+    assert {p.suffix for p in out.iterdir()} == {".csv", ".json", ".png", ".svg", ""}
     second = command("paper", *options, "--json")
     assert second.returncode == 0 and "run" not in second.stderr
     assert len(json.loads(second.stdout)["luq-rounding"]["commands"]) == 2

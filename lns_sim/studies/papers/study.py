@@ -202,7 +202,7 @@ class Study:
         return found
 
     def write(self, preset: Preset, pool: Pool, data: dict, folder: Path) -> dict:
-        """NAME.csv, NAME.json and NAME.png of what is done.
+        """NAME.csv, NAME.json, NAME.png and NAME.svg of what is done.
 
         Returns:
             What NAME.json holds.
