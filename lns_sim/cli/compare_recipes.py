@@ -137,5 +137,6 @@ def _show(contest: Contest, entries: list[Entry], out: Path, output: Output) -> 
         left=["recipe"],
         spare=["seconds", "uJ a sample", "gradient", "learning rate"],
     )
+    output.show(*report.gpu_lines(results))
     output.show(f"Wrote {out / 'recipes.json'}" + (f" and {out / 'recipes.png'}." if results else "; no run ended."))
     output.result(record)
