@@ -142,6 +142,7 @@ def _show(contest: Contest, entries: list[Entry], out: Path, output: Output) -> 
         left=["recipe"],
         spare=["seconds", "learning rate", "uJ a sample", "gradient"],
     )
+    output.show(*report.gpu_lines(results))
     drawn = f", recipes.png and recipes.svg to {out}." if results else f" to {out}; no run ended."
     output.show(f"Wrote recipes.json{drawn}")
     output.result(record)

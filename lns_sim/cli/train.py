@@ -225,6 +225,7 @@ def _show(experiment: Experiment, output: Output) -> None:
         left=["recipe"],
         spare=["weight bytes", "MACs simulated", "seconds"],
     )
+    output.show(*report.gpu_lines(experiment.results))
     for name, group in report.by_recipe(experiment.results).items():
         if group[0].sample:
             output.show(f"{name} writes:\n{group[0].sample}", plain=True)

@@ -8,7 +8,6 @@ then runs over (kh, kw, kd, channel), channel fastest.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -51,23 +50,16 @@ def _float32_convolutions():
 
 
 def _values(
-    op,
-    a: Operand,
-    b: Operand,
-    depth: int,
-    g: Geometry,
-    form: Callable[..., Tensor],
-    along: tuple[int, int] | None = None,
+    op, a: Operand, b: Operand, depth: int, g: Geometry, form: int8.Form, along: tuple[int, int] | None = None
 ) -> Tensor:
     """``op`` on both operands' values; on integers of other systems exactly, with dot products of up to ``depth``.
 
-    ``form`` is the product of int8 operands, by stride, padding and dilation.
+    ``form`` is the product of int8 operands, in two dimensions without groups.
     """
     with _float32_convolutions():
         if a.largest and b.largest:
             plain = len(g.stride) == 2 and g.groups == 1
-            by_geometry = (lambda x, y: form(x, y, *g[:3])) if plain else None
-            return integer_product(a, b, depth, op, along, by_geometry)
+            return integer_product(a, b, depth, op, along, form if plain else None)
         return op(a.value, b.value)
 
 
@@ -89,7 +81,7 @@ def forward(pass_name: str, r: Recipe, x: Operand, w: Operand, g: Geometry) -> T
             w,
             w.codes[0].numel(),
             g,
-            int8.forward,
+            int8.Form(lambda a, b: int8.forward(a, b, *g[:3]), 0),
         )
 
     def on_datapath(encoded, count):
@@ -113,9 +105,7 @@ def input_gradient(pass_name: str, r: Recipe, dy: Operand, w: Operand, size: lis
                 e, x, weight, None, *g[:3], False, [0] * len(g.stride), g.groups, [True, False, False]
             )[0]
 
-        def form(e, weight, *geometry):
-            return int8.input_gradient(e, weight, size[2:], *geometry)
-
+        form = int8.Form(lambda e, weight: int8.input_gradient(e, weight, size[2:], *g[:3]), 0)
         return _values(back, dy, w, w.codes.numel() // w.codes.shape[1], g, form)
 
     def on_datapath(encoded, count):
@@ -148,9 +138,7 @@ def weight_gradient(pass_name: str, r: Recipe, dy: Operand, x: Operand, kernel: 
                 e, a, w, None, *g[:3], False, [0] * len(g.stride), g.groups, [False, True, False]
             )[1]
 
-        def form(e, a, *geometry):
-            return int8.weight_gradient(e, a, kernel, *geometry)
-
+        form = int8.Form(lambda e, a: int8.weight_gradient(e, a, kernel, *g[:3]), 1)
         return _values(back, dy, x, dy.codes[:, 0].numel(), g, form, (0, 0))
 
     def on_datapath(encoded, count):

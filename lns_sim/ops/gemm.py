@@ -22,7 +22,7 @@ def matmul(pass_name: str, recipe: Recipe, a: Operand, b: Operand, again: bool =
 
     def in_float32():
         if a.largest and b.largest:
-            form = int8.matmul if a.codes.dim() == b.codes.dim() == 2 else None
+            form = int8.MATMUL if a.codes.dim() == b.codes.dim() == 2 else None
             return integer_product(a, b, a.codes.shape[-1], torch.matmul, (-1, -2), form)
         return a.value @ b.value
 

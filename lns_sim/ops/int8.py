@@ -5,15 +5,27 @@ patches, of a share of the batch at a time.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Form = Callable[[Tensor, Tensor], Tensor]  # a product of int8 operands, in int32, or in float64 where sums leave that
 LONGEST = ((1 << 31) - 1) // 127**2  # sum that int32 holds
 PATCH_BYTES = 1 << 28
 _UNIT = 128  # wider integers are its multiples and a rest
+
+
+class Form(NamedTuple):
+    """A product of int8 operands.
+
+    Attributes:
+        run: from both to the result, in int32, or in float64 where sums leave that.
+        stack: along which dimension several first operands may lie behind each other, whose results then do along 0.
+    """
+
+    run: Callable[[Tensor, Tensor], Tensor]
+    stack: int
 
 
 def multiplies(x: Tensor) -> bool:
@@ -32,23 +44,25 @@ def product(form: Form, x: Tensor, y: Tensor, largest: tuple[int, int], depth: i
     """
     if max(largest) > 127 * _UNIT:
         return None
-    total: Tensor | None = None
     fits = depth * largest[0] * largest[1] < 1 << 31
-    for of_x, part_x in _parts(x, largest[0]):
-        for of_y, part_y in _parts(y, largest[1]):
-            part = form(part_x, part_y)
-            part = part if fits else part.to(torch.float64)
-            part = part if of_x * of_y == 1 else part * (of_x * of_y)
-            total = part if total is None else total + part
-    return total
+    parts = _parts(x, largest[0])
+    stacked = parts[0] if len(parts) == 1 else torch.cat(parts, form.stack)
+
+    def joined(results: tuple[Tensor, ...]) -> Tensor:
+        if len(results) == 1:
+            return results[0]
+        high, low = results if fits else (r.to(torch.float64) for r in results)
+        return torch.add(low, high, alpha=_UNIT)
+
+    return joined(tuple(joined(form.run(stacked, part).chunk(len(parts))) for part in _parts(y, largest[1])))
 
 
-def _parts(x: Tensor, largest: int) -> list[tuple[int, Tensor]]:
-    """As int8, or two of them with their factors."""
+def _parts(x: Tensor, largest: int) -> list[Tensor]:
+    """As int8, or two of them: how many units, and the rest."""
     if largest <= 127:
-        return [(1, x.to(torch.int8))]
+        return [x.to(torch.int8)]
     high = (x + _UNIT // 2) >> 7
-    return [(_UNIT, high.to(torch.int8)), (1, (x - high * _UNIT).to(torch.int8))]
+    return [high.to(torch.int8), (x - high * _UNIT).to(torch.int8)]
 
 
 def dot(a: Tensor, b: Tensor) -> Tensor:
@@ -67,9 +81,7 @@ def _padded(x: Tensor, rows: int, columns: int) -> Tensor:
     return F.pad(x, (0, columns - x.shape[1], 0, rows - x.shape[0]))
 
 
-def matmul(a: Tensor, b: Tensor) -> Tensor:
-    """a (M, K) x b (K, N)."""
-    return dot(a, b.mT)
+MATMUL = Form(lambda a, b: dot(a, b.mT), 0)  # a (M, K) x b (K, N)
 
 
 # ---- Convolutions of two dimensions without groups; a geometry is stride, padding, dilation, a pair each.

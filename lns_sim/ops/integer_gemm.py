@@ -35,7 +35,7 @@ def integer_product(
     whole, halves = first * second, max(half(first) * second, first * half(second))
     scale, x = a.scale * b.scale, a.codes
 
-    if form is not None and int8.multiplies(x):
+    if form is not None and int8.multiplies(x) and x.numel() and b.codes.numel():
         sums = int8.product(form, x, b.codes, (first, second), depth)
         if sums is not None:
             exact_in_float32 = depth * whole <= 1 << 24

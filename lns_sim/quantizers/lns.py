@@ -56,6 +56,7 @@ class LNS(Quantizer):
 
     def value(self, codes: Tensor, scale: Tensor) -> Tensor:
         bits, gamma = self.format.bits, self.format.gamma
-        if codes.dim() > 1 and codes.stride(-2) == 1 != codes.stride(-1):  # as they lie: products take transposed ones
+        # As they lie: a GPU copies transposed bytes slowly, and products take transposed values.
+        if codes.is_cuda and codes.dim() > 1 and codes.stride(-2) == 1 != codes.stride(-1):
             return torch.ops.lns_sim.dequantize(codes.mT, scale, bits, gamma).mT
         return torch.ops.lns_sim.dequantize(codes, scale, bits, gamma)

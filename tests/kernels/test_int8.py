@@ -46,6 +46,19 @@ def test_sums_of_any_length_and_wider_integers(k, largest, device):
     a[0], b = largest, integers(k, 9)
     b[:, 0] = 127
     expected = a.double() @ b.double()
-    assert same(int8.product(int8.matmul, a.to(device), b.to(device), (largest, 127), k).double(), expected)
+    assert same(int8.product(int8.MATMUL, a.to(device), b.to(device), (largest, 127), k).double(), expected)
     assert expected[0, 0] == k * largest * 127
-    assert int8.product(int8.matmul, a, b, (127 * 128 + 1, 127), k) is None
+    assert int8.product(int8.MATMUL, a, b, (127 * 128 + 1, 127), k) is None
+
+
+def test_wider_errors_of_convolutions(device):
+    """ShiftQuant's: two int8 parts, stacked where each pass takes them."""
+    x, w, dy = integers(2, 3, 6, 6), integers(5, 3, 3, 3), torch.randint(-248, 249, (2, 5, 6, 6)).to(torch.int16)
+    dx = torch.nn.grad.conv2d_input(x.shape, w.double(), dy.double(), padding=1)
+    dw = torch.nn.grad.conv2d_weight(x.double(), w.shape, dy.double(), padding=1)
+    one = (1, 1)
+    x, w, dy = (t.to(device) for t in (x, w, dy))
+    to_input = int8.Form(lambda e, v: int8.input_gradient(e, v, (6, 6), one, one, one), 0)
+    to_weight = int8.Form(lambda e, a: int8.weight_gradient(e, a, (3, 3), one, one, one), 1)
+    assert same(int8.product(to_input, dy, w, (248, 127), 45).double(), dx)
+    assert same(int8.product(to_weight, dy, x, (248, 127), 72).double(), dw)

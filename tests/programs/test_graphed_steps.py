@@ -14,10 +14,11 @@ from lns_sim.optim import LNSMadam
 from lns_sim.optim.halp import HALP
 from lns_sim.quantizers import LUQ
 from lns_sim.random import Draws, random_state
-from lns_sim.studies.training import Settings, Trainer
+from lns_sim.studies.training import Result, Settings, Trainer
 from lns_sim.studies.training import data as datasets
 from lns_sim.studies.training.data import Data
 from lns_sim.studies.training.graph import why_eager
+from lns_sim.studies.training.report import gpu_lines
 from lns_sim.watching.counting import Totals
 
 
@@ -160,6 +161,15 @@ def test_a_trainer_goes_with_its_last_reference(recipe, images):
         assert [x() for x in left] == [None] * 3 and result["eager"] == ""
     finally:
         gc.enable()
+
+
+def test_what_is_told_of_runs_on_a_gpu():
+    runs = [Result("a", 0, peak_bytes=2 * 10**9), Result("b", 0, peak_bytes=10**9, eager="it keeps something")]
+    assert gpu_lines([Result("a", 0)]) == []
+    assert gpu_lines(runs) == [
+        "GPU memory at its peak: a 2.00 GB, b 1.00 GB.",
+        "b: steps were launched operation by operation, not as a CUDA graph: it keeps something.",
+    ]
 
 
 @on_gpu

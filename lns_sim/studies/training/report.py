@@ -56,6 +56,18 @@ def rows(results: list[Result], measure: str) -> list[list[str]]:
     return table
 
 
+def gpu_lines(results: list[Result]) -> list[str]:
+    """What runs on a GPU tell beside the table: each recipe's peak of memory, and whose steps were no CUDA graph."""
+    groups = {name: group for name, group in by_recipe(results).items() if group[0].peak_bytes}
+    peaks = [f"{name} {max(r.peak_bytes for r in group) / 1e9:.2f} GB" for name, group in groups.items()]
+    eager = [
+        f"{name}: steps were launched operation by operation, not as a CUDA graph: {group[0].eager}."
+        for name, group in groups.items()
+        if group[0].eager
+    ]
+    return [f"GPU memory at its peak: {', '.join(peaks)}.", *eager] if peaks else []
+
+
 def header(measure: str) -> list[str]:
     """The table's columns."""
     return ["recipe", measure, "seconds", "MACs simulated", "weight bytes", "saturated", "vanished"]
