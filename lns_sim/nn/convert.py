@@ -158,7 +158,7 @@ def _check_anew(modules: dict[str, nn.Module], chosen: dict[str, Recipe | None],
         for recipe in found:
             if recipe is not None and recipe != chosen[name] and (whole or chosen[name] is not None):
                 raise ValueError(
-                    f"{name or 'the model'} is converted already, by the recipe {recipe.name}; "
+                    f"{f'module {name}' if name else 'the model'} is converted already, by the recipe {recipe.name}; "
                     "lns_sim.nn.to_float(model) gives a float32 copy, which can be converted anew"
                 )
 

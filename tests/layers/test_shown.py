@@ -48,3 +48,14 @@ def test_notebooks_get_tables():
 def test_a_scale_of_nan_says_so():
     assert "k=0," in repr(lns_sim.quantize(torch.ones(2) * 2 ** (127 / 8)))
     assert "scale=nan, so that all is NaN" in repr(lns_sim.quantize(torch.tensor([1.0, float("nan")])))
+
+
+def test_estimates_are_a_line():
+    model, x = nn.Linear(64, 32), torch.zeros(1, 64)
+    assert re.fullmatch(
+        r"Energy\(LNS \S+, FP8 \S+, FP16 \S+, FP32 \S+, INT8 \S+ mJ by technology paper\)",
+        repr(lns_sim.energy(model, x)),
+    )
+    assert re.fullmatch(
+        r"Cycles\(66 in \S+ ms, \S+ mJ; Array\(.*\), 1\.05 GHz, technology paper\)", repr(lns_sim.cycles(model, x))
+    )

@@ -65,7 +65,7 @@ class Step:
         return "DRAM" if self.memory > self.compute else "array"
 
 
-@dataclass
+@dataclass(repr=False)
 class Cycles:
     """What :func:`cycles` found.
 
@@ -88,6 +88,10 @@ class Cycles:
     buffer: int
     steps: list[Step]
     rests_on: dict[str, str]
+
+    def __repr__(self) -> str:
+        made = f"{self.array}, {self.clock:.4g} GHz, technology {self.technology['name']}"
+        return f"Cycles({self.cycles:,.0f} in {1e3 * self.seconds:.4g} ms, {self.total():.4g} mJ; {made})"
 
     @property
     def cycles(self) -> float:

@@ -40,7 +40,7 @@ class Row:
     energy: dict[str, dict[str, float]]
 
 
-@dataclass
+@dataclass(repr=False)
 class Energy:
     """What :func:`energy` found.
 
@@ -94,6 +94,10 @@ class Energy:
         """Plain data for JSON: all rows, totals in millijoule, and what they rest on."""
         totals = {name: {"mJ": self.total(name), "by component": self.components(name)} for name in self.formats}
         return {"totals": totals, **asdict(self)}
+
+    def __repr__(self) -> str:
+        totals = ", ".join(f"{name} {self.total(name):.4g}" for name in self.formats)
+        return f"Energy({totals} mJ by technology {self.technology['name']})"
 
     def __str__(self) -> str:
         lines = [f"{self.products:,} products"]
