@@ -155,18 +155,27 @@ int64_t accumulate_windows(const Tables& t, const PackedRows& rows, const uint8_
 }
 
 // The row path's inner loop, in which GCC spends as many instructions on addresses as on sums where it is left alone.
-void add_rows(const uint8_t* codes, TileStrides strides, int64_t n, int depth, const int32_t* rows, int32_t* state) {
-  for (int64_t i = 0; i < n; ++i, codes += strides.row, state += kColumns) {
+// Depth 0 stands for `depth`, any number of lanes.
+template <int Depth, int DepthStride>
+inline void add_rows_of(const uint8_t* codes, int64_t row_stride, int64_t n, int depth, const int32_t* rows,
+                        int32_t* state) {
+  for (int64_t i = 0; i < n; ++i, codes += row_stride, state += kColumns) {
     int32x4x4_t sum = vld1q_s32_x4(state);
-    const int32_t* lane = rows;
 #pragma GCC unroll 8
-    for (int d = 0; d < depth; ++d, lane += kLaneCodes * kColumns) {
-      const int32x4x4_t row = vld1q_s32_x4(lane + size_t{codes[d * strides.depth]} * kColumns);
+    for (int d = 0; d < (Depth ? Depth : depth); ++d) {
+      const int32x4x4_t row = vld1q_s32_x4(rows + (d * size_t{kLaneCodes} + codes[d * DepthStride]) * kColumns);
 #pragma GCC unroll 4
       for (int v = 0; v < kVectors; ++v) sum.val[v] = vaddq_s32(sum.val[v], row.val[v]);
     }
     vst1q_s32_x4(state, sum);
   }
+}
+
+void add_rows(const uint8_t* codes, TileStrides strides, int64_t n, int depth, const int32_t* rows, int32_t* state) {
+  const auto add = strides.depth == 1
+                       ? (depth == kRowDepth ? add_rows_of<kRowDepth, 1> : add_rows_of<0, 1>)
+                       : (depth == kRowDepth ? add_rows_of<kRowDepth, kTileRows> : add_rows_of<0, kTileRows>);
+  add(codes, strides.row, n, depth, rows, state);
 }
 
 int64_t accumulate(const Tables& t, const PackedRows& rows, const uint8_t* packed, const int* steps, int step_count,
@@ -189,7 +198,7 @@ int64_t accumulate(const Tables& t, const PackedRows& rows, const uint8_t* packe
 
 constexpr PermuteKernels<uint8_t> permute = {
     .takes = [](const Tables& t) { return t.halves == 0 && t.log2_gamma <= log2_exact(kUnits); },
-    .most_rows = 352,
+    .most_rows = 256,
     .pack_rows = pack_rows<uint8_t>,
     .pack_lines = pack_lines<uint8_t>,
     .pack_columns = pack_columns<uint8_t>,

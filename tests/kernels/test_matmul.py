@@ -76,7 +76,7 @@ PATHS = [
 
 def test_every_path_is_taken_and_say_so(isa):
     for datapath, size, permuted, otherwise in PATHS:
-        few = permuted == "permute8" and max(size) <= 352
+        few = permuted == "permute8" and max(size) <= 256
         permutes = isa == "avx512_vnni" or (isa == "neon_dotprod" and few)
         assert datapath.path(*size) == (permuted if permutes else otherwise), (datapath, size)
 

@@ -15,6 +15,8 @@ import pytest
 import torch
 from helpers import ROOT, core
 
+import lns_sim
+
 # Torch as setup.py sees it, without its seconds of import: of which CUDA it is, and where nvcc is.
 STANDS_FOR_TORCH = """
 import os
@@ -23,7 +25,9 @@ class version: cuda = os.environ.get("TORCH_CUDA")
 STANDS_FOR_BUILDING = """
 import os
 CUDA_HOME = os.environ.get("CUDA_HOME")
-BuildExtension = include_paths = library_paths = None
+from setuptools.command.build_ext import build_ext
+class BuildExtension(build_ext): with_options = classmethod(lambda cls, **options: cls)
+include_paths = library_paths = lambda device: []
 """
 
 
@@ -103,6 +107,17 @@ def test_what_stands_in_the_way_is_one_sentence(checkout, stand_in, environment,
     assert run.returncode == 1 and said in run.stderr and len(run.stderr.splitlines()) == 1, run.stderr
 
 
+def test_a_build_with_cuda_has_its_version_in_its_name(checkout, stand_in):
+    home = checkout / "toolkit"
+    for name in ("bin/nvcc", "include/cuda_runtime.h"):
+        (home / name).parent.mkdir(parents=True, exist_ok=True)
+        (home / name).touch()
+    found = {"TORCH_CUDA": "13.0", "CUDA_HOME": str(home), "PYTHONPATH": str(stand_in)}
+    for asked, suffix in (("", "+cu130"), ("1", "+cu130"), ("0", "")):
+        run = setup(checkout, "--version", LNS_SIM_CUDA=asked, **found)
+        assert run.stdout.strip() == f"{lns_sim.__version__}{suffix}", run.stderr
+
+
 def test_torch_is_said_to_be_missing(checkout, tmp_path):
     (tmp_path / "torch.py").write_text("raise ModuleNotFoundError(name='torch')")
     run = setup(checkout, "build_ext", PYTHONPATH=str(tmp_path))
@@ -124,7 +139,9 @@ def test_the_lock_file_pins_all_that_is_asked_for():
 def test_a_wheel_runs_in_an_environment_of_its_own(checkout, tmp_path):
     """The extension is the one in use, so that nothing is compiled; the dependencies are those of this environment."""
     lib = tmp_path / "lib"
-    base = "0.1.0" if core.build_info()["cuda"] is None else f"0.1.0+cu{torch.version.cuda.replace('.', '')}"
+    base = lns_sim.__version__
+    if core.build_info()["cuda"] is not None:
+        base += f"+cu{torch.version.cuda.replace('.', '')}"
     chosen = {"LNS_SIM_CUDA": "" if "+" in base else "0"}
     (checkout / "setup.cfg").write_text(f"[build]\nbuild_lib = {lib}\n[bdist_wheel]\nskip_build = 1\n")
     assert (run := setup(checkout, "build_py", **chosen)).returncode == 0, run.stderr
