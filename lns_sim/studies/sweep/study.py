@@ -87,7 +87,7 @@ class Sweep:
         check_costs(costs, technology)
         self.costs, self.technology = tuple(costs), technology
         self.data, self.settings, self.base, self.space = data, settings, base, space
-        self.held_out = data.held_out(held_out)
+        self.held_out, self.share = data.held_out(held_out), held_out
         self.seeds, self.sampler, self.device, self.grace = seeds, sampler, device, grace
         self.trials = size(space) if sampler == "grid" or trials is None else trials
         self.maximize = data.tokenizer is None
@@ -104,7 +104,8 @@ class Sweep:
     def describe(self) -> str:
         """What makes this sweep what it is."""
         parts = {
-            "data": self.held_out.describe(),
+            "data": self.data.describe(),
+            "held out": self.share,
             "settings": asdict(self.settings),
             "recipe": to_plain(self.base),
             "space": self.space,
