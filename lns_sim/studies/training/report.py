@@ -73,7 +73,8 @@ def draw_curves(results: list[Result], title: str, measure: str, path: Path, mad
     plt = pyplot()
     groups = by_recipe(results)
     many = len(groups) > 6
-    figure, (left, right) = plt.subplots(1, 2, figsize=(12.5 if many else 10, 4), layout="constrained")
+    height = max(4, 0.27 * len(by_recipe(results)) + 0.5)  # of the legend
+    figure, (left, right) = plt.subplots(1, 2, figsize=(12.5 if many else 10, height), layout="constrained")
     styles = ["-", "--", ":", "-."]
     for i, (name, group) in enumerate(groups.items()):
         color = plt.get_cmap("tab20")(i % 20) if many else f"C{i}"
