@@ -69,6 +69,7 @@ def _fits_in_blocks(recipe: Recipe, query: Tensor, key: Tensor, value: Tensor, m
         and query.shape[:-3] == key.shape[:-3]
         and key.shape[:-2] == value.shape[:-2]
         and all(x.numel() for x in tensors)
+        and query.shape[-3] % key.shape[-3] == 0
         and query.shape[-1] > 1
         and key.shape[-2] > 1
         and not batches_are_one()

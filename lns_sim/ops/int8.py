@@ -90,10 +90,13 @@ MATMUL = Form(lambda a, b: dot(a, b.mT), 0)  # a (M, K) x b (K, N)
 def _patches(x: Tensor, kernel, stride, dilation) -> Tensor:
     """Of x (N, H, W, C), padded: (positions, kh * kw * C)."""
     x = x.contiguous()
+    if x.shape[3] % 8 == 0:  # copied eight at a time
+        x = x.view(torch.int64)
     (n, *size, c), (of_n, *of, _) = x.shape, x.stride()
     out = [(h - d * (k - 1) - 1) // s + 1 for h, k, s, d in zip(size, kernel, stride, dilation)]
     steps = [o * s for o, s in zip(of, stride)], [o * d for o, d in zip(of, dilation)]
-    return x.as_strided((n, *out, *kernel, c), (of_n, *steps[0], *steps[1], 1)).reshape(-1, c * kernel[0] * kernel[1])
+    patches = x.as_strided((n, *out, *kernel, c), (of_n, *steps[0], *steps[1], 1))
+    return patches.reshape(-1, c * kernel[0] * kernel[1]).view(torch.int8)
 
 
 def _by_images(x: Tensor, patches: int) -> tuple[Tensor, ...]:
@@ -142,17 +145,36 @@ def _places(count: int, size: int, step: int, first: int) -> tuple[slice, slice]
     return slice(begin, end), slice(at, at + (end - begin - 1) * step + 1 if end > begin else at, step)
 
 
+def _segments(images: int, rows: int) -> int:
+    """Into how many a long sum is cut where the result has few rows.
+
+    Matrices have no batch here: all segments of one operand meet all of the other, and those that belong together are
+    added. A sum of few rows keeps a few multiprocessors busy for long; this takes more products, but many of them.
+    """
+    segments = 1
+    while images % (2 * segments) == 0 and 2 * segments * rows <= 256:
+        segments *= 2
+    return segments
+
+
 def weight_gradient(dy: Tensor, x: Tensor, kernel, stride, padding, dilation) -> Tensor:
     """dw (O, C, kh, kw) of dy (N, O, H', W') and x (N, C, H, W)."""
     (_, o, *out), c, total = dy.shape, x.shape[1], None
     share = max(min(PATCH_BYTES // (c * kernel[0] * kernel[1]), LONGEST) // (out[0] * out[1]), 1)
+    share -= share % 16 if share > 16 else 0  # for many segments
     for errors, images in zip(dy.split(share), x.split(share)):
         images = F.pad(images, (padding[1], padding[1], padding[0], padding[0])).contiguous()
         of_n, of_c, *of = images.stride()
         steps = [s * d for s, d in zip(of, dilation)], [s * t for s, t in zip(of, stride)]
-        shape, strides = (c, *kernel, len(images), *out), (of_c, *steps[0], of_n, *steps[1])
-        patches = images.as_strided(shape, strides).reshape(c * kernel[0] * kernel[1], -1)
-        part = dot(errors.transpose(0, 1).reshape(o, -1), patches)
+        segments = _segments(len(images), o)
+        each = len(images) // segments
+        shape, strides = (segments, c, *kernel, each, *out), (each * of_n, of_c, *steps[0], of_n, *steps[1])
+        patches = images.as_strided(shape, strides).reshape(segments * c * kernel[0] * kernel[1], -1)
+        rows = errors.unflatten(0, (segments, each)).transpose(1, 2).reshape(segments * o, -1)
+        part = dot(rows, patches)
+        if segments > 1:
+            part = part.unflatten(0, (segments, o)).unflatten(2, (segments, -1))
+            part = part.diagonal(dim1=0, dim2=2).sum(-1, dtype=torch.int32)
         if len(dy) * out[0] * out[1] > LONGEST:
             part = part.to(torch.float64)
         total = part if total is None else total + part

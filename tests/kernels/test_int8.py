@@ -62,3 +62,14 @@ def test_wider_errors_of_convolutions(device):
     to_weight = int8.Form(lambda e, a: int8.weight_gradient(e, a, (3, 3), one, one, one), 1)
     assert same(int8.product(to_input, dy, w, (248, 127), 45).double(), dx)
     assert same(int8.product(to_weight, dy, x, (248, 127), 72).double(), dw)
+
+
+def test_segments_of_long_sums(device):
+    """Of few rows, whatever the batch; of one image whose sum leaves int32, none."""
+    assert [int8._segments(*of) for of in ((256, 16), (128, 64), (24, 16), (7, 16), (64, 512))] == [16, 4, 8, 1, 1]
+    for n, size in ((24, 6), (7, 6), (1, 380)):
+        x, dy = (torch.full((n, c, size, size), 127, dtype=torch.int8) for c in (2, 3))
+        x[0, 0, 0, 0] = -3
+        dw = torch.nn.grad.conv2d_weight(x.double(), (3, 2, 3, 3), dy.double(), padding=1)
+        found = int8.weight_gradient(dy.to(device), x.to(device), (3, 3), (1, 1), (1, 1), (1, 1))
+        assert same(found.double(), dw)

@@ -106,6 +106,14 @@ def test_what_needs_whole_matrices_gets_them(options):
     assert found.requires_grad == ("attn_mask" in options)
 
 
+@pytest.mark.parametrize("heads, key_heads", [(1, 4), (4, 1)])
+def test_heads_broadcast_as_torchs(heads, key_heads):
+    q, k, v = operands(heads, key_heads, 20, 20)
+    y = attend(R, q, k, v, False, is_causal=True)[0]
+    wide = [x.expand(2, 4, *x.shape[2:]) for x in (q, k, v)]
+    assert same_bits(y, attend(R, *wide, True, is_causal=True)[0])
+
+
 class Attention(nn.Module):
     def __init__(self):
         super().__init__()

@@ -6,7 +6,7 @@ from dataclasses import asdict, replace
 
 import pytest
 import torch
-from helpers import HAVE_CUDA
+from helpers import HAVE_CUDA, same
 
 import lns_sim
 from lns_sim import recipes
@@ -82,6 +82,17 @@ def test_graphs_train_to_the_bits_of_eager_steps(recipe, images, monkeypatch):
     first = Trainer(images, recipe, 0, settings, "cuda")
     first.run_epoch()
     assert_same(trained(images, recipe, settings, "cuda", state=first.state_dict()), eager)
+
+
+@pytest.mark.gpus
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="one GPU")
+def test_graphs_on_the_second_gpu(images):
+    settings = Settings(model="mlp", epochs=2, batch_size=16)
+    graphed = trained(images, recipes.lns_madam(), settings, "cuda:1")
+    assert graphed._gradients._graph is not None
+    eager = trained(images, recipes.lns_madam(), settings, "cuda:1", eager=True)
+    for a, b in zip(graphed.model.parameters(), eager.model.parameters()):
+        assert same(a, b)
 
 
 @on_gpu

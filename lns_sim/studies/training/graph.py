@@ -82,7 +82,7 @@ class GraphedGradients:
         self._draws = Draws(batch[0].device)
         graph, before = torch.cuda.CUDAGraph(), {} if self.totals is None else self.totals.macs()
         try:
-            with self._draws, torch.cuda.graph(graph):
+            with torch.cuda.device(batch[0].device), self._draws, torch.cuda.graph(graph):
                 self._loss = compute(self._batch).detach()
         except RuntimeError as error:
             self.why_eager = f"a capture fails: {str(error).splitlines()[0]}"
