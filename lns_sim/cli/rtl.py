@@ -56,15 +56,16 @@ def write(design: Design, options: str, made: str, folder: Path) -> list[str]:
     """Writes the files and tells their names."""
     shipped = [path for path in ROOT.glob("*/*.sv") if path.parent.name != "formal"]
     shipped += [ROOT / "simulation" / name for name in ("testbench.cpp", "cocotb_vectors.py")]
-    for path in [*shipped, *GUIDES.glob("*.py")]:
+    shipped += GUIDES.glob("*.py")
+    for path in shipped:
         (folder / path.parent.name).mkdir(exist_ok=True)
         shutil.copy(path, folder / path.parent.name)
-    folders = sorted(path for path in folder.iterdir() if path.is_dir())
+    folders = sorted({path.parent.name for path in shipped})
     (folder / "files.f").write_text("".join(f"{path}\n" for path in design.sources))
     (folder / "parameters.f").write_text("".join(f"-G{name}={value}\n" for name, value in design.parameters))
     about = README.format(
         top=design.top,
-        folders="\n".join(f"| `{path.name}` | {FOLDERS.get(path.name, 'another design')} |" for path in folders),
+        folders="\n".join(f"| `{name}` | {FOLDERS.get(name, 'another design')} |" for name in folders),
         parameters=",\n".join(f"    .{name}({value})" for name, value in design.parameters),
         options=options,
         caption=made,
