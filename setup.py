@@ -12,6 +12,7 @@ import sys
 import sysconfig
 from pathlib import Path
 
+import setuptools
 from setuptools import Extension, find_packages, setup
 from setuptools.command.build_py import build_py
 
@@ -22,10 +23,7 @@ VECTORS = {"x86_64": "avx", "aarch64": "neon"}  # the names of files with an arc
 OTHERS = tuple(name for machine, name in VECTORS.items() if machine != platform.machine())
 # What a wheel has of folders outside the package: `lns-sim rtl` writes it.
 SHIPPED = {
-    "lns_sim/rtl": (
-        "csrc/rtl",
-        ["design.py", "common/*.sv", "pe/*.sv", "rivals/*.sv", "simulation/*_vectors.py", "simulation/*.cpp"],
-    ),
+    "lns_sim/rtl": ("csrc/rtl", ["design.py", "*/*.sv", "simulation/*_vectors.py", "simulation/*.cpp"]),
     "lns_sim/rtl/guides": ("docs/guides", ["*.py"]),
 }
 
@@ -134,6 +132,8 @@ def compiled() -> dict:
     }
 
 
+if int(setuptools.__version__.partition(".")[0]) < 77:  # which knows a licence by its name
+    sys.exit(f"lns_sim needs setuptools >= 77, found {setuptools.__version__}: pip install 'setuptools>=77'")
 # A source distribution is the same whatever machine makes it, one without torch, too.
 only_sources = {"sdist", "egg_info"} & {*sys.argv[1:]}
 setup(

@@ -54,18 +54,18 @@ Made by {caption}.
 
 def write(design: Design, options: str, made: str, folder: Path) -> list[str]:
     """Writes the files and tells their names."""
-    for name in FOLDERS:
-        source = GUIDES if name == "guides" else ROOT / name
-        (folder / name).mkdir(exist_ok=True)
-        for path in sorted(source.iterdir()):
-            bench = path.name in ("testbench.cpp", "cocotb_vectors.py")
-            if path.suffix == ".sv" or bench or (name == "guides" and path.suffix == ".py"):
-                shutil.copy(path, folder / name)
+    shipped = [path for path in ROOT.glob("*/*.sv") if path.parent.name != "formal"]
+    shipped += [ROOT / "simulation" / name for name in ("testbench.cpp", "cocotb_vectors.py")]
+    shipped += GUIDES.glob("*.py")
+    for path in shipped:
+        (folder / path.parent.name).mkdir(exist_ok=True)
+        shutil.copy(path, folder / path.parent.name)
+    folders = sorted({path.parent.name for path in shipped})
     (folder / "files.f").write_text("".join(f"{path}\n" for path in design.sources))
     (folder / "parameters.f").write_text("".join(f"-G{name}={value}\n" for name, value in design.parameters))
     about = README.format(
         top=design.top,
-        folders="\n".join(f"| `{name}` | {text} |" for name, text in FOLDERS.items()),
+        folders="\n".join(f"| `{name}` | {FOLDERS.get(name, 'another design')} |" for name in folders),
         parameters=",\n".join(f"    .{name}({value})" for name, value in design.parameters),
         options=options,
         caption=made,

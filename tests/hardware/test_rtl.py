@@ -198,7 +198,10 @@ def test_the_written_folder_is_what_a_tool_reads(tmp_path, verilator):
     folder = tmp_path / "hardware"
     run = lns_sim_command("rtl", folder, "--acc-bits", "20", "--rounding", "nearest")
     assert run.returncode == 0, run.stderr
+    sources = {path.relative_to(RTL) for path in RTL.glob("*/*.sv") if path.parent.name != "formal"}
+    assert {path.relative_to(folder) for path in folder.glob("*/*.sv")} == sources
     about = (folder / "README.md").read_text()
+    assert all(f"| `{name}` |" in about for name in {source.parent.name for source in sources})
     assert ".ACC_BITS(20)" in about and "lns-sim vectors golden --acc-bits 20 --rounding nearest" in about
     (command,) = (line.split() for line in about.splitlines() if line.strip().startswith("verilator"))
     lint = subprocess.run(command, cwd=folder, capture_output=True, text=True)

@@ -125,6 +125,15 @@ def test_torch_is_said_to_be_missing(checkout, tmp_path):
     assert len(run.stderr.splitlines()) == 1
 
 
+def test_an_old_setuptools_is_said_to_be_old(checkout, tmp_path):
+    (tmp_path / "setuptools/command").mkdir(parents=True)
+    (tmp_path / "setuptools/__init__.py").write_text("__version__ = '65.5.0'; Extension = find_packages = setup = None")
+    (tmp_path / "setuptools/command/build_py.py").write_text("build_py = object")
+    run = setup(checkout, "sdist", PYTHONPATH=str(tmp_path))
+    assert run.returncode == 1 and len(run.stderr.splitlines()) == 1, run.stderr
+    assert "needs setuptools >= 77, found 65.5.0" in run.stderr
+
+
 def test_the_lock_file_pins_all_that_is_asked_for():
     def pins(name):
         lines = (re.split(r"\s*[#;]", line)[0] for line in (ROOT / name).read_text().splitlines())
