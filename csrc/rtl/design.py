@@ -79,6 +79,8 @@ def datapath(d: Datapath, microarchitecture: str = "rom", converter: Accumulator
 
 
 def _parameters(d: Datapath, microarchitecture: str) -> tuple[tuple[str, int], ...]:
+    if not isinstance(d, Datapath):
+        raise ValueError("the paper's PE adds in the linear domain; that of a LogDatapath is log_pe")
     if d.departures:
         raise ValueError(f"the RTL is the paper's PE and has no {', '.join(d.departures)}")
     if d.format.gamma > 128:

@@ -13,6 +13,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from accumulators import accumulators_of
 from command import lns_sim as lns_sim_command
 from icarus import icarus_lint
 from tools import require_module
@@ -23,7 +24,7 @@ from csrc.rtl.formal.claims import claims
 from csrc.rtl.simulation import verilate
 from csrc.rtl.synthesis import operands
 from csrc.rtl.synthesis.table import rows
-from lns_sim import AccumulatorConverter, Datapath, LNSFormat, LNSTensor, reference
+from lns_sim import AccumulatorConverter, Datapath, LNSFormat, reference
 from lns_sim.golden import make_vectors
 from lns_sim.recipes import PASSES
 
@@ -335,20 +336,6 @@ def test_all_pairs_of_codes(programs, m):
     a, b = (codes.reshape(-1, 1) for codes in np.meshgrid(np.arange(256), np.arange(256)))
     expected = accumulators_of(a, b, d)
     assert len(a) == 65_536 and mismatch(programs[d, m], d, a, b, expected) == ""
-
-
-def accumulators_of(a, b, d):
-    tensors = [
-        LNSTensor(torch.from_numpy(np.ascontiguousarray(x)).to(d.format.dtype), torch.tensor(1.0), d.format)
-        for x in (a, b)
-    ]
-    rows = lns_sim.matmul(
-        LNSTensor(tensors[0].codes[:, None], tensors[0].scale, d.format),
-        LNSTensor(tensors[1].codes[:, :, None], tensors[1].scale, d.format),
-        datapath=d,
-        return_accumulator=True,
-    )
-    return rows.reshape(-1).to(torch.int64).numpy()
 
 
 @pytest.mark.parametrize("source", [*PASSES, *operands.TRANSFORMER])

@@ -28,9 +28,7 @@ module log_add #(
   wire cancelled = subtract && distance == '0;
   wire below = subtract && (u[U_BITS] || u == '0);
   wire above = !subtract && u[U_BITS];
-  always_comb
-    if (alone) sum = larger;
-    else if (cancelled) sum = '0;
-    else if (below) sum = SATURATE != 0 ? {larger[BITS-1], U_BITS'(1)} : '0;
-    else sum = {larger[BITS-1], u[U_BITS-1:0] | {U_BITS{above}}};
+  wire [BITS-1:0] least = SATURATE != 0 ? {larger[BITS-1], U_BITS'(1)} : '0;
+  wire [BITS-1:0] corrected = {larger[BITS-1], u[U_BITS-1:0] | {U_BITS{above}}};
+  assign sum = alone ? larger : cancelled ? '0 : below ? least : corrected;
 endmodule

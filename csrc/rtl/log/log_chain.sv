@@ -33,4 +33,7 @@ module log_chain #(
     end
   end
   assign sum = addend[LANES*ACC_BITS+:ACC_BITS];
+  if (LANES == 1) begin : g_no_stage
+    wire unused = clk;
+  end
 endmodule

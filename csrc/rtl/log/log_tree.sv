@@ -35,4 +35,7 @@ module log_tree #(
     assign node[i*ACC_BITS+:ACC_BITS] = stage;
   end
   assign sum = node[ACC_BITS+:ACC_BITS];
+  if (LANES == 1) begin : g_no_stage
+    wire unused = clk;
+  end
 endmodule

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from csrc.rtl.design import MICROARCHITECTURES, datapath
+from csrc.rtl.design import MICROARCHITECTURES, datapath, log_pe
 from csrc.rtl.simulation import verilate
+from lns_sim import LogDatapath
 from lns_sim.golden import read_vectors
 
 
@@ -21,23 +22,34 @@ def main() -> None:
     """Builds the vectors' datapath, runs them, and says how many results are not the golden ones."""
     parser = argparse.ArgumentParser(description="Sends golden vectors through the RTL.")
     parser.add_argument("folder", type=Path, help="of `lns-sim vectors`")
-    parser.add_argument("--microarchitecture", choices=MICROARCHITECTURES, default=MICROARCHITECTURES[0])
+    parser.add_argument(
+        "--microarchitecture", choices=MICROARCHITECTURES, help=f"of a linear PE; {MICROARCHITECTURES[0]}"
+    )
     parser.add_argument("--pause", type=int, default=0, help="how often each side pauses, in 256ths")
     parser.add_argument("--waves", type=Path, help="where waveforms go (VCD)")
     given = parser.parse_args()
     if verilate.VERILATOR is None:
         sys.exit("this needs Verilator: on Debian, apt-get install verilator")
     vectors = read_vectors(given.folder)
-    design = datapath(vectors.datapath, given.microarchitecture, vectors.converter)
-    scale_bits = dict(design.parameters)["SCALE_BITS"]
-    if np.any(vectors.scales + (1 << scale_bits - 1) >> scale_bits):
-        raise ValueError(f"the design's scales have {scale_bits} bits, in which {vectors.scales.max()} does not fit")
+    d, log = vectors.datapath, isinstance(vectors.datapath, LogDatapath)
+    if log:
+        if given.microarchitecture:
+            raise ValueError("a PE that adds logarithms has no --microarchitecture")
+        design = log_pe(d)
+    else:
+        design = datapath(d, given.microarchitecture or MICROARCHITECTURES[0], vectors.converter)
+        scale_bits = dict(design.parameters)["SCALE_BITS"]
+        if np.any(vectors.scales + (1 << scale_bits - 1) >> scale_bits):
+            raise ValueError(
+                f"the design's scales have {scale_bits} bits, in which {vectors.scales.max()} does not fit"
+            )
     with tempfile.TemporaryDirectory() as folder:
         program = verilate.build(design, Path(folder), waves=given.waves is not None)
         found, codes, clocks = verilate.simulate(
-            program, vectors.datapath, vectors.a, vectors.b, vectors.scales, given.pause, given.waves
+            program, d, vectors.a, vectors.b, 0 if log else vectors.scales, given.pause, given.waves
         )
-    wrong = np.flatnonzero((found != vectors.accumulators) | (codes != vectors.codes))
+    right = (found == vectors.accumulators) & (log or codes == vectors.codes)
+    wrong = np.flatnonzero(~right)
     print(f"{len(found)} dot products in {clocks} clocks, {len(wrong)} of them not the golden ones")
     sys.exit(len(wrong) > 0)
 
