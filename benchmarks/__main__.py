@@ -12,7 +12,7 @@ import os
 
 import torch
 
-from benchmarks import elementwise, gpu, memory, peers, products, roofline, scaling, steps
+from benchmarks import elementwise, gpu, memory, peers, products, roofline, scaling, steps, wide
 from benchmarks.baseline import print_changes
 from benchmarks.harness import print_table
 from lns_sim.environment import environment
@@ -20,6 +20,7 @@ from lns_sim.environment import environment
 SECTIONS = {
     "sizes": products.sizes,
     "datapaths": products.datapaths,
+    "wide": wide.wide,
     "convolutions": products.convolutions,
     "elementwise": elementwise.elementwise,
     "steps": steps.steps,

@@ -13,6 +13,7 @@ import lns_sim
 from benchmarks.harness import Measurement, paired, seconds
 from benchmarks.products import FORMATS, LAYERS, VARIANTS, WIDE, conv_passes
 from benchmarks.steps import OTHER_SYSTEMS, eager_fake_quant, training_step
+from benchmarks.wide import wide
 from lns_sim import Datapath, LNSFormat, LNSTensor, recipes
 from lns_sim.checks import check_device
 from lns_sim.optim import LNSMadam
@@ -212,12 +213,17 @@ def steps() -> Iterator[Measurement]:
         )
 
 
+def wider_operands() -> Iterator[Measurement]:
+    """Spec section 8."""
+    yield from wide("cuda")
+
+
 def gpu() -> Iterator[Measurement]:
     """All of it. Raises ValueError where there is no GPU or no kernels for it."""
     check_device("cuda")
     cudnn = torch.backends.cudnn
     with cudnn.flags(cudnn.enabled, True, cudnn.benchmark_limit, cudnn.deterministic, allow_tf32=False):
-        for part in (matmuls, convolutions, datapaths, elementwise, steps):
+        for part in (matmuls, convolutions, datapaths, wider_operands, elementwise, steps):
             for measurement in part():
                 print(f"  {measurement.work}: {measurement.ratio:.2f} {measurement.unit}", flush=True)
                 yield measurement

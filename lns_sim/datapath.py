@@ -34,7 +34,8 @@ class Datapath:
     paper's.
 
     Args:
-        format: format of the operands. Operands of fewer bits and the same gamma fit, too.
+        format: format of the operands. Operands of other formats fit, too, where it
+            :meth:`lns_sim.LNSFormat.holds` theirs: their exponents are multiplied by the gammas' ratio.
         vector_size: lanes per accumulation, 1 to 4096.
         lut_entries: bins and constants, a power of two from 1 (Mitchell's approximation) to gamma (exact); None:
             gamma, or as many as there are ``lut_constants``.

@@ -61,6 +61,35 @@ class LNSFormat:
         codes = torch.arange(1 << self.bits).to(self.dtype)
         return torch.ops.lns_sim.dequantize(codes, torch.ones((), dtype=torch.float32), self.bits, self.gamma)
 
+    def holds(self, other: LNSFormat) -> bool:
+        """Does a datapath of this format take operands of the other (spec section 8)?
+
+        Its gamma must not be coarser, and the other's largest exponent, in its steps, must not exceed ``e_max``.
+        """
+        return self.gamma >= other.gamma and other.e_max * (self.gamma // other.gamma) <= self.e_max
+
+    def check_holds(self, name: str, other: LNSFormat) -> None:
+        """Raises ValueError unless a datapath of this format takes an operand of the other."""
+        if not self.holds(other):
+            raise ValueError(
+                f"{name} has format {other!r}, which does not fit the datapath's {self!r}: an operand's gamma is at "
+                f"most the datapath's, and its e_max, times the gammas' ratio, at most e_max = {self.e_max}"
+            )
+
+    @staticmethod
+    def holding(*formats: LNSFormat) -> LNSFormat:
+        """The smallest format that :meth:`holds` them all.
+
+        Raises:
+            ValueError: it would have more than 16 bits.
+        """
+        gamma = max(f.gamma for f in formats)
+        bits = max((f.e_max * (gamma // f.gamma)).bit_length() + 1 for f in formats)
+        if bits > 16:
+            both = " and ".join(map(repr, formats))
+            raise ValueError(f"no format of up to 16 bits holds {both}: it would need {bits} bits at gamma {gamma}")
+        return LNSFormat(max(bits, gamma.bit_length()), gamma)
+
     def __repr__(self) -> str:
         return (
             f"LNSFormat(bits={self.bits}, gamma={self.gamma}: base 2^(1/{self.gamma}), step {100 * self.step:.3g} %, "

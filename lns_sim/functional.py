@@ -9,6 +9,7 @@ from typing import Literal, overload
 import torch
 from torch import Tensor
 
+from lns_sim import contract
 from lns_sim._compile import constant_result
 from lns_sim.checks import check_choice, check_int
 from lns_sim.datapath import Counters, Datapath
@@ -87,13 +88,14 @@ def quantize(
 
 
 @cache
-def _encoded_default(bits: int, gamma: int) -> tuple[int, ...]:
-    return tuple(Datapath(LNSFormat(bits, gamma)).encode())
+def _encoded_default(*formats: tuple[int, int]) -> tuple[int, ...]:
+    return tuple(Datapath(LNSFormat.holding(*(LNSFormat(*f) for f in formats))).encode())
 
 
 @constant_result
-def _default_datapath(bits: int, gamma: int) -> list[int]:
-    return list(_encoded_default(bits, gamma))
+def _default_datapath(*formats: tuple[int, int]) -> list[int]:
+    """The encoding of the default datapath of the smallest format that holds all of (bits, gamma)."""
+    return list(_encoded_default(*formats))
 
 
 def _check_operands(datapath: AnyDatapath | None, **operands: LNSTensor) -> list[int]:
@@ -104,18 +106,15 @@ def _check_operands(datapath: AnyDatapath | None, **operands: LNSTensor) -> list
             raise TypeError(f"{name} must be an LNSTensor (see lns_sim.quantize), got {type(t).__name__}")
         _without_gradient(name, t)
     if datapath is None:
-        bits, gamma = max(a.bits, b.bits), a.gamma
-        encoded = _default_datapath(bits, gamma)
+        encoded = _default_datapath((a.bits, a.gamma), (b.bits, b.gamma))
     elif isinstance(datapath, (Datapath, LogDatapath)):
-        bits, gamma = datapath.format.bits, datapath.format.gamma
         encoded = datapath.encode()
     else:
         raise TypeError(f"datapath must be a Datapath or a LogDatapath, got {datapath!r}")
-    for name, t in operands.items():
-        if t.gamma != gamma or t.bits > bits:
-            raise ValueError(
-                f"{name} has format {t.format!r}, but the datapath takes gamma {gamma} and up to {bits} bits"
-            )
+    bits, gamma = encoded[1:3] if encoded[0] == contract.LOG_MARKER else encoded[:2]
+    for name, t in operands.items():  # in integers, which torch.compile can follow
+        if t.gamma > gamma or ((1 << t.bits - 1) - 1) * (gamma // t.gamma) >= 1 << bits - 1:
+            LNSFormat(bits, gamma).check_holds(name, t.format)
     if a.device != b.device:
         raise ValueError(f"{name_a} is on {a.device}, but {name_b} is on {b.device}")
     return encoded
@@ -172,7 +171,8 @@ def matmul(
     Args:
         a: shape (..., M, K). Its scale must not vary along K.
         b: shape (..., K, N), batch dimensions broadcast with a's. Its scale must not vary along K.
-        datapath: None for the default one of the operands' format.
+        datapath: whose format holds both operands' (:meth:`lns_sim.LNSFormat.holds`); None for the default one of the
+            smallest such format.
         return_accumulator: return the int32 accumulators instead of their float32 values.
         counters: also return a :class:`Counters`.
 
@@ -213,6 +213,8 @@ def matmul(
         encoded,
         return_accumulator,
         counters,
+        a.gamma,
+        b.gamma,
     )
     return _results(out, out.numel() * k, counts, counters)
 
@@ -371,5 +373,7 @@ def conv2d(
         encoded,
         return_accumulator,
         counters,
+        x.gamma,
+        w.gamma,
     )
     return _results(out, out.numel() * w.shape[1:].numel(), counts, counters)

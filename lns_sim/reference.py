@@ -66,6 +66,12 @@ def encode(negative, e, format) -> np.ndarray:
     return np.where((e > 0) & negative, e | (e_max(format) + 1), e)
 
 
+def recode(codes, format, wider) -> np.ndarray:
+    """Codes as operands of a datapath of a wider format, in whose finer steps their exponents are counted."""
+    sign, e = decode(codes, format)
+    return encode(sign < 0, e * (wider.gamma // format.gamma), wider)
+
+
 def dequantize(codes, k, format) -> np.ndarray:
     """float32 values: 2^(e/gamma) to 24 bits, times a power of two, rounded once."""
     sign, e = decode(codes, format)

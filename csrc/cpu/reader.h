@@ -12,10 +12,11 @@
 
 namespace lns::cpu {
 
-// What the kernels compute on. Row path: sign at bit 7 over a 7-bit exponent. Look-up path: the signed exponent.
+// What the kernels compute on, in the datapath's exponents. Row path: sign at bit 7 over a 7-bit exponent. Look-up
+// path: the signed exponent.
 template <typename Lane>
-inline Lane to_lane(const Format& f, int code) {
-  const int e = f.exponent(code);
+inline Lane to_lane(const Format& f, int log2_step, int code) {
+  const int e = f.exponent(code) << log2_step;
   if constexpr (sizeof(Lane) == 1)
     return static_cast<Lane>(f.negative(code) && e ? 128 | e : e);
   else
@@ -36,7 +37,7 @@ class Reader {
 template <typename Self, typename Code>
 class ReaderOf : public Reader {
  public:
-  explicit ReaderOf(const Format& format) : format_(format) {}
+  explicit ReaderOf(const CodeView& codes) : format_(codes.format), log2_step_(codes.log2_step) {}
 
   void fill(uint8_t* tile, TileStrides strides, int64_t row0, int64_t rows, int64_t k0, int64_t depth) const override {
     static_cast<const Self*>(this)->fill_tile(tile, strides, row0, rows, k0, depth);
@@ -50,21 +51,23 @@ class ReaderOf : public Reader {
   template <typename Lane>
   void convert(Lane* to, int64_t to_stride, const Code* from, int64_t from_stride, int64_t n) const {
     if constexpr (sizeof(Lane) == 1 && sizeof(Code) == 1) {
-      if (format_.bits == 8) {  // an 8-bit code is its lane; -0 counts as 0 to every path
+      if (format_.bits == 8 && log2_step_ == 0) {  // an 8-bit code is its lane; -0 counts as 0 to every path
         if (to_stride == 1 && from_stride == 1) return copy(to, from, n);
         for (int64_t i = 0; i < n; ++i) to[i * to_stride] = from[i * from_stride];
         return;
       }
       // The same for shorter codes, in operations on bytes, of which vectors hold the most.
       const uint8_t magnitude = static_cast<uint8_t>(format_.e_max()), sign = static_cast<uint8_t>(format_.sign_bit());
+      const int step = log2_step_;
       for (int64_t i = 0; i < n; ++i) {
         const uint8_t code = from[i * from_stride];
-        to[i * to_stride] = static_cast<uint8_t>((code & magnitude) | ((code & sign) ? 128 : 0));
+        to[i * to_stride] = static_cast<uint8_t>((code & magnitude) << step | ((code & sign) ? 128 : 0));
       }
       return;
     }
     const Format f = format_;
-    for (int64_t i = 0; i < n; ++i) to[i * to_stride] = to_lane<Lane>(f, from[i * from_stride]);
+    const int step = log2_step_;
+    for (int64_t i = 0; i < n; ++i) to[i * to_stride] = to_lane<Lane>(f, step, from[i * from_stride]);
   }
 
  private:
@@ -80,14 +83,18 @@ class ReaderOf : public Reader {
   }
 
   Format format_;
+  int log2_step_;
 };
 
 // Codes at base + row * row_stride + k_axis(k): a matrix of any strides, a convolution's weights, its output gradient.
 template <typename Code>
 class StridedReader : public ReaderOf<StridedReader<Code>, Code> {
  public:
-  StridedReader(const Format& format, const Code* base, int64_t row_stride, const Axis& k_axis)
-      : ReaderOf<StridedReader<Code>, Code>(format), base_(base), row_stride_(row_stride), k_axis_(k_axis) {}
+  StridedReader(const CodeView& codes, int64_t row_stride, const Axis& k_axis)
+      : ReaderOf<StridedReader<Code>, Code>(codes),
+        base_(static_cast<const Code*>(codes.data)),
+        row_stride_(row_stride),
+        k_axis_(k_axis) {}
 
   template <typename Lane>
   void fill_tile(Lane* tile, TileStrides strides, int64_t row0, int64_t rows, int64_t k0, int64_t depth) const {
@@ -125,8 +132,11 @@ template <typename Code>
 class PatchReader : public ReaderOf<PatchReader<Code>, Code> {
  public:
   // `taps_are_rows`: rows are taps and K runs over positions (weight gradient), instead of the reverse.
-  PatchReader(const Format& format, const Code* image, const Patches& patches, bool taps_are_rows)
-      : ReaderOf<PatchReader<Code>, Code>(format), image_(image), p_(patches), taps_are_rows_(taps_are_rows) {}
+  PatchReader(const CodeView& codes, const Patches& patches, bool taps_are_rows)
+      : ReaderOf<PatchReader<Code>, Code>(codes),
+        image_(static_cast<const Code*>(codes.data)),
+        p_(patches),
+        taps_are_rows_(taps_are_rows) {}
 
   template <typename Lane>
   void fill_tile(Lane* tile, TileStrides strides, int64_t row0, int64_t rows, int64_t k0, int64_t depth) const {
@@ -221,17 +231,15 @@ class PatchReader : public ReaderOf<PatchReader<Code>, Code> {
 };
 
 template <typename Code>
-std::unique_ptr<const Reader> new_reader(const OperandView& o, const Code* codes) {
-  if (o.kind == OperandView::Kind::strided)
-    return std::make_unique<StridedReader<Code>>(o.codes.format, codes, o.row_stride, o.k_axis);
-  return std::make_unique<PatchReader<Code>>(o.codes.format, codes, o.patches, o.kind == OperandView::Kind::taps);
+std::unique_ptr<const Reader> new_reader(const OperandView& o, const CodeView& codes) {
+  if (o.kind == OperandView::Kind::strided) return std::make_unique<StridedReader<Code>>(codes, o.row_stride, o.k_axis);
+  return std::make_unique<PatchReader<Code>>(codes, o.patches, o.kind == OperandView::Kind::taps);
 }
 
 // Reads an operand whose codes begin `offset` elements further on.
 inline std::unique_ptr<const Reader> new_reader(const OperandView& o, int64_t offset) {
   const CodeView codes = o.codes.at(offset);
-  if (codes.wide()) return new_reader(o, static_cast<const int16_t*>(codes.data));
-  return new_reader(o, static_cast<const uint8_t*>(codes.data));
+  return codes.wide() ? new_reader<int16_t>(o, codes) : new_reader<uint8_t>(o, codes);
 }
 
 }  // namespace lns::cpu

@@ -18,7 +18,6 @@ __global__ void __launch_bounds__(256) count_lanes(const __grid_constant__ Produ
   const int window = min(levels, kLevels);
   const Extent left_extent = extent(p.left.operand), right_extent = extent(p.right.operand);
   const int64_t groups = (p.k + depth - 1) / depth, units = groups * p.batch.count();
-  const Format lf = p.left.operand.codes.format, rf = p.right.operand.codes.format;
   unsigned long long zeros = 0, lost = 0;
   for (int64_t unit = blockIdx.x; unit < units; unit += gridDim.x) {
     const Offsets offsets = p.batch.at(unit / groups);
@@ -33,7 +32,7 @@ __global__ void __launch_bounds__(256) count_lanes(const __grid_constant__ Produ
       for (int64_t r = threadIdx.x; r < p.left.rows; r += blockDim.x) {
         const Coordinates row = row_coordinates(p.left.operand, r, p.left.rows);
         for (int d = 0; d < here; ++d) {
-          const int e = lf.exponent(load_code(left, left_extent, row, k_coordinates(p.left.operand, k0 + d, p.k)));
+          const int e = left.exponent(load_code(left, left_extent, row, k_coordinates(p.left.operand, k0 + d, p.k)));
           if (e != 0 && e >= base && e < base + window) atomicAdd(&at_most[d * window + e - base], 1);
         }
       }
@@ -44,7 +43,8 @@ __global__ void __launch_bounds__(256) count_lanes(const __grid_constant__ Produ
       for (int64_t r = threadIdx.x; r < p.right.rows; r += blockDim.x) {
         const Coordinates row = row_coordinates(p.right.operand, r, p.right.rows);
         for (int d = 0; d < here; ++d) {
-          const int e = rf.exponent(load_code(right, right_extent, row, k_coordinates(p.right.operand, k0 + d, p.k)));
+          const int e =
+              right.exponent(load_code(right, right_extent, row, k_coordinates(p.right.operand, k0 + d, p.k)));
           if (e == 0) continue;
           zeros -= at_most[d * window + window - 1];
           const int64_t limit = min(first_visible - 1 - e, static_cast<int64_t>(base + window - 1)) - base;

@@ -55,12 +55,11 @@ __device__ void fetch_words(const OperandView& o, const CodeView& codes, const C
                             int32_t* tile, Word word) {
   const bool by_rows = o.rows_are_contiguous();
   const Extent e = extent(o);
-  const Format f = codes.format;
 #pragma unroll 8
   for (int i = threadIdx.x; i < Rows * kLogChunk; i += kLogThreads) {
     const int row = by_rows ? i % Rows : i / kLogChunk, k = by_rows ? i / Rows : i % kLogChunk;
     const int code = load_code(codes, e, rows[row], ks[k]);
-    tile[k * log_pitch(Rows) + row] = word(f.negative(code), f.exponent(code));
+    tile[k * log_pitch(Rows) + row] = word(codes.format.negative(code), codes.exponent(code));
   }
 }
 

@@ -9,15 +9,19 @@
 
 namespace lns {
 
-// Codes in memory: uint8 for formats of up to 8 bits, int16 above.
+// Codes in memory: uint8 for formats of up to 8 bits, int16 above. Where their gamma is coarser than the datapath's, a
+// step of their exponents is 2^log2_step of its steps.
 struct CodeView {
   const void* data;
   Format format;
+  int log2_step = 0;
 
+  LNS_HD int exponent(int code) const { return format.exponent(code) << log2_step; }
   LNS_HD bool wide() const { return format.bits > 8; }
   LNS_HD CodeView at(int64_t offset) const {
     return {.data = static_cast<const char*>(data) + offset * (wide() ? sizeof(int16_t) : sizeof(uint8_t)),
-            .format = format};
+            .format = format,
+            .log2_step = log2_step};
   }
 };
 

@@ -30,10 +30,16 @@ const Engine& engine_of(const Ints& encoded, const D& datapath) {
   return cache.get(encoded, [&] { return std::make_unique<const Engine>(datapath); });
 }
 
-inline Format operand_format(const AnyDatapath& d, int64_t bits) {
-  const Format& f = format_of(d);
-  require(bits <= f.bits, "an operand of ", bits, " bits does not fit a datapath of ", f.bits);
-  return make_format(bits, f.gamma);
+// An operand's codes; a gamma of 0 is the datapath's.
+inline CodeView operand_codes(const AnyDatapath& any, const Tensor& codes, int64_t bits, int64_t gamma,
+                              const Tensor& first, const char* name) {
+  const Format& own = format_of(any);
+  const Format f = make_format(bits, gamma == 0 ? own.gamma : gamma);
+  check_codes(codes, f, first, name);
+  const int step = own.gamma / f.gamma;
+  require(step > 0 && f.e_max() * step <= own.e_max(), "an operand of ", bits, " bits and gamma ", f.gamma,
+          " does not fit a datapath of ", own.bits, " bits and gamma ", own.gamma);
+  return {.data = codes.const_data_ptr(), .format = f, .log2_step = log2_exact(step)};
 }
 
 inline Tensor new_output(const Tensor& like, const Ints& sizes, bool accumulators) {
@@ -51,11 +57,9 @@ Result run(const Ints& datapath, const std::vector<Product>& products, bool accu
 
 template <typename Device>
 Result matmul(Tensor a, Tensor a_scale, Tensor b, Tensor b_scale, int64_t a_bits, int64_t b_bits, Ints datapath,
-              bool accumulators, bool count) {
+              bool accumulators, bool count, int64_t a_gamma, int64_t b_gamma) {
   const AnyDatapath& d = datapath_of(datapath);
-  const Format fa = operand_format(d, a_bits), fb = operand_format(d, b_bits);
-  check_codes(a, fa, a, "a");
-  check_codes(b, fb, a, "b");
+  const CodeView av = operand_codes(d, a, a_bits, a_gamma, a, "a"), bv = operand_codes(d, b, b_bits, b_gamma, a, "b");
   check_float(a_scale, a, "a_scale");
   check_float(b_scale, a, "b_scale");
   const int64_t rank = a.dim(), row = rank - 2, column = rank - 1;
@@ -78,7 +82,6 @@ Result matmul(Tensor a, Tensor a_scale, Tensor b, Tensor b_scale, int64_t a_bits
                          .left_scale = a_scale.stride(i),
                          .right_scale = b_scale.stride(i),
                          .output = out.stride(i)});
-  const CodeView av = {.data = a.const_data_ptr(), .format = fa}, bv = {.data = b.const_data_ptr(), .format = fb};
   const Product product = {
       .left = {.operand = OperandView::strided(av, a.stride(row), Axis::flat(k, a.stride(column))),
                .rows = m,
@@ -101,10 +104,9 @@ struct ConvArgument {
   Tensor codes, scale;
   ConvOperand operand;
 
-  ConvArgument(const Tensor& c, const Tensor& s, const Format& f, int64_t scale_dim, const Tensor& first,
-               const char* name)
+  ConvArgument(const AnyDatapath& d, const Tensor& c, const Tensor& s, int64_t bits, int64_t gamma, int64_t scale_dim,
+               const Tensor& first, const char* name)
       : codes(c), scale(s) {
-    check_codes(c, f, first, name);
     check_float(s, first, "its scale");
     require(c.dim() == 4, name, " must have 4 dimensions");
     const bool one = s.numel() == 1;
@@ -112,7 +114,7 @@ struct ConvArgument {
             "the scale of ", name, " must be one number, or vary along dimension ", scale_dim, " alone");
     codes = torch::stable::contiguous(c);
     scale = torch::stable::contiguous(s);
-    operand = {.codes = {.data = codes.const_data_ptr(), .format = f},
+    operand = {.codes = operand_codes(d, codes, bits, gamma, first, name),
                .scale = scale.const_data_ptr<float>(),
                .scale_step = one ? 0 : 1};
   }
@@ -152,10 +154,11 @@ inline Ints output_size(const ConvShape& s) { return {s.batch, s.out_channels, s
 
 template <typename Device>
 Result conv2d(Tensor x, Tensor x_scale, Tensor w, Tensor w_scale, int64_t x_bits, int64_t w_bits, Ints stride,
-              Ints padding, Ints dilation, int64_t groups, Ints datapath, bool accumulators, bool count) {
+              Ints padding, Ints dilation, int64_t groups, Ints datapath, bool accumulators, bool count,
+              int64_t x_gamma, int64_t w_gamma) {
   const AnyDatapath& d = datapath_of(datapath);
-  const ConvArgument xa(x, x_scale, operand_format(d, x_bits), 0, x, "x");
-  const ConvArgument wa(w, w_scale, operand_format(d, w_bits), 0, x, "w");
+  const ConvArgument xa(d, x, x_scale, x_bits, x_gamma, 0, x, "x");
+  const ConvArgument wa(d, w, w_scale, w_bits, w_gamma, 0, x, "w");
   const ConvShape s = conv_shape(sizes_of(x), sizes_of(w),
                                  {.stride = stride, .padding = padding, .dilation = dilation, .groups = groups});
   Tensor out = new_output(x, output_size(s), accumulators);
@@ -166,10 +169,10 @@ Result conv2d(Tensor x, Tensor x_scale, Tensor w, Tensor w_scale, int64_t x_bits
 template <typename Device>
 Result conv2d_input_gradient(Tensor dy, Tensor dy_scale, Tensor w, Tensor w_scale, int64_t dy_bits, int64_t w_bits,
                              Ints input_size, Ints stride, Ints padding, Ints dilation, int64_t groups, Ints datapath,
-                             bool accumulators, bool count) {
+                             bool accumulators, bool count, int64_t dy_gamma, int64_t w_gamma) {
   const AnyDatapath& d = datapath_of(datapath);
-  const ConvArgument da(dy, dy_scale, operand_format(d, dy_bits), 0, dy, "dy");
-  const ConvArgument wa(w, w_scale, operand_format(d, w_bits), 1, dy, "w");
+  const ConvArgument da(d, dy, dy_scale, dy_bits, dy_gamma, 0, dy, "dy");
+  const ConvArgument wa(d, w, w_scale, w_bits, w_gamma, 1, dy, "w");
   const ConvShape s = conv_shape(input_size, sizes_of(w),
                                  {.stride = stride, .padding = padding, .dilation = dilation, .groups = groups});
   require(sizes_of(dy) == output_size(s), "dy's shape is not that of the output");
@@ -182,10 +185,10 @@ Result conv2d_input_gradient(Tensor dy, Tensor dy_scale, Tensor w, Tensor w_scal
 template <typename Device>
 Result conv2d_weight_gradient(Tensor dy, Tensor dy_scale, Tensor x, Tensor x_scale, int64_t dy_bits, int64_t x_bits,
                               Ints kernel_size, Ints stride, Ints padding, Ints dilation, int64_t groups, Ints datapath,
-                              bool accumulators, bool count) {
+                              bool accumulators, bool count, int64_t dy_gamma, int64_t x_gamma) {
   const AnyDatapath& d = datapath_of(datapath);
-  const ConvArgument da(dy, dy_scale, operand_format(d, dy_bits), 1, dy, "dy");
-  const ConvArgument xa(x, x_scale, operand_format(d, x_bits), 1, dy, "x");
+  const ConvArgument da(d, dy, dy_scale, dy_bits, dy_gamma, 1, dy, "dy");
+  const ConvArgument xa(d, x, x_scale, x_bits, x_gamma, 1, dy, "x");
   require(kernel_size.size() == 2 && groups > 0, "kernel_size must hold 2 integers, and groups be positive");
   const Ints weight = {dy.size(1), x.size(1) / groups, kernel_size[0], kernel_size[1]};
   const ConvShape s =

@@ -2,7 +2,8 @@
 //
 // Codes come with float32 scales: a 0-d scale for the whole tensor, or one of the tensor's rank with a single dimension
 // larger than 1. core/encoding.h says what the numbers of `datapath`, of `rng` (int64) and of `hyper` (float32) are;
-// `counters` is a gemm/product.h Counters in int64, empty unless `count` asks for it.
+// `counters` is a gemm/product.h Counters in int64, empty unless `count` asks for it. Operands' gammas are the
+// datapath's where they are 0.
 #include <torch/csrc/stable/library.h>
 
 STABLE_TORCH_LIBRARY(lns_sim, m) {
@@ -24,19 +25,20 @@ STABLE_TORCH_LIBRARY(lns_sim, m) {
   // a (..., M, K) with a_scale (..., M, 1), b (..., K, N) with b_scale (..., 1, N), equal batch dimensions.
   m.def(
       "matmul(Tensor a, Tensor a_scale, Tensor b, Tensor b_scale, int a_bits, int b_bits, int[] datapath, "
-      "bool accumulators, bool count) -> (Tensor out, Tensor counters)");
+      "bool accumulators, bool count, int a_gamma=0, int b_gamma=0) -> (Tensor out, Tensor counters)");
   // Scales are 0-d or hold one entry per slice of the dimension named in gemm/convolution.h.
   m.def(
       "conv2d(Tensor x, Tensor x_scale, Tensor w, Tensor w_scale, int x_bits, int w_bits, int[] stride, int[] padding, "
-      "int[] dilation, int groups, int[] datapath, bool accumulators, bool count) -> (Tensor out, Tensor counters)");
+      "int[] dilation, int groups, int[] datapath, bool accumulators, bool count, int x_gamma=0, int w_gamma=0) -> "
+      "(Tensor out, Tensor counters)");
   m.def(
       "conv2d_input_gradient(Tensor dy, Tensor dy_scale, Tensor w, Tensor w_scale, int dy_bits, int w_bits, "
       "int[] input_size, int[] stride, int[] padding, int[] dilation, int groups, int[] datapath, bool accumulators, "
-      "bool count) -> (Tensor out, Tensor counters)");
+      "bool count, int dy_gamma=0, int w_gamma=0) -> (Tensor out, Tensor counters)");
   m.def(
       "conv2d_weight_gradient(Tensor dy, Tensor dy_scale, Tensor x, Tensor x_scale, int dy_bits, int x_bits, "
       "int[] kernel_size, int[] stride, int[] padding, int[] dilation, int groups, int[] datapath, bool accumulators, "
-      "bool count) -> (Tensor out, Tensor counters)");
+      "bool count, int dy_gamma=0, int x_gamma=0) -> (Tensor out, Tensor counters)");
   // cap: the largest magnitude allowed, shaped like scale.
   m.def(
       "madam_step(Tensor(a!) codes, Tensor(b!) moment, Tensor grad, Tensor scale, Tensor cap, Tensor hyper, int bits, "

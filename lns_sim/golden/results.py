@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import islice
 
 from lns_sim.golden.trace import DotTrace, trace_dot
 from lns_sim.golden.vectors import VectorSet
@@ -40,10 +41,13 @@ def check_results(vectors: VectorSet, path, codes=None) -> Mismatch | None:
     Raises:
         ValueError: a file is no list of such results, or of another length.
     """
-    f, layout = vectors.converter.format, vectors.layout
-    words = [layout.word(int(code), f) for code in vectors.codes] if layout else vectors.codes.tolist()
-    checks = [(path, vectors.datapath.acc_bits, True, vectors.accumulators.tolist(), "results")]
+    layout = vectors.layout
+    checks: list[tuple] = [(path, vectors.datapath.acc_bits, True, vectors.accumulators.tolist(), "results")]
     if codes is not None:
+        if vectors.converter is None:
+            raise ValueError("accumulators of a LogDatapath are not converted: these vectors have no codes")
+        f = vectors.converter.format
+        words = [layout.word(int(code), f) for code in vectors.codes] if layout else vectors.codes.tolist()
         checks.append((codes, layout.bits if layout else f.bits, False, words, "codes"))
     for file, bits, signed, golden, kind in checks:
         found = read_words(file, bits, signed)
@@ -51,7 +55,7 @@ def check_results(vectors: VectorSet, path, codes=None) -> Mismatch | None:
             raise ValueError(f"{file} holds {len(found)} {kind} for {len(golden)} dot products")
         for i, (got, expected) in enumerate(zip(found, golden)):
             if got != expected:
-                trace = trace_dot(vectors.a[i], vectors.b[i], vectors.datapath)
+                trace = trace_dot(*next(islice(vectors.operands, i, None)), vectors.datapath)
                 what = "accumulator" if kind == "results" else f"code at scale {vectors.scales[i]}"
                 return Mismatch(i, vectors.names[i] if vectors.names else "", what, got, expected, trace)
     return None

@@ -7,22 +7,41 @@ from pathlib import Path
 import numpy as np
 
 from lns_sim.datapath import Datapath
+from lns_sim.datapaths import AnyDatapath
 from lns_sim.format import LNSFormat
+from lns_sim.golden import log_vectors
+from lns_sim.log_datapath import LogDatapath
 from lns_sim.npz import read_npz
 
 Operands = tuple[list[str], np.ndarray, np.ndarray]  # names or none, a, b
 
 
 def operands(
-    datapath: Datapath, source: str, count: int, k: int, rng: np.random.Generator, exponents: tuple[int, int]
+    datapath: AnyDatapath,
+    source: str,
+    count: int,
+    k: int,
+    rng: np.random.Generator,
+    exponents: tuple[int, int],
+    formats: tuple[LNSFormat, LNSFormat] | None = None,
 ) -> Operands:
-    """Operands of a source, see :func:`lns_sim.golden.make_vectors`; exponents are those that codes may have."""
+    """Operands of a source, see :func:`lns_sim.golden.make_vectors`; exponents are those that codes may have, where
+    ``formats`` does not say others for a and b.
+    """
+    f = datapath.format
+    own = [(f, exponents)] * 2 if formats is None else [(o, (1, o.e_max)) for o in formats]
     if source == "random":
-        return [], *(_random(rng, (count, k), datapath.format, exponents) for _ in range(2))
+        return [], *(_random(rng, (count, k), *o) for o in own)
     if source == "corner":
-        return corner_cases(datapath, k, exponents)
+        cases = (
+            log_vectors.corner_cases(datapath, k)
+            if isinstance(datapath, LogDatapath)
+            else corner_cases(datapath, k, exponents)
+        )
+        a, b = (np.stack([np.broadcast_to(case[i], (k,)) for case in cases.values()]).astype(np.int64) for i in (0, 1))
+        return list(cases), a, b
     if source.startswith("npz:"):
-        a, b = _load(Path(source[4:]), datapath, exponents)
+        a, b = _load(Path(source[4:]), own)
         return [], a, b
     raise ValueError(f"source must be 'random', 'corner' or 'npz:PATH', got {source!r}")
 
@@ -36,16 +55,16 @@ def _random(rng: np.random.Generator, shape: tuple[int, int], f: LNSFormat, expo
     return np.where(e < low, 0, e) | rng.integers(0, 2, shape) << (f.bits - 1)
 
 
-def _load(path: Path, datapath: Datapath, exponents: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+def _load(path: Path, own: list[tuple[LNSFormat, tuple[int, int]]]) -> tuple[np.ndarray, np.ndarray]:
     a, b = read_npz(path, ("a", "b"))
-    for name, codes in (("a", a), ("b", b)):
+    for name, codes, (f, exponents) in zip("ab", (a, b), own):
         if codes.ndim != 2 or codes.size == 0 or codes.dtype.kind not in "iu":
             raise ValueError(
                 f"{name} in {path} must be integer codes of shape (dot products, K), got {codes.dtype} {codes.shape}"
             )
-        if codes.min() < 0 or codes.max() >= 1 << datapath.format.bits:
-            raise ValueError(f"{name} in {path} holds codes outside 0 .. {(1 << datapath.format.bits) - 1}")
-        e = codes.astype(np.int64) & datapath.format.e_max
+        if codes.min() < 0 or codes.max() >= 1 << f.bits:
+            raise ValueError(f"{name} in {path} holds codes outside 0 .. {(1 << f.bits) - 1}")
+        e = codes.astype(np.int64) & f.e_max
         if ((e > 0) & ((e < exponents[0]) | (e > exponents[1]))).any():
             raise ValueError(f"{name} in {path} holds exponents outside {exponents[0]} .. {exponents[1]}")
     if a.shape != b.shape:
@@ -53,8 +72,8 @@ def _load(path: Path, datapath: Datapath, exponents: tuple[int, int]) -> tuple[n
     return a.astype(np.int64), b.astype(np.int64)
 
 
-def corner_cases(datapath: Datapath, k: int, exponents: tuple[int, int]) -> Operands:
-    """(names, a, b): extremes, zeros of both signs, cancellation, single lanes, every remainder, the LSB's edge."""
+def corner_cases(datapath: Datapath, k: int, exponents: tuple[int, int]) -> dict[str, tuple]:
+    """(a, b) by name: extremes, zeros of both signs, cancellation, single lanes, every remainder, the LSB's edge."""
     f, size, offset = datapath.format, datapath.vector_size, datapath.product_offset
     (low, top), sign = exponents, 1 << (f.bits - 1)
     lanes = np.arange(k)
@@ -96,9 +115,7 @@ def corner_cases(datapath: Datapath, k: int, exponents: tuple[int, int]) -> Oper
             cases[f"product {p} at the edge of {name}"] = pair(p)
     if datapath.bin_bits is not None:
         cases["up in one bin, down in the next"] = (top, np.where(lanes % 2, sign | max(top - 1, low), top))
-    shape = (k,)
-    a, b = (np.stack([np.broadcast_to(case[i], shape) for case in cases.values()]).astype(np.int64) for i in range(2))
-    return list(cases), a, b
+    return cases
 
 
 def _ascending(lanes: np.ndarray, low: int, top: int) -> np.ndarray:

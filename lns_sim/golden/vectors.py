@@ -4,6 +4,9 @@ A folder holds ``a.hex`` and ``b.hex``, one word of ``vector_size`` codes a line
 K zero), the vectors of a dot product one after the other; ``acc.hex``, the accumulator after each dot product in two's
 complement; ``scale.hex`` and ``code.hex``, a scale for each and the code that the accumulator has at it; and
 ``vectors.json``. If asked for, ``bins.hex``, ``y.hex`` and ``z.hex`` hold what happened in every vector.
+
+The accumulators of a datapath that adds logarithms are not converted: such a folder has ``plus.hex`` and ``minus.hex``,
+its correction tables, in place of scales and codes, and ``products.hex`` and ``sums.hex`` of every vector.
 """
 
 from __future__ import annotations
@@ -11,20 +14,26 @@ from __future__ import annotations
 import dataclasses
 import json
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
+from lns_sim import reference
 from lns_sim.accumulators import AccumulatorConverter
 from lns_sim.checks import check_int
 from lns_sim.datapath import Counters, Datapath
+from lns_sim.datapaths import AnyDatapath, from_fields
 from lns_sim.format import LNSFormat
 from lns_sim.functional import matmul
+from lns_sim.golden import log_vectors
 from lns_sim.golden.sources import operands
 from lns_sim.golden.trace import trace_dot
 from lns_sim.golden.words import WordLayout, hex_words, pack, unpack
+from lns_sim.log_datapath import LogDatapath
 from lns_sim.tensor import LNSTensor
 from lns_sim.version import __version__
 
@@ -41,21 +50,22 @@ class VectorSet:
         datapath: the arithmetic.
         a, b: codes, int64 arrays of shape (dot products, K).
         accumulators: int64 array of shape (dot products,).
-        converter: makes codes of accumulators.
-        scales: of each conversion, in octaves, int64 array of shape (dot products,).
-        codes: of ``accumulators * 2^scales``, int64 array of shape (dot products,).
+        converter: makes codes of accumulators; None of a LogDatapath.
+        scales: of each conversion, in octaves, int64 array of shape (dot products,); empty of a LogDatapath.
+        codes: of ``accumulators * 2^scales``, int64 array of shape (dot products,); empty of a LogDatapath.
         source: where the codes come from.
         seed: of random codes and scales.
         coverage: how many dot products saturate, vanish, cancel, and so on; see docs/golden.md.
         names: what each dot product is for, or empty.
         layout: of words of codes, where they are not the codes themselves.
+        formats: of a's and b's codes, where they are not the datapath's.
     """
 
-    datapath: Datapath
+    datapath: AnyDatapath
     a: np.ndarray
     b: np.ndarray
     accumulators: np.ndarray
-    converter: AccumulatorConverter
+    converter: AccumulatorConverter | None
     scales: np.ndarray
     codes: np.ndarray
     source: str
@@ -63,45 +73,45 @@ class VectorSet:
     coverage: dict[str, int]
     names: list[str] = field(default_factory=list)
     layout: WordLayout | None = None
+    formats: tuple[LNSFormat, LNSFormat] | None = None
+
+    @property
+    def operands(self) -> Iterator[tuple[LNSTensor, LNSTensor]]:
+        """Both operands of every dot product."""
+        f = self.formats or (self.datapath.format,) * 2
+        return zip(*(_tensor(codes, own) for codes, own in zip((self.a, self.b), f)))
 
     def write(self, folder, intermediates: bool = False) -> Path:
         """Writes the files; returns the path of vectors.json.
 
         Args:
             folder: made where it does not exist.
-            intermediates: write bins, Y and Z of every vector, too. They come from the plain-Python reference, at some
-                50,000 products a second.
+            intermediates: write bins, Y and Z of every vector, too, or products and sums. They come from the
+                plain-Python reference, at some 50,000 products a second.
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        d, f = self.datapath, self.converter.format
-        bits = self.layout.bits if self.layout else f.bits
-        words = [self.layout.word(int(code), f) for code in self.codes] if self.layout else self.codes
+        d = self.datapath
+        own = self.formats or (d.format, d.format)
+        operand_bits = [self.layout.bits if self.layout else o.bits for o in own]
+        widths = " and ".join(map(str, dict.fromkeys(operand_bits)))
         files = {
-            "a": [word for row in self.a for word in pack(row, d, self.layout)],
-            "b": [word for row in self.b for word in pack(row, d, self.layout)],
-            "acc": hex_words(self.accumulators, d.acc_bits),
-            "scale": hex_words(self.scales, SCALE_BITS),
-            "code": hex_words(words, bits),
+            name: [word for row in codes for word in pack(row, o, d.vector_size, self.layout)]
+            for name, codes, o in zip("ab", (self.a, self.b), own)
         }
         described = {
-            "a.hex, b.hex": f"a line is {d.vector_size} codes of {bits} bits, lane 0 in the lowest bits; lanes past k "
-            "are 0",
-            "acc.hex": f"a line is the accumulator after a dot product, {d.acc_bits} bits two's complement, in units "
-            "of 2^acc_lsb",
-            "scale.hex": f"a line is a scale for each accumulator, {SCALE_BITS} bits two's complement, in octaves",
-            "code.hex": f"a line is the code of acc * 2^scale, {bits} bits",
+            "a.hex, b.hex": f"a line is {d.vector_size} codes of {widths} bits, lane 0 in the lowest bits; lanes "
+            "past k are 0",
             "a code": f"fields {self.layout.fields}, the exponent less {self.layout.bias}"
             if self.layout
             else "a sign bit over an exponent, exponent 0 is zero",
         }
+        results, of_results = self._results()
+        files, described = {**files, **results}, {**described, **of_results}
         if intermediates:
-            traces = [v for a, b in zip(self.a, self.b) for v in trace_dot(a, b, d).vectors]
-            files["bins"] = [" ".join(hex_words(v.bins, INTERMEDIATE_BITS)) for v in traces]
-            files["y"], files["z"] = (hex_words([getattr(v, n) for v in traces], INTERMEDIATE_BITS) for n in "YZ")
-            described["bins.hex, y.hex, z.hex"] = (
-                f"a line is of one vector: every bin, Y, and Z, words of {INTERMEDIATE_BITS} bits two's complement"
-            )
+            more, of_them = self._intermediates()
+            files |= more
+            described[", ".join(f"{name}.hex" for name in more)] = of_them
         for name, lines in files.items():
             (folder / f"{name}.hex").write_text("".join(f"{line}\n" for line in lines))
         description = {
@@ -111,10 +121,10 @@ class VectorSet:
             "dot_products": len(self.a),
             "k": self.a.shape[1],
             "vectors_per_dot_product": -(-self.a.shape[1] // d.vector_size),
-            "datapath": {**dataclasses.asdict(d), "acc_lsb": d.lsb},
-            "constants": d.constants,
-            "converter": dataclasses.asdict(self.converter),
+            "datapath": {**dataclasses.asdict(d), **self._resolved()},
+            "converter": self.converter and dataclasses.asdict(self.converter),
             "layout": self.layout and dataclasses.asdict(self.layout),
+            "formats": self.formats and [dataclasses.asdict(o) for o in self.formats],
             "coverage": self.coverage,
             "words": described,
             "names": self.names,
@@ -122,13 +132,53 @@ class VectorSet:
             "scales": self.scales.tolist(),
             "codes": self.codes.tolist(),
         }
+        if isinstance(d, Datapath):
+            description["constants"] = d.constants
         path = folder / NAME
         path.write_text(json.dumps(description, indent=1) + "\n")
         return path
 
+    def _resolved(self) -> dict[str, int]:
+        """What the datapath's None stand for."""
+        d = self.datapath
+        return {"acc_gamma": d.octave, "offset": d.product_offset} if isinstance(d, LogDatapath) else {"acc_lsb": d.lsb}
+
+    def _results(self) -> tuple[dict[str, list[str]], dict[str, str]]:
+        """Files of results, and what they hold."""
+        d = self.datapath
+        if isinstance(d, LogDatapath) or self.converter is None:
+            return log_vectors.files_of(d, self.accumulators)
+        f = self.converter.format
+        bits = self.layout.bits if self.layout else f.bits
+        words = [self.layout.word(int(code), f) for code in self.codes] if self.layout else self.codes
+        files = {
+            "acc": hex_words(self.accumulators, d.acc_bits),
+            "scale": hex_words(self.scales, SCALE_BITS),
+            "code": hex_words(words, bits),
+        }
+        return files, {
+            "acc.hex": f"a line is the accumulator after a dot product, {d.acc_bits} bits two's complement, in units "
+            "of 2^acc_lsb",
+            "scale.hex": f"a line is a scale for each accumulator, {SCALE_BITS} bits two's complement, in octaves",
+            "code.hex": f"a line is the code of acc * 2^scale, {bits} bits",
+        }
+
+    def _intermediates(self) -> tuple[dict[str, list[str]], str]:
+        """Files of what happened in every vector, and what they hold."""
+        d = self.datapath
+        traces: list[Any] = [v for a, b in self.operands for v in trace_dot(a, b, d).vectors]
+        if isinstance(d, LogDatapath):
+            return log_vectors.intermediates(d, traces)
+        files = {"bins": [" ".join(hex_words(v.bins, INTERMEDIATE_BITS)) for v in traces]}
+        files["y"], files["z"] = (hex_words([getattr(v, n) for v in traces], INTERMEDIATE_BITS) for n in "YZ")
+        return (
+            files,
+            f"a line is of one vector: every bin, Y, and Z, words of {INTERMEDIATE_BITS} bits two's complement",
+        )
+
 
 def make_vectors(
-    datapath: Datapath,
+    datapath: AnyDatapath,
     source: str = "random",
     count: int = 1000,
     k: int = 128,
@@ -136,6 +186,7 @@ def make_vectors(
     converter: AccumulatorConverter | None = None,
     scale: int | None = None,
     layout: WordLayout | None = None,
+    formats: tuple[LNSFormat, LNSFormat] | None = None,
 ) -> VectorSet:
     """Operands from a source, with the accumulators that the kernels compute for them, and the codes of these.
 
@@ -152,15 +203,22 @@ def make_vectors(
         scale: of conversions, in octaves; None: one at which the largest accumulator fits, and with the random and
             the corner source other ones about it, from dot product to dot product.
         layout: of a design whose words of codes are others; operands are then codes that such words hold.
+        formats: of a's and b's codes, which the datapath's format holds; None: the datapath's.
 
     Raises:
-        ValueError: an unknown source, or arrays that are not codes of the datapath's format.
+        ValueError: an unknown source, arrays that are not codes of the formats, or formats that the datapath does not
+            take; corner cases and layouts are of operands of the datapath's format.
     """
     check_int("count", count, 1, None)
     check_int("k", k, 1, None)
     check_int("seed", seed, 0, (1 << 63) - 1)
     f = datapath.format
     exponents = layout.exponents(f) if layout else (1, f.e_max)
+    log = isinstance(datapath, LogDatapath)
+    if log and any(x is not None for x in (converter, scale, layout)):
+        raise ValueError(
+            "accumulators of a LogDatapath are not converted: converter, scale and layout are for linear ones"
+        )
     converter = converter or AccumulatorConverter(
         f, exponents=layout and exponents, offset=layout.bias if layout else 0
     )
@@ -173,29 +231,59 @@ def make_vectors(
                 f"the converter's exponents must be from {low} to {high}, which words of {layout.fields} hold"
             )
     rng = np.random.default_rng(seed)
-    names, a, b = operands(datapath, source, count, k, rng, exponents)
+    if formats is not None:
+        if layout or source == "corner":
+            what = "a layout of words" if layout else "the source corner"
+            raise ValueError(f"{what} is for operands of the datapath's own format")
+        for name, own in zip("ab", formats):
+            f.check_holds(name, own)
+    names, a, b = operands(datapath, source, count, k, rng, exponents, formats)
     if layout:  # whose zero has no sign
         a, b = (np.where(codes & f.e_max, codes, 0) for codes in (a, b))
-    accumulators, counters = _accumulate(a, b, datapath)
-    scales = _scales(accumulators, converter, scale, None if source.startswith("npz:") else rng)
-    codes = converter.convert(torch.from_numpy(accumulators), torch.from_numpy(scales)).numpy()
-    codes = codes.astype(np.int64) & (1 << converter.format.bits) - 1
-    coverage = _coverage(datapath, a, b, accumulators, counters)
+    accumulators, counters = _accumulate(*(_tensor(v, o) for v, o in zip((a, b), formats or (f, f))), datapath)
+    scales = codes = np.zeros(0, dtype=np.int64)
+    if not log:
+        scales = _scales(accumulators, converter, scale, None if source.startswith("npz:") else rng)
+        codes = converter.convert(torch.from_numpy(accumulators), torch.from_numpy(scales)).numpy()
+        codes = codes.astype(np.int64) & (1 << converter.format.bits) - 1
+    recoded = (reference.recode(v, o, f) for v, o in zip((a, b), formats or (f, f)))
+    cover = log_vectors.coverage if isinstance(datapath, LogDatapath) else _coverage
+    coverage = cover(datapath, *recoded, accumulators, counters)
     if coverage["saturated"] == len(a) or counters.saturations >= counters.vectors:
-        warnings.warn("every dot product overflows: a larger acc_lsb, or smaller codes, would test more", stacklevel=2)
+        warnings.warn(
+            f"every dot product overflows: {'more headroom_bits' if log else 'a larger acc_lsb'}, or smaller codes, "
+            "would test more",
+            stacklevel=2,
+        )
     if coverage["vanished"] + coverage["zero"] == len(a):
-        warnings.warn("no product is seen by the accumulator: all are zero or below its unit", stacklevel=2)
-    return VectorSet(datapath, a, b, accumulators, converter, scales, codes, source, seed, coverage, names, layout)
-
-
-def _accumulate(a: np.ndarray, b: np.ndarray, datapath: Datapath) -> tuple[np.ndarray, Counters]:
-    f = datapath.format
-    one = torch.ones((), dtype=torch.float32)
-    x, y = (
-        LNSTensor(torch.from_numpy(v.astype(np.uint16 if f.bits > 8 else np.uint8)).view(f.dtype), one, f)
-        for v in (a, b)
+        warnings.warn(
+            f"no product is seen by the accumulator: all are zero or below its {'range' if log else 'unit'}",
+            stacklevel=2,
+        )
+    return VectorSet(
+        datapath,
+        a,
+        b,
+        accumulators,
+        None if log else converter,
+        scales,
+        codes,
+        source,
+        seed,
+        coverage,
+        names,
+        layout,
+        formats,
     )
-    out, counters = matmul(x.unsqueeze(1), y.unsqueeze(2), datapath, return_accumulator=True, counters=True)
+
+
+def _tensor(codes: np.ndarray, f: LNSFormat) -> LNSTensor:
+    stored = torch.from_numpy(codes.astype(np.uint16 if f.bits > 8 else np.uint8)).view(f.dtype)
+    return LNSTensor(stored, torch.ones((), dtype=torch.float32), f)
+
+
+def _accumulate(a: LNSTensor, b: LNSTensor, datapath: AnyDatapath) -> tuple[np.ndarray, Counters]:
+    out, counters = matmul(a.unsqueeze(1), b.unsqueeze(2), datapath, return_accumulator=True, counters=True)
     return out.reshape(-1).numpy().astype(np.int64), counters
 
 
@@ -249,10 +337,10 @@ def read_vectors(path) -> VectorSet:
     path = path / NAME if path.is_dir() else path
     try:
         d = json.loads(path.read_text())
-        datapath, converter = (
-            kind(**{**d[name], "format": LNSFormat(**d[name]["format"])})
-            for kind, name in ((Datapath, "datapath"), (AccumulatorConverter, "converter"))
-        )
+        datapath, c = from_fields(d["datapath"]), d["converter"]
+        converter = c and AccumulatorConverter(**{**c, "format": LNSFormat(**c["format"])})
+        if (converter is None) != isinstance(datapath, LogDatapath):
+            raise ValueError("a linear datapath has a converter, one that adds logarithms none")
         layout = d["layout"] and WordLayout(**d["layout"])
         n, k, per = d["dot_products"], d["k"], d["vectors_per_dot_product"]
         check_int("dot_products", n, 1, None)
@@ -260,20 +348,21 @@ def read_vectors(path) -> VectorSet:
         check_int("seed", d["seed"], 0, None)
         if per != -(-k // datapath.vector_size):
             raise ValueError(f"{per} vectors of {datapath.vector_size} lanes do not hold k = {k} codes")
+        formats = d.get("formats") and tuple(LNSFormat(**own) for own in d["formats"])
         operands = []
-        for name in ("a", "b"):
+        for name, own in zip("ab", formats or (datapath.format,) * 2):
             words = (path.parent / f"{name}.hex").read_text().split()
             if len(words) != n * per:
                 raise ValueError(f"{name}.hex holds {len(words)} words, not {n * per}")
-            rows = [unpack(words[i * per : (i + 1) * per], k, datapath, layout) for i in range(n)]
+            rows = [unpack(words[i * per : (i + 1) * per], k, own, datapath.vector_size, layout) for i in range(n)]
             operands.append(np.array(rows))
         acc, scale = 1 << (datapath.acc_bits - 1), 1 << SCALE_BITS - 1
         results = [
-            _integers(d[name], n, name, low, high)
-            for name, low, high in (
-                ("accumulators", -acc, acc - 1),
-                ("scales", -scale, scale - 1),
-                ("codes", 0, (1 << converter.format.bits) - 1),
+            _integers(d[name], size, name, low, high)
+            for name, size, low, high in (
+                ("accumulators", n, -acc, acc - 1),
+                ("scales", n if converter else 0, -scale, scale - 1),
+                ("codes", n if converter else 0, 0, (1 << converter.format.bits) - 1 if converter else 0),
             )
         ]
         if len(d["names"]) not in (0, n):
@@ -291,6 +380,7 @@ def read_vectors(path) -> VectorSet:
             d["coverage"],
             d["names"],
             layout,
+            formats,
         )
     except OSError:
         raise

@@ -6,7 +6,6 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from lns_sim.datapath import Datapath
 from lns_sim.format import LNSFormat
 
 
@@ -84,9 +83,10 @@ class WordLayout:
         return code
 
 
-def pack(codes, datapath: Datapath, layout: WordLayout | None = None) -> list[str]:
-    """The hex words of one dot product's codes, a word for each vector; lanes past the last code hold zeros."""
-    f, size = datapath.format, datapath.vector_size
+def pack(codes, f: LNSFormat, size: int, layout: WordLayout | None = None) -> list[str]:
+    """The hex words of one dot product's codes of a format, one for each vector of ``size`` lanes; lanes past the last
+    code hold zeros.
+    """
     bits = layout.bits if layout else f.bits
     digits = -(-bits * size // 4)
     padded = [*map(int, codes), *[0] * (-len(codes) % size)]
@@ -98,9 +98,8 @@ def pack(codes, datapath: Datapath, layout: WordLayout | None = None) -> list[st
     return words
 
 
-def unpack(words, k: int, datapath: Datapath, layout: WordLayout | None = None) -> list[int]:
+def unpack(words, k: int, f: LNSFormat, size: int, layout: WordLayout | None = None) -> list[int]:
     """The codes of :func:`pack`'s words."""
-    f, size = datapath.format, datapath.vector_size
     bits = layout.bits if layout else f.bits
     values = [int(word, 16) for word in words]
     lanes = [values[i // size] >> bits * (i % size) & ((1 << bits) - 1) for i in range(k)]

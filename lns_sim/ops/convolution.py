@@ -60,7 +60,8 @@ def _values(op, a: Operand, b: Operand, depth: int, along: tuple[int, int] | Non
 def _run(op, a: Operand, b: Operand, *rest) -> tuple[Tensor, Tensor]:
     """One of the compiled operators; ``rest`` ends with the datapath, and whether to count."""
     *geometry, encoded, count = rest
-    return op(a.codes, a.scale, b.codes, b.scale, a.format.bits, b.format.bits, *geometry, encoded, False, count)
+    bits, gammas = zip(*((x.format.bits, x.format.gamma) for x in (a, b)))
+    return op(a.codes, a.scale, b.codes, b.scale, *bits, *geometry, encoded, False, count, *gammas)
 
 
 def forward(pass_name: str, r: Recipe, x: Operand, w: Operand, g: Geometry) -> Tensor:

@@ -79,12 +79,28 @@ def _(codes, scale, update_bits, update_gamma, bits, gamma):
 
 
 @_register("matmul")
-def _(a, a_scale, b, b_scale, a_bits, b_bits, datapath, accumulators, count):
+def _(a, a_scale, b, b_scale, a_bits, b_bits, datapath, accumulators, count, a_gamma=0, b_gamma=0):
     return _product(a, [*a.shape[:-1], b.shape[-1]], accumulators, count)
 
 
 @_register("conv2d")
-def _(x, x_scale, w, w_scale, x_bits, w_bits, stride, padding, dilation, groups, datapath, accumulators, count):
+def _(
+    x,
+    x_scale,
+    w,
+    w_scale,
+    x_bits,
+    w_bits,
+    stride,
+    padding,
+    dilation,
+    groups,
+    datapath,
+    accumulators,
+    count,
+    x_gamma=0,
+    w_gamma=0,
+):
     size = conv_out_size(x.shape[2:], w.shape[2:], stride, padding, dilation)
     return _product(x, [x.shape[0], w.shape[0], *size], accumulators, count)
 
@@ -105,6 +121,8 @@ def _(
     datapath,
     accumulators,
     count,
+    dy_gamma=0,
+    w_gamma=0,
 ):
     return _product(dy, input_size, accumulators, count)
 
@@ -125,6 +143,8 @@ def _(
     datapath,
     accumulators,
     count,
+    dy_gamma=0,
+    x_gamma=0,
 ):
     return _product(dy, [dy.shape[1], x.shape[1] // groups, *kernel_size], accumulators, count)
 

@@ -24,7 +24,8 @@ def matmul(pass_name: str, recipe: Recipe, a: Operand, b: Operand) -> Tensor:
 
     def on_datapath(encoded, count):
         scales = a.scale.expand(*a.codes.shape[:-1], 1), b.scale.expand(*b.codes.shape[:-2], 1, b.codes.shape[-1])
-        return _ops.matmul(a.codes, scales[0], b.codes, scales[1], a.format.bits, b.format.bits, encoded, False, count)
+        bits, gammas = zip(*((x.format.bits, x.format.gamma) for x in (a, b)))
+        return _ops.matmul(a.codes, scales[0], b.codes, scales[1], *bits, encoded, False, count, *gammas)
 
     return multiply(pass_name, recipe, (a, b), lambda out: out.numel() * a.codes.shape[-1], on_datapath, in_float32)
 

@@ -99,8 +99,7 @@ class Recipe:
             if q is None or q.format is None:
                 what = "is left in float32" if q is None else f"is quantized by {q!r}"
                 raise ValueError(f"the {name} datapath takes codes, but the {kind} {what}")
-            if q.format.gamma != datapath.format.gamma or q.format.bits > datapath.format.bits:
-                raise ValueError(f"the {name} datapath takes {datapath.format!r}, but an operand has {q.format!r}")
+            datapath.format.check_holds(f"the {name} pass' {kind}", q.format)
 
     @property
     def coded_weights(self) -> bool:

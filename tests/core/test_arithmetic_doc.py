@@ -13,7 +13,8 @@ TEXT = (Path(__file__).parents[2] / "docs/arithmetic.md").read_text()
 def test_sections_have_their_numbers():
     headings = re.findall(r"^## (\d)\. (.+)$", TEXT, re.M)
     names = ["Number format", "Quantizer", "Datapath", "Products and passes", "Weights and LNS-Madam", "Random bits"]
-    assert [name for _, name in headings] == names and [int(n) for n, _ in headings] == [1, 2, 3, 4, 5, 6]
+    numbered = {**dict(enumerate(names, 1)), 8: "Wider linear datapaths"}
+    assert [(int(n), name) for n, name in headings] == list(numbered.items())
 
 
 @pytest.mark.parametrize("column, entries", enumerate((1, 2, 4, 8)))

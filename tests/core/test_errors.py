@@ -57,14 +57,14 @@ CASES = {
     "k": (lambda: codes(3).rescale(200), ValueError, "k must be between -126 and 127, got 200"),
     "operand type": (lambda: lns_sim.matmul(torch.randn(2, 2), codes(2, 2)), TypeError, "a must be an LNSTensor"),
     "operand format": (
-        lambda: lns_sim.matmul(codes(2, 2), codes(2, 2, fmt=LNSFormat(8, 4))),
+        lambda: lns_sim.matmul(codes(2, 2), codes(2, 2, fmt=LNSFormat(8, 4)), Datapath()),
         ValueError,
-        "b has format .* the datapath takes gamma 8",
+        "b has format .* does not fit the datapath's",
     ),
     "operand too wide": (
         lambda: lns_sim.matmul(codes(2, 2, fmt=LNSFormat(10, 8)), codes(2, 2), Datapath()),
         ValueError,
-        "a has format .* up to 8 bits",
+        "a has format .* at most e_max = 127",
     ),
     "datapath type": (
         lambda: lns_sim.matmul(codes(2, 2), codes(2, 2), datapath=8),
@@ -112,7 +112,7 @@ CASES = {
     "recipe datapath": (
         lambda: recipes.lns_madam(gamma=4, datapath=Datapath()),
         ValueError,
-        "the forward datapath takes",
+        "the forward pass' activation has format",
     ),
     "update_bits": (
         lambda: recipes.lns_madam(update_bits=6),

@@ -73,7 +73,7 @@ def test_written_and_read_again(recipe):
         ("forwad = {}", "forwad is no key here; did you mean forward"),
         ("forward = 3", "forward must be a table, got 3"),
         ('weight = "float32"', "the forward datapath takes codes, but the weight is left in float32"),
-        ("forward = { format = { gamma = 16 } }", "the forward datapath takes"),
+        ("forward = { format = { gamma = 16 } }", "the forward pass' activation has format"),
         ("seed = 'a'", "seed must be an integer"),
         ("override = 3", r"\[\[override\]\]"),
         ("[[override]]\nfloat32 = true", r"override\[0\].layers must be a name pattern"),

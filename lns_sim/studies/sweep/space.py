@@ -151,8 +151,8 @@ def changed(
 def recipe_of(point: Point, base: Recipe) -> Recipe:
     """The base recipe with a choice of values: a key without a pass or tensor holds for all of them.
 
-    Where a key changes formats, a datapath's is the wider one of its operands'; the LUT has gamma entries where the
-    base's has and no key says otherwise; the update format keeps the weight format's octaves.
+    Where a key changes formats, a datapath's is the smallest that holds its operands'; the LUT has gamma entries where
+    the base's has and no key says otherwise; the update format keeps the weight format's octaves.
 
     Raises:
         TypeError, ValueError: values that do not fit together.
@@ -179,7 +179,7 @@ def recipe_of(point: Point, base: Recipe) -> Recipe:
         own = getattr(base, name)
         if own is not None:
             formats = [changes[tensor] if tensor == "weight" else changes[tensor].format for tensor in operands]
-            format = max(formats, key=lambda f: f.bits) if reformatted else own.format
+            format = LNSFormat.holding(*formats) if reformatted else own.format
             changes[name] = _datapath(own, name, format, point)
     return replace(base, **changes)
 
