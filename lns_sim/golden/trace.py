@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from lns_sim import reference
+from lns_sim.block_tensor import BlockTensor
 from lns_sim.datapath import Datapath
 from lns_sim.format import LNSFormat
 from lns_sim.reference import VectorTrace
@@ -42,6 +43,16 @@ def code_list(name: str, codes, format: LNSFormat) -> list[int]:
     return [int(v) for v in reference.recode(values, own, format)]
 
 
+def _shifts(a, b, datapath: Datapath) -> list[int] | None:
+    """Of every vector, where an operand has block scales."""
+    blocks = [t for t in (a, b) if isinstance(t, BlockTensor)]
+    size = datapath.vector_size
+    for t in blocks:
+        if t.block % size:
+            raise ValueError(f"blocks of {t.block} elements are no multiple of the datapath's vector_size = {size}")
+    return [sum(int(t.shifts[i // t.block]) for t in blocks) for i in range(0, len(a), size)] if blocks else None
+
+
 @dataclass(frozen=True)
 class DotTrace:
     """What a dot product did, one :class:`lns_sim.reference.VectorTrace` for each vector of lanes."""
@@ -67,8 +78,8 @@ def trace_dot(a, b, datapath: Datapath | None = None) -> DotTrace:
     """The intermediates of one dot product, from the plain-Python reference (spec section 3).
 
     Args:
-        a, b: K codes each, one-dimensional: an LNSTensor, whose format the datapath's holds, or a tensor of codes or
-            integers of the datapath's format.
+        a, b: K codes each, one-dimensional: an LNSTensor, whose format the datapath's holds and whose blocks, if any,
+            are whole vectors, or a tensor of codes or integers of the datapath's format.
         datapath: None for the default one.
 
     Returns:
@@ -78,7 +89,8 @@ def trace_dot(a, b, datapath: Datapath | None = None) -> DotTrace:
         TypeError, ValueError: codes that are none, or of different lengths.
     """
     datapath = Datapath() if datapath is None else datapath
+    shifts = _shifts(a, b, datapath)
     a, b = code_list("a", a, datapath.format), code_list("b", b, datapath.format)
     if len(a) != len(b):
         raise ValueError(f"a and b must be of one length, got {len(a)} and {len(b)}")
-    return DotTrace(list(reference.trace(a, b, datapath)))
+    return DotTrace(list(reference.trace(a, b, datapath, shifts)))
