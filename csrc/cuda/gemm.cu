@@ -51,7 +51,7 @@ int bounded_rows(const Product& p) { return p.block > 0 ? 8 : kBoundedRows; }
 Tiling choose(const Product& p, const ProductTable& t, const Datapath& d, const Limits& limits) {
   Tiling best{};
   double least = 0;
-  const bool shifted = p.block > 0, can_cut = shifted ? t.sums != Sums::direct : t.sums == Sums::fused;
+  const bool shifted = p.block > 0, can_cut = shifted ? t.sums != Sums::direct && t.apart32 : t.sums == Sums::fused;
   const int64_t vectors = std::max<int64_t>(1, ceil_div(p.k, d.vector_size)), batch = p.batch.count();
   for (const bool exchanged : {false, true}) {
     const Side &rows = exchanged ? p.right : p.left, &columns = exchanged ? p.left : p.right;
@@ -242,6 +242,8 @@ void Engine::run(const Product& p, const int64_t* tables, bool accumulators, Cou
         tiled, t, at);
   else if (shifted && t.sums == Sums::direct)
     launch<ShiftedDirectSums<8>>(tiled, t, at);
+  else if (shifted && !t.apart32)
+    launch<ShiftedSums<8, Use::overflows, int64_t>>(tiled, t, at);
   else if (shifted && counters)
     launch<ShiftedSums<8, Use::overflows>>(tiled, t, at);
   else if (shifted)

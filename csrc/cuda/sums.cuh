@@ -94,8 +94,9 @@ struct SegmentSums {
   }
 };
 
-// Block scales: acc and Y apart, 32 bits each, and Y whole until it is aligned by its shifts.
-template <int R, Use use>
+// Block scales: acc and Y apart, 32 bits each, and Y whole until it is aligned by its shifts. Next: what holds their
+// sum.
+template <int R, Use use, typename Next = int32_t>
 struct ShiftedSums {
   static constexpr int kRows = R;
   static constexpr Sums kSums = Sums::fused;
@@ -113,12 +114,13 @@ struct ShiftedSums {
   __device__ void add(int i, int j, int32_t product) { y[i][j] += product; }
   __device__ void flush(const Datapath&, int) {}
   __device__ void close(const Datapath& d) {
-    const Accumulator<int32_t> a(d);
+    const Accumulator<int32_t> alignment(d);
+    const Accumulator<Next> a(d);
     for_each_output<R>([&](int i, int j) {
-      const int32_t sum = acc[i][j] + a.shifted(y[i][j], shifts.at(i, j));
+      const Next sum = Next{acc[i][j]} + alignment.shifted(y[i][j], shifts.at(i, j));
       if (use == Use::overflows) overflows += a.overflows(sum);
-      if (use == Use::bounded) lowest = min(lowest, sum), highest = max(highest, sum);
-      acc[i][j] = a.narrow(sum), y[i][j] = 0;
+      if constexpr (use == Use::bounded) lowest = min(lowest, sum), highest = max(highest, sum);
+      acc[i][j] = static_cast<int32_t>(a.narrow(sum)), y[i][j] = 0;
     });
   }
   __device__ int32_t read(const Datapath&, int i, int j) const { return acc[i][j]; }
