@@ -27,7 +27,7 @@ class Engine {
 
  private:
   Datapath datapath_;
-  std::unique_ptr<const ProductTable> table_;
+  std::unique_ptr<const ProductTable> table_, table_for_blocks_;
   std::vector<int64_t> tables_;
 };
 

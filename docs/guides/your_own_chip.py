@@ -37,7 +37,7 @@ show("the paper's, in vectors of 3 lanes", paper, a, b)
 noise(paper)
 
 # 2. One that never leaves the logarithm: the sum of two logarithms is the larger one, corrected by their distance.
-#    Tables may be exact, coarse, bit shifts, straight lines, or those of your ROM; the order of additions is yours, too.
+#    Tables may be exact, coarse, bit shifts, straight lines, or your ROM's; the order of additions is yours, too.
 lines = LogTables.segments(
     plus=[(0, 32), (32, 19), (64, 10), (96, 5), (208, 0)],
     minus=[(1, 177), (2, 146), (4, 115), (8, 85), (16, 57), (32, 32), (64, 13), (128, 3), (208, 0)],
@@ -70,7 +70,20 @@ show("signed bins and a converter", own, a9, b9)
 acc = lns_sim.trace_dot(a9, b9, own).accumulator
 print(f"  the code of its accumulator {acc}: {converter.convert(torch.tensor([acc]), own.lsb).item()}")
 
-# 4. (block scales)
+# 4. One whose operands have block scales: the datapath is a linear one, its vectors lie within blocks of K, and the
+#    shifts of both sides are taken off when a vector is aligned (docs/arithmetic.md, section 8).
+small = Datapath(LNSFormat(5, 2), vector_size=16)
+falling = x * torch.logspace(0, -3, 256)  # channels of different sizes
+exact = falling.double() @ w.double()
+print(f"\nblock scales\n  {small!r}")
+for block in (None, 32):
+    p, q = (
+        lns_sim.quantize(t, small.format, dim=d if block else None, block=block, underflow="flush")
+        for t, d in ((falling, 1), (w, 0))
+    )
+    error = lns_sim.matmul(p, q, small).double() - exact
+    name = f"blocks of {block}" if block else "a scale for a tensor"
+    print(f"  5 bits, {name}: {20 * torch.log10(exact.norm() / error.norm()):.1f} dB below float32's sums")
 
-# Whatever you have described trains, in all passes or in one: recipes.lns_madam(datapath=pe), Recipe(forward=pe, ...), or
-# a file (docs/recipes.md); its golden vectors for your RTL: lns-sim vectors (docs/golden.md).
+# Whatever you have described trains, in all passes or in one: recipes.lns_madam(datapath=pe), Recipe(forward=pe, ...),
+# or a file (docs/recipes.md); its golden vectors for your RTL: lns-sim vectors (docs/golden.md).

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import tomlkit
 from tomlkit.exceptions import TOMLKitError
@@ -92,12 +93,12 @@ def _unknown(key: str, where: str, known) -> ValueError:
 
 
 def _changed(recipe: Recipe, table: dict, where: str) -> Recipe:
-    changes = {}
+    changes: dict[str, Any] = {}
     for key, value in table.items():
         if key not in _FIELDS:
             raise _unknown(key, where, [*_FIELDS, "override", "preset", "layers", "float32"])
         if key not in _TABLES:
-            changes[key] = value
+            changes[key] = None if key == "block" and value == "none" else value
         elif value == "float32" and key != "update":
             changes[key] = None  # a pass multiplied in float32, or a tensor left unquantized
         else:
@@ -171,13 +172,8 @@ def _difference(value, known) -> dict:
         if new == old and not (f.name == "lut_entries" and value.format != known.format):
             continue
         if new is None:
-            new = (
-                "headroom"
-                if f.name == "acc_lsb"
-                else "none"
-                if isinstance(value, (Datapath, LogDatapath, Quantizer))
-                else "float32"
-            )
+            without = f.name == "block" or isinstance(value, (Datapath, LogDatapath, Quantizer))
+            new = "headroom" if f.name == "acc_lsb" else "none" if without else "float32"
         elif isinstance(new, Quantizer) and not isinstance(new, LNS):
             new = {"quantizer": type(new).__name__, **_all(new)}
         elif type(new).__name__ in KINDS and isinstance(new, LogDatapath) != isinstance(old, LogDatapath):
