@@ -12,7 +12,19 @@ import os
 
 import torch
 
-from benchmarks import elementwise, gpu, language_models, memory, peers, products, roofline, scaling, steps, wide
+from benchmarks import (
+    elementwise,
+    gpu,
+    language_models,
+    log_domain,
+    memory,
+    peers,
+    products,
+    roofline,
+    scaling,
+    steps,
+    wide,
+)
 from benchmarks.baseline import print_changes
 from benchmarks.harness import print_table
 from lns_sim.environment import environment
@@ -21,6 +33,7 @@ SECTIONS = {
     "sizes": products.sizes,
     "datapaths": products.datapaths,
     "wide": wide.wide,
+    "log-domain": log_domain.log_domain,
     "convolutions": products.convolutions,
     "elementwise": elementwise.elementwise,
     "steps": steps.steps,

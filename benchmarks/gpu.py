@@ -11,6 +11,7 @@ import torch
 
 import lns_sim
 from benchmarks.harness import Measurement, paired, seconds
+from benchmarks.log_domain import on_gpu as log_domain
 from benchmarks.products import FORMATS, LAYERS, VARIANTS, WIDE, conv_passes
 from benchmarks.steps import OTHER_SYSTEMS, eager_fake_quant, training_step
 from benchmarks.trainer_steps import trainer_steps
@@ -224,7 +225,7 @@ def gpu() -> Iterator[Measurement]:
     check_device("cuda")
     cudnn = torch.backends.cudnn
     with cudnn.flags(cudnn.enabled, True, cudnn.benchmark_limit, cudnn.deterministic, allow_tf32=False):
-        for part in (matmuls, convolutions, datapaths, wider_operands, elementwise, steps, trainer_steps):
+        for part in (matmuls, convolutions, datapaths, wider_operands, log_domain, elementwise, steps, trainer_steps):
             for measurement in part():
                 print(f"  {measurement.work}: {measurement.ratio:.2f} {measurement.unit}", flush=True)
                 yield measurement

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 
 import lns_sim
 from benchmarks.harness import Measurement, paired
 from benchmarks.products import random_codes
-from lns_sim import Datapath, LNSFormat
+from lns_sim import Datapath, LNSFormat, recipes
 
 FORMATS = [((8, 8), (5, 2)), ((5, 2), (8, 8)), ((8, 8), (4, 1)), ((6, 4), (7, 8))]
 
@@ -21,8 +23,38 @@ def _row(section: str, work: str, n: int, target: float, ours, default, path: st
     )
 
 
+BLOCKS = {
+    "blocks of 32": (Datapath(), 32),
+    "blocks of 32, nearest": (Datapath(rounding="nearest"), 32),
+    "blocks of 128": (Datapath(), 128),
+    "blocks of 16, vectors of 16": (Datapath(vector_size=16), 16),
+    "blocks of 32, 2 LUT entries": (Datapath(lut_entries=2), 32),
+    "blocks of 32, acc_bits 32": (Datapath(acc_bits=32), 32),
+    "blocks of 32, 4 bits, gamma 1": (Datapath(LNSFormat(4, 1)), 32),
+    "blocks of 32, 12 bits, gamma 128": (Datapath(LNSFormat(12, 128)), 32),
+}
+
+
+def _convolutions(device: str) -> Iterator[Measurement]:
+    """A layer's passes by a recipe with blocks, quantization included, against the same without."""
+    batch = 32 if device == "cpu" else 256
+    shape, layer = (batch, 128, 16, 16), torch.nn.Conv2d(128, 128, 3, padding=1, bias=False)
+    recipes_of = {"default": recipes.lns_madam(), "blocks": recipes.lns_madam_blocks()}
+    steps = {}
+    for name, recipe in recipes_of.items():
+        own = lns_sim.convert(copy.deepcopy(layer), recipe).to(device)
+        x = torch.randn(shape, device=device, requires_grad=True)
+        dy = torch.randn(shape, device=device)
+        steps[name] = lambda own=own, x=x, dy=dy: own(x).backward(dy)
+    ratio, t, peer = paired(steps["blocks"], steps["default"], rounds=5)
+    macs = 3 * batch * 16 * 16 * 128 * 128 * 9
+    work = f"128 -> 128 channels, 16 x 16, batch {batch}, blocks of 32: forward and both gradients, quantizers included"
+    section = ("GPU, " if device != "cpu" else "") + "wider operands, conv2d"
+    yield Measurement(section, work, ratio, unit="x default", seconds=t, peer_seconds=peer, macs=macs)
+
+
 def wide(device: str = "cpu") -> Iterator[Measurement]:
-    """Operands of different formats (0.9 asked)."""
+    """Operands of different formats (0.9 asked) and block scales (0.7 asked where the default's path holds them)."""
     on_gpu = device != "cpu"
     n, section = (4096, "GPU, wider operands, 4096^3") if on_gpu else (768, "wider operands, 768^3")
     a, b = (random_codes((n, n), LNSFormat()).to(device) for _ in range(2))
@@ -32,5 +64,14 @@ def wide(device: str = "cpu") -> Iterator[Measurement]:
         path = "" if on_gpu else d.path(n, n)
         name = " by ".join(f"{bits} bits, gamma {gamma}" for bits, gamma in pair)
         yield _row(section, name, n, 0.9, lambda: lns_sim.matmul(x, y, d), lambda: lns_sim.matmul(a, b), path)
+    for name, (d, block) in BLOCKS.items():
+        x, y = (random_codes((n, n), d.format).to(device).dequantize() for _ in range(2))
+        p, q = lns_sim.quantize(x, d.format, 1, block=block), lns_sim.quantize(y, d.format, 0, block=block)
+        v, w = lns_sim.quantize(x, d.format), lns_sim.quantize(y, d.format)
+        path = "" if on_gpu else d.path(n, n, blocks=True)
+        target = None if d.format.bits > 8 or (on_gpu and d.acc_bits == 32) else 0.7
+        row = _row(section, name, n, 0.7, lambda: lns_sim.matmul(p, q, d), lambda: lns_sim.matmul(v, w, d), path)
+        yield replace(row, target=target, unit="x without blocks")
+    yield from _convolutions(device)
     if on_gpu:
         torch.cuda.empty_cache()

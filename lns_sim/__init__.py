@@ -5,6 +5,7 @@ from lns_sim import distributed, nn, optim, quantizers, recipes, reference, regi
 from lns_sim import systems as systems  # which registers them
 from lns_sim import views as views  # and these operators of torch's on codes
 from lns_sim.accumulators import AccumulatorConverter
+from lns_sim.block_tensor import BlockTensor
 from lns_sim.datapath import Counters, Datapath
 from lns_sim.format import LNSFormat
 from lns_sim.functional import conv2d, matmul, quantize
@@ -25,6 +26,7 @@ if distributed.dist.is_available():
 
 __all__ = [
     "AccumulatorConverter",
+    "BlockTensor",
     "Counters",
     "Datapath",
     "LNSFormat",

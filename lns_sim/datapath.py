@@ -183,11 +183,11 @@ class Datapath:
         parts += [f"{name} {value}" for name, value in self.departures.items()]
         return ", ".join(parts)
 
-    def path(self, m: int, n: int) -> str:
+    def path(self, m: int, n: int, blocks: bool = False) -> str:
         """Which CPU kernels an M x N product takes: "permute8", "permute16", "rows", "row_planes", "lookup32",
-        "lookup64", "bins".
+        "lookup64", "bins"; ``blocks``: of operands with block scales.
         """
-        return _core(self.encode()).path(m, n)
+        return _core(self.encode()).path(m, n, blocks)
 
     def __repr__(self) -> str:
         shown = [f"format={self.format.bits}-bit gamma {self.format.gamma}"]

@@ -9,13 +9,16 @@ from typing import Literal, overload
 import torch
 from torch import Tensor
 
+from lns_sim import contract
 from lns_sim._compile import constant_result
+from lns_sim.block_tensor import BlockTensor
 from lns_sim.checks import check_choice, check_int
+from lns_sim.contract import DATAPATH
 from lns_sim.datapath import Counters, Datapath
 from lns_sim.datapaths import AnyDatapath
 from lns_sim.format import LNSFormat
 from lns_sim.log_datapath import LogDatapath
-from lns_sim.policies import ROUNDINGS, UNDERFLOWS, check_thresholds
+from lns_sim.policies import MOST_SHIFT, ROUNDINGS, UNDERFLOWS, check_thresholds
 from lns_sim.random import random_state
 from lns_sim.tensor import LNSTensor
 
@@ -38,6 +41,8 @@ def quantize(
     step: int = 0,
     tensor_id: int = 0,
     thresholds: Sequence[int] | None = None,
+    block: int | None = None,
+    most: int = MOST_SHIFT,
 ) -> LNSTensor:
     """float32 to codes with a power-of-two scale chosen so that the largest magnitude does not clip (spec section 2).
 
@@ -46,7 +51,8 @@ def quantize(
     Args:
         x: float32, any shape.
         format: the codes' format.
-        dim: None for one scale, or the dimension along which each slice gets its own.
+        dim: None for one scale, or the dimension along which each slice gets its own; with ``block`` along which blocks
+            lie.
         rounding: "nearest" (in log space) or "stochastic" (between neighbouring codes, unbiased in value).
         underflow: magnitudes below code 1 "clamp" to it, "flush" to zero, or become it with probability
             |x| / (value of code 1) ("stochastic").
@@ -55,9 +61,13 @@ def quantize(
         thresholds: of a converter that differs from the spec's (section 2), gamma integers t_j from 2^23 to 2^24 -
             1, at least 2^22 / gamma apart: a 24-bit mantissa rounds up past step j if it is larger than t_j. For
             rounding to nearest.
+        block: elements along ``dim`` that share a shift: one scale is chosen for the tensor, and each block's codes are
+            taken at 2^-s times it, s being the largest shift at which none of them clips (spec section 8).
+        most: the largest shift, 0 to 127.
 
     Returns:
-        LNSTensor of x's shape. If x holds NaN or Inf its scale (or the slice's) is NaN, and so is all made of it.
+        LNSTensor of x's shape, a :class:`lns_sim.BlockTensor` with ``block``. If x holds NaN or Inf its scale (or the
+        slice's) is NaN, and so is all made of it.
 
     Raises:
         TypeError: x is not a float32 tensor.
@@ -80,6 +90,16 @@ def quantize(
     rng = None
     if "stochastic" in (rounding, underflow):
         rng = random_state(seed, step, tensor_id, x.device)
+    if block is not None:
+        if dim is None:
+            raise ValueError("block needs dim, the dimension along which the blocks lie")
+        check_int("block", block, 1, None)
+        check_int("most", most, 0, 127)
+        policies = ROUNDINGS.index(rounding), UNDERFLOWS.index(underflow), rng, thresholds or ()
+        of_blocks = torch.ops.lns_sim.quantize_blocks(x, format.bits, format.gamma, dim, block, most, *policies)
+        return BlockTensor(of_blocks[0], of_blocks[1], format, of_blocks[2], dim, block)
+    if most != MOST_SHIFT:
+        raise ValueError("most is of the shifts of blocks, and would change nothing without block")
     codes, scale = torch.ops.lns_sim.quantize(
         x, format.bits, format.gamma, dim, ROUNDINGS.index(rounding), UNDERFLOWS.index(underflow), rng, thresholds or ()
     )
@@ -106,18 +126,44 @@ def _check_operands(datapath: AnyDatapath | None, **operands: LNSTensor) -> list
         _without_gradient(name, t)
     if datapath is None:
         encoded = _default_datapath((a.bits, a.gamma), (b.bits, b.gamma))
-        bits, gamma = encoded[:2]
     elif isinstance(datapath, (Datapath, LogDatapath)):
-        bits, gamma = datapath.format.bits, datapath.format.gamma
         encoded = datapath.encode()
     else:
         raise TypeError(f"datapath must be a Datapath or a LogDatapath, got {datapath!r}")
+    bits, gamma = encoded[1:3] if encoded[0] == contract.LOG_MARKER else encoded[:2]
     for name, t in operands.items():  # in integers, which torch.compile can follow
         if t.gamma > gamma or ((1 << t.bits - 1) - 1) * (gamma // t.gamma) >= 1 << bits - 1:
             LNSFormat(bits, gamma).check_holds(name, t.format)
     if a.device != b.device:
         raise ValueError(f"{name_a} is on {a.device}, but {name_b} is on {b.device}")
     return encoded
+
+
+def _block_of(encoded: list[int], dims: dict[str, tuple[LNSTensor, int]]) -> int:
+    """The length of the operands' blocks, 0 where neither has any; ``dims`` gives each operand's dimension of K."""
+    found = {}
+    for name, (t, dim) in dims.items():
+        if isinstance(t, BlockTensor):
+            if t.block_dim != dim:
+                raise ValueError(f"{name} has blocks along dim {t.block_dim}, but K runs along dim {dim}")
+            found[name] = t.block
+    if not found:
+        return 0
+    if encoded[0] == contract.LOG_MARKER:
+        raise ValueError(f"{next(iter(found))} has blocks along K, which a LogDatapath has no shifts for")
+    blocks, vector_size = set(found.values()), encoded[DATAPATH.index("vector_size")]
+    if len(blocks) > 1:
+        raise ValueError(f"both operands' blocks must be equally long, got {' and '.join(map(str, found.values()))}")
+    for block in blocks:
+        if block % vector_size:
+            raise ValueError(
+                f"blocks of {block} elements along K are no multiple of the datapath's vector_size = {vector_size}"
+            )
+    return blocks.pop()
+
+
+def _shifts(*operands: LNSTensor) -> list[torch.Tensor | None]:
+    return [t.shifts if isinstance(t, BlockTensor) else None for t in operands]
 
 
 def _scale_like(x: LNSTensor) -> torch.Tensor:
@@ -169,8 +215,9 @@ def matmul(
     """a @ b with every dot product on the datapath (spec sections 3 and 4), without gradients.
 
     Args:
-        a: shape (..., M, K). Its scale must not vary along K.
-        b: shape (..., K, N), batch dimensions broadcast with a's. Its scale must not vary along K.
+        a: shape (..., M, K). Its scale must not vary along K, but for blocks along K, a multiple of the datapath's
+            ``vector_size`` long.
+        b: shape (..., K, N), batch dimensions broadcast with a's. Its scale, likewise.
         datapath: whose format holds both operands' (:meth:`lns_sim.LNSFormat.holds`); None for the default one of the
             smallest such format.
         return_accumulator: return the int32 accumulators instead of their float32 values.
@@ -203,6 +250,8 @@ def matmul(
         raise ValueError(
             f"batch dimensions {tuple(a.shape[:-2])} of a and {tuple(b.shape[:-2])} of b do not broadcast"
         ) from None
+    block = _block_of(encoded, {"a": (a, a.dim() - 1), "b": (b, b.dim() - 2)})
+    shifts = [s if s is None else s.expand(*batch, *s.shape[-2:]) for s in _shifts(a, b)]
     out, counts = torch.ops.lns_sim.matmul(
         a.codes.expand(*batch, m, k),
         a_scale.expand(*batch, m, 1),
@@ -215,6 +264,8 @@ def matmul(
         counters,
         a.gamma,
         b.gamma,
+        *shifts,
+        block,
     )
     return _results(out, out.numel() * k, counts, counters)
 
@@ -340,8 +391,9 @@ def conv2d(
     gradients.
 
     Args:
-        x: shape (N, C, H, W); one scale, or one per image (dim 0).
-        w: shape (O, C / groups, kh, kw); one scale, or one per output channel (dim 0).
+        x: shape (N, C, H, W); one scale, or one per image (dim 0), or blocks along channels (dim 1).
+        w: shape (O, C / groups, kh, kw); one scale, or one per output channel (dim 0), or blocks along channels (dim
+            1). With blocks C / groups is a multiple of their length: fill up channels with zeros.
         stride, padding, dilation: integers or pairs; padding is zero codes.
         groups: blocked connections from input to output channels.
         datapath, return_accumulator, counters: as in :func:`matmul`.
@@ -359,6 +411,11 @@ def conv2d(
     for name, t in (("x", x), ("w", w)):
         if any(n > 1 for n in t.scale.shape[1:]):
             raise ValueError(f"the scale of {name} varies along K; quantize with dim=None or dim=0")
+    block = _block_of(encoded, {"x": (x, 1), "w": (w, 1)})
+    if block and w.shape[1] % block:
+        raise ValueError(
+            f"a group's {w.shape[1]} channels are no multiple of blocks of {block}: fill both sides up with zeros"
+        )
     out, counts = torch.ops.lns_sim.conv2d(
         x.codes,
         x.scale,
@@ -375,5 +432,7 @@ def conv2d(
         counters,
         x.gamma,
         w.gamma,
+        *_shifts(x, w),
+        block,
     )
     return _results(out, out.numel() * w.shape[1:].numel(), counts, counters)

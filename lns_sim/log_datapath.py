@@ -27,7 +27,8 @@ class LogDatapath:
     (Swartzlander and Alexopoulos 1975; Sanyal, Beerel and Chugg, arXiv 1910.09876).
 
     Args:
-        format: format of the operands. Operands of fewer bits and the same gamma fit, too.
+        format: format of the operands. Operands of other formats fit, too, where it
+            :meth:`lns_sim.LNSFormat.holds` theirs.
         acc_bits: bits of the accumulator, 4 to 20: a sign over ``acc_bits - 1`` bits of E.
         acc_gamma: its steps per octave ``G``, a power of two from the format's gamma to 8192; None: 2^(acc_bits - 7),
             which spans 64 octaves.

@@ -6,6 +6,7 @@ from lns_sim import _extension
 from lns_sim.checks import integers
 from lns_sim.format import LNSFormat
 
+MOST_SHIFT = 15  # octaves of a block's scale under its tensor's, where nobody says
 ROUNDINGS = ("nearest", "stochastic")
 UNDERFLOWS = ("clamp", "flush", "stochastic")
 

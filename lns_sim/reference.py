@@ -248,8 +248,12 @@ class VectorTrace:
     overflowed: bool
 
 
-def trace(a, b, datapath) -> Iterator[VectorTrace]:
-    """One dot product of two lists of codes, vector by vector and step by step as the hardware does it."""
+def trace(a, b, datapath, shifts=None) -> Iterator[VectorTrace]:
+    """One dot product of two lists of codes, vector by vector and step by step as the hardware does it.
+
+    ``shifts`` holds, for each vector, the octaves by which its blocks' scales lie under their tensors'; None: no
+    blocks.
+    """
     f = datapath.format
     g, n, frac = f.gamma, datapath.lut_entries, datapath.lut_bits - 1
     lsb, top, log2_g = acc_lsb(datapath), e_max(f), int(math.log2(g))
@@ -281,10 +285,8 @@ def trace(a, b, datapath) -> Iterator[VectorTrace]:
                 values.append(value)
         bins = [narrow_bin(P, datapath) for P in v.bins]
         Y = sum(P * c for P, c in zip(bins, weights))
-        if datapath.keep_fraction:
-            Z = Y
-        else:
-            Z = (Y + (1 << (frac - 1))) >> frac if datapath.rounding == "nearest" else Y >> frac
+        drop = (0 if datapath.keep_fraction else frac) + (shifts[start // datapath.vector_size] if shifts else 0)
+        Z = (Y + (1 << (drop - 1))) >> drop if datapath.rounding == "nearest" else Y >> drop
         exact = acc + Z
         acc = narrow(exact, datapath.acc_bits, datapath.overflow)
         yield replace(v, bins=bins, Y=Y, Z=Z, acc=acc, overflowed=acc != exact or bins != v.bins)

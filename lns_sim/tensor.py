@@ -72,6 +72,10 @@ class LNSTensor(FloatMemory, torch.Tensor):
             return torch.ops.lns_sim.values(self)
         return decode(self)
 
+    def decoded(self) -> torch.Tensor:
+        """The float32 values, without autograd."""
+        return torch.ops.lns_sim.dequantize(self.codes, self.scale, self.bits, self.gamma)
+
     def rescale(self, k, underflow: str = "clamp", seed: int | None = None) -> LNSTensor:
         """The same values at scale 2^k: exact integer exponent arithmetic, e + gamma * (k_old - k).
 
@@ -218,7 +222,7 @@ def rebuild(cls, inner: dict, context: tuple, requires_grad: bool, attributes: d
 
 def decode(x: LNSTensor) -> torch.Tensor:
     """The float32 values, without autograd."""
-    return torch.ops.lns_sim.dequantize(x.codes, x.scale, x.bits, x.gamma)
+    return x.decoded()
 
 
 def known(x: LNSTensor) -> bool:

@@ -201,6 +201,13 @@ struct Accumulator {
     using Unsigned = std::make_unsigned_t<State>;
     return static_cast<State>(static_cast<Unsigned>(acc) << drop) >> drop;
   }
+  // A vector's sum in units of the accumulator, where its operands' block scales lie `shift` octaves under their
+  // tensors'.
+  LNS_HD State shifted(State y, int shift) const {
+    constexpr int kMost = 8 * static_cast<int>(sizeof(State)) - 1;
+    const int round = half != 0, n = fraction_bits + shift - round;  // to nearest: halves are left, then dropped
+    return ((y >> (n < kMost ? n : kMost)) + round) >> round;
+  }
   LNS_HD State narrow(State acc) const { return overflow == Overflow::saturate ? saturated(acc) : wrapped(acc); }
   // Of an accumulator within its bits.
   LNS_HD State state(State acc) const { return acc * (State{1} << fraction_bits); }

@@ -9,11 +9,12 @@ namespace lns {
 LNS_HD inline double magnitude_of(const Format& f, const uint32_t* values, int e, int k) {
   return values[e % f.gamma] * pow2(e / f.gamma + k - 23);
 }
-LNS_HD inline float dequantize_one(const Format& f, const uint32_t* values, int code, uint32_t scale) {
+LNS_HD inline float dequantize_one(const Format& f, const uint32_t* values, int code, uint32_t scale,
+                                   int shift = 0) {  // of its block
   if (scale_is_nan(scale)) return bits_float(kNanBits);
   const int e = f.exponent(code);
   if (e == 0) return 0.0f;
-  const float magnitude = static_cast<float>(magnitude_of(f, values, e, scale_exponent(scale)));
+  const float magnitude = static_cast<float>(magnitude_of(f, values, e, scale_exponent(scale) - shift));
   return f.negative(code) ? -magnitude : magnitude;
 }
 

@@ -6,6 +6,7 @@
 #if defined(__x86_64__)
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // GCC 12's own headers, where intrinsics are inlined
+#pragma GCC diagnostic ignored "-Wuninitialized"
 #endif
 #include <immintrin.h>
 
@@ -127,13 +128,30 @@ struct Closing {
   const Accumulator<int64_t>& a;
   bool counting;
 
-  template <typename Form>
-  int narrow(const __m512i* sums, int32_t* acc) const {
+  VectorShifts shifts;
+  int round = a.half != 0;
+
+  // Y as units of the accumulator, by Accumulator's aligned or shifted.
+  template <bool Shifted>
+  __m512i aligned(__m512i y, int64_t row) const {
+    if (!Shifted)
+      return _mm512_sra_epi32(_mm512_add_epi32(y, _mm512_set1_epi32(static_cast<int32_t>(a.half))),
+                              count(a.fraction_bits));
+    y = _mm512_add_epi32(_mm512_srav_epi32(y, drop(row)), _mm512_set1_epi32(round));
+    return _mm512_sra_epi32(y, count(round));
+  }
+  __m512i drop(int64_t row) const {
+    return _mm512_add_epi32(_mm512_loadu_si512(shifts.columns),
+                            _mm512_set1_epi32(a.fraction_bits - round + shifts.rows[row]));
+  }
+
+  template <typename Form, bool Shifted>
+  int narrow(const __m512i* sums, int64_t row, int32_t* acc) const {
     __m512i y = sums[0];
 #pragma GCC unroll 4
     for (int j = 1; j < Form::kSums; ++j) y = _mm512_add_epi32(y, _mm512_slli_epi32(sums[j], j * Form::kSpacing));
-    y = _mm512_add_epi32(_mm512_sll_epi32(y, count(t.first_shift)), _mm512_set1_epi32(static_cast<int32_t>(a.half)));
-    const __m512i sum = _mm512_add_epi32(_mm512_load_si512(acc), _mm512_sra_epi32(y, count(a.fraction_bits)));
+    y = aligned<Shifted>(_mm512_sll_epi32(y, count(t.first_shift)), row);
+    const __m512i sum = _mm512_add_epi32(_mm512_load_si512(acc), y);
     __m512i kept;
     if (a.overflow == Overflow::saturate) {
       kept = _mm512_max_epi32(_mm512_set1_epi32(static_cast<int32_t>(a.low)), sum);
@@ -145,8 +163,8 @@ struct Closing {
     return counting ? __builtin_popcount(_mm512_cmpneq_epi32_mask(sum, kept)) : 0;
   }
 
-  template <typename Form>
-  int wide(const __m512i* sums, int32_t* acc) const {
+  template <typename Form, bool Shifted>
+  int wide(const __m512i* sums, int64_t row, int32_t* acc) const {
     constexpr int kLow = Tables::kLowSums;
     __m512i parts[2] = {sums[0], _mm512_setzero_si512()};
 #pragma GCC unroll 4
@@ -156,13 +174,20 @@ struct Closing {
     int overflows = 0;
     for (int half = 0; half < 2; ++half) {
       __m256i* at = reinterpret_cast<__m256i*>(acc) + half;
-      __m512i y = _mm512_set1_epi64(a.half);
+      __m512i y = _mm512_set1_epi64(Shifted ? 0 : a.half);
       for (int part = 0; part < 2; ++part) {
         const __m256i low = half ? _mm512_extracti64x4_epi64(parts[part], 1) : _mm512_castsi512_si256(parts[part]);
         y = _mm512_add_epi64(y, _mm512_sll_epi64(_mm512_cvtepi32_epi64(low), count(shifts[part])));
       }
-      const __m512i sum =
-          _mm512_add_epi64(_mm512_cvtepi32_epi64(_mm256_load_si256(at)), _mm512_sra_epi64(y, count(a.fraction_bits)));
+      if (Shifted) {
+        const __m512i both = drop(row);
+        const __m256i own = half ? _mm512_extracti64x4_epi64(both, 1) : _mm512_castsi512_si256(both);
+        y = _mm512_add_epi64(_mm512_srav_epi64(y, _mm512_cvtepi32_epi64(own)), _mm512_set1_epi64(round));
+        y = _mm512_sra_epi64(y, count(round));
+      } else {
+        y = _mm512_sra_epi64(y, count(a.fraction_bits));
+      }
+      const __m512i sum = _mm512_add_epi64(_mm512_cvtepi32_epi64(_mm256_load_si256(at)), y);
       __m512i kept;
       if (a.overflow == Overflow::saturate)
         kept = _mm512_min_epi64(_mm512_set1_epi64(a.high), _mm512_max_epi64(_mm512_set1_epi64(a.low), sum));
@@ -186,7 +211,7 @@ struct PackedVector {
 };
 
 // A block of rows from `row` on, its sums in registers. `Signs`: do any rows have negative lanes?
-template <int Rows, bool Wide, bool Signs, typename Form>
+template <int Rows, bool Wide, bool Signs, bool Shifted, typename Form>
 inline __attribute__((always_inline)) int64_t block(const Form& form, const PackedVector& o, int64_t row,
                                                     const Closing<PermuteTables<typename Form::Lane>>& closing,
                                                     int32_t* acc) {
@@ -212,18 +237,19 @@ inline __attribute__((always_inline)) int64_t block(const Form& form, const Pack
 #pragma GCC unroll 4
   for (int r = 0; r < Rows; ++r) {
     int32_t* to = acc + (row + r) * kColumns;
-    overflows += Wide ? closing.template wide<Form>(sums[r], to) : closing.template narrow<Form>(sums[r], to);
+    overflows += Wide ? closing.template wide<Form, Shifted>(sums[r], row + r, to)
+                      : closing.template narrow<Form, Shifted>(sums[r], row + r, to);
   }
   return overflows;
 }
 
-template <bool Wide, bool Signs, typename Form>
+template <bool Wide, bool Signs, bool Shifted, typename Form>
 int64_t all_blocks(const Form& form, const PackedVector& o, const Closing<PermuteTables<typename Form::Lane>>& closing,
                    int32_t* acc) {
   int64_t row = 0, overflows = 0;
   for (; row + Form::kRows <= o.rows.rows; row += Form::kRows)
-    overflows += block<Form::kRows, Wide, Signs>(form, o, row, closing, acc);
-  for (; row < o.rows.rows; ++row) overflows += block<1, Wide, Signs>(form, o, row, closing, acc);
+    overflows += block<Form::kRows, Wide, Signs, Shifted>(form, o, row, closing, acc);
+  for (; row < o.rows.rows; ++row) overflows += block<1, Wide, Signs, Shifted>(form, o, row, closing, acc);
   return overflows;
 }
 
@@ -263,14 +289,18 @@ struct Forms<uint8_t> {
 
 template <typename Lane>
 int64_t accumulate(const PermuteTables<Lane>& t, const PackedRows& rows, const uint8_t* packed, const int* steps,
-                   int step_count, const Accumulator<int64_t>& accumulator, bool counting, int32_t* acc) {
+                   int step_count, const Accumulator<int64_t>& accumulator, const VectorShifts& shifts, bool counting,
+                   int32_t* acc) {
   const PackedVector o = {.rows = rows, .packed = packed, .steps = steps, .step_count = step_count};
-  const Closing<PermuteTables<Lane>> closing = {.t = t, .a = accumulator, .counting = counting};
+  const Closing<PermuteTables<Lane>> closing = {.t = t, .a = accumulator, .counting = counting, .shifts = shifts};
   return Forms<Lane>::visit(t, [&](auto type) {
     const typename decltype(type)::type form(t);
-    if (t.wide) return all_blocks<true, true>(form, o, closing, acc);
-    return rows.negative ? all_blocks<false, true>(form, o, closing, acc)
-                         : all_blocks<false, false>(form, o, closing, acc);
+    if (shifts.rows)
+      return t.wide ? all_blocks<true, true, true>(form, o, closing, acc)
+                    : all_blocks<false, true, true>(form, o, closing, acc);
+    if (t.wide) return all_blocks<true, true, false>(form, o, closing, acc);
+    return rows.negative ? all_blocks<false, true, false>(form, o, closing, acc)
+                         : all_blocks<false, false, false>(form, o, closing, acc);
   });
 }
 

@@ -98,7 +98,7 @@ Engine::Engine(const Datapath& datapath) : datapath_(datapath) {
 
 Engine::~Engine() = default;
 
-Path Engine::path(int64_t left_rows, int64_t right_rows) const {
+Path Engine::path(int64_t left_rows, int64_t right_rows, bool shifted) const {
   const Tables& t = *tables_;
   if (datapath_.bin_bits != 0) return Path::bins;
   const int64_t longer = std::max(left_rows, right_rows), shorter = std::min(left_rows, right_rows);
@@ -108,7 +108,7 @@ Path Engine::path(int64_t left_rows, int64_t right_rows) const {
   if (permutes(kernels().permute8, t.permute8) && (!t.rows || longer <= kernels().permute8->most_rows))
     return Path::permute8;
   const bool enough_rows = rows_cost(longer, shorter) <= lookup_cost(longer, shorter);
-  if (t.rows && enough_rows) return t.narrow ? Path::rows : Path::row_planes;
+  if (t.rows && enough_rows) return t.narrow && !shifted ? Path::rows : Path::row_planes;
   if (permutes(kernels().permute16, t.permute16)) return Path::permute16;
   return t.narrow ? Path::lookup32 : Path::lookup64;
 }
@@ -118,15 +118,23 @@ namespace {
 // One product of the batch.
 struct Instance {
   std::unique_ptr<const Reader> left, right;
+  std::unique_ptr<const Reader> left_shifts, right_shifts;  // null: none
   const float *left_scale, *right_scale;
   void* output;
 
   Instance(const Product& p, const Offsets& o)
       : left(new_reader(p.left.operand, o.left)),
         right(new_reader(p.right.operand, o.right)),
+        left_shifts(shift_reader(p.left, o.left_shift)),
+        right_shifts(shift_reader(p.right, o.right_shift)),
         left_scale(p.left.scale + o.left_scale),
         right_scale(p.right.scale + o.right_scale),
         output(static_cast<char*>(p.output) + o.output * static_cast<int64_t>(sizeof(float))) {}
+
+ private:
+  static std::unique_ptr<const Reader> shift_reader(const Side& side, int64_t offset) {
+    return side.shifts.codes.data == nullptr ? nullptr : new_reader(side.shifts, offset);
+  }
 };
 
 // How a batch of products is cut into tasks: blocks of rows of the longer side, panels of the shorter.
@@ -172,6 +180,7 @@ struct Plan {
 struct TaskSide {
   const Side& side;
   const Reader& reader;
+  const Reader* shifts;
   const float* scale;
 };
 
@@ -193,8 +202,9 @@ struct Task {
         column0(i / plan.blocks % plan.panels * plan.panel),
         columns(std::min(plan.panel, plan.columns - column0)) {}
   static TaskSide side(const Plan& plan, const Instance& p, bool left) {
-    if (left) return {.side = plan.product.left, .reader = *p.left, .scale = p.left_scale};
-    return {.side = plan.product.right, .reader = *p.right, .scale = p.right_scale};
+    if (left)
+      return {.side = plan.product.left, .reader = *p.left, .shifts = p.left_shifts.get(), .scale = p.left_scale};
+    return {.side = plan.product.right, .reader = *p.right, .shifts = p.right_shifts.get(), .scale = p.right_scale};
   }
 };
 
@@ -212,6 +222,9 @@ class Worker {
         rows_(kTileRows, vector_size_),
         columns_(plan.groups() * kColumns, vector_size_),
         active_(ceil_div(vector_size_, Path::kDepth)),
+        row_shifts_(kTileRows),
+        column_bytes_(plan.groups() * kColumns),
+        column_shifts_(plan.groups() * kColumns),
         row_at_(plan.block),
         row_factor_(plan.block),
         column_at_(plan.groups() * kColumns),
@@ -236,9 +249,14 @@ class Worker {
       for (int d = 0; d < depth; d += Path::kDepth)
         active_[d / Path::kDepth] = any_code(tile, d, std::min(Path::kDepth, depth - d));
       path_.see(tile);
-      for (int64_t g = 0; g < groups; ++g)
+      const int64_t block = plan_.product.block;
+      if (block > 0 && k0 % block == 0) read_shifts(t, k0 / block, groups);
+      for (int64_t g = 0; g < groups; ++g) {
+        VectorShifts shifts;
+        if (block > 0) shifts = {.rows = row_shifts_.get(), .columns = column_shifts_.get() + g * kColumns};
         path_.add(tile, {.lanes = lanes + g * kColumns * columns_.pitch(), .pitch = columns_.pitch(), .index = g},
-                  plan_.count ? &overflows : nullptr);
+                  shifts, plan_.count ? &overflows : nullptr);
+      }
     }
     place(t.long_side, t.row0, t.rows, plan_.unit, row_at_.get(), row_factor_.get());
     place(t.short_side, t.column0, t.columns, 1.0, column_at_.get(), column_factor_.get());
@@ -266,6 +284,20 @@ class Worker {
     }
     return false;
   }
+  // Of one block of K.
+  void read_shifts(const Task& t, int64_t block, int64_t groups) {
+    const auto read = [&](const TaskSide& side, int64_t first, int64_t rows, uint8_t* to) {
+      if (side.shifts)
+        side.shifts->fill(to, {.row = 1, .depth = kTileRows}, first, rows, block, 1);
+      else
+        std::fill_n(to, rows, uint8_t{0});
+    };
+    read(t.long_side, t.row0, t.rows, row_shifts_.get());
+    std::fill_n(column_bytes_.get(), groups * kColumns, uint8_t{0});
+    read(t.short_side, t.column0, t.columns, column_bytes_.get());
+    std::copy_n(column_bytes_.get(), groups * kColumns, column_shifts_.get());
+  }
+
   // Where each row of a side goes in the output, and what its accumulators are multiplied by.
   static void place(const TaskSide& t, int64_t first, int64_t n, double unit, int64_t* at, double* factor) {
     t.side.output.walk(first, n, [&](int64_t offset) { *at++ = offset; });
@@ -320,6 +352,8 @@ class Worker {
   int vector_size_;
   LaneBuffer<Lane> rows_, columns_;
   std::vector<char> active_;  // which parts of a vector hold any code
+  Scratch<uint8_t> row_shifts_, column_bytes_;
+  Scratch<int32_t> column_shifts_;
   // Of each row and column: offset in the output, and factor of the accumulators.
   Scratch<int64_t> row_at_;
   Scratch<double> row_factor_;
@@ -350,7 +384,8 @@ void count_lanes(const Plan& plan, int vector_size, const Format& format, int64_
 
 void Engine::run(const Product& product, bool accumulators, Counters* counters) const {
   if (product.empty()) return;
-  const Path path = this->path(product.left.rows, product.right.rows);
+  const bool shifted = product.block > 0;
+  const Path path = this->path(product.left.rows, product.right.rows, shifted);
   ++runs[static_cast<int>(path)];
   const Plan plan(product, datapath_.vector_size, unit_factor(datapath_), blocking(path), accumulators,
                   counters != nullptr);
@@ -367,15 +402,20 @@ void Engine::run(const Product& product, bool accumulators, Counters* counters) 
     case Path::rows:
       overflows = run_tasks<RowPath<NarrowSums>>(plan, kernel, datapath_, t.low, nullptr, t.plane_shift);
       break;
-    case Path::row_planes:
-      overflows =
-          run_tasks<RowPath<PlaneSums>>(plan, kernel, datapath_, t.low, t.one_plane ? nullptr : &t.high, t.plane_shift);
+    case Path::row_planes: {
+      const SignedProducts* high = t.one_plane ? nullptr : &t.high;
+      if (shifted)
+        overflows = run_tasks<RowPath<ShiftedSums>>(plan, kernel, datapath_, t.low, high, t.plane_shift,
+                                                    t.one_plane && t.apart32);
+      else
+        overflows = run_tasks<RowPath<PlaneSums>>(plan, kernel, datapath_, t.low, high, t.plane_shift);
       break;
+    }
     case Path::lookup32:
-      overflows = run_tasks<LookupPath<int32_t>>(plan, kernel, datapath_, t.lookup32.data(), t.zero_start);
+      overflows = run_tasks<LookupPath<int32_t>>(plan, kernel, datapath_, t.lookup32.data(), t.zero_start, shifted);
       break;
     case Path::lookup64:
-      overflows = run_tasks<LookupPath<int64_t>>(plan, kernel, datapath_, t.lookup64.data(), t.zero_start);
+      overflows = run_tasks<LookupPath<int64_t>>(plan, kernel, datapath_, t.lookup64.data(), t.zero_start, shifted);
       break;
     case Path::bins:
       overflows = run_tasks<BinPath>(plan, datapath_, t.lanes, t.constants);

@@ -25,8 +25,8 @@ class Engine {
   explicit Engine(const Datapath& datapath);
   ~Engine();
 
-  // Which kernels a product of this size takes.
-  Path path(int64_t left_rows, int64_t right_rows) const;
+  // Which kernels a product of this size takes; `shifted`: with block scales.
+  Path path(int64_t left_rows, int64_t right_rows, bool shifted) const;
   // `accumulators` asks for int32 accumulators instead of float32; counters are added to.
   void run(const Product& product, bool accumulators, Counters* counters) const;
 

@@ -68,6 +68,15 @@ struct Kernels {
   void (*close_planes)(const Accumulator<int64_t>& accumulator, int32_t* acc, int32_t* low, int32_t* high, int shift,
                        int64_t n, int64_t* overflows);
 
+  // The same with block scales, into accumulators that stand beside the sums: of 32 bits that hold both, in planes, and
+  // of 64 bits; clears the sums.
+  void (*close_shifted32)(const Accumulator<int32_t>& accumulator, const VectorShifts& shifts, int32_t* acc,
+                          int32_t* sums, int64_t n, int64_t* overflows);
+  void (*close_shifted_planes)(const Accumulator<int64_t>& accumulator, const VectorShifts& shifts, int32_t* acc,
+                               int32_t* low, int32_t* high, int shift, int64_t n, int64_t* overflows);
+  void (*close_shifted64)(const Accumulator<int64_t>& accumulator, const VectorShifts& shifts, int32_t* acc,
+                          int64_t* sums, int64_t n, int64_t* overflows);
+
   // Values of accumulators: square[r][c] = acc[r][c] * row_factors[r] * column_factors[c], for 16 columns.
   void (*read_out)(const int32_t* acc, const double* row_factors, const double* column_factors, int rows,
                    float* square);

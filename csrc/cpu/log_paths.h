@@ -124,7 +124,7 @@ class LogLookupPath : public LogSums {
         words_.get()[r * pitch_ + d] =
             left(tables_.operands, tile.lanes[r * tile.strides.row + d * tile.strides.depth]);
   }
-  void add(const Tile<Lane>& tile, const ColumnGroup<Lane>& columns, int64_t*) {
+  void add(const Tile<Lane>& tile, const ColumnGroup<Lane>& columns, const VectorShifts&, int64_t*) {
     if (!any_active(tile)) return;
     for (int d = 0; d < tile.depth; ++d)
       for (int c = 0; c < kColumns; ++c) {
@@ -161,7 +161,7 @@ class LogRegisterPath : public LogSums {
         pairs_.get()[r / 2 * pitch_ + d] = pair(exponent(*lane, 0), *lane < 0, exponent(other, 0), other < 0);
       }
   }
-  void add(const Tile<Lane>& tile, const ColumnGroup<Lane>& columns, int64_t*) {
+  void add(const Tile<Lane>& tile, const ColumnGroup<Lane>& columns, const VectorShifts&, int64_t*) {
     if (!any_active(tile)) return;
     for (int d = 0; d < tile.depth; ++d)
       for (int c = 0; c < kColumns; ++c) {

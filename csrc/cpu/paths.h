@@ -43,7 +43,7 @@ class NarrowSums {
   void start(int64_t rows, int64_t groups) { state_.clear(rows * groups * kColumns); }
   int32_t* low(int64_t group, int64_t rows) const { return state_.group(group, rows); }
   int32_t* high(int64_t, int64_t) const { return nullptr; }
-  void close(int64_t rows, int64_t group, int64_t* overflows) {
+  void close(int64_t rows, int64_t group, const VectorShifts&, int64_t* overflows) {
     kernel_.close32(accumulator_, state_.group(group, rows), rows, overflows);
   }
   // The accumulators of a group, in place of its states.
@@ -69,7 +69,7 @@ class PlaneSums {
   }
   int32_t* low(int64_t group, int64_t rows) const { return low_.group(group, rows); }
   int32_t* high(int64_t group, int64_t rows) const { return high_.group(group, rows); }
-  void close(int64_t rows, int64_t group, int64_t* overflows) {
+  void close(int64_t rows, int64_t group, const VectorShifts&, int64_t* overflows) {
     kernel_.close_planes(accumulator_, acc_.group(group, rows), low_.group(group, rows), high_.group(group, rows),
                          shift_, rows, overflows);
   }
@@ -82,8 +82,39 @@ class PlaneSums {
   GroupSums<int32_t> acc_, low_, high_;
 };
 
+// With block scales: the accumulator stands beside the sum, whatever their sizes.
+class ShiftedSums {
+ public:
+  ShiftedSums(const Kernels& kernel, const Datapath& d, int shift, bool apart32)
+      : kernel_(kernel), narrow_(d), wide_(d), shift_(shift), apart32_(apart32) {}
+
+  void start(int64_t rows, int64_t groups) {
+    for (GroupSums<int32_t>* t : {&acc_, &low_}) t->clear(rows * groups * kColumns);
+    if (!apart32_) high_.clear(rows * groups * kColumns);
+  }
+  int32_t* low(int64_t group, int64_t rows) const { return low_.group(group, rows); }
+  int32_t* high(int64_t group, int64_t rows) const { return high_.group(group, rows); }
+  void close(int64_t rows, int64_t group, const VectorShifts& shifts, int64_t* overflows) {
+    if (apart32_)
+      kernel_.close_shifted32(narrow_, shifts, acc_.group(group, rows), low(group, rows), rows, overflows);
+    else
+      kernel_.close_shifted_planes(wide_, shifts, acc_.group(group, rows), low(group, rows), high(group, rows), shift_,
+                                   rows, overflows);
+  }
+  const int32_t* accumulators(int64_t group, int64_t rows) { return acc_.group(group, rows); }
+
+ private:
+  const Kernels& kernel_;
+  Accumulator<int32_t> narrow_;
+  Accumulator<int64_t> wide_;
+  int shift_;
+  bool apart32_;
+  GroupSums<int32_t> acc_, low_, high_;
+};
+
 // ---- Paths: all have a lane type, how many lanes they take at once, what they note of a tile (see), and how they add
-// a tile times a group of columns, one vector, to the group's accumulators, counting overflows where asked to.
+// a tile times a group of columns, one vector with its shifts, to the group's accumulators, counting overflows where
+// asked to.
 
 // Register look-ups (permute.h).
 template <typename LaneType>
@@ -126,12 +157,12 @@ class PermutePath {
           kernel_.pack_rows(tables_, tile.lanes, tile.rows, tile.strides.row, steps, magnitudes_.get(), signs_.get());
     }
   }
-  void add(const Tile<Lane>& tile, const ColumnGroup<Lane>& columns, int64_t* overflows) {
+  void add(const Tile<Lane>& tile, const ColumnGroup<Lane>& columns, const VectorShifts& shifts, int64_t* overflows) {
     if (active_.empty()) return;
     kernel_.pack_columns(tables_, columns.lanes, columns.pitch, active_.back() + 1, columns_.get());
     const int64_t count =
         kernel_.accumulate(tables_, rows_, columns_.get(), active_.data(), static_cast<int>(active_.size()),
-                           accumulator_, overflows != nullptr, acc_.group(columns.index, tile.rows));
+                           accumulator_, shifts, overflows != nullptr, acc_.group(columns.index, tile.rows));
     if (overflows) *overflows += count;
   }
   const int32_t* accumulators(int64_t group, int64_t rows) { return acc_.group(group, rows); }
@@ -157,8 +188,10 @@ class RowPath : public Sums {
   static constexpr int kDepth = kRowDepth;
 
   // `high`: null where every product fits the low plane.
-  RowPath(const Kernels& kernel, const Datapath& d, const SignedProducts& low, const SignedProducts* high, int shift)
-      : Sums(kernel, d, shift), kernel_(kernel), low_(low), high_(high) {}
+  template <typename... Options>
+  RowPath(const Kernels& kernel, const Datapath& d, const SignedProducts& low, const SignedProducts* high, int shift,
+          Options... options)
+      : Sums(kernel, d, shift, options...), kernel_(kernel), low_(low), high_(high) {}
 
   void see(const Tile<Lane>& tile) {
     range_ = {};
@@ -169,10 +202,10 @@ class RowPath : public Sums {
     else
       for (int64_t i = 0; i < runs; ++i) kernel_.widen_range(tile.lanes + i * pitch, run, &range_);
   }
-  void add(const Tile<Lane>& tile, const ColumnGroup<Lane>& columns, int64_t* overflows) {
+  void add(const Tile<Lane>& tile, const ColumnGroup<Lane>& columns, const VectorShifts& shifts, int64_t* overflows) {
     add_plane(tile, columns, low_, this->low(columns.index, tile.rows));
     if (high_) add_plane(tile, columns, *high_, this->high(columns.index, tile.rows));
-    this->close(tile.rows, columns.index, overflows);
+    this->close(tile.rows, columns.index, shifts, overflows);
   }
 
  private:
@@ -200,12 +233,15 @@ class LookupPath {
   using Lane = int16_t;
   static constexpr int kDepth = 32;
 
-  LookupPath(const Kernels& kernel, const Datapath& d, const State* table, int zero_start)
-      : kernel_(kernel), accumulator_(d), table_(table), zero_start_(zero_start) {}
+  LookupPath(const Kernels& kernel, const Datapath& d, const State* table, int zero_start, bool shifted)
+      : kernel_(kernel), accumulator_(d), table_(table), zero_start_(zero_start), shifted_(shifted) {}
 
-  void start(int64_t rows, int64_t groups) { state_.clear(rows * groups * kColumns); }
+  void start(int64_t rows, int64_t groups) {
+    state_.clear(rows * groups * kColumns);
+    if (shifted_) accumulators_.clear(rows * groups * kColumns);
+  }
   void see(const Tile<Lane>&) {}
-  void add(const Tile<Lane>& tile, const ColumnGroup<Lane>& columns, int64_t* overflows) {
+  void add(const Tile<Lane>& tile, const ColumnGroup<Lane>& columns, const VectorShifts& shifts, int64_t* overflows) {
     for (int d0 = 0; d0 < tile.depth; d0 += kDepth) {
       if (!tile.active[d0 / kDepth]) continue;
       const int depth = std::min(kDepth, tile.depth - d0);
@@ -223,12 +259,22 @@ class LookupPath {
         kernel_.add_lookups64(lanes, tile.strides, tile.rows, depth, columns_.get(), table_,
                               state_.group(columns.index, tile.rows));
     }
-    if constexpr (sizeof(State) == 4)
-      kernel_.close32(accumulator_, state_.group(columns.index, tile.rows), tile.rows, overflows);
-    else
-      kernel_.close64(accumulator_, state_.group(columns.index, tile.rows), tile.rows, overflows);
+    State* state = state_.group(columns.index, tile.rows);
+    if (shifted_) {
+      int32_t* acc = accumulators_.group(columns.index, tile.rows);
+      if constexpr (sizeof(State) == 4)
+        kernel_.close_shifted32(accumulator_, shifts, acc, state, tile.rows, overflows);
+      else
+        kernel_.close_shifted64(accumulator_, shifts, acc, state, tile.rows, overflows);
+    } else {
+      if constexpr (sizeof(State) == 4)
+        kernel_.close32(accumulator_, state, tile.rows, overflows);
+      else
+        kernel_.close64(accumulator_, state, tile.rows, overflows);
+    }
   }
   const int32_t* accumulators(int64_t group, int64_t rows) {
+    if (shifted_) return accumulators_.group(group, rows);
     const State* state = state_.group(group, rows);
     accumulators_.clear(rows * kColumns);
     for (int64_t i = 0; i < rows * kColumns; ++i) accumulators_.get()[i] = accumulator_.read(state[i]);
@@ -240,6 +286,7 @@ class LookupPath {
   Accumulator<State> accumulator_;
   const State* table_;
   int zero_start_;
+  bool shifted_;  // block scales: accumulators stand beside the states, which hold sums
   Scratch<LookupLane<State>> columns_{kDepth};
   GroupSums<State> state_;
   GroupSums<int32_t> accumulators_;
@@ -262,7 +309,7 @@ class BinPath {
 
   void start(int64_t rows, int64_t groups) { acc_.clear(rows * groups * kColumns); }
   void see(const Tile<Lane>&) {}
-  void add(const Tile<Lane>& tile, const ColumnGroup<Lane>& columns, int64_t* overflows) {
+  void add(const Tile<Lane>& tile, const ColumnGroup<Lane>& columns, const VectorShifts& shifts, int64_t* overflows) {
     int32_t* acc = acc_.group(columns.index, tile.rows);
     int64_t count = 0;
     for (int64_t r = 0; r < tile.rows; ++r)
@@ -283,7 +330,9 @@ class BinPath {
           count += kept != bins_[j];
           y += kept * constants_[j];
         }
-        const int64_t sum = accumulator_.aligned(y) + *acc;
+        const int64_t z =
+            shifts.rows ? accumulator_.shifted(y, shifts.rows[r] + shifts.columns[c]) : accumulator_.aligned(y);
+        const int64_t sum = z + *acc;
         count += accumulator_.overflows(sum);
         *acc = static_cast<int32_t>(accumulator_.narrow(sum));
       }

@@ -188,6 +188,13 @@ std::optional<PermuteTables<Lane>> permute_tables(const Datapath& d, const std::
   return t;
 }
 
+// Octaves by which a vector's block scales lie under their tensors': of each row, and of 16 columns; null where there
+// are no blocks.
+struct VectorShifts {
+  const uint8_t* rows = nullptr;
+  const int32_t* columns = nullptr;
+};
+
 // Rows of packed lanes: step s of row r stands at r * strides.row + s * strides.depth bytes.
 struct PackedRows {
   const uint8_t *magnitudes, *signs;
@@ -211,10 +218,11 @@ struct PermuteKernels {
   bool (*pack_lines)(const PermuteTables<Lane>& t, const Lane* lanes, int64_t n, uint8_t* magnitudes, uint8_t* signs);
   // Steps of 16 columns: lanes[column][pitch] to packed[step][magnitudes, signs][column].
   void (*pack_columns)(const PermuteTables<Lane>& t, const Lane* lanes, int pitch, int steps, uint8_t* packed);
-  // One vector: sums of rows with 16 columns over the steps named, closed into acc[row][16]. Returns the overflows
-  // if counting.
+  // One vector: sums of rows with 16 columns over the steps named, closed by their shifts into acc[row][16]. Returns
+  // the overflows if counting.
   int64_t (*accumulate)(const PermuteTables<Lane>& t, const PackedRows& rows, const uint8_t* packed, const int* steps,
-                        int step_count, const Accumulator<int64_t>& accumulator, bool counting, int32_t* acc);
+                        int step_count, const Accumulator<int64_t>& accumulator, const VectorShifts& shifts,
+                        bool counting, int32_t* acc);
 };
 
 }  // namespace lns::cpu

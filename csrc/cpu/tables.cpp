@@ -46,6 +46,8 @@ Tables::Tables(const Datapath& d) : lanes(lane_table(d)), constants(lut_constant
 
   // Without the accumulator, 31 bits hold the sum of a vector of values below 2^plane_shift.
   plane_shift = narrow ? 0 : 31 - log2_ceil(d.vector_size);
+  const __int128 sum = static_cast<__int128>(largest) * d.vector_size;
+  apart32 = sum <= INT32_MAX && (sum >> d.fraction_bits()) + 1 + (int64_t{1} << (d.acc_bits - 1)) <= INT32_MAX;
   one_plane = narrow || largest >> plane_shift == 0;
   rows = d.format.bits <= 8 && (narrow || (plane_shift > 0 && largest >> plane_shift >> plane_shift == 0));
   if (!rows) return;

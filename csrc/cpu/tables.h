@@ -19,6 +19,7 @@ struct Tables {
   explicit Tables(const Datapath& d);
 
   bool narrow;      // the accumulator state fits 32 bits
+  bool apart32;     // a vector's sum does, and so does the accumulator with it once aligned
   bool rows;        // the row path has tables
   int plane_shift;  // a product is high * 2^plane_shift + low; 0 where narrow, which needs no high plane
   bool one_plane;   // high is always 0

@@ -64,7 +64,8 @@ class BinSums {
     const int64_t bin = bin_of_[p] + (by_sign_ && minus ? count_ / 2 : 0);
     bins_[bin * kBinThreads] += minus && !by_sign_ ? -ones_[p] : ones_[p];
   }
-  __device__ void close() {
+  // `shift`: of the vector's blocks.
+  __device__ void close(int shift) {
     int64_t y = 0;
     for (int j = 0; j < count_; ++j) {
       const int64_t sum = bins_[j * kBinThreads];
@@ -74,7 +75,7 @@ class BinSums {
       y += kept * constants_[j];
       bins_[j * kBinThreads] = 0;
     }
-    const int64_t sum = accumulator_.aligned(y) + acc;
+    const int64_t sum = accumulator_.shifted(y, shift) + acc;
     overflows += accumulator_.overflows(sum);
     acc = static_cast<int32_t>(accumulator_.narrow(sum));
   }
@@ -93,8 +94,16 @@ class BinSums {
 
 __device__ inline int signed_exponent(const CodeView& codes, const Extent& e, const Coordinates& row,
                                       const Coordinates& k) {
-  const int code = load_code(codes, e, row, k), exponent = codes.format.exponent(code);
+  const int code = load_code(codes, e, row, k), exponent = codes.exponent(code);
   return codes.format.negative(code) ? -exponent : exponent;
+}
+
+// Of a row's block of K; 0 where the side has none.
+__device__ inline int block_shift(const Side& side, int64_t offset, int64_t row, int64_t block, int64_t blocks) {
+  const OperandView& view = side.shifts;
+  if (view.codes.data == nullptr || row >= side.rows) return 0;
+  return load_code(view.codes.at(offset), extent(view), row_coordinates(view, row, side.rows),
+                   k_coordinates(view, block, blocks));
 }
 
 __global__ void __launch_bounds__(kBinThreads) multiply_in_bins(const __grid_constant__ BinnedProduct b) {
@@ -115,6 +124,11 @@ __global__ void __launch_bounds__(kBinThreads) multiply_in_bins(const __grid_con
         to[thread % kBinDepth][at] = static_cast<int16_t>(
             signed_exponent(codes, extent(side.operand), row_coordinates(side.operand, first + at, side.rows), k));
     };
+    const auto shift_at = [&](int64_t k) {
+      if (p.block == 0) return 0;
+      return block_shift(p.left, o.left_shift, row + r, k / p.block, p.blocks()) +
+             block_shift(p.right, o.right_shift, column + c, k / p.block, p.blocks());
+    };
     sums.acc = 0;
     int lanes_left = b.datapath.vector_size;
     for (int64_t k0 = 0; k0 < p.k; k0 += kBinDepth) {
@@ -126,12 +140,12 @@ __global__ void __launch_bounds__(kBinThreads) multiply_in_bins(const __grid_con
       for (int d = 0; d < depth; ++d) {
         sums.add(lanes[0][d][r], lanes[1][d][c]);
         if (--lanes_left == 0) {
-          sums.close();
+          sums.close(shift_at(k0 + d));
           lanes_left = b.datapath.vector_size;
         }
       }
     }
-    if (lanes_left != b.datapath.vector_size) sums.close();
+    if (lanes_left != b.datapath.vector_size) sums.close(shift_at(p.k - 1));
     if (row + r >= p.left.rows || column + c >= p.right.rows) continue;
     const unsigned at_row = static_cast<unsigned>(row + r), at_column = static_cast<unsigned>(column + c);
     const int64_t at = o.output + axis_offset(p.left.output, at_row) + axis_offset(p.right.output, at_column);

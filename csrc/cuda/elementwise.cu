@@ -392,6 +392,12 @@ void quantize(const Quantizer& q, const int64_t* rng, const float* x, const Slic
   });
 }
 
+void quantizer_scale(const Quantizer& q, const float* x, int64_t n, float* scale, const Launch& at) {
+  const uint32_t* top = top_of_slices(whole(n), Magnitude{.x = x, .wide = aligned(x, sizeof(float))}, at);
+  quantizer_scales<<<1, 1, 0, at.stream>>>(q, top, 1, scale);
+  check(cudaGetLastError(), "quantizer_scales");
+}
+
 void dequantize(const CodeView& codes, const Quantizer& q, const float* scale, const Slices& s, float* x,
                 const Launch& at) {
   with_code_type(codes.format, [&](auto type) {

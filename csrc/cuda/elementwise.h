@@ -20,6 +20,8 @@ Quantizer view(const int32_t* packed, const QuantizerTables& tables, const Forma
 // As in cpu/elementwise.h; `rng` points to the operators' random state on the device, or is null.
 void quantize(const Quantizer& q, const int64_t* rng, const float* x, const Slices& s, void* codes, float* scale,
               const Launch& at);
+// The one scale of n elements, on the device.
+void quantizer_scale(const Quantizer& q, const float* x, int64_t n, float* scale, const Launch& at);
 void dequantize(const CodeView& codes, const Quantizer& q, const float* scale, const Slices& s, float* x,
                 const Launch& at);
 void rescale(const Quantizer& q, const int64_t* rng, const void* codes, const float* old_scale, const float* new_scale,

@@ -38,16 +38,19 @@ int shared_bytes(const ProductTable& t, int table_shift, int rows, int columns) 
   return ((table + 15) & ~15) + tile_bytes(rows, columns);
 }
 
+int bounded_rows(const Product& p) { return p.block > 0 ? 8 : kBoundedRows; }
+
 // The cheapest cut by the rules.
 Tiling choose(const Product& p, const ProductTable& t, const Datapath& d, const Limits& limits) {
   Tiling best{};
   double least = 0;
+  const bool shifted = p.block > 0, can_cut = shifted ? t.sums != Sums::direct && t.apart32 : t.sums == Sums::fused;
   const int64_t vectors = std::max<int64_t>(1, ceil_div(p.k, d.vector_size)), batch = p.batch.count();
   for (const bool exchanged : {false, true}) {
     const Side &rows = exchanged ? p.right : p.left, &columns = exchanged ? p.left : p.right;
     for (const int per_thread : {16, 8})
       for (const auto [warps_r, warps_c] : kArrangements) {
-        if (per_thread == 16 && t.sums != Sums::fused) continue;
+        if (per_thread == 16 && (shifted || t.sums != Sums::fused)) continue;
         Tiling c = {.exchanged = exchanged,
                     .rows_per_thread = per_thread,
                     .warps_r = warps_r,
@@ -71,7 +74,7 @@ Tiling choose(const Product& p, const ProductTable& t, const Datapath& d, const 
             kMultipliers * per_thread * (columns.output.inner_stride == 1 ? kStoreClocks : kScatterClocks);
         const int64_t tiles = c.tiles_r * c.tiles_c * batch;
         for (int64_t segments = 1; segments <= vectors; segments = segments < 4 ? segments + 1 : segments * 3 / 2) {
-          if (segments > 1 && (t.sums != Sums::fused || per_thread != kBoundedRows)) break;
+          if (segments > 1 && (!can_cut || per_thread != bounded_rows(p))) break;
           if (segments > 1 && 16 * segments * rows.rows * columns.rows * batch > kSegmentBytes) break;
           c.segment_vectors = ceil_div(vectors, segments);
           c.segments = ceil_div(vectors, c.segment_vectors);
@@ -117,14 +120,15 @@ void join(const TiledProduct& tiled, int32_t* starts, int32_t* gates, const Laun
 
 // Segments of K at once, then joined. First as if no accumulation saturated behind the first segment, which is rare and
 // found out; then, on the device's own decision, the tiles where one did, by what each segment does to any start.
+template <typename Bounded, typename Segment, typename Overflows>
 void run_segments(TiledProduct tiled, const ProductTable& t, const Launch& at) {
   const auto words = [&](int64_t n) { return static_cast<int32_t*>(at.allocate(n * sizeof(int32_t))); };
   const int64_t parts = tiled.batch.count() * tiled.segments, each = parts * tiled.outputs();
   unsigned long long* overflows = std::exchange(tiled.overflows, nullptr);
   int32_t* starts = overflows ? words(each) : nullptr;
   tiled.segment_sums = words(each);
-  tiled.segment_bounds = words(parts * bounds_per_part(tiled.rows.rows, tiled.columns.rows));
-  launch<FusedSums<kBoundedRows, Use::bounded>>(tiled, t, at);
+  tiled.segment_bounds = words(parts * bounds_per_part(tiled));
+  launch<Bounded>(tiled, t, at);
   int32_t* gates = nullptr;
   if (tiled.datapath.overflow == Overflow::saturate) {
     const int64_t count = ceil_div(tiled.rows.rows, kGatedRows * tiled.warps_r) * tiled.tiles_c * tiled.batch.count();
@@ -135,14 +139,14 @@ void run_segments(TiledProduct tiled, const ProductTable& t, const Launch& at) {
   if (gates) {
     tiled.segment_sums = words(3 * each);
     tiled.gates = gates;
-    launch<SegmentSums<kGatedRows>>(tiled, t, at);
+    launch<Segment>(tiled, t, at);
     join<Use::segment>(tiled, starts, gates, at);
     tiled.gates = nullptr;
   }
   if (overflows) {  // which accumulations overflow depends on where a segment starts: a second walk counts them
     tiled.starts = starts;
     tiled.overflows = overflows;
-    launch<FusedSums<8, Use::overflows>>(tiled, t, at);
+    launch<Overflows>(tiled, t, at);
   }
 }
 
@@ -150,13 +154,25 @@ Batch exchange(Batch b) {
   for (int d = 0; d < b.dims; ++d) {
     std::swap(b.strides[d].left, b.strides[d].right);
     std::swap(b.strides[d].left_scale, b.strides[d].right_scale);
+    std::swap(b.strides[d].left_shift, b.strides[d].right_shift);
   }
   return b;
 }
 
-// `tables`: the device's copy of Engine::tables.
-void run_tiles(const Product& p, const ProductTable& t, const Datapath& d, const int64_t* tables, bool accumulators,
-               unsigned long long* overflows, const Launch& at) {
+// A side's shifts as the kernel reads them.
+GatheredShifts gather(const Side& side, const TiledProduct& tiled, bool left, const Launch& at) {
+  const int64_t pitch = shift_pitch(side.rows), bytes = tiled.batch.count() * tiled.blocks * pitch;
+  auto* data = static_cast<uint8_t*>(at.allocate(bytes));
+  const int64_t grid = std::min<int64_t>(ceil_div(bytes, 256), int64_t{Limits(at.device).multiprocessors} * 16);
+  gather_shifts<<<static_cast<unsigned>(grid), 256, 0, at.stream>>>(side, tiled.batch, left, tiled.blocks, pitch, data);
+  check(cudaGetLastError(), "gather_shifts");
+  return {.data = data, .pitch = pitch};
+}
+
+// `tables`: the device's copy of Engine::tables, in which the rows of products stand behind `products`.
+void run_tiles(const Product& p, const ProductTable& t, int64_t products, const Datapath& d, const int64_t* tables,
+               bool accumulators, unsigned long long* overflows, const Launch& at) {
+  const bool shifted = p.block > 0;
   const Tiling c = choose(p, t, d, Limits(at.device));
   TiledProduct tiled = {.rows = c.exchanged ? p.right : p.left,
                         .columns = c.exchanged ? p.left : p.right,
@@ -169,16 +185,35 @@ void run_tiles(const Product& p, const ProductTable& t, const Datapath& d, const
                         .table_rows = static_cast<int>(t.rows.size()),
                         .table_shift = c.table_shift,
                         .short_lanes = t.short_lanes,
-                        .table = reinterpret_cast<const int32_t*>(tables + t.products.size()),
+                        .table = reinterpret_cast<const int32_t*>(tables + products),
                         .products = tables,
+                        .block_vectors = static_cast<int>(p.block / d.vector_size),
+                        .blocks = shifted ? p.blocks() : 0,
                         .warps_r = c.warps_r,
                         .warps_c = c.warps_c,
                         .tiles_c = c.tiles_c,
                         .segments = static_cast<int>(c.segments),
                         .segment_vectors = c.segment_vectors,
+                        .bounded_rows = bounded_rows(p),
                         .overflows = overflows};
-  if (c.segments > 1)
-    run_segments(tiled, t, at);
+  if (shifted) {
+    tiled.row_shifts = gather(tiled.rows, tiled, true, at);
+    tiled.column_shifts = gather(tiled.columns, tiled, false, at);
+  }
+  if (c.segments > 1 && shifted)
+    run_segments<ShiftedSums<8, Use::bounded>, SegmentSums<kGatedRows, true>, ShiftedSums<8, Use::overflows>>(tiled, t,
+                                                                                                              at);
+  else if (c.segments > 1)
+    run_segments<FusedSums<kBoundedRows, Use::bounded>, SegmentSums<kGatedRows, false>, FusedSums<8, Use::overflows>>(
+        tiled, t, at);
+  else if (shifted && t.sums == Sums::direct)
+    launch<ShiftedDirectSums<8>>(tiled, t, at);
+  else if (shifted && !t.apart32)
+    launch<ShiftedSums<8, Use::overflows, int64_t>>(tiled, t, at);
+  else if (shifted && overflows)
+    launch<ShiftedSums<8, Use::overflows>>(tiled, t, at);
+  else if (shifted)
+    launch<ShiftedSums<8, Use::results>>(tiled, t, at);
   else if (t.sums == Sums::wide)
     launch<WideSums<8>>(tiled, t, at);
   else if (t.sums == Sums::float64)
@@ -225,6 +260,7 @@ Engine::Engine(const Datapath& datapath) : datapath_(datapath) {
     return;
   }
   table_ = std::make_unique<const ProductTable>(datapath);
+  table_for_blocks_ = std::make_unique<const ProductTable>(table_->for_blocks());
   tables_ = table_->products;  // then the rows, 32-bit
   tables_.resize(table_->products.size() + (table_->rows.size() + 1) / 2);
   std::copy(table_->rows.begin(), table_->rows.end(),
@@ -241,7 +277,8 @@ void Engine::run(const Product& p, const int64_t* tables, bool accumulators, Cou
   if (bin_table_)
     run_in_bins(p, *bin_table_, datapath_, tables, accumulators, overflows, at);
   else
-    run_tiles(p, *table_, datapath_, tables, accumulators, overflows, at);
+    run_tiles(p, p.block > 0 ? *table_for_blocks_ : *table_, static_cast<int64_t>(table_->products.size()), datapath_,
+              tables, accumulators, overflows, at);
   if (counters)
     enqueue_lane_counts(p, datapath_.format, datapath_.first_visible_product(), datapath_.vector_size, counters,
                         Limits(at.device), at);

@@ -28,7 +28,7 @@ class Engine {
 
  private:
   Datapath datapath_;
-  std::unique_ptr<const ProductTable> table_;
+  std::unique_ptr<const ProductTable> table_, table_for_blocks_;
   std::unique_ptr<const BinTable> bin_table_;  // instead, where bins are bounded
   std::vector<int64_t> tables_;
 };

@@ -36,6 +36,10 @@ struct TiledProduct {
   int short_lanes;              // wide
   const int32_t* table;
   const int64_t* products;  // direct
+  // Block scales; 0 vectors share shifts where there are none.
+  int block_vectors;
+  int64_t blocks;
+  GatheredShifts row_shifts, column_shifts;
   // Tiles.
   int warps_r, warps_c;
   int64_t tiles_r, tiles_c, tiles;
@@ -44,7 +48,8 @@ struct TiledProduct {
   int64_t segment_vectors;
   int32_t*
       segment_sums;  // out: (instance, segment, row, column), or of SegmentSums (instance, segment, 3, row, column)
-  int32_t* segment_bounds;  // out: (instance, segment, kBoundedRows rows, kColumns columns, 2), see FusedSums
+  int32_t* segment_bounds;  // out: (instance, segment, bounded_rows rows, kColumns columns, 2), see FusedSums
+  int bounded_rows;         // of a thread
   const int32_t* starts;    // in: (instance, segment, row, column) accumulators at the segments' starts; only counts
   const int32_t* gates;     // one of every tile (instance, row, column), null: where it holds 0 nothing is done
   unsigned long long* overflows;  // null: not counted
@@ -249,13 +254,13 @@ __device__ inline void for_outputs(const TiledProduct& tiled, const Tile& tile, 
     }
 }
 
-__host__ __device__ inline int64_t bounds_per_part(int64_t rows, int64_t columns) {
-  return (rows + kBoundedRows - 1) / kBoundedRows * ((columns + kColumns - 1) / kColumns) * 2;
+__host__ __device__ inline int64_t bounds_per_part(const TiledProduct& tiled) {
+  return (tiled.rows.rows + tiled.bounded_rows - 1) / tiled.bounded_rows *
+         ((tiled.columns.rows + kColumns - 1) / kColumns) * 2;
 }
 __device__ inline int64_t bounds_index(const TiledProduct& tiled, int64_t part, int64_t row, int64_t column) {
   const int64_t across = (tiled.columns.rows + kColumns - 1) / kColumns;
-  return part * bounds_per_part(tiled.rows.rows, tiled.columns.rows) +
-         (row / kBoundedRows * across + column / kColumns) * 2;
+  return part * bounds_per_part(tiled) + (row / tiled.bounded_rows * across + column / kColumns) * 2;
 }
 
 template <typename ThreadSums>
@@ -293,6 +298,16 @@ __global__ void __launch_bounds__((kMultipliers + kFetchers) * 32, 1)
     const bool active =
         tile.row + row0 < tiled.rows.rows && tile.column + column0 - lane * kColumns < tiled.columns.rows;
     int lanes_left = tiled.datapath.vector_size;  // of the current vector
+    // The vector's shifts are fetched long before it is closed.
+    [[maybe_unused]] unsigned vector = static_cast<unsigned>(tile.begin / tiled.datapath.vector_size);
+    [[maybe_unused]] const auto load_shifts = [&] {
+      if constexpr (requires { sums.shifts; })
+        if (active && tiled.block_vectors > 0)
+          sums.shifts.load(tiled.row_shifts, tiled.column_shifts,
+                           tile.part / tiled.segments * tiled.blocks + vector / tiled.block_vectors, tile.row + row0,
+                           tile.column + column0);
+    };
+    load_shifts();
     for (int64_t k0 = tile.begin; k0 < tile.end; k0 += kChunk, ++chunk) {
       const int buffer = chunk & 1;
       m.filled(buffer).wait(chunk >> 1 & 1);
@@ -323,6 +338,8 @@ __global__ void __launch_bounds__((kMultipliers + kFetchers) * 32, 1)
         if (lanes_left == 0) {
           sums.close(tiled.datapath);
           lanes_left = tiled.datapath.vector_size;
+          ++vector;
+          if (k0 + d + kGroup < tile.end) load_shifts();
         }
       }
     }

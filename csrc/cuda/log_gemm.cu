@@ -14,13 +14,13 @@ namespace {
 // Tables up to so many bytes are repeated, for fewer bank conflicts; two blocks have room beside each other.
 constexpr int kRepeatedBytes = 1 << 15, kMostRepeats = 5;
 
-template <LogSteps Where, bool Plain, bool Tree, int R, int C>
+template <LogSteps Where, LogUse Use, bool Tree, int R, int C>
 void launch(LogTiledProduct t, int table_bytes, const Launch& at) {
   constexpr int rows = kLogRowGroups * R, columns = kLogColumnGroups * C;
   t.tiles_r = ceil_div(t.rows.rows, rows), t.tiles_c = ceil_div(t.columns.rows, columns);
   t.tiles = t.tiles_r * t.tiles_c * t.batch.count();
   const int bytes = log_tile_bytes(rows, columns) + table_bytes;
-  const auto kernel = log_multiply<Where, Plain, Tree, R, C>;
+  const auto kernel = log_multiply<Where, Use, Tree, R, C>;
   check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes), "shared memory");
   const int64_t blocks = std::min<int64_t>(t.tiles, 2 * Limits(at.device).multiprocessors);
   kernel<<<static_cast<unsigned>(blocks), kLogThreads, bytes, at.stream>>>(t);
@@ -28,13 +28,28 @@ void launch(LogTiledProduct t, int table_bytes, const Launch& at) {
 }
 
 // Small tiles where large ones would leave multiprocessors idle.
-template <LogSteps Where, bool Plain>
+template <LogSteps Where, LogUse Use>
 void launch(const LogTiledProduct& t, int table_bytes, const Limits& limits, const Launch& at) {
   const int64_t large = ceil_div(t.rows.rows, 8 * kLogRowGroups) * ceil_div(t.columns.rows, 4 * kLogColumnGroups);
   if (large * t.batch.count() >= limits.multiprocessors)
-    launch<Where, Plain, false, 8, 4>(t, table_bytes, at);
+    launch<Where, Use, false, 8, 4>(t, table_bytes, at);
   else
-    launch<Where, Plain, false, 2, 2>(t, table_bytes, at);
+    launch<Where, Use, false, 2, 2>(t, table_bytes, at);
+}
+
+// By what is asked for; trees hold their levels, and fewer outputs.
+template <LogSteps Where>
+void launch_any(const LogTiledProduct& t, LogOrder order, bool plain, int table_bytes, const Limits& limits,
+                const Launch& at) {
+  const bool tree = order == LogOrder::tree;
+  if (t.counters)
+    tree ? launch<Where, LogUse::counts, true, 2, 2>(t, table_bytes, at)
+         : launch<Where, LogUse::counts>(t, table_bytes, limits, at);
+  else if (tree)
+    launch<Where, LogUse::results, true, 2, 2>(t, table_bytes, at);
+  else
+    plain ? launch<Where, LogUse::plain>(t, table_bytes, limits, at)
+          : launch<Where, LogUse::results>(t, table_bytes, limits, at);
 }
 
 }  // namespace
@@ -79,17 +94,12 @@ void LogEngine::run(const Product& p, const int32_t* tables, bool accumulators, 
   const int room = limits.shared_bytes - log_tile_bytes(8 * kLogRowGroups, 4 * kLogColumnGroups);
   while (t.table_shift < kMostRepeats && words << (t.table_shift + 1) <= kRepeatedBytes) ++t.table_shift;
   const bool plain = !counters && t.range.flush && log_products_fit(datapath_);
-  const bool fits = words << t.table_shift <= room;
-  if (datapath_.order == LogOrder::tree)
-    fits ? launch<LogSteps::words, false, true, 2, 2>(t, words << t.table_shift, at)
-         : launch<LogSteps::global, false, true, 2, 2>(t, 0, at);
-  else if (plain && short_steps_ && t.table_shift == 0 && halves <= room)
-    launch<LogSteps::halves, true>(t, halves, limits, at);
-  else if (fits)
-    plain ? launch<LogSteps::words, true>(t, words << t.table_shift, limits, at)
-          : launch<LogSteps::words, false>(t, words << t.table_shift, limits, at);
+  if (plain && datapath_.order == LogOrder::sequential && short_steps_ && t.table_shift == 0 && halves <= room)
+    launch<LogSteps::halves, LogUse::plain>(t, halves, limits, at);
+  else if (words << t.table_shift <= room)
+    launch_any<LogSteps::words>(t, datapath_.order, plain, words << t.table_shift, limits, at);
   else
-    plain ? launch<LogSteps::global, true>(t, 0, limits, at) : launch<LogSteps::global, false>(t, 0, limits, at);
+    launch_any<LogSteps::global>(t, datapath_.order, plain, 0, limits, at);
   if (counters) enqueue_lane_counts(p, datapath_.format, 0, datapath_.vector_size, counters, limits, at);
 }
 

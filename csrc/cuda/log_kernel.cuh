@@ -37,7 +37,7 @@ struct LogTiledProduct {
   int last;         // index of the last step
   int table_shift;  // words: they stand 2^table_shift times in shared memory
   int64_t tiles_r, tiles_c, tiles;
-  Counters* counters;  // null: nothing is counted
+  Counters* counters;  // where they are asked for
 };
 
 constexpr int kLogRowGroups = 8, kLogColumnGroups = 32;  // of threads in a tile
@@ -77,12 +77,16 @@ __device__ inline void load_words(int32_t (&words)[N], const int32_t* from) {
   }
 }
 
-// What a thread adds. Plain: nothing is counted, what lies below the range is zero, and no product of non-zero operands
-// leaves the range.
-template <LogSteps Where, bool Plain>
+// plain: what lies below the range is zero, and no product of non-zero operands leaves the range. Else any datapath's
+// results, or those and counts.
+enum class LogUse { plain, results, counts };
+
+// What a thread adds.
+template <LogSteps Where, LogUse Use>
 struct LogAdder {
   const LogTiledProduct& t;
   const void* steps;  // this thread's copy
+  int32_t lowest;     // word that is not taken for zero
   unsigned long long flushed = 0, saturated = 0, cancelled = 0;
 
   __device__ int32_t step(int32_t difference) const {
@@ -93,18 +97,19 @@ struct LogAdder {
       return static_cast<const int32_t*>(steps)[Where == LogSteps::words ? i << t.table_shift : i];
   }
   __device__ int32_t keep(int32_t w) {
-    if (t.counters) flushed += t.range.flushes(w), saturated += t.range.saturates(w);
-    return t.range.keep(w);
+    if (Use == LogUse::counts) flushed += t.range.flushes(w), saturated += t.range.saturates(w);
+    const int32_t sign = w & 1, kept = min(max(w & ~1, t.range.low), t.range.high - 1) + sign;
+    return w < lowest ? kLogZero : kept;
   }
   __device__ int32_t add(int32_t x, int32_t y) {
     const int32_t larger = max(x, y), difference = larger - min(x, y);
-    if (!Plain) cancelled += difference == 1;
+    if (Use == LogUse::counts) cancelled += difference == 1;
     return keep(larger + step(difference));
   }
   // acc + the product of a row's word and a column's, which comes as its sign and the rest; but for the highest word,
   // which `top` looks after.
   __device__ int32_t add_product(int32_t acc, int32_t row, int32_t column, int32_t sign) {
-    if constexpr (Plain) {
+    if constexpr (Use == LogUse::plain) {
       const int32_t signed_row = row ^ sign;
       const int32_t larger = __viaddmax_s32(signed_row, column, acc);
       const int32_t w = larger + step(larger - __viaddmin_s32(signed_row, column, acc));
@@ -161,7 +166,7 @@ struct LogTree {
 };
 struct NoTree {};
 
-template <LogSteps Where, bool Plain, bool Tree, int R, int C>
+template <LogSteps Where, LogUse Use, bool Tree, int R, int C>
 __global__ void __launch_bounds__(kLogThreads, 2) log_multiply(const __grid_constant__ LogTiledProduct t) {
   constexpr int kRows = kLogRowGroups * R, kColumns = kLogColumnGroups * C;
   extern __shared__ __align__(16) char shared[];
@@ -184,7 +189,7 @@ __global__ void __launch_bounds__(kLogThreads, 2) log_multiply(const __grid_cons
                       : Where == LogSteps::words
                           ? static_cast<const void*>(static_cast<int32_t*>(table) + (lane & ((1 << t.table_shift) - 1)))
                           : table;
-  LogAdder<Where, Plain> adder{.t = t, .steps = steps};
+  LogAdder<Where, Use> adder{.t = t, .steps = steps, .lowest = t.range.flush ? t.range.low : kLogPresent};
 
   for (int64_t i = blockIdx.x; i < t.tiles; i += gridDim.x) {
     const int64_t column = i % t.tiles_c * kColumns, row = i / t.tiles_c % t.tiles_r * kRows;
@@ -236,7 +241,7 @@ __global__ void __launch_bounds__(kLogThreads, 2) log_multiply(const __grid_cons
               acc[r][c] = adder.add_product(acc[r][c], a[r], b[c], sign[c]);
               highest = max(highest, acc[r][c]);
             }
-            if (Plain && highest > t.range.high)
+            if (Use == LogUse::plain && highest > t.range.high)
 #pragma unroll
               for (int c = 0; c < C; ++c) acc[r][c] = t.range.keep(acc[r][c]);
           }
@@ -272,7 +277,7 @@ __global__ void __launch_bounds__(kLogThreads, 2) log_multiply(const __grid_cons
       }
     }
   }
-  if (!Plain && t.counters) {
+  if constexpr (Use == LogUse::counts) {
     if (adder.flushed) atomicAdd(as_unsigned(&t.counters->vanished), adder.flushed);
     if (adder.saturated) atomicAdd(as_unsigned(&t.counters->saturations), adder.saturated);
     if (adder.cancelled) atomicAdd(as_unsigned(&t.counters->cancelled), adder.cancelled);

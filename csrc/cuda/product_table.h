@@ -30,6 +30,8 @@ struct LaneCode {
 struct ProductTable {
   Sums sums;
   LaneCode lane_code;
+  bool sum32 = false;             // a vector's sum fits 32 bits
+  bool apart32 = false;           // and the accumulator with it, once aligned
   int short_lanes = 0;            // wide: how many lanes' products fit 32 bits, with a fraction left
   std::vector<int32_t> rows;      // products, or with float64 upper halves; empty with direct
   std::vector<int64_t> products;  // direct: T[p]
@@ -46,6 +48,8 @@ struct ProductTable {
         static_cast<int>(std::min<int64_t>(d.vector_size, room / std::max<int64_t>(largest, 1)) / kUnroll * kUnroll);
     // A vector's sum in units of the accumulator, and one more for rounding.
     const int64_t aligned = (largest * d.vector_size >> d.fraction_bits()) + 1;
+    sum32 = largest <= INT32_MAX / d.vector_size;
+    apart32 = sum32 && aligned + (int64_t{1} << (d.acc_bits - 1)) <= INT32_MAX;
     if (d.vector_size % kUnroll != 0 || count * static_cast<int64_t>(sizeof(int32_t)) > kMostBytes)
       sums = Sums::direct;
     else if (fits_int32(d, products))
@@ -69,9 +73,19 @@ struct ProductTable {
       }
       if (reproduces(products)) return;
     }
+    make_direct();
+  }
+
+  void make_direct() {
     sums = Sums::direct;
     rows.clear();
     lane_code = {.zero_shift = 0, .sign_step = 1 << 15};
+  }
+  // With block scales accumulators stand beside the sums, which have 32 bits, or are direct.
+  ProductTable for_blocks() const {
+    ProductTable t = *this;
+    if (!sum32 || (sums != Sums::fused && sums != Sums::wide)) t.make_direct();
+    return t;
   }
 
   // Does the sum of any two lanes find their product?

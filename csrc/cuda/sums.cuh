@@ -3,6 +3,7 @@
 
 #include "core/datapath.h"
 #include "cuda/product_table.h"
+#include "cuda/shifts.cuh"
 
 namespace lns::cuda {
 
@@ -64,13 +65,14 @@ constexpr int kBoundedRows = 16;
 // high); such functions compose to one of the same form, clamp(x + sum, from_low, from_high), where from_low and
 // from_high are what the ends of the range become. A sum that leaves twice the range means that all x have met: it may
 // be clamped.
-template <int R>
+template <int R, bool Shifted>
 struct SegmentSums {
   static constexpr int kRows = R;
   static constexpr Sums kSums = Sums::fused;
   static constexpr Use kUse = Use::segment;
   int32_t y[R][kColumns], sum[R][kColumns], from_low[R][kColumns], from_high[R][kColumns];
   int overflows = 0;
+  ThreadShifts<R> shifts;  // Shifted
 
   __device__ void start(const Datapath& d) {
     const Accumulator<int32_t> a(d);
@@ -83,13 +85,72 @@ struct SegmentSums {
     const Accumulator<int32_t> a(d);
     const int32_t most = 1 << min(a.acc_bits + 1, 30);
     for_each_output<R>([&](int i, int j) {
-      const int32_t z = a.aligned(y[i][j]);
+      const int32_t z = Shifted ? a.shifted(y[i][j], shifts.at(i, j)) : a.aligned(y[i][j]);
       sum[i][j] = max(-most, min(most, sum[i][j] + z));
       from_low[i][j] = a.saturated(from_low[i][j] + z);
       from_high[i][j] = a.saturated(from_high[i][j] + z);
       y[i][j] = 0;
     });
   }
+};
+
+// Block scales: acc and Y apart, 32 bits each, and Y whole until it is aligned by its shifts. Next: what holds their
+// sum.
+template <int R, Use use, typename Next = int32_t>
+struct ShiftedSums {
+  static constexpr int kRows = R;
+  static constexpr Sums kSums = Sums::fused;
+  static constexpr Use kUse = use;
+  int32_t acc[R][kColumns], y[R][kColumns];
+  ThreadShifts<R> shifts;
+  int overflows = 0;
+  int32_t lowest, highest;  // as of FusedSums
+
+  __device__ void start(const Datapath&) {
+    lowest = highest = 0;
+    for_each_output<R>([&](int i, int j) { acc[i][j] = y[i][j] = 0; });
+  }
+  __device__ void resume(const Datapath&, int i, int j, int32_t from) { acc[i][j] = from; }
+  __device__ void add(int i, int j, int32_t product) { y[i][j] += product; }
+  __device__ void flush(const Datapath&, int) {}
+  __device__ void close(const Datapath& d) {
+    const Accumulator<int32_t> alignment(d);
+    const Accumulator<Next> a(d);
+    for_each_output<R>([&](int i, int j) {
+      const Next sum = Next{acc[i][j]} + alignment.shifted(y[i][j], shifts.at(i, j));
+      if (use == Use::overflows) overflows += a.overflows(sum);
+      if constexpr (use == Use::bounded) lowest = min(lowest, sum), highest = max(highest, sum);
+      acc[i][j] = static_cast<int32_t>(a.narrow(sum)), y[i][j] = 0;
+    });
+  }
+  __device__ int32_t read(const Datapath&, int i, int j) const { return acc[i][j]; }
+};
+
+// The same for any datapath: 64-bit products and sums.
+template <int R>
+struct ShiftedDirectSums {
+  static constexpr int kRows = R;
+  static constexpr Sums kSums = Sums::direct;
+  static constexpr Use kUse = Use::results;
+  int64_t y[R][kColumns];
+  int32_t acc[R][kColumns];
+  ThreadShifts<R> shifts;
+  int overflows = 0;
+
+  __device__ void start(const Datapath&) {
+    for_each_output<R>([&](int i, int j) { acc[i][j] = 0, y[i][j] = 0; });
+  }
+  __device__ void add(int i, int j, int64_t product) { y[i][j] += product; }
+  __device__ void flush(const Datapath&, int) {}
+  __device__ void close(const Datapath& d) {
+    const Accumulator<int64_t> a(d);
+    for_each_output<R>([&](int i, int j) {
+      const int64_t sum = acc[i][j] + a.shifted(y[i][j], shifts.at(i, j));
+      overflows += a.overflows(sum);
+      acc[i][j] = static_cast<int32_t>(a.narrow(sum)), y[i][j] = 0;
+    });
+  }
+  __device__ int32_t read(const Datapath&, int i, int j) const { return acc[i][j]; }
 };
 
 // acc and Y apart, 32 bits each. Y takes a few lanes; then what is whole in units of acc moves over.

@@ -91,11 +91,11 @@ struct Patches {
 struct OperandView {
   enum class Kind { strided, positions, taps };  // what rows are; K runs over taps, or over positions
 
-  CodeView codes;
-  Kind kind;
-  int64_t row_stride;
-  Axis k_axis;
-  Patches patches;
+  CodeView codes = {};
+  Kind kind = Kind::strided;
+  int64_t row_stride = 0;
+  Axis k_axis = {};
+  Patches patches = {};
 
   static OperandView strided(const CodeView& codes, int64_t row_stride, const Axis& k_axis) {
     return {.codes = codes, .kind = Kind::strided, .row_stride = row_stride, .k_axis = k_axis, .patches = {}};

@@ -17,11 +17,13 @@ struct Side {
   Axis output;  // offset of a row in the output
   const float* scale;
   Axis scale_axis;
+  // Block scales: the shift of (row, block of K), seen as a code of 8 bits; no data: the side has none.
+  OperandView shifts = {};
 };
 
 // Where one product of a batch begins, in elements from the first one's pointers.
 struct Offsets {
-  int64_t left = 0, right = 0, left_scale = 0, right_scale = 0, output = 0;
+  int64_t left = 0, right = 0, left_scale = 0, right_scale = 0, output = 0, left_shift = 0, right_shift = 0;
 };
 
 // The dimensions over which a product is repeated, the last one fastest.
@@ -37,7 +39,8 @@ struct Batch {
     if (dims > 0) {
       Offsets& s = strides[dims - 1];
       if (s.left == stride.left * size && s.right == stride.right * size && s.left_scale == stride.left_scale * size &&
-          s.right_scale == stride.right_scale * size && s.output == stride.output * size) {
+          s.right_scale == stride.right_scale * size && s.output == stride.output * size &&
+          s.left_shift == stride.left_shift * size && s.right_shift == stride.right_shift * size) {
         sizes[dims - 1] *= size;
         s = stride;
         return;
@@ -63,6 +66,8 @@ struct Batch {
       o.left_scale += index * strides[d].left_scale;
       o.right_scale += index * strides[d].right_scale;
       o.output += index * strides[d].output;
+      o.left_shift += index * strides[d].left_shift;
+      o.right_shift += index * strides[d].right_shift;
     }
     return o;
   }
@@ -74,7 +79,9 @@ struct Product {
   int64_t k;
   void* output;  // float32, or int32 if accumulators are asked for
   Batch batch;
+  int64_t block = 0;  // elements of K that share a shift, a multiple of the vector size; 0: neither side has shifts
 
+  int64_t blocks() const { return (k + block - 1) / block; }
   bool empty() const { return left.rows == 0 || right.rows == 0 || batch.count() == 0; }
 };
 

@@ -31,16 +31,39 @@ const Engine& engine_of(const Ints& encoded, const D& datapath) {
 }
 
 // An operand's codes; a gamma of 0 is the datapath's.
-inline CodeView operand_codes(const AnyDatapath& d, const Tensor& codes, int64_t bits, int64_t gamma,
+inline CodeView operand_codes(const AnyDatapath& any, const Tensor& codes, int64_t bits, int64_t gamma,
                               const Tensor& first, const char* name) {
-  const Format& whole = format_of(d);
-  const Format f = make_format(bits, gamma == 0 ? whole.gamma : gamma);
+  const Format& own = format_of(any);
+  const Format f = make_format(bits, gamma == 0 ? own.gamma : gamma);
   check_codes(codes, f, first, name);
-  const int step = whole.gamma / f.gamma;
-  require(step > 0 && f.e_max() * step <= whole.e_max(), "an operand of ", bits, " bits and gamma ", f.gamma,
-          " does not fit a datapath of ", whole.bits, " bits and gamma ", whole.gamma);
+  const int step = own.gamma / f.gamma;
+  require(step > 0 && f.e_max() * step <= own.e_max(), "an operand of ", bits, " bits and gamma ", f.gamma,
+          " does not fit a datapath of ", own.bits, " bits and gamma ", own.gamma);
   return {.data = codes.const_data_ptr(), .format = f, .log2_step = log2_exact(step)};
 }
+
+// Block scales of both sides, as a call gives them.
+struct BlockShifts {
+  std::optional<Tensor> left, right;
+  int64_t block;
+
+  // Checks, before anything is made of them, that blocks of K hold whole vectors of a linear datapath.
+  void check(const AnyDatapath& any) const {
+    require(block > 0 || (!left && !right), "shifts of blocks need the blocks' length");
+    if (block == 0) return;
+    const auto* d = std::get_if<Datapath>(&any);
+    require(d != nullptr, "a datapath that adds logarithms takes no blocks");
+    require(block % d->vector_size == 0, "a block of ", block,
+            " elements along K is no multiple of vector_size = ", d->vector_size);
+  }
+  // A side's, of these sizes; null where it has none.
+  static CodeView codes(const std::optional<Tensor>& shifts, const Ints& sizes, const Tensor& first) {
+    if (!shifts) return {};
+    check_tensor(*shifts, ScalarType::Byte, first, "shifts");
+    require(sizes_of(*shifts) == sizes, "shifts must have an entry for each block");
+    return {.data = shifts->const_data_ptr(), .format = {.bits = 8, .gamma = 1}};
+  }
+};
 
 inline Tensor new_output(const Tensor& like, const Ints& sizes, bool accumulators) {
   return new_tensor(like, sizes, accumulators ? ScalarType::Int : ScalarType::Float);
@@ -57,8 +80,11 @@ Result run(const Ints& datapath, const std::vector<Product>& products, bool accu
 
 template <typename Device>
 Result matmul(Tensor a, Tensor a_scale, Tensor b, Tensor b_scale, int64_t a_bits, int64_t b_bits, Ints datapath,
-              bool accumulators, bool count, int64_t a_gamma, int64_t b_gamma) {
+              bool accumulators, bool count, int64_t a_gamma, int64_t b_gamma, std::optional<Tensor> a_shifts,
+              std::optional<Tensor> b_shifts, int64_t block) {
   const AnyDatapath& d = datapath_of(datapath);
+  const BlockShifts shifts = {.left = a_shifts, .right = b_shifts, .block = block};
+  shifts.check(d);
   const CodeView av = operand_codes(d, a, a_bits, a_gamma, a, "a"), bv = operand_codes(d, b, b_bits, b_gamma, a, "b");
   check_float(a_scale, a, "a_scale");
   check_float(b_scale, a, "b_scale");
@@ -74,6 +100,10 @@ Result matmul(Tensor a, Tensor a_scale, Tensor b, Tensor b_scale, int64_t a_bits
   for (int64_t i = 0; i < row; ++i)
     require(b.size(i) == sizes[i] && a_scale.size(i) == sizes[i] && b_scale.size(i) == sizes[i],
             "batch dimensions must be equal (expand them first)");
+  Ints a_blocks = sizes_of(a), b_blocks = sizes_of(b);
+  if (block > 0) a_blocks[column] = b_blocks[row] = (k + block - 1) / block;
+  const CodeView as = shifts.codes(a_shifts, a_blocks, a), bs = shifts.codes(b_shifts, b_blocks, a);
+  const auto stride = [](const std::optional<Tensor>& t, int64_t i) { return t ? t->stride(i) : 0; };
   Tensor out = new_output(a, sizes, accumulators);
   Batch batch;
   for (int64_t i = 0; i < row; ++i)
@@ -81,21 +111,28 @@ Result matmul(Tensor a, Tensor a_scale, Tensor b, Tensor b_scale, int64_t a_bits
                          .right = b.stride(i),
                          .left_scale = a_scale.stride(i),
                          .right_scale = b_scale.stride(i),
-                         .output = out.stride(i)});
+                         .output = out.stride(i),
+                         .left_shift = stride(a_shifts, i),
+                         .right_shift = stride(b_shifts, i)});
   const Product product = {
       .left = {.operand = OperandView::strided(av, a.stride(row), Axis::flat(k, a.stride(column))),
                .rows = m,
                .output = Axis::flat(m, n),
                .scale = a_scale.const_data_ptr<float>(),
-               .scale_axis = Axis::flat(m, a_scale.stride(row))},
+               .scale_axis = Axis::flat(m, a_scale.stride(row)),
+               .shifts = OperandView::strided(as, stride(a_shifts, row),
+                                              Axis::flat(a_blocks[column], stride(a_shifts, column)))},
       .right = {.operand = OperandView::strided(bv, b.stride(column), Axis::flat(k, b.stride(row))),
                 .rows = n,
                 .output = Axis::flat(n, 1),
                 .scale = b_scale.const_data_ptr<float>(),
-                .scale_axis = Axis::flat(n, b_scale.stride(column))},
+                .scale_axis = Axis::flat(n, b_scale.stride(column)),
+                .shifts = OperandView::strided(bs, stride(b_shifts, column),
+                                               Axis::flat(b_blocks[row], stride(b_shifts, row)))},
       .k = k,
       .output = out.mutable_data_ptr(),
-      .batch = batch};
+      .batch = batch,
+      .block = block};
   return run<Device>(datapath, {product}, accumulators, count, out);
 }
 
@@ -152,34 +189,83 @@ inline ConvShape conv_shape(const Ints& x, const Ints& w, const ConvOptions& o) 
 
 inline Ints output_size(const ConvShape& s) { return {s.batch, s.out_channels, s.y.out(), s.x.out()}; }
 
+// Gives products their shifts, which lie as codes of a convolution do that has a channel for each block of channels:
+// `of_blocks` are that convolution's products.
+inline void add_shifts(std::vector<Product>& products, const std::vector<Product>& of_blocks, int64_t block) {
+  for (size_t i = 0; i < products.size(); ++i) {
+    Product& p = products[i];
+    const Product& s = of_blocks[i];
+    p.block = block;
+    p.left.shifts = s.left.operand, p.right.shifts = s.right.operand;
+    for (int d = 0; d < p.batch.dims; ++d)
+      p.batch.strides[d].left_shift = s.batch.strides[d].left,
+      p.batch.strides[d].right_shift = s.batch.strides[d].right;
+  }
+}
+inline ConvOperand shift_operand(const CodeView& shifts) {
+  return {.codes = shifts, .scale = nullptr, .scale_step = 0};
+}
+inline std::optional<Tensor> contiguous(const std::optional<Tensor>& t) {
+  return t ? std::optional(torch::stable::contiguous(*t)) : t;
+}
+inline Ints in_blocks(const Tensor& t, int64_t dim, int64_t block) {
+  Ints sizes = sizes_of(t);
+  sizes[dim] /= block;
+  return sizes;
+}
+
 template <typename Device>
 Result conv2d(Tensor x, Tensor x_scale, Tensor w, Tensor w_scale, int64_t x_bits, int64_t w_bits, Ints stride,
               Ints padding, Ints dilation, int64_t groups, Ints datapath, bool accumulators, bool count,
-              int64_t x_gamma, int64_t w_gamma) {
+              int64_t x_gamma, int64_t w_gamma, std::optional<Tensor> x_shifts, std::optional<Tensor> w_shifts,
+              int64_t block) {
   const AnyDatapath& d = datapath_of(datapath);
+  const BlockShifts shifts = {.left = contiguous(x_shifts), .right = contiguous(w_shifts), .block = block};
+  shifts.check(d);
   const ConvArgument xa(d, x, x_scale, x_bits, x_gamma, 0, x, "x");
   const ConvArgument wa(d, w, w_scale, w_bits, w_gamma, 0, x, "w");
   const ConvShape s = conv_shape(sizes_of(x), sizes_of(w),
                                  {.stride = stride, .padding = padding, .dilation = dilation, .groups = groups});
   Tensor out = new_output(x, output_size(s), accumulators);
-  return run<Device>(datapath, {conv_forward(s, xa.operand, wa.operand, out.mutable_data_ptr())}, accumulators, count,
-                     out);
+  std::vector<Product> products = {conv_forward(s, xa.operand, wa.operand, out.mutable_data_ptr())};
+  if (block > 0) {
+    require(w.size(1) % block == 0, "a group's channels must be a multiple of the block");
+    ConvShape of_blocks = s;
+    of_blocks.in_channels /= block;
+    const CodeView xs = shifts.codes(shifts.left, in_blocks(x, 1, block), x);
+    const CodeView ws = shifts.codes(shifts.right, in_blocks(w, 1, block), x);
+    add_shifts(products, {conv_forward(of_blocks, shift_operand(xs), shift_operand(ws), nullptr)}, block);
+  }
+  return run<Device>(datapath, products, accumulators, count, out);
 }
 
 template <typename Device>
 Result conv2d_input_gradient(Tensor dy, Tensor dy_scale, Tensor w, Tensor w_scale, int64_t dy_bits, int64_t w_bits,
                              Ints input_size, Ints stride, Ints padding, Ints dilation, int64_t groups, Ints datapath,
-                             bool accumulators, bool count, int64_t dy_gamma, int64_t w_gamma) {
+                             bool accumulators, bool count, int64_t dy_gamma, int64_t w_gamma,
+                             std::optional<Tensor> dy_shifts, std::optional<Tensor> w_shifts, int64_t block) {
   const AnyDatapath& d = datapath_of(datapath);
+  const BlockShifts shifts = {.left = contiguous(dy_shifts), .right = contiguous(w_shifts), .block = block};
+  shifts.check(d);
   const ConvArgument da(d, dy, dy_scale, dy_bits, dy_gamma, 0, dy, "dy");
   const ConvArgument wa(d, w, w_scale, w_bits, w_gamma, 1, dy, "w");
   const ConvShape s = conv_shape(input_size, sizes_of(w),
                                  {.stride = stride, .padding = padding, .dilation = dilation, .groups = groups});
   require(sizes_of(dy) == output_size(s), "dy's shape is not that of the output");
   Tensor out = new_output(dy, input_size, accumulators);
-  return run<Device>(datapath,
-                     conv_input_gradient(s, da.operand, wa.operand, out.mutable_data_ptr(), lanes_together(d), count),
-                     accumulators, count, out);
+  std::vector<Product> products =
+      conv_input_gradient(s, da.operand, wa.operand, out.mutable_data_ptr(), lanes_together(d), count);
+  if (block > 0) {
+    require(w.size(0) / groups % block == 0, "a group's output channels must be a multiple of the block");
+    ConvShape of_blocks = s;
+    of_blocks.out_channels /= block;
+    const CodeView ds = shifts.codes(shifts.left, in_blocks(dy, 1, block), dy);
+    const CodeView ws = shifts.codes(shifts.right, in_blocks(w, 0, block), dy);
+    // Taps are left out as above: all vectors lie within taps.
+    add_shifts(products, conv_input_gradient(of_blocks, shift_operand(ds), shift_operand(ws), nullptr, 1, count),
+               block);
+  }
+  return run<Device>(datapath, products, accumulators, count, out);
 }
 
 template <typename Device>

@@ -14,6 +14,17 @@ STABLE_TORCH_LIBRARY(lns_sim, m) {
   m.def(
       "rescale(Tensor codes, Tensor scale, Tensor new_scale, int bits, int gamma, int underflow, Tensor? rng) -> "
       "Tensor");
+  // One scale, and blocks of elements along `dim` with a shift each, up to `most`; uint8 shifts of the codes' sizes,
+  // but for that of `dim`.
+  m.def(
+      "quantize_blocks(Tensor x, int bits, int gamma, int dim, int block, int most, int rounding, int underflow, "
+      "Tensor? rng, int[] thresholds=[]) -> (Tensor codes, Tensor scale, Tensor shifts)");
+  m.def(
+      "dequantize_blocks(Tensor codes, Tensor scale, Tensor shifts, int dim, int block, int bits, int gamma) -> "
+      "Tensor");
+  m.def(
+      "forward_blocks(Tensor codes, Tensor scale, int update_bits, int update_gamma, int bits, int gamma, int dim, "
+      "int block, int most) -> (Tensor codes, Tensor scale, Tensor shifts)");
   m.def("uniform(Tensor like, Tensor rng) -> Tensor");
   // Powers of two from top / 2^octaves to top, or zero; `stochastic_below` the least one, and above it.
   m.def(
@@ -22,19 +33,23 @@ STABLE_TORCH_LIBRARY(lns_sim, m) {
   m.def(
       "forward_codes(Tensor codes, Tensor scale, int update_bits, int update_gamma, int bits, int gamma) "
       "-> (Tensor codes, Tensor scale)");
+  // Shifts are those of blocks of `block` elements along K, which is a multiple of the datapath's vector size; channels
+  // of convolutions are whole blocks.
   // a (..., M, K) with a_scale (..., M, 1), b (..., K, N) with b_scale (..., 1, N), equal batch dimensions.
   m.def(
       "matmul(Tensor a, Tensor a_scale, Tensor b, Tensor b_scale, int a_bits, int b_bits, int[] datapath, "
-      "bool accumulators, bool count, int a_gamma=0, int b_gamma=0) -> (Tensor out, Tensor counters)");
+      "bool accumulators, bool count, int a_gamma=0, int b_gamma=0, Tensor? a_shifts=None, "
+      "Tensor? b_shifts=None, int block=0) -> (Tensor out, Tensor counters)");
   // Scales are 0-d or hold one entry per slice of the dimension named in gemm/convolution.h.
   m.def(
       "conv2d(Tensor x, Tensor x_scale, Tensor w, Tensor w_scale, int x_bits, int w_bits, int[] stride, int[] padding, "
-      "int[] dilation, int groups, int[] datapath, bool accumulators, bool count, int x_gamma=0, int w_gamma=0) -> "
-      "(Tensor out, Tensor counters)");
+      "int[] dilation, int groups, int[] datapath, bool accumulators, bool count, int x_gamma=0, int w_gamma=0, "
+      "Tensor? x_shifts=None, Tensor? w_shifts=None, int block=0) -> (Tensor out, Tensor counters)");
   m.def(
       "conv2d_input_gradient(Tensor dy, Tensor dy_scale, Tensor w, Tensor w_scale, int dy_bits, int w_bits, "
       "int[] input_size, int[] stride, int[] padding, int[] dilation, int groups, int[] datapath, bool accumulators, "
-      "bool count, int dy_gamma=0, int w_gamma=0) -> (Tensor out, Tensor counters)");
+      "bool count, int dy_gamma=0, int w_gamma=0, Tensor? dy_shifts=None, Tensor? w_shifts=None, "
+      "int block=0) -> (Tensor out, Tensor counters)");
   m.def(
       "conv2d_weight_gradient(Tensor dy, Tensor dy_scale, Tensor x, Tensor x_scale, int dy_bits, int x_bits, "
       "int[] kernel_size, int[] stride, int[] padding, int[] dilation, int groups, int[] datapath, bool accumulators, "

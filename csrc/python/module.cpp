@@ -67,8 +67,8 @@ PYBIND11_MODULE(_C, m) {
       }))
       .def_property_readonly("constants", &lns::lut_constants)
       .def_property_readonly("product_table", &lns::product_table)
-      .def("path", [](const lns::Datapath& d, int64_t left_rows, int64_t right_rows) {
-        return lns::cpu::path_name(lns::cpu::Engine(d).path(left_rows, right_rows));
+      .def("path", [](const lns::Datapath& d, int64_t left_rows, int64_t right_rows, bool blocks) {
+        return lns::cpu::path_name(lns::cpu::Engine(d).path(left_rows, right_rows, blocks));
       });
 
   py::class_<lns::LogDatapath>(m, "LogDatapath")

@@ -12,10 +12,11 @@ from lns_sim.accumulators import AccumulatorConverter
 from lns_sim.cli.command import command, flag, integers_of, refuse
 from lns_sim.cli.console import Output
 from lns_sim.cli.options import Force, run_folder
-from lns_sim.datapath import Datapath
+from lns_sim.datapaths import AnyDatapath
 from lns_sim.format import LNSFormat
 from lns_sim.golden import WordLayout, check_results, make_vectors, read_vectors
 from lns_sim.golden.vectors import NAME
+from lns_sim.log_datapath import LogDatapath
 
 CODES = "Codes of accumulators"
 
@@ -67,7 +68,7 @@ def vectors(
     ] = AccumulatorConverter.rounding,
     force: Force = False,
     *,
-    datapath: Datapath,
+    datapath: AnyDatapath,
     output: Output,
 ) -> None:
     """Write operands, accumulators and their codes for a hardware design: hex for $readmemh, JSON that says how to
@@ -77,7 +78,11 @@ def vectors(
         refuse(ctx, ["count"] if source == "corner" else ["count", "k"], f"the source {source} has its own")
         if source != "corner" or scale is not None:
             refuse(ctx, ["seed"], "nothing is drawn")
-    bias, odd = divmod(datapath.product_offset, 2)
+    log = isinstance(datapath, LogDatapath)
+    if log:
+        codes = [p.name for p in ctx.command.params if getattr(p, "rich_help_panel", None) == CODES]
+        refuse(ctx, ["word", *codes], "accumulators of a datapath that adds logarithms are not converted")
+    bias, odd = divmod(0 if log else datapath.product_offset, 2)
     if word is not None and odd:
         raise ValueError(f"--word takes half of --product-offset as its bias, got {datapath.product_offset}")
     layout = None if word is None else WordLayout(word, bias)
@@ -96,11 +101,13 @@ def vectors(
         formats = (_format("a_format", a_format, datapath), _format("b_format", b_format, datapath))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        made = make_vectors(datapath, source, count, k, seed, converter, scale, layout, formats)
+        made = make_vectors(datapath, source, count, k, seed, None if log else converter, scale, layout, formats)
     for warning in caught:
         output.tell(f"Warning: {warning.message}.")
     record = made.write(run_folder(out, "vectors", force), intermediates)
-    files = ["a.hex", "b.hex", "acc.hex", "scale.hex", "code.hex", *["bins.hex", "y.hex", "z.hex"] * intermediates]
+    results = ["plus.hex", "minus.hex"] if log else ["scale.hex", "code.hex"]
+    of_vectors = ["products.hex", "sums.hex"] if log else ["bins.hex", "y.hex", "z.hex"]
+    files = ["a.hex", "b.hex", "acc.hex", *results, *of_vectors * intermediates]
     fates = ("saturated", "cancelled", "vanished", "zero")
     output.show(
         f"Wrote {len(made.a):,} dot products of {made.a.shape[1]} codes to {out}: {', '.join(files)}, {NAME}.",
@@ -109,7 +116,7 @@ def vectors(
     output.result(record)
 
 
-def _format(name: str, text: str | None, datapath: Datapath) -> LNSFormat:
+def _format(name: str, text: str | None, datapath: AnyDatapath) -> LNSFormat:
     if text is None:
         return datapath.format
     fields = integers_of(name, text, ":")

@@ -41,10 +41,13 @@ def check_results(vectors: VectorSet, path, codes=None) -> Mismatch | None:
     Raises:
         ValueError: a file is no list of such results, or of another length.
     """
-    f, layout = vectors.converter.format, vectors.layout
-    words = [layout.word(int(code), f) for code in vectors.codes] if layout else vectors.codes.tolist()
-    checks = [(path, vectors.datapath.acc_bits, True, vectors.accumulators.tolist(), "results")]
+    layout = vectors.layout
+    checks: list[tuple] = [(path, vectors.datapath.acc_bits, True, vectors.accumulators.tolist(), "results")]
     if codes is not None:
+        if vectors.converter is None:
+            raise ValueError("accumulators of a LogDatapath are not converted: these vectors have no codes")
+        f = vectors.converter.format
+        words = [layout.word(int(code), f) for code in vectors.codes] if layout else vectors.codes.tolist()
         checks.append((codes, layout.bits if layout else f.bits, False, words, "codes"))
     for file, bits, signed, golden, kind in checks:
         found = read_words(file, bits, signed)

@@ -7,14 +7,17 @@ from pathlib import Path
 import numpy as np
 
 from lns_sim.datapath import Datapath
+from lns_sim.datapaths import AnyDatapath
 from lns_sim.format import LNSFormat
+from lns_sim.golden import log_vectors
+from lns_sim.log_datapath import LogDatapath
 from lns_sim.npz import read_npz
 
 Operands = tuple[list[str], np.ndarray, np.ndarray]  # names or none, a, b
 
 
 def operands(
-    datapath: Datapath,
+    datapath: AnyDatapath,
     source: str,
     count: int,
     k: int,
@@ -30,7 +33,13 @@ def operands(
     if source == "random":
         return [], *(_random(rng, (count, k), *o) for o in own)
     if source == "corner":
-        return corner_cases(datapath, k, exponents)
+        cases = (
+            log_vectors.corner_cases(datapath, k)
+            if isinstance(datapath, LogDatapath)
+            else corner_cases(datapath, k, exponents)
+        )
+        a, b = (np.stack([np.broadcast_to(case[i], (k,)) for case in cases.values()]).astype(np.int64) for i in (0, 1))
+        return list(cases), a, b
     if source.startswith("npz:"):
         a, b = _load(Path(source[4:]), own)
         return [], a, b
@@ -63,8 +72,8 @@ def _load(path: Path, own: list[tuple[LNSFormat, tuple[int, int]]]) -> tuple[np.
     return a.astype(np.int64), b.astype(np.int64)
 
 
-def corner_cases(datapath: Datapath, k: int, exponents: tuple[int, int]) -> Operands:
-    """(names, a, b): extremes, zeros of both signs, cancellation, single lanes, every remainder, the LSB's edge."""
+def corner_cases(datapath: Datapath, k: int, exponents: tuple[int, int]) -> dict[str, tuple]:
+    """(a, b) by name: extremes, zeros of both signs, cancellation, single lanes, every remainder, the LSB's edge."""
     f, size, offset = datapath.format, datapath.vector_size, datapath.product_offset
     (low, top), sign = exponents, 1 << (f.bits - 1)
     lanes = np.arange(k)
@@ -106,9 +115,7 @@ def corner_cases(datapath: Datapath, k: int, exponents: tuple[int, int]) -> Oper
             cases[f"product {p} at the edge of {name}"] = pair(p)
     if datapath.bin_bits is not None:
         cases["up in one bin, down in the next"] = (top, np.where(lanes % 2, sign | max(top - 1, low), top))
-    shape = (k,)
-    a, b = (np.stack([np.broadcast_to(case[i], shape) for case in cases.values()]).astype(np.int64) for i in range(2))
-    return list(cases), a, b
+    return cases
 
 
 def _ascending(lanes: np.ndarray, low: int, top: int) -> np.ndarray:

@@ -7,10 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from lns_sim import reference
+from lns_sim import reference, reference_log
+from lns_sim.block_tensor import BlockTensor
 from lns_sim.datapath import Datapath
+from lns_sim.datapaths import AnyDatapath
 from lns_sim.format import LNSFormat
+from lns_sim.log_datapath import LogDatapath
 from lns_sim.reference import VectorTrace
+from lns_sim.reference_log import LogVectorTrace
 from lns_sim.tensor import LNSTensor
 
 
@@ -42,11 +46,25 @@ def code_list(name: str, codes, format: LNSFormat) -> list[int]:
     return [int(v) for v in reference.recode(values, own, format)]
 
 
+def _shifts(a, b, datapath: AnyDatapath) -> list[int] | None:
+    """Of every vector, where an operand has block scales."""
+    blocks = [t for t in (a, b) if isinstance(t, BlockTensor)]
+    if blocks and isinstance(datapath, LogDatapath):
+        raise ValueError("an operand has blocks along K, which a LogDatapath has no shifts for")
+    size = datapath.vector_size
+    for t in blocks:
+        if t.block % size:
+            raise ValueError(f"blocks of {t.block} elements are no multiple of the datapath's vector_size = {size}")
+    return [sum(int(t.shifts[i // t.block]) for t in blocks) for i in range(0, len(a), size)] if blocks else None
+
+
 @dataclass(frozen=True)
 class DotTrace:
-    """What a dot product did, one :class:`lns_sim.reference.VectorTrace` for each vector of lanes."""
+    """What a dot product did, one :class:`lns_sim.reference.VectorTrace` for each vector of lanes, or
+    :class:`lns_sim.reference_log.LogVectorTrace`.
+    """
 
-    vectors: list[VectorTrace]
+    vectors: list[VectorTrace] | list[LogVectorTrace]
 
     @property
     def accumulator(self) -> int:
@@ -57,28 +75,37 @@ class DotTrace:
         lines = []
         for i, v in enumerate(self.vectors):
             lines.append(f"vector {i}")
+            if isinstance(v, LogVectorTrace):
+                lines += [f"  {name:8} {' '.join(map(str, getattr(v, name)))}" for name in ("products", "sums")]
+                fates = [f"{n} {name}" for name in ("flushed", "saturated", "cancelled") if (n := getattr(v, name))]
+                lines.append(f"  acc {v.acc}" + (f"  ({', '.join(fates)})" if fates else ""))
+                continue
             for name, values in (("p", v.p), ("q", v.q), ("r", v.r), ("lane", v.lanes), ("bins", v.bins)):
                 lines.append(f"  {name:4} {' '.join(map(str, values))}")
             lines.append(f"  Y {v.Y}  Z {v.Z}  acc {v.acc}{'  (overflowed)' if v.overflowed else ''}")
         return "\n".join(lines)
 
 
-def trace_dot(a, b, datapath: Datapath | None = None) -> DotTrace:
-    """The intermediates of one dot product, from the plain-Python reference (spec section 3).
+def trace_dot(a, b, datapath: AnyDatapath | None = None) -> DotTrace:
+    """The intermediates of one dot product, from the plain-Python reference (spec sections 3 and 7).
 
     Args:
-        a, b: K codes each, one-dimensional: an LNSTensor, whose format the datapath's holds, or a tensor of codes or
-            integers of the datapath's format.
+        a, b: K codes each, one-dimensional: an LNSTensor, whose format the datapath's holds and whose blocks, if any,
+            are whole vectors, or a tensor of codes or integers of the datapath's format.
         datapath: None for the default one.
 
     Returns:
-        A :class:`DotTrace`; ``print`` shows p, q, r, the lane integers, bins, Y, Z and acc of every vector.
+        A :class:`DotTrace`; ``print`` shows p, q, r, the lane integers, bins, Y, Z and acc of every vector; of a
+        LogDatapath every product, every sum in its order and acc, as integers 0 or +-(E - E_min + 1).
 
     Raises:
         TypeError, ValueError: codes that are none, or of different lengths.
     """
     datapath = Datapath() if datapath is None else datapath
+    shifts = _shifts(a, b, datapath)
     a, b = code_list("a", a, datapath.format), code_list("b", b, datapath.format)
     if len(a) != len(b):
         raise ValueError(f"a and b must be of one length, got {len(a)} and {len(b)}")
-    return DotTrace(list(reference.trace(a, b, datapath)))
+    if isinstance(datapath, LogDatapath):
+        return DotTrace(list(reference_log.trace(a, b, datapath)))
+    return DotTrace(list(reference.trace(a, b, datapath, shifts)))

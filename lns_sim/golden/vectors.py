@@ -4,6 +4,9 @@ A folder holds ``a.hex`` and ``b.hex``, one word of ``vector_size`` codes a line
 K zero), the vectors of a dot product one after the other; ``acc.hex``, the accumulator after each dot product in two's
 complement; ``scale.hex`` and ``code.hex``, a scale for each and the code that the accumulator has at it; and
 ``vectors.json``. If asked for, ``bins.hex``, ``y.hex`` and ``z.hex`` hold what happened in every vector.
+
+The accumulators of a datapath that adds logarithms are not converted: such a folder has ``plus.hex`` and ``minus.hex``,
+its correction tables, in place of scales and codes, and ``products.hex`` and ``sums.hex`` of every vector.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,13 +26,16 @@ from lns_sim import reference
 from lns_sim.accumulators import AccumulatorConverter
 from lns_sim.checks import check_int
 from lns_sim.datapath import Counters, Datapath
+from lns_sim.datapaths import AnyDatapath, from_fields
 from lns_sim.environment import provenance
 from lns_sim.files import write_json
 from lns_sim.format import LNSFormat
 from lns_sim.functional import matmul
+from lns_sim.golden import log_vectors
 from lns_sim.golden.sources import operands
 from lns_sim.golden.trace import trace_dot
 from lns_sim.golden.words import WordLayout, hex_words, pack, unpack
+from lns_sim.log_datapath import LogDatapath
 from lns_sim.tensor import LNSTensor
 
 NAME = "vectors.json"
@@ -44,9 +51,9 @@ class VectorSet:
         datapath: the arithmetic.
         a, b: codes, int64 arrays of shape (dot products, K).
         accumulators: int64 array of shape (dot products,).
-        converter: makes codes of accumulators.
-        scales: of each conversion, in octaves, int64 array of shape (dot products,).
-        codes: of ``accumulators * 2^scales``, int64 array of shape (dot products,).
+        converter: makes codes of accumulators; None of a LogDatapath.
+        scales: of each conversion, in octaves, int64 array of shape (dot products,); empty of a LogDatapath.
+        codes: of ``accumulators * 2^scales``, int64 array of shape (dot products,); empty of a LogDatapath.
         source: where the codes come from.
         seed: of random codes and scales.
         coverage: how many dot products saturate, vanish, cancel, and so on; see docs/golden.md.
@@ -55,11 +62,11 @@ class VectorSet:
         formats: of a's and b's codes, where they are not the datapath's.
     """
 
-    datapath: Datapath
+    datapath: AnyDatapath
     a: np.ndarray
     b: np.ndarray
     accumulators: np.ndarray
-    converter: AccumulatorConverter
+    converter: AccumulatorConverter | None
     scales: np.ndarray
     codes: np.ndarray
     source: str
@@ -80,42 +87,32 @@ class VectorSet:
 
         Args:
             folder: made where it does not exist.
-            intermediates: write bins, Y and Z of every vector, too. They come from the plain-Python reference, at some
-                50,000 products a second.
+            intermediates: write bins, Y and Z of every vector, too, or products and sums. They come from the
+                plain-Python reference, at some 50,000 products a second.
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        d, f = self.datapath, self.converter.format
-        bits = self.layout.bits if self.layout else f.bits
+        d = self.datapath
         own = self.formats or (d.format, d.format)
         operand_bits = [self.layout.bits if self.layout else o.bits for o in own]
-        words = [self.layout.word(int(code), f) for code in self.codes] if self.layout else self.codes
-        files = {
-            "a": [word for row in self.a for word in pack(row, own[0], d.vector_size, self.layout)],
-            "b": [word for row in self.b for word in pack(row, own[1], d.vector_size, self.layout)],
-            "acc": hex_words(self.accumulators, d.acc_bits),
-            "scale": hex_words(self.scales, SCALE_BITS),
-            "code": hex_words(words, bits),
-        }
         widths = " and ".join(map(str, dict.fromkeys(operand_bits)))
+        files = {
+            name: [word for row in codes for word in pack(row, o, d.vector_size, self.layout)]
+            for name, codes, o in zip("ab", (self.a, self.b), own)
+        }
         described = {
             "a.hex, b.hex": f"a line is {d.vector_size} codes of {widths} bits, lane 0 in the lowest bits; lanes "
             "past k are 0",
-            "acc.hex": f"a line is the accumulator after a dot product, {d.acc_bits} bits two's complement, in units "
-            "of 2^acc_lsb",
-            "scale.hex": f"a line is a scale for each accumulator, {SCALE_BITS} bits two's complement, in octaves",
-            "code.hex": f"a line is the code of acc * 2^scale, {bits} bits",
             "a code": f"fields {self.layout.fields}, the exponent less {self.layout.bias}"
             if self.layout
             else "a sign bit over an exponent, exponent 0 is zero",
         }
+        results, of_results = self._results()
+        files, described = {**files, **results}, {**described, **of_results}
         if intermediates:
-            traces = [v for a, b in self.operands for v in trace_dot(a, b, d).vectors]
-            files["bins"] = [" ".join(hex_words(v.bins, INTERMEDIATE_BITS)) for v in traces]
-            files["y"], files["z"] = (hex_words([getattr(v, n) for v in traces], INTERMEDIATE_BITS) for n in "YZ")
-            described["bins.hex, y.hex, z.hex"] = (
-                f"a line is of one vector: every bin, Y, and Z, words of {INTERMEDIATE_BITS} bits two's complement"
-            )
+            more, of_them = self._intermediates()
+            files |= more
+            described[", ".join(f"{name}.hex" for name in more)] = of_them
         for name, lines in files.items():
             (folder / f"{name}.hex").write_text("".join(f"{line}\n" for line in lines))
         description = {
@@ -124,9 +121,8 @@ class VectorSet:
             "dot_products": len(self.a),
             "k": self.a.shape[1],
             "vectors_per_dot_product": -(-self.a.shape[1] // d.vector_size),
-            "datapath": {**dataclasses.asdict(d), "acc_lsb": d.lsb},
-            "constants": d.constants,
-            "converter": dataclasses.asdict(self.converter),
+            "datapath": {**dataclasses.asdict(d), **self._resolved()},
+            "converter": self.converter and dataclasses.asdict(self.converter),
             "layout": self.layout and dataclasses.asdict(self.layout),
             "formats": self.formats and [dataclasses.asdict(o) for o in self.formats],
             "coverage": self.coverage,
@@ -136,13 +132,53 @@ class VectorSet:
             "scales": self.scales.tolist(),
             "codes": self.codes.tolist(),
         }
+        if isinstance(d, Datapath):
+            description["constants"] = d.constants
         record = provenance(**description)
         write_json(record, folder / NAME)
         return record
 
+    def _resolved(self) -> dict[str, int]:
+        """What the datapath's None stand for."""
+        d = self.datapath
+        return {"acc_gamma": d.octave, "offset": d.product_offset} if isinstance(d, LogDatapath) else {"acc_lsb": d.lsb}
+
+    def _results(self) -> tuple[dict[str, list[str]], dict[str, str]]:
+        """Files of results, and what they hold."""
+        d = self.datapath
+        if isinstance(d, LogDatapath) or self.converter is None:
+            return log_vectors.files_of(d, self.accumulators)
+        f = self.converter.format
+        bits = self.layout.bits if self.layout else f.bits
+        words = [self.layout.word(int(code), f) for code in self.codes] if self.layout else self.codes
+        files = {
+            "acc": hex_words(self.accumulators, d.acc_bits),
+            "scale": hex_words(self.scales, SCALE_BITS),
+            "code": hex_words(words, bits),
+        }
+        return files, {
+            "acc.hex": f"a line is the accumulator after a dot product, {d.acc_bits} bits two's complement, in units "
+            "of 2^acc_lsb",
+            "scale.hex": f"a line is a scale for each accumulator, {SCALE_BITS} bits two's complement, in octaves",
+            "code.hex": f"a line is the code of acc * 2^scale, {bits} bits",
+        }
+
+    def _intermediates(self) -> tuple[dict[str, list[str]], str]:
+        """Files of what happened in every vector, and what they hold."""
+        d = self.datapath
+        traces: list[Any] = [v for a, b in self.operands for v in trace_dot(a, b, d).vectors]
+        if isinstance(d, LogDatapath):
+            return log_vectors.intermediates(d, traces)
+        files = {"bins": [" ".join(hex_words(v.bins, INTERMEDIATE_BITS)) for v in traces]}
+        files["y"], files["z"] = (hex_words([getattr(v, n) for v in traces], INTERMEDIATE_BITS) for n in "YZ")
+        return (
+            files,
+            f"a line is of one vector: every bin, Y, and Z, words of {INTERMEDIATE_BITS} bits two's complement",
+        )
+
 
 def make_vectors(
-    datapath: Datapath,
+    datapath: AnyDatapath,
     source: str = "random",
     count: int = 1000,
     k: int = 128,
@@ -178,6 +214,11 @@ def make_vectors(
     check_int("seed", seed, 0, (1 << 63) - 1)
     f = datapath.format
     exponents = layout.exponents(f) if layout else (1, f.e_max)
+    log = isinstance(datapath, LogDatapath)
+    if log and any(x is not None for x in (converter, scale, layout)):
+        raise ValueError(
+            "accumulators of a LogDatapath are not converted: converter, scale and layout are for linear ones"
+        )
     converter = converter or AccumulatorConverter(
         f, exponents=layout and exponents, offset=layout.bias if layout else 0
     )
@@ -200,17 +241,39 @@ def make_vectors(
     if layout:  # whose zero has no sign
         a, b = (np.where(codes & f.e_max, codes, 0) for codes in (a, b))
     accumulators, counters = _accumulate(*(_tensor(v, o) for v, o in zip((a, b), formats or (f, f))), datapath)
-    scales = _scales(accumulators, converter, scale, None if source.startswith("npz:") else rng)
-    codes = converter.convert(torch.from_numpy(accumulators), torch.from_numpy(scales)).numpy()
-    codes = codes.astype(np.int64) & (1 << converter.format.bits) - 1
+    scales = codes = np.zeros(0, dtype=np.int64)
+    if not log:
+        scales = _scales(accumulators, converter, scale, None if source.startswith("npz:") else rng)
+        codes = converter.convert(torch.from_numpy(accumulators), torch.from_numpy(scales)).numpy()
+        codes = codes.astype(np.int64) & (1 << converter.format.bits) - 1
     recoded = (reference.recode(v, o, f) for v, o in zip((a, b), formats or (f, f)))
-    coverage = _coverage(datapath, *recoded, accumulators, counters)
+    cover = log_vectors.coverage if isinstance(datapath, LogDatapath) else _coverage
+    coverage = cover(datapath, *recoded, accumulators, counters)
     if coverage["saturated"] == len(a) or counters.saturations >= counters.vectors:
-        warnings.warn("every dot product overflows: a larger acc_lsb, or smaller codes, would test more", stacklevel=2)
+        warnings.warn(
+            f"every dot product overflows: {'more headroom_bits' if log else 'a larger acc_lsb'}, or smaller codes, "
+            "would test more",
+            stacklevel=2,
+        )
     if coverage["vanished"] + coverage["zero"] == len(a):
-        warnings.warn("no product is seen by the accumulator: all are zero or below its unit", stacklevel=2)
+        warnings.warn(
+            f"no product is seen by the accumulator: all are zero or below its {'range' if log else 'unit'}",
+            stacklevel=2,
+        )
     return VectorSet(
-        datapath, a, b, accumulators, converter, scales, codes, source, seed, coverage, names, layout, formats
+        datapath,
+        a,
+        b,
+        accumulators,
+        None if log else converter,
+        scales,
+        codes,
+        source,
+        seed,
+        coverage,
+        names,
+        layout,
+        formats,
     )
 
 
@@ -219,7 +282,7 @@ def _tensor(codes: np.ndarray, f: LNSFormat) -> LNSTensor:
     return LNSTensor(stored, torch.ones((), dtype=torch.float32), f)
 
 
-def _accumulate(a: LNSTensor, b: LNSTensor, datapath: Datapath) -> tuple[np.ndarray, Counters]:
+def _accumulate(a: LNSTensor, b: LNSTensor, datapath: AnyDatapath) -> tuple[np.ndarray, Counters]:
     out, counters = matmul(a.unsqueeze(1), b.unsqueeze(2), datapath, return_accumulator=True, counters=True)
     return out.reshape(-1).numpy().astype(np.int64), counters
 
@@ -274,10 +337,10 @@ def read_vectors(path) -> VectorSet:
     path = path / NAME if path.is_dir() else path
     try:
         d = json.loads(path.read_text())
-        datapath, converter = (
-            kind(**{**d[name], "format": LNSFormat(**d[name]["format"])})
-            for kind, name in ((Datapath, "datapath"), (AccumulatorConverter, "converter"))
-        )
+        datapath, c = from_fields(d["datapath"]), d["converter"]
+        converter = c and AccumulatorConverter(**{**c, "format": LNSFormat(**c["format"])})
+        if (converter is None) != isinstance(datapath, LogDatapath):
+            raise ValueError("a linear datapath has a converter, one that adds logarithms none")
         layout = d["layout"] and WordLayout(**d["layout"])
         n, k, per = d["dot_products"], d["k"], d["vectors_per_dot_product"]
         check_int("dot_products", n, 1, None)
@@ -295,11 +358,11 @@ def read_vectors(path) -> VectorSet:
             operands.append(np.array(rows))
         acc, scale = 1 << (datapath.acc_bits - 1), 1 << SCALE_BITS - 1
         results = [
-            _integers(d[name], n, name, low, high)
-            for name, low, high in (
-                ("accumulators", -acc, acc - 1),
-                ("scales", -scale, scale - 1),
-                ("codes", 0, (1 << converter.format.bits) - 1),
+            _integers(d[name], size, name, low, high)
+            for name, size, low, high in (
+                ("accumulators", n, -acc, acc - 1),
+                ("scales", n if converter else 0, -scale, scale - 1),
+                ("codes", n if converter else 0, 0, (1 << converter.format.bits) - 1 if converter else 0),
             )
         ]
         if len(d["names"]) not in (0, n):

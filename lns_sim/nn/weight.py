@@ -92,6 +92,8 @@ class LNSWeight(LNSTensor):
 
     def forward_codes(self) -> LNSTensor:
         """The codes that the products see, in ``recipe.weight``'s format (Q_W)."""
+        if self.recipe.block is not None:
+            raise ValueError("with block scales a weight has codes for each pass: there are no forward codes of all")
         operand = weight_operand(self, self.recipe)
         return LNSTensor(operand.codes, operand.scale, operand.format)
 

@@ -33,9 +33,12 @@ STEP = 128  # a head's share is a multiple of it: a tile of the GPU's product ke
 
 @constant_result
 def computes_in_blocks(recipe: str) -> bool:
-    """Do all of a recipe's quantizers of operands give the same codes a block at a time? See :class:`_Codes`."""
-    found = map(Recipe.decode(recipe).quantizer, ("activation", "weight", "error"))
-    return all(isinstance(q, LNS) and not q.stochastic for q in found)
+    """Do all of a recipe's quantizers of operands give the same codes a block at a time (:class:`_Codes`)? Block scales
+    do not: each pass has its own.
+    """
+    r = Recipe.decode(recipe)
+    found = map(r.quantizer, ("activation", "weight", "error"))
+    return r.block is None and all(isinstance(q, LNS) and not q.stochastic for q in found)
 
 
 def _at_scale(q: LNS, codes: Tensor, own: Tensor, scale: Tensor) -> Tensor:

@@ -15,14 +15,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lns_sim.functional import conv_geometry, transposed_geometry
-from lns_sim.ops import int8, observer
+from lns_sim.ops import block_convolution, depth, int8, observer, sides
 from lns_sim.ops.differentiable import differentiate
 from lns_sim.ops.fake import conv_out_size, on_one_device
-from lns_sim.ops.gemm import multiply
+from lns_sim.ops.gemm import described, multiply
 from lns_sim.ops.integer_gemm import integer_product
 from lns_sim.ops.passes import backward_pass, outside_autocast
-from lns_sim.ops.quantize import error_operands, fake_operand, quantize_batch, round_gradient, weight_operand
-from lns_sim.ops.saved import save_operands, saved_operands
+from lns_sim.ops.quantize import fake_operand, round_gradient
+from lns_sim.ops.saved import save_operands, saved_sides
+from lns_sim.ops.sides import Side
 from lns_sim.quantizers import Operand
 from lns_sim.recipes import Recipe
 
@@ -42,6 +43,11 @@ class Geometry(NamedTuple):
         """The geometry of the last two dimensions."""
         return self.stride[-2:], self.padding[-2:], self.dilation[-2:], self.groups
 
+    @property
+    def along_depth(self) -> tuple[int, int, int]:
+        """Stride, padding and dilation of the first of three dimensions."""
+        return self.stride[0], self.padding[0], self.dilation[0]
+
 
 def _float32_convolutions():
     """cuDNN multiplies in TF32 unless told otherwise; a fake-quant product is float32."""
@@ -50,53 +56,75 @@ def _float32_convolutions():
 
 
 def _values(
-    op, a: Operand, b: Operand, depth: int, g: Geometry, form: int8.Form, along: tuple[int, int] | None = None
+    op, a: Operand, b: Operand, longest: int, g: Geometry, form: int8.Form, along: tuple[int, int] | None = None
 ) -> Tensor:
-    """``op`` on both operands' values; on integers of other systems exactly, with dot products of up to ``depth``.
+    """``op`` on both operands' values; on integers of other systems exactly, with dot products of up to ``longest``.
 
     ``form`` is the product of int8 operands, in two dimensions without groups.
     """
     with _float32_convolutions():
         if a.largest and b.largest:
             plain = len(g.stride) == 2 and g.groups == 1
-            return integer_product(a, b, depth, op, along, form if plain else None)
+            return integer_product(a, b, longest, op, along, form if plain else None)
         return op(a.value, b.value)
 
 
 def _run(op, a: Operand, b: Operand, *rest) -> tuple[Tensor, Tensor]:
     """One of the compiled operators; ``rest`` ends with the datapath, and whether to count."""
     *geometry, encoded, count = rest
-    bits, gammas = zip(*((x.format.bits, x.format.gamma) for x in (a, b)))
-    return op(a.codes, a.scale, b.codes, b.scale, *bits, *geometry, encoded, False, count, *gammas)
+    bits, more = described(a, b)
+    return op(a.codes, a.scale, b.codes, b.scale, *bits, *geometry, encoded, False, count, *more)
 
 
-def forward(pass_name: str, r: Recipe, x: Operand, w: Operand, g: Geometry) -> Tensor:
+def _along(r: Recipe, *where: tuple[Side, int, int]) -> list[Operand]:
+    """Sides as operands; with block scales each along a dimension that consists of so many groups."""
+    if r.block is None:
+        return [side.operand for side, *_ in where]
+    return [block_convolution.channels(*at) for at in where]
+
+
+def _run_weight_gradient(dy: Operand, x: Operand, kernel, plane, encoded, count) -> tuple[Tensor, Tensor]:
+    return _run(_ops.conv2d_weight_gradient, dy, x, kernel, *plane, encoded, count)
+
+
+def _filled(x: Operand) -> Operand:
+    """As the operators take it."""
+    return x.filled() if isinstance(x, block_convolution.Channels) else x
+
+
+def forward(pass_name: str, r: Recipe, left: Side, right: Side, g: Geometry) -> Tensor:
     """y (N, O, *out) of x (N, C, *size) and w (O, C / groups, *kernel)."""
-    out = conv_out_size(x.codes.shape[2:], w.codes.shape[2:], *g[:3])
+    out = conv_out_size(left.shape[2:], right.shape[2:], *g[:3])
+    x, w = _along(r, (left, 1, g.groups), (right, 1, 1))
 
     def in_float32():
         return _values(
             lambda a, b: torch.ops.aten.convolution(a, b, None, *g[:3], False, [0] * len(g.stride), g.groups),
             x,
             w,
-            w.codes[0].numel(),
+            right.shape[1:].numel(),
             g,
             int8.Form(lambda a, b: int8.forward(a, b, *g[:3]), 0),
         )
 
     def on_datapath(encoded, count):
+        a, b = map(_filled, (x, w))
         if len(out) == 2:
-            return _run(_ops.conv2d, x, w, *g.plane, encoded, count)
-        windows = _depth_windows(x, _seen(w.codes.shape[2], out[0], g), g)
-        y, counts = _run(_ops.conv2d, windows, _weight_plane(w), *g.plane, encoded, count)
-        return _with_depth(y, out[0]), counts
+            found = _run(_ops.conv2d, a, b, *g.plane, encoded, count)
+        else:
+            seen = depth.seen(right.shape[2], out[0], *g.along_depth)
+            windows = a.mapped(lambda t: depth.windows(t, seen, g.groups))
+            y, counts = _run(_ops.conv2d, windows, b.mapped(depth.weight_plane), *g.plane, encoded, count)
+            found = depth.with_depth(y, out[0]), counts
+        return block_convolution.without_filling(found, w, right.shape[2:].numel(), count)
 
-    macs = x.codes.shape[0] * math.prod(out) * w.codes.numel()
+    macs = left.shape[0] * math.prod(out) * right.shape.numel()
     return multiply(pass_name, r, (x, w), lambda _: macs, on_datapath, in_float32)
 
 
-def input_gradient(pass_name: str, r: Recipe, dy: Operand, w: Operand, size: list[int], g: Geometry) -> Tensor:
+def input_gradient(pass_name: str, r: Recipe, error: Side, right: Side, size: list[int], g: Geometry) -> Tensor:
     """dx of shape ``size`` (N, C, *size)."""
+    dy, w = _along(r, (error, 1, g.groups), (right, 0, g.groups))
 
     def in_float32():
         def back(e, weight):
@@ -106,30 +134,31 @@ def input_gradient(pass_name: str, r: Recipe, dy: Operand, w: Operand, size: lis
             )[0]
 
         form = int8.Form(lambda e, weight: int8.input_gradient(e, weight, size[2:], *g[:3]), 0)
-        return _values(back, dy, w, w.codes.numel() // w.codes.shape[1], g, form)
+        return _values(back, dy, w, right.shape.numel() // right.shape[1], g, form)
 
     def on_datapath(encoded, count):
+        a, b = map(_filled, (dy, w))
         if len(size) == 4:
-            return _run(_ops.conv2d_input_gradient, dy, w, list(size), *g.plane, encoded, count)
-        n, c, depth, *plane = size
-        seen = _seen_from(w.codes.shape[2], depth, dy.codes.shape[2], g)
-        o, in_group, kd, *kernel = w.codes.shape
-        # Out channels of a plane: (group, tap, channel).
-        weights = w.codes.reshape(g.groups, o // g.groups, in_group, kd, *kernel).permute(0, 3, 1, 2, 4, 5)
-        weights = w.with_codes(weights.reshape(o * kd, in_group, *kernel))
-        planes = [n * depth, c, *plane]
-        dx, counts = _run(
-            _ops.conv2d_input_gradient, _depth_windows(dy, seen, g), weights, planes, *g.plane, encoded, count
-        )
-        return _with_depth(dx, depth), counts
+            found = _run(_ops.conv2d_input_gradient, a, b, list(size), *g.plane, encoded, count)
+        else:
+            n, c, deep, *plane = size
+            seen = depth.seen_from(right.shape[2], deep, error.shape[2], *g.along_depth)
+            windows = a.mapped(lambda t: depth.windows(t, seen, g.groups))
+            weights = b.mapped(lambda t: depth.weight_plane_of_outputs(t, g.groups))
+            planes = [n * deep, c, *plane]
+            dx, counts = _run(_ops.conv2d_input_gradient, windows, weights, planes, *g.plane, encoded, count)
+            found = depth.with_depth(dx, deep), counts
+        return block_convolution.without_filling(found, w, right.shape[2:].numel(), count)
 
-    macs = math.prod(size) * (w.codes.shape[0] // g.groups) * w.codes.shape[2:].numel()
+    macs = math.prod(size) * (right.shape[0] // g.groups) * right.shape[2:].numel()
     return multiply(pass_name, r, (dy, w), lambda _: macs, on_datapath, in_float32)
 
 
-def weight_gradient(pass_name: str, r: Recipe, dy: Operand, x: Operand, kernel: list[int], g: Geometry) -> Tensor:
+def weight_gradient(pass_name: str, r: Recipe, error: Side, left: Side, kernel: list[int], g: Geometry) -> Tensor:
     """dw of shape (O, C / groups, *kernel)."""
-    shape = [dy.codes.shape[1], x.codes.shape[1] // g.groups, *kernel]
+    shape = [error.shape[1], left.shape[1] // g.groups, *kernel]
+    dy, x = _along(r, (error, 0, 1), (left, 0, 1))
+    positions = error.shape[0] * error.shape[2:].numel()
 
     def in_float32():
         def back(e, a):
@@ -139,17 +168,26 @@ def weight_gradient(pass_name: str, r: Recipe, dy: Operand, x: Operand, kernel: 
             )[1]
 
         form = int8.Form(lambda e, a: int8.weight_gradient(e, a, kernel, *g[:3]), 1)
-        return _values(back, dy, x, dy.codes[:, 0].numel(), g, form, (0, 0))
+        return _values(back, dy, x, positions, g, form, (0, 0))
 
     def on_datapath(encoded, count):
+        a, b, run = (
+            *map(_filled, (dy, x)),
+            _run_weight_gradient if r.block is None else block_convolution.weight_gradient,
+        )
         if len(kernel) == 2:
-            return _run(_ops.conv2d_weight_gradient, dy, x, list(kernel), *g.plane, encoded, count)
-        windows = _depth_windows(x, _seen(kernel[0], dy.codes.shape[2], g), g)
-        planes = dy.with_codes(dy.codes.transpose(1, 2).flatten(0, 1).contiguous())
-        dw, counts = _run(_ops.conv2d_weight_gradient, planes, windows, list(kernel[1:]), *g.plane, encoded, count)
-        return dw.reshape(shape[0], kernel[0], shape[1], *kernel[1:]).permute(0, 2, 1, 3, 4).contiguous(), counts
+            found = run(a, b, list(kernel), g.plane, encoded, count)
+        else:
+            in_blocks = r.block is not None  # of images, which are then the fastest
+            seen = depth.seen(kernel[0], error.shape[2], *g.along_depth)
+            windows = b.mapped(lambda t: depth.windows(t, seen, g.groups, in_blocks))
+            planes = a.mapped(lambda t: depth.planes(t, in_blocks))
+            dw, counts = run(planes, windows, list(kernel[1:]), g.plane, encoded, count)
+            dw = dw.reshape(shape[0], kernel[0], shape[1], *kernel[1:]).permute(0, 2, 1, 3, 4).contiguous()
+            found = dw, counts
+        return block_convolution.without_filling(found, x, error.shape[2:].numel(), count)
 
-    macs = math.prod(shape) * dy.codes[:, 0].numel()
+    macs = math.prod(shape) * positions
     return multiply(pass_name, r, (dy, x), lambda _: macs, on_datapath, in_float32)
 
 
@@ -161,52 +199,14 @@ def _beyond(stride: list[int], output_padding: list[int]) -> list[int]:
     return [e // s for e, s in zip(output_padding, stride)]
 
 
-def _padded(x: Operand, beyond: list[int]) -> Operand:
+def _padded(x: Side, beyond: list[int]) -> Side:
     """x with zeros at those positions."""
-    return x.with_codes(F.pad(x.codes, [n for b in reversed(beyond) for n in (0, b)])) if any(beyond) else x
+    return x.mapped(lambda t: F.pad(t, [n for b in reversed(beyond) for n in (0, b)])) if any(beyond) else x
 
 
 def _cropped(dx: Tensor, beyond: list[int]) -> Tensor:
     """Without what belongs to them."""
     return dx[(..., *[slice(n - b) for n, b in zip(dx.shape[2:], beyond)])].contiguous() if any(beyond) else dx
-
-
-# ---- Depth: which slice each tap of each output sees; -1 for zeros.
-
-
-def _seen(taps: int, out: int, g: Geometry) -> list[list[int]]:
-    at = lambda d, t: d * g.stride[0] + t * g.dilation[0] - g.padding[0]  # noqa: E731
-    return [[at(d, t) for t in range(taps)] for d in range(out)]
-
-
-def _seen_from(taps: int, depth: int, out: int, g: Geometry) -> list[list[int]]:
-    """Seen from the input: the outputs that its slices went to."""
-
-    def at(d, t):
-        p, rest = divmod(d + g.padding[0] - t * g.dilation[0], g.stride[0])
-        return p if rest == 0 and p < out else -1
-
-    return [[at(d, t) for t in range(taps)] for d in range(depth)]
-
-
-def _depth_windows(x: Operand, seen: list[list[int]], g: Geometry) -> Operand:
-    """(N, C, D, H, W) to planes (N * len(seen), taps * C, H, W), channels in the order (group, tap, channel)."""
-    n, c, depth, *plane = x.codes.shape
-    padded = F.pad(x.codes, (0, 0, 0, 0, 0, 1))  # the last slice is zero
-    index = torch.tensor([[p if 0 <= p < depth else depth for p in row] for row in seen], device=x.codes.device)
-    windows = padded[:, :, index].reshape(n, g.groups, c // g.groups, *index.shape, *plane)
-    return x.with_codes(windows.permute(0, 3, 1, 4, 2, 5, 6).reshape(n * len(seen), -1, *plane))
-
-
-def _weight_plane(w: Operand) -> Operand:
-    """(O, C, kd, kh, kw) to (O, kd * C, kh, kw)."""
-    o, c, kd, *kernel = w.codes.shape
-    return w.with_codes(w.codes.permute(0, 2, 1, 3, 4).reshape(o, kd * c, *kernel))
-
-
-def _with_depth(planes: Tensor, depth: int) -> Tensor:
-    """(N * D, C, H, W) to (N, C, D, H, W)."""
-    return planes.reshape(-1, depth, *planes.shape[1:]).transpose(1, 2).contiguous()
 
 
 # ---- The operator.
@@ -244,13 +244,13 @@ def convolution_forward(
     (transposed_geometry if transposed else conv_geometry)(x.shape, weight.shape, *geometry, groups)
     observer.enter()
     r, g = Recipe.decode(recipe), Geometry(stride, padding, dilation, groups)
-    xq, w = quantize_batch(x, r.activation, rng, "activation"), weight_operand(weight, r)
+    left, w = sides.activation(x, r, rng), sides.weight(weight, r)
     if transposed:
         size = _output_shape(x, weight, stride, padding, dilation, True, output_padding, groups)
-        y = input_gradient("forward", r, _padded(xq, _beyond(stride, output_padding)), w, size, g)
+        y = input_gradient("forward", r, _padded(left, _beyond(stride, output_padding)), w, size, g)
     else:
-        y = forward("forward", r, xq, w, g)
-    return y, xq.codes, xq.scale, w.codes, w.scale
+        y = forward("forward", r, left, w, g)
+    return y, *left.kept, *w.kept
 
 
 convolution = torch.library.custom_op("lns_sim::convolution", convolution_forward, mutates_args=())
@@ -275,15 +275,15 @@ def _save(ctx, inputs, output):
 
 @backward_pass
 def _backward(ctx, saved, dy, *_):
-    x, w, rng, r = saved_operands(ctx, saved)
-    g, kernel = ctx.geometry, w.codes.shape[2:]
-    error, for_weight = error_operands(dy, r, rng, 1, ctx.place)
+    x, w, rng, r = saved_sides(ctx, saved)
+    g, kernel = ctx.geometry, w.shape[2:]
+    error, for_weight = sides.errors(dy, r, rng, 1, ctx.place)
     dx = dw = None
     if ctx.needs_input_grad[0]:
         if ctx.transposed:
             dx = _cropped(forward("input_gradient", r, error, w, g), ctx.beyond)
         else:
-            dx = input_gradient("input_gradient", r, error, w, list(x.codes.shape), g)
+            dx = input_gradient("input_gradient", r, error, w, list(x.shape), g)
     if ctx.needs_input_grad[1]:
         operands = (_padded(x, ctx.beyond), for_weight) if ctx.transposed else (for_weight, x)
         dw = round_gradient(weight_gradient("weight_gradient", r, *operands, list(kernel), g), r, rng)

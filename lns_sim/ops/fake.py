@@ -58,6 +58,27 @@ def _(codes, scale, bits, gamma):
     return codes.new_empty(codes.shape, dtype=torch.float32)
 
 
+def _shift_sizes(x, dim: int, block: int) -> list[int]:
+    return [-(-n // block) if d == dim else n for d, n in enumerate(x.shape)]
+
+
+@_register("quantize_blocks")
+def _(x, bits, gamma, dim, block, most, rounding, underflow, rng, thresholds=()):
+    codes = x.new_empty(x.shape, dtype=code_dtype(bits))
+    return codes, x.new_empty(()), x.new_empty(_shift_sizes(x, dim, block), dtype=torch.uint8)
+
+
+@_register("dequantize_blocks")
+def _(codes, scale, shifts, dim, block, bits, gamma):
+    return codes.new_empty(codes.shape, dtype=torch.float32)
+
+
+@_register("forward_blocks")
+def _(codes, scale, update_bits, update_gamma, bits, gamma, dim, block, most):
+    out = codes.new_empty(codes.shape, dtype=code_dtype(bits))
+    return out, scale.new_empty(()), codes.new_empty(_shift_sizes(codes, dim, block), dtype=torch.uint8)
+
+
 @_register("uniform")
 def _(like, rng):
     return like.new_empty(like.shape, dtype=torch.float32)
@@ -79,7 +100,22 @@ def _(codes, scale, update_bits, update_gamma, bits, gamma):
 
 
 @_register("matmul")
-def _(a, a_scale, b, b_scale, a_bits, b_bits, datapath, accumulators, count, a_gamma=0, b_gamma=0):
+def _(
+    a,
+    a_scale,
+    b,
+    b_scale,
+    a_bits,
+    b_bits,
+    datapath,
+    accumulators,
+    count,
+    a_gamma=0,
+    b_gamma=0,
+    a_shifts=None,
+    b_shifts=None,
+    block=0,
+):
     return _product(a, [*a.shape[:-1], b.shape[-1]], accumulators, count)
 
 
@@ -100,6 +136,9 @@ def _(
     count,
     x_gamma=0,
     w_gamma=0,
+    x_shifts=None,
+    w_shifts=None,
+    block=0,
 ):
     size = conv_out_size(x.shape[2:], w.shape[2:], stride, padding, dilation)
     return _product(x, [x.shape[0], w.shape[0], *size], accumulators, count)
@@ -123,6 +162,9 @@ def _(
     count,
     dy_gamma=0,
     w_gamma=0,
+    dy_shifts=None,
+    w_shifts=None,
+    block=0,
 ):
     return _product(dy, input_size, accumulators, count)
 

@@ -28,11 +28,17 @@ def matmul(pass_name: str, recipe: Recipe, a: Operand, b: Operand, again: bool =
 
     def on_datapath(encoded, count):
         scales = a.scale.expand(*a.codes.shape[:-1], 1), b.scale.expand(*b.codes.shape[:-2], 1, b.codes.shape[-1])
-        bits, gammas = zip(*((x.format.bits, x.format.gamma) for x in (a, b)))
-        return _ops.matmul(a.codes, scales[0], b.codes, scales[1], *bits, encoded, False, count, *gammas)
+        bits, rest = described(a, b)
+        return _ops.matmul(a.codes, scales[0], b.codes, scales[1], *bits, encoded, False, count, *rest)
 
     macs = lambda out: out.numel() * a.codes.shape[-1]  # noqa: E731
     return multiply(pass_name, recipe, (a, b), macs, on_datapath, in_float32, again)
+
+
+def described(a: Operand, b: Operand) -> tuple[tuple, tuple]:
+    """What operators take of both operands: bits; and behind all else gammas, shifts and the length of blocks."""
+    bits, gammas = zip(*((x.format.bits, x.format.gamma) for x in (a, b)))
+    return bits, (*gammas, a.shifts, b.shifts, max(a.block, b.block)) if a.block or b.block else gammas
 
 
 def multiply(

@@ -10,14 +10,15 @@ import torch
 from torch import Tensor
 
 from lns_sim.contract import TENSOR_ID
-from lns_sim.ops import observer
+from lns_sim.ops import observer, sides
 from lns_sim.ops.differentiable import differentiate
 from lns_sim.ops.fake import on_one_device
 from lns_sim.ops.gemm import matmul
 from lns_sim.ops.memory import Place
 from lns_sim.ops.passes import backward_pass, outside_autocast
-from lns_sim.ops.quantize import error_operands, fake_operand, quantize_batch, round_gradient, weight_operand
-from lns_sim.ops.saved import save_operands, saved_operands
+from lns_sim.ops.quantize import fake_operand, round_gradient, weight_operand
+from lns_sim.ops.saved import save_operands, saved_sides
+from lns_sim.ops.sides import Side
 from lns_sim.quantizers import Operand
 from lns_sim.random import STREAMS
 from lns_sim.recipes import Recipe
@@ -44,18 +45,26 @@ def _joined(parts: list[Tensor], rows: int) -> Tensor:
     return torch.cat([*parts, parts[0].new_zeros(left, *parts[0].shape[1:])])
 
 
+def _in_blocks(b: Tensor, dim: int, r: Recipe) -> list[Operand]:
+    """The matrices with block scales along ``dim``: of an LNSWeight with the scale of all, else each with its own."""
+    if not isinstance(b, LNSTensor):
+        return [sides.weight(matrix, r).along(dim) for matrix in b]
+    whole = sides.weight(b, r).along(dim)
+    return [whole._replace(codes=codes, shifts=shifts) for codes, shifts in zip(whole.codes, whole.shifts)]
+
+
 def _multiplied(
     a: Tensor, matrices: list[Operand], rng: Tensor | None, ends: Tensor, coded: bool, r: Recipe
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """y, and a's codes and scales."""
+    """y, and a's codes and scales, of which none are kept with block scales."""
     observer.enter()
     found = []
     for i, (rows, w) in enumerate(zip(_groups(ends), matrices)):
         observer.enter_part(i)
-        x = quantize_batch(a[rows], r.activation, _state(rng, coded, i), "activation")
-        found.append((matmul("forward", r, x, w), x.codes, x.scale))
+        x = sides.activation(a[rows], r, _state(rng, coded, i))
+        found.append((matmul("forward", r, x.along(1), w), *x.kept))
     y, codes, scales = zip(*found)
-    return _joined(y, len(a)), _joined(codes, len(a)), torch.stack(scales)
+    return _joined(y, len(a)), codes[0] if r.block else _joined(codes, len(a)), torch.stack(scales)
 
 
 @torch.library.custom_op("lns_sim::grouped_codes", mutates_args=())
@@ -69,7 +78,7 @@ def _by_codes(
 
 @_by_codes.register_fake
 def _(a, codes, scale, rng, ends, recipe):
-    like = fake_operand(a, Recipe.decode(recipe), "activation")[0]
+    like, _ = fake_operand(a, Recipe.decode(recipe), "activation")
     return a.new_empty(len(a), codes.shape[-1]), like, a.new_empty(len(codes))
 
 
@@ -86,6 +95,12 @@ def grouped_forward(
     for q in (r.activation, r.quantizer("weight")):
         if q is not None and q.keeps is not None:
             raise ValueError(f"{type(q).__name__}'s {q.keeps} has no form for grouped products")
+    if r.block is not None:
+        return (
+            *_multiplied(a, _in_blocks(b, -2, r), rng, ends, coded, r),
+            a.new_empty(0, dtype=torch.uint8),
+            a.new_ones(len(b)),
+        )
     if isinstance(b, LNSTensor):
         w = weight_operand(b, r)
         return *_by_codes(a, w.codes, w.scale, rng, ends, recipe), w.codes, w.scale.repeat(len(b))
@@ -106,17 +121,20 @@ def _(a, b, rng, ends, coded, recipe):
 
 
 def _gradients(
-    dy: Tensor, a: Operand, b: Operand, rng: Tensor | None, ends: Tensor, coded: bool, r: Recipe, place: Place | None
+    dy: Tensor, a: Side, b: Side, rng: Tensor | None, ends: Tensor, coded: bool, r: Recipe, place: Place | None
 ) -> tuple[Tensor, Tensor]:
     found = []
+    matrices = None if r.block is None else _in_blocks(b.source, -1, r)
     for i, rows in enumerate(_groups(ends)):
         observer.enter_part(i)
         at = None if place is None else place._replace(key=(place.key, i))
         state = _state(rng, coded, i)
-        error, for_b = error_operands(dy[rows], r, state, 1, at)
-        x, w = Operand(a.codes[rows], a.scale[i], a.quantizer), Operand(b.codes[i], b.scale[i], b.quantizer)
-        db = matmul("weight_gradient", r, for_b.mT, x)
-        found.append((matmul("input_gradient", r, error, w.mT), round_gradient(db, r, state) if coded else db))
+        error, for_b = sides.errors(dy[rows], r, state, 1, at)
+        x = a.part(rows, i)._replace(rng=state)
+        w = b.part(i, i).operand if matrices is None else matrices[i]
+        db = matmul("weight_gradient", r, for_b.along(0).mT, x.along(0))
+        da = matmul("input_gradient", r, error.along(1), w.mT)
+        found.append((da, round_gradient(db, r, state) if coded else db))
     da, db = zip(*found)
     return _joined(da, len(dy)), torch.stack(db).mT
 
@@ -134,8 +152,7 @@ def _gradients_whole(
     recipe: str,
 ) -> tuple[Tensor, Tensor]:
     r = Recipe.decode(recipe)
-    a, b = Operand(a, a_scale, r.quantizer("activation")), Operand(b, b_scale, r.quantizer("weight"))
-    return _gradients(dy, a, b, rng, ends, coded, r, None)
+    return _gradients(dy, *sides.saved(a, a_scale, b, b_scale, rng, r), rng, ends, coded, r, None)
 
 
 @_gradients_whole.register_fake
@@ -150,12 +167,14 @@ def _save(ctx, inputs, output):
 
 @backward_pass
 def _backward(ctx, saved, dy, *_):
-    a, b, rng, r = saved_operands(ctx, saved)
+    a, b, rng, r = saved_sides(ctx, saved)
     ends = saved[5]
     if type(dy) is Tensor:
         da, db = _gradients(dy, a, b, rng, ends, ctx.coded, r, ctx.place)
+    elif r.block is not None:
+        raise RuntimeError("grouped products with block scales have no compiled gradients: run without torch.compile")
     else:  # a compiler is tracing
-        da, db = _gradients_whole(dy, *a[:2], *b[:2], rng, ends, ctx.coded, ctx.recipe)
+        da, db = _gradients_whole(dy, *a.kept, *b.kept, rng, ends, ctx.coded, ctx.recipe)
     return da, db, *[None] * 4
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lns_sim.ops import observer
+from lns_sim.ops import observer, sides
 from lns_sim.ops.differentiable import differentiate
 from lns_sim.ops.fake import on_one_device
 from lns_sim.ops.gemm import matmul
 from lns_sim.ops.passes import backward_pass, outside_autocast
-from lns_sim.ops.quantize import error_operands, fake_operand, quantize_batch, round_gradient, weight_operand
-from lns_sim.ops.saved import save_operands, saved_operands
+from lns_sim.ops.quantize import fake_operand, round_gradient
+from lns_sim.ops.saved import save_operands, saved_sides
 from lns_sim.recipes import Recipe
 
 
@@ -26,11 +26,10 @@ def linear_forward(
     """y = x weight^T by the recipe, x (..., in) and weight (out, in) float32; also the operands' codes and scales."""
     observer.enter()
     r = Recipe.decode(recipe)
-    xq, w = quantize_batch(x, r.activation, rng, "activation"), weight_operand(weight, r)
-    rows = xq.with_codes(_rows(xq.codes))
-    y = matmul("forward", r, rows, w.mT)
+    left, w = sides.activation(x, r, rng), sides.weight(weight, r)
+    y = matmul("forward", r, left.along(1, _rows), w.along(1).mT)
     y = torch.ops.aten._unsafe_view(y, (*x.shape[:-1], weight.shape[0]))  # no view, which nobody might write to
-    return y, xq.codes, xq.scale, w.codes, w.scale
+    return y, *left.kept, *w.kept
 
 
 linear = torch.library.custom_op("lns_sim::linear", linear_forward, mutates_args=())
@@ -49,14 +48,14 @@ def _(x, weight, rng, recipe):
 
 @backward_pass
 def _linear_backward(ctx, saved, dy, *_):
-    x, w, rng, r = saved_operands(ctx, saved)
-    error, for_weight = error_operands(_rows(dy), r, rng, 1, ctx.place)
+    x, w, rng, r = saved_sides(ctx, saved)
+    error, for_weight = sides.errors(_rows(dy), r, rng, 1, ctx.place)
     dx = dw = None
     if ctx.needs_input_grad[0]:
-        dx = matmul("input_gradient", r, error, w).reshape(x.codes.shape)
+        dx = matmul("input_gradient", r, error.along(1), w.along(0)).reshape(x.shape)
     if ctx.needs_input_grad[1]:
-        rows = x.with_codes(_rows(x.codes))
-        dw = round_gradient(matmul("weight_gradient", r, for_weight.mT, rows), r, rng)
+        dw = matmul("weight_gradient", r, for_weight.along(0).mT, x.along(0, _rows))
+        dw = round_gradient(dw, r, rng)
     return dx, dw, None, None
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lns_sim.ops import observer
+from lns_sim.ops import observer, sides
 from lns_sim.ops.differentiable import differentiate
 from lns_sim.ops.fake import on_one_device
 from lns_sim.ops.gemm import matmul
 from lns_sim.ops.passes import backward_pass, outside_autocast
-from lns_sim.ops.quantize import error_operands, fake_operand, quantize_batch, weight_operand
-from lns_sim.ops.saved import save_operands, saved_operands
+from lns_sim.ops.quantize import fake_operand
+from lns_sim.ops.saved import save_operands, saved_sides
 from lns_sim.recipes import Recipe
 
 
@@ -25,8 +25,8 @@ def _product_forward(
     """
     observer.enter()
     r = Recipe.decode(recipe)
-    aq, bq = quantize_batch(a, r.activation, rng, "activation"), weight_operand(b, r)
-    return matmul("forward", r, aq, bq), aq.codes, aq.scale, bq.codes, bq.scale
+    left, right = sides.activation(a, r, rng), sides.weight(b, r)
+    return matmul("forward", r, left.along(-1), right.along(-2)), *left.kept, *right.kept
 
 
 @on_one_device
@@ -37,10 +37,13 @@ def _fake(a, b, rng, recipe):
 
 @backward_pass
 def _product_backward(ctx, saved, dy, *_):
-    a, b, rng, r = saved_operands(ctx, saved)
-    error, for_b = error_operands(dy, r, rng, -1, ctx.place)
-    da = matmul("input_gradient", r, error, b.mT) if ctx.needs_input_grad[0] else None
-    db = matmul("weight_gradient", r, for_b.mT, a).mT if ctx.needs_input_grad[1] else None
+    a, b, rng, r = saved_sides(ctx, saved)
+    error, for_b = sides.errors(dy, r, rng, -1, ctx.place)
+    da = db = None
+    if ctx.needs_input_grad[0]:
+        da = matmul("input_gradient", r, error.along(-1), b.along(-1).mT)
+    if ctx.needs_input_grad[1]:
+        db = matmul("weight_gradient", r, for_b.along(-2).mT, a.along(-2)).mT
     return da, db, None, None
 
 
@@ -51,8 +54,8 @@ def _outer_product_forward(
     """a (..., M, 1) x b (..., 1, N), which sums nothing and stays float32; its gradients are those of a product."""
     observer.enter()
     r = Recipe.decode(recipe)
-    aq, bq = quantize_batch(a, r.activation, rng, "activation"), weight_operand(b, r)
-    return (a * b).contiguous(), aq.codes, aq.scale, bq.codes, bq.scale
+    left, right = sides.activation(a, r, rng), sides.weight(b, r)
+    return (a * b).contiguous(), *left.kept, *right.kept
 
 
 for _name, _forward in (("product", _product_forward), ("outer_product", _outer_product_forward)):

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lns_sim.checks import check_choice
 from lns_sim.format import LNSFormat
-from lns_sim.policies import ROUNDINGS, UNDERFLOWS, check_thresholds
+from lns_sim.policies import MOST_SHIFT, ROUNDINGS, UNDERFLOWS, check_thresholds
 from lns_sim.quantizers.quantizer import Quantizer
 
 
@@ -53,6 +53,13 @@ class LNS(Quantizer):
     def quantize(self, x: Tensor, rng: Tensor | None, dim: int) -> tuple[Tensor, Tensor]:
         f, policies = self.format, (ROUNDINGS.index(self.rounding), UNDERFLOWS.index(self.underflow))
         return torch.ops.lns_sim.quantize(x, f.bits, f.gamma, None, *policies, rng, self.thresholds or ())
+
+    def quantize_blocks(self, x: Tensor, rng: Tensor | None, dim: int, block: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Codes, scale and the shifts of blocks along ``dim`` (spec section 8)."""
+        f, policies = self.format, (ROUNDINGS.index(self.rounding), UNDERFLOWS.index(self.underflow))
+        return torch.ops.lns_sim.quantize_blocks(
+            x, f.bits, f.gamma, dim, block, MOST_SHIFT, *policies, rng, self.thresholds or ()
+        )
 
     def value(self, codes: Tensor, scale: Tensor) -> Tensor:
         bits, gamma = self.format.bits, self.format.gamma

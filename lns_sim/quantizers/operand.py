@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
+import torch
 from torch import Tensor
 
 from lns_sim.format import LNSFormat
@@ -19,11 +21,17 @@ class Decoder(Protocol):
 
 
 class Operand(NamedTuple):
-    """Codes of any shape, their 0-d scale, and their quantizer; without one, float32 numbers at scale 1."""
+    """Codes of any shape, their 0-d scale, and their quantizer; without one, float32 numbers at scale 1.
+
+    With block scales also the shift of each block of ``block`` elements along ``dim``, which counts from the end.
+    """
 
     codes: Tensor
     scale: Tensor
     quantizer: Decoder | None
+    shifts: Tensor | None = None
+    dim: int = -1
+    block: int = 0
 
     @property
     def format(self) -> LNSFormat | None:
@@ -38,13 +46,34 @@ class Operand(NamedTuple):
     @property
     def value(self) -> Tensor:
         """What the codes stand for, in float32."""
-        return self.codes if self.quantizer is None else self.quantizer.value(self.codes, self.scale)
+        if self.quantizer is None:
+            return self.codes
+        f = self.quantizer.format
+        if self.shifts is None or f is None:
+            return self.quantizer.value(self.codes, self.scale)
+        of_blocks = self.shifts, self.dim % self.codes.dim(), self.block
+        return torch.ops.lns_sim.dequantize_blocks(self.codes, self.scale, *of_blocks, f.bits, f.gamma)
+
+    @property
+    def scales(self) -> Tensor:
+        """The scale, or with block scales every element's in a tensor of float64."""
+        if self.shifts is None:
+            return self.scale
+        spread = self.shifts.repeat_interleave(self.block, self.dim).narrow(self.dim, 0, self.codes.shape[self.dim])
+        return self.scale.to(torch.float64) * torch.exp2(-spread.to(torch.float64))
 
     def with_codes(self, codes: Tensor) -> Operand:
-        """The same codes in another order."""
+        """The same codes in another order, of one scale."""
         return Operand(codes, self.scale, self.quantizer)
+
+    def mapped(self, function: Callable[[Tensor], Tensor]) -> Operand:
+        """Codes in another order, and shifts, which lie as they do."""
+        return self._replace(codes=function(self.codes), shifts=None if self.shifts is None else function(self.shifts))
 
     @property
     def mT(self) -> Operand:
         """The last two dimensions exchanged."""
-        return self.with_codes(self.codes.mT)
+        if self.shifts is None:
+            return self.with_codes(self.codes.mT)
+        turned = {-1: -2, -2: -1}.get(self.dim, self.dim)
+        return self._replace(codes=self.codes.mT, shifts=self.shifts.mT, dim=turned)

@@ -103,7 +103,7 @@ def _changed(recipe: Recipe, table: dict, where: str) -> Recipe:
             same = table.get("optimizer", recipe.optimizer) == recipe.optimizer
             changes[key] = {**dict(recipe.optimizer_options if same else ()), **value}
         elif key not in _TABLES:
-            changes[key] = value
+            changes[key] = None if key == "block" and value == "none" else value
         elif value == "float32" and key != "update":
             changes[key] = None  # a pass multiplied in float32, or a tensor left unquantized
         else:
@@ -179,13 +179,8 @@ def _difference(value, known) -> dict:
         if new == old and not (f.name == "lut_entries" and value.format != known.format):
             continue
         if new is None:
-            new = (
-                "headroom"
-                if f.name == "acc_lsb"
-                else "none"
-                if isinstance(value, (Datapath, LogDatapath, Quantizer))
-                else "float32"
-            )
+            without = f.name == "block" or isinstance(value, (Datapath, LogDatapath, Quantizer))
+            new = "headroom" if f.name == "acc_lsb" else "none" if without else "float32"
         elif f.name == "optimizer_options":
             new = dict(new)
         elif isinstance(new, Quantizer) and not isinstance(new, LNS):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
+
 from lns_sim.checks import check_int
 from lns_sim.datapath import Datapath
 from lns_sim.datapaths import AnyDatapath
@@ -44,6 +47,28 @@ def lns_madam_fake_quant(**kwargs) -> Recipe:
     return fake_quant(lns_madam(**kwargs))
 
 
+def lns_madam_blocks(bits: int = LNSFormat.bits, gamma: int | None = None, block: int = 32, **kwargs) -> Recipe:
+    """:func:`lns_madam` with a scale for every ``block`` elements along each pass' K (spec section 8).
+
+    Args:
+        bits, gamma: as of :func:`lns_madam`; gamma None: 8, of 4 to 6 bits what leaves 7 or 7.5 octaves.
+        block: elements that share a scale.
+        kwargs: of :func:`lns_madam`. The update format is the default recipe's, 16 octaves, unless update_bits says
+            otherwise: blocks reach further down than their format.
+
+    Raises:
+        TypeError, ValueError: as :func:`lns_madam`, or blocks that hold no whole vectors.
+    """
+    gamma = {4: 1, 5: 2, 6: 4}.get(bits, LNSFormat.gamma) if gamma is None else gamma
+    own = lns_madam(bits, gamma, **kwargs)
+    update = own.update if "update_bits" in kwargs else Recipe.update
+    few = "" if bits == LNSFormat.bits else f"-{bits}bit"
+    return replace(own, name=f"lns-madam-block{block}{few}", update=update, block=block)
+
+
 RECIPES.register("fp32", lambda **_: None)
 RECIPES.register("lns-madam", lns_madam)
 RECIPES.register("lns-madam-fake-quant", lns_madam_fake_quant)
+RECIPES.register("lns-madam-block32", lns_madam_blocks)
+for _bits in (4, 5, 6):
+    RECIPES.register(f"lns-madam-block32-{_bits}bit", partial(lns_madam_blocks, _bits))

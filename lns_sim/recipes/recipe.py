@@ -47,6 +47,8 @@ class Recipe:
         seed: of the random bits, where a quantizer is stochastic.
         optimizer: of float32 weights, by name (``lns_sim.registry.OPTIMIZERS``); None: an ordinary one.
         optimizer_options: its options by name, as a dict or pairs; kept as pairs, in order.
+        block: elements along K that share a scale, in activations, weights and errors, in each pass along its own K
+            (spec section 8): a multiple of the datapaths' vector sizes; None: one scale a tensor.
         l1_norms: batch and layer norms are replaced by quantized L1 norms (:mod:`lns_sim.nn.l1norm`).
 
     Raises:
@@ -67,6 +69,7 @@ class Recipe:
     optimizer: str | None = None
     optimizer_options: tuple[tuple[str, Any], ...] = ()
     l1_norms: bool = False
+    block: int | None = None
     # Made of the fields, once:
     _text: ClassVar[str]
     keeper: ClassVar[Quantizer | None] = None  # a quantizer that keeps something between steps
@@ -85,6 +88,8 @@ class Recipe:
             self._check_coded_weights(self.weight)
         for name in PASSES:
             self._check_pass(name)
+        if self.block is not None:
+            self._check_blocks(self.block)
         # Made here, once: a compiler reads it as a constant.
         plain = {f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self)}
         object.__setattr__(self, "_text", json.dumps(plain, sort_keys=True))
@@ -116,6 +121,21 @@ class Recipe:
                 continue
             if kind == "gradient" or type(q).remembered is Quantizer.remembered:
                 raise ValueError(f"{kind}: {type(q).__name__}'s {q.keeps} has no effect on it")
+
+    def _check_blocks(self, block: int) -> None:
+        check_int("block", block, 1, None)
+        for kind in ("activation", "weight", "error"):
+            q = self.quantizer(kind)
+            if q is not None and not isinstance(q, LNS):
+                raise ValueError(f"block scales are of LNS codes, but the {kind} is quantized by {q!r}")
+        for name in PASSES:
+            datapath = getattr(self, name)
+            if isinstance(datapath, LogDatapath):
+                raise ValueError(f"the {name} datapath adds logarithms and has no shifts for blocks of {block}")
+            if datapath is not None and block % datapath.vector_size:
+                raise ValueError(
+                    f"blocks of {block} are no multiple of the {name} datapath's vector_size = {datapath.vector_size}"
+                )
 
     def _check_pass(self, name: str) -> None:
         datapath = getattr(self, name)
@@ -248,6 +268,8 @@ def describe(recipe: Recipe | ModelRecipe | None) -> str:
     if recipe is None:
         return "float32"
     text = _grouped(_tensors(recipe), "all tensors")
+    if recipe.block is not None:
+        text += f"; scales for blocks of {recipe.block} along K"
     if recipe.coded_weights:
         text += f"; weights kept in {recipe.update.bits} bits, gamma {recipe.update.gamma}"
     return f"{text}; " + _grouped(_passes(recipe), "all passes")
@@ -287,7 +309,7 @@ def float32(recipe: AnyRecipe) -> AnyRecipe:
     places.
     """
     nothing: dict[str, Any] = dict.fromkeys(("activation", "weight", "error", "gradient", *PASSES))
-    return map_recipes(recipe, lambda r: dataclasses.replace(r, name="float32", **nothing))
+    return map_recipes(recipe, lambda r: dataclasses.replace(r, name="float32", block=None, **nothing))
 
 
 def map_recipes(recipe: AnyRecipe, change: Callable[[Recipe], Recipe]) -> AnyRecipe:

@@ -29,6 +29,15 @@ CASES = {
     "dequantize": (ops.dequantize, (codes(3, 4), torch.ones(3, 1), 8, 8)),
     "rescale": (ops.rescale, (codes(3, 4), ONE, 2 * ONE, 8, 8, 0, None)),
     "forward_codes": (ops.forward_codes, (torch.randint(0, 30000, (3, 4)).to(torch.int16), ONE, 16, 2048, 8, 8)),
+    "quantize_blocks": (ops.quantize_blocks, (torch.randn(3, 70, 2), 8, 8, 1, 32, 15, 1, 2, RNG)),
+    "dequantize_blocks": (
+        ops.dequantize_blocks,
+        (codes(3, 70), ONE, torch.randint(0, 9, (3, 3)).to(torch.uint8), 1, 32, 8, 8),
+    ),
+    "forward_blocks": (
+        ops.forward_blocks,
+        (torch.randint(0, 30000, (3, 70)).to(torch.int16), ONE, 16, 2048, 4, 1, 1, 32, 15),
+    ),
     "uniform": (ops.uniform, (torch.randn(3, 4), RNG)),
     "round_to_powers": (ops.round_to_powers, (torch.randn(3, 4), ONE, 7, True, False, RNG)),
     "matmul": (
@@ -38,6 +47,22 @@ CASES = {
     "matmul, counted": (
         ops.matmul,
         (codes(3, 4), torch.ones(3, 1), codes(4, 5), torch.ones(1, 5), 8, 8, DATAPATH, True, True),
+    ),
+    "matmul, with blocks and formats": (
+        ops.matmul,
+        (
+            *(codes(3, 40), torch.ones(3, 1), codes(40, 5), torch.ones(1, 5), 8, 8, DATAPATH, False, True, 8, 8),
+            *(torch.randint(0, 9, (3, 2)).to(torch.uint8), None, 32),
+        ),
+    ),
+    "linear, with blocks": (
+        ops.linear,
+        (
+            torch.randn(2, 3, 40, requires_grad=True),
+            torch.randn(5, 40, requires_grad=True),
+            None,
+            recipes.lns_madam_blocks().encode(),
+        ),
     ),
     "conv2d": (ops.conv2d, (codes(2, 4, 6, 6), ONE, codes(6, 2, 3, 3), ONE, 8, 8, *CONV, DATAPATH, False, False)),
     "conv2d_input_gradient": (

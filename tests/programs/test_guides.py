@@ -41,6 +41,12 @@ SHOWN = {
         r"resumed after 2 epochs: 3 weights, the same codes: True",
     ],
     "accelerate_loop.py": [r"loss after 40 steps: 0\.\d", r"resumed at step 20: 3 weights, the same codes: True"],
+    "your_own_chip.py": [
+        r"log-domain, 12 bits, exact tables\n(.*\n)+  +vector 2\n +products -1499\n +sums +1565",
+        r"straight lines, a tree\n(.*\n)+ +its noise: [12]\d\.\d dB",
+        r"the code of its accumulator -?\d+: \d+",
+        r"blocks of 32: 1\d\.\d dB",
+    ],
     "vectors_for_rtl.py": [r"200 dot products of 96 codes", r"dot product 7\b", r"the first vector of a"],
 }
 NEEDS = {

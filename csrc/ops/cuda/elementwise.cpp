@@ -1,21 +1,11 @@
 // The GPU's elementwise kernels behind the operators.
 #include "cuda/elementwise.h"
 
-#include "ops/cuda/device.h"
-#include "ops/elementwise.h"
+#include "ops/cuda/quantizer.h"
 
 namespace lns::ops {
 
 namespace {
-
-Quantizer view(const QuantizerChoice& q, const cuda::Launch& at, const Tensor& like) {
-  static auto& devices = *new DeviceTables<std::pair<int, std::vector<int64_t>>>;  // outlives CUDA, which ends first
-  const QuantizerTables& tables = quantizer_tables(q.format.gamma, q.thresholds);
-  const int32_t* packed = devices.get({q.format.gamma, q.thresholds}, at, like, [&] { return cuda::pack(tables); });
-  return cuda::view(packed, tables, q.format, q.rounding, q.underflow);
-}
-
-const int64_t* pointer(const Rng& rng) { return rng ? rng->const_data_ptr<int64_t>() : nullptr; }
 
 struct Cuda {
   static void quantize(const QuantizerChoice& q, const Rng& rng, const Tensor& x, const Slices& s, Tensor& codes,

@@ -199,7 +199,7 @@ def _difference(x: Tensor, reference: Tensor) -> float:
 
 def _codes(q: Quantized) -> Codes:
     source = q.source.dequantize() if isinstance(q.source, LNSTensor) else q.source
-    magnitude, f = source.detach().abs().double() / q.operand.scale.double(), q.operand.format
+    magnitude, f = source.detach().abs().double() / q.operand.scales.double(), q.operand.format
     nonzero = magnitude[magnitude > 0]
     smallest, largest = 2 ** (0.5 / f.gamma) * (1 - _HALF), 2 ** min((f.e_max + 0.5) / f.gamma, 1023) * (1 + _HALF)
     n = max(source.numel(), 1)

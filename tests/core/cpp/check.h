@@ -62,6 +62,7 @@ inline Datapath datapath(const Format& f, int acc_bits = 24, int headroom_bits =
 
 // The parts. Kernels are those of the instruction set in use.
 void test_kernels();
+void test_log();
 void test_tables();
 
 }  // namespace lns::test

@@ -146,6 +146,7 @@ int main() {
   for (const std::string& isa : available_isas()) {
     set_isa(isa);
     test_kernels();
+    test_log();
     for (const Format& f : {Format{8, 8}, Format{5, 4}, Format{2, 1}, Format{8, 128}, Format{11, 16}}) {
       for (const int acc_bits : {12, 24, 32})
         for (const int lut : {1, f.gamma})

@@ -1,0 +1,57 @@
+// Block scales: the shifts of a product's sides, gathered for the multiplying warps, and a thread's own of one vector.
+#pragma once
+
+#include <cstdint>
+
+#include "cuda/coordinates.cuh"
+#include "gemm/product.h"
+
+namespace lns::cuda {
+
+// Of one side: (instance, block of K, row), rows filled up to what a warp's columns are; so a thread's stand in a word.
+struct GatheredShifts {
+  const uint8_t* data;
+  int64_t pitch;
+};
+constexpr int kShiftRows = 128;  // rows come in multiples of
+
+inline int64_t shift_pitch(int64_t rows) { return (rows + kShiftRows - 1) / kShiftRows * kShiftRows; }
+
+// `left`: of the batch's left side, else of its right one. A side without shifts has zeros.
+__global__ void __launch_bounds__(256)
+    gather_shifts(const __grid_constant__ Side side, const __grid_constant__ Batch batch, bool left, int64_t blocks,
+                  int64_t pitch, uint8_t* out) {
+  const int64_t n = batch.count() * blocks * pitch;
+  const OperandView& view = side.shifts;
+  const Extent within = extent(view);
+  for (int64_t i = blockIdx.x * int64_t{blockDim.x} + threadIdx.x; i < n; i += gridDim.x * int64_t{blockDim.x}) {
+    const int64_t row = i % pitch, block = i / pitch % blocks;
+    int shift = 0;
+    if (row < side.rows && view.codes.data != nullptr) {
+      const Offsets offsets = batch.at(i / pitch / blocks);
+      shift = load_code(view.codes.at(left ? offsets.left_shift : offsets.right_shift), within,
+                        row_coordinates(view, row, side.rows), k_coordinates(view, block, blocks));
+    }
+    out[i] = static_cast<uint8_t>(shift);
+  }
+}
+
+// A thread's, of R rows and four columns: bytes of words.
+template <int R>
+struct ThreadShifts {
+  static_assert(R == 8);
+  uint2 rows;
+  uint32_t columns;
+
+  __device__ void load(const GatheredShifts& of_rows, const GatheredShifts& of_columns, int64_t block, int64_t row,
+                       int64_t column) {
+    rows = *reinterpret_cast<const uint2*>(of_rows.data + block * of_rows.pitch + row);
+    columns = *reinterpret_cast<const uint32_t*>(of_columns.data + block * of_columns.pitch + column);
+  }
+  __device__ int at(int i, int j) const {
+    const uint32_t row = i < 4 ? rows.x : rows.y;
+    return static_cast<int>((row >> 8 * (i % 4) & 0xff) + (columns >> 8 * j & 0xff));
+  }
+};
+
+}  // namespace lns::cuda
