@@ -301,8 +301,8 @@ __global__ void __launch_bounds__((kMultipliers + kFetchers) * 32, 1)
     // The vector's shifts are fetched long before it is closed.
     [[maybe_unused]] unsigned vector = static_cast<unsigned>(tile.begin / tiled.datapath.vector_size);
     [[maybe_unused]] const auto load_shifts = [&] {
-      if constexpr (requires { sums.shifts; })
-        if (active && tiled.block_vectors > 0)
+      if constexpr (requires { sums.shifts.columns; })
+        if (active)
           sums.shifts.load(tiled.row_shifts, tiled.column_shifts,
                            tile.part / tiled.segments * tiled.blocks + vector / tiled.block_vectors, tile.row + row0,
                            tile.column + column0);

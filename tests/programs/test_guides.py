@@ -41,6 +41,12 @@ SHOWN = {
         r"resumed after 2 epochs: 3 weights, the same codes: True",
     ],
     "accelerate_loop.py": [r"loss after 40 steps: 0\.\d", r"resumed at step 20: 3 weights, the same codes: True"],
+    "block_scales.py": [
+        r"shifts of the first row's blocks: \[1, 1, 2",
+        r"datapath of 6 bits, gamma 4; on this CPU by \w+",
+        r"with blocks: off by 2\d %\n.*one scale: off by 7\d %",
+        r"step 60: loss 0\.\d",
+    ],
     "vectors_for_rtl.py": [r"200 dot products of 96 codes", r"dot product 7\b", r"the first vector of a"],
 }
 NEEDS = {
