@@ -220,7 +220,8 @@ __device__ void write(const TiledProduct& tiled, const Memory<ThreadSums>& m, co
   synchronize(2, threads);
   const Placing* columns = m.placing + m.rows + column0;
   const int64_t left = tiled.columns.rows - tile.column - column0;
-  const bool whole = left >= kColumns && columns[kColumns - 1].at - columns[0].at == kColumns - 1;
+  bool whole = left >= kColumns;  // and are they neighbours in the output?
+  for (int j = 1; whole && j < kColumns; ++j) whole = columns[j].at == columns[0].at + j;
 #pragma unroll
   for (int i = 0; i < ThreadSums::kRows; ++i) {
     if (tile.row + row0 + i >= tiled.rows.rows) break;
