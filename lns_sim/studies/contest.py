@@ -67,7 +67,7 @@ def _product_bits(r: Recipe | None) -> int | None:
 def format_of(recipe: Any) -> str | None:
     """The energy model's format of its products; None where it has none."""
     r = _default(recipe)
-    if _product_bits(r) is not None:
+    if _product_bits(r) is not None or (r is not None and r.block is not None):
         return None
     found = [r and r.quantizer(kind) for kind in ("activation", "weight", "error")]
     names = {"FP32" if q is None else q.hardware for q in found}
