@@ -79,6 +79,7 @@ struct Closing {
   const Tables& t;
   const Accumulator<int64_t>& a;
   bool counting;
+  VectorShifts shifts;
 
   // Where 32 bits hold all.
   template <int Sums>
@@ -103,8 +104,9 @@ struct Closing {
     return counting ? kColumns - vaddvq_u32(equal) : 0;
   }
 
+  // Where they do not, or the vector has shifts.
   template <int Sums>
-  int64_t wide(const ColumnSums<Sums>* sums, int32_t* acc) const {
+  int64_t wide(const ColumnSums<Sums>* sums, int64_t row, int32_t* acc) const {
     int64_t overflows = 0;
 #pragma GCC unroll 4
     for (int v = 0; v < kVectors; ++v) {
@@ -115,7 +117,9 @@ struct Closing {
         int64_t y = 0;
         for (int j = 0; j < Sums; ++j)
           y += (int64_t{columns[j][c]} - kBias * int64_t{columns[Sums][c]}) * (1 << j * Tables::kWindowBits);
-        const int64_t sum = *acc + a.aligned(y * (int64_t{1} << t.first_shift));
+        y *= int64_t{1} << t.first_shift;
+        const int64_t sum =
+            *acc + (shifts.rows ? a.shifted(y, shifts.rows[row] + shifts.columns[4 * v + c]) : a.aligned(y));
         overflows += a.overflows(sum);
         *acc = static_cast<int32_t>(a.narrow(sum));
       }
@@ -142,6 +146,7 @@ template <int Sums>
 int64_t accumulate_windows(const Tables& t, const PackedRows& rows, const uint8_t* packed, const int* steps,
                            int step_count, const Closing& closing, int32_t* acc) {
   const Windows<Sums> windows(t);
+  const bool wide = t.wide || closing.shifts.rows;
   int64_t overflows = 0;
   for (int64_t r = 0; r < rows.rows; ++r, acc += kColumns) {
     ColumnSums<Sums> sums[kVectors] = {};
@@ -149,7 +154,7 @@ int64_t accumulate_windows(const Tables& t, const PackedRows& rows, const uint8_
       const int64_t step = steps[i], at = r * rows.strides.row + step * rows.strides.depth;
       windows.add(broadcast(rows.magnitudes + at), broadcast(rows.signs + at), packed + 128 * step, sums);
     }
-    overflows += t.wide ? closing.wide<Sums>(sums, acc) : closing.narrow<Sums>(sums, acc);
+    overflows += wide ? closing.wide<Sums>(sums, r, acc) : closing.narrow<Sums>(sums, acc);
   }
   return overflows;
 }
@@ -179,8 +184,8 @@ void add_rows(const uint8_t* codes, TileStrides strides, int64_t n, int depth, c
 }
 
 int64_t accumulate(const Tables& t, const PackedRows& rows, const uint8_t* packed, const int* steps, int step_count,
-                   const Accumulator<int64_t>& a, bool counting, int32_t* acc) {
-  const Closing closing = {.t = t, .a = a, .counting = counting};
+                   const Accumulator<int64_t>& a, const VectorShifts& shifts, bool counting, int32_t* acc) {
+  const Closing closing = {.t = t, .a = a, .counting = counting, .shifts = shifts};
   const auto run = [&](auto sums) {
     return accumulate_windows<decltype(sums)::value>(t, rows, packed, steps, step_count, closing, acc);
   };
