@@ -220,7 +220,8 @@ __device__ void write(const TiledProduct& tiled, const Memory<ThreadSums>& m, co
   synchronize(2, threads);
   const Placing* columns = m.placing + m.rows + column0;
   const int64_t left = tiled.columns.rows - tile.column - column0;
-  const bool whole = left >= kColumns && columns[kColumns - 1].at - columns[0].at == kColumns - 1;
+  bool whole = left >= kColumns;  // and are they neighbours in the output?
+  for (int j = 1; whole && j < kColumns; ++j) whole = columns[j].at == columns[0].at + j;
 #pragma unroll
   for (int i = 0; i < ThreadSums::kRows; ++i) {
     if (tile.row + row0 + i >= tiled.rows.rows) break;
@@ -301,8 +302,8 @@ __global__ void __launch_bounds__((kMultipliers + kFetchers) * 32, 1)
     // The vector's shifts are fetched long before it is closed.
     [[maybe_unused]] unsigned vector = static_cast<unsigned>(tile.begin / tiled.datapath.vector_size);
     [[maybe_unused]] const auto load_shifts = [&] {
-      if constexpr (requires { sums.shifts; })
-        if (active && tiled.block_vectors > 0)
+      if constexpr (requires { sums.shifts.columns; })
+        if (active)
           sums.shifts.load(tiled.row_shifts, tiled.column_shifts,
                            tile.part / tiled.segments * tiled.blocks + vector / tiled.block_vectors, tile.row + row0,
                            tile.column + column0);

@@ -54,4 +54,8 @@ struct ThreadShifts {
   }
 };
 
+struct NoShifts {
+  __device__ int at(int, int) const { return 0; }
+};
+
 }  // namespace lns::cuda

@@ -1,6 +1,8 @@
 // How a thread holds its R x kColumns outputs: the running sum of a vector's products, and the accumulator.
 #pragma once
 
+#include <type_traits>
+
 #include "core/datapath.h"
 #include "cuda/product_table.h"
 #include "cuda/shifts.cuh"
@@ -72,7 +74,7 @@ struct SegmentSums {
   static constexpr Use kUse = Use::segment;
   int32_t y[R][kColumns], sum[R][kColumns], from_low[R][kColumns], from_high[R][kColumns];
   int overflows = 0;
-  ThreadShifts<R> shifts;  // Shifted
+  std::conditional_t<Shifted, ThreadShifts<R>, NoShifts> shifts;
 
   __device__ void start(const Datapath& d) {
     const Accumulator<int32_t> a(d);

@@ -54,27 +54,30 @@ def without_filling(found: tuple[Tensor, Tensor], side: Operand, taps: int, coun
 def weight_gradient(
     dy: Operand, x: Operand, kernel: list[int], plane: tuple, encoded: list[int], count: bool
 ) -> tuple[Tensor, Tensor]:
-    """dw, and counters: a convolution over images as channels, of x by dy, whose stride is the layer's dilation.
+    """dw, and counters: for every tap a matrix product over (position, image), of dy with what it sees of x.
 
-    Both sides (images, channels, height, width), images in whole blocks.
+    Both sides (images, channels, height, width), images in whole blocks. What taps see is laid out in memory, codes of
+    one byte each: with images fastest their patches would be read a few elements at a time.
     """
     stride, padding, dilation, groups = plane
-    # What dy's positions see of x, exactly: padded, or cut where a stride leaves a rest.
-    around = []
-    for d in (1, 0):
-        seen = stride[d] * (dy.codes.shape[2 + d] - 1) + dilation[d] * (kernel[d] - 1) + 1
-        around += [padding[d], seen - padding[d] - x.codes.shape[2 + d]]
-    parts, total = [], None
-    for xs, es in zip(_groups(x.mapped(lambda t: F.pad(t, around)), groups), _groups(dy, groups)):
-        bits, rest = described(xs, es)
-        out, counters = torch.ops.lns_sim.conv2d(
-            xs.codes, xs.scale, es.codes, es.scale, *bits, dilation, [0, 0], stride, 1, encoded, False, count, *rest
+    reach = [s * (n - 1) + 1 for s, n in zip(stride, dy.codes.shape[2:])]
+
+    def rows(t: Tensor) -> Tensor:
+        """(images, channels, ...) to (groups, channels of one, positions * images)."""
+        return t.unflatten(1, (groups, -1)).permute(1, 2, 3, 4, 0).flatten(2)
+
+    def seen(t: Tensor) -> Tensor:
+        """By all taps, one behind the other."""
+        t = F.pad(t, [padding[1], padding[1], padding[0], padding[0]])
+        starts = [(i * dilation[0], j * dilation[1]) for i in range(kernel[0]) for j in range(kernel[1])]
+        ends = [(i + reach[0], j + reach[1]) for i, j in starts]
+        return torch.stack(
+            [rows(t[:, :, i : m : stride[0], j : n : stride[1]]) for (i, j), (m, n) in zip(starts, ends)]
         )
-        parts.append(out.transpose(0, 1))
-        total = counters if total is None else total + counters
-    return torch.cat(parts), total
 
-
-def _groups(t: Operand, groups: int) -> list[Operand]:
-    """(images, channels, ...) to (channels of a group, images, ...), for each group."""
-    return [t.mapped(lambda x, i=i: x.transpose(0, 1).chunk(groups)[i].contiguous()) for i in range(groups)]
+    taps = kernel[0] * kernel[1]
+    a, b = dy.mapped(lambda t: rows(t).expand(taps, -1, -1, -1)), x.mapped(lambda t: seen(t).mT)
+    scales = a.scale.expand(*a.codes.shape[:-1], 1), b.scale.expand(*b.codes.shape[:-2], 1, b.codes.shape[-1])
+    bits, rest = described(a, b)
+    dw, counters = torch.ops.lns_sim.matmul(a.codes, scales[0], b.codes, scales[1], *bits, encoded, False, count, *rest)
+    return dw.permute(1, 2, 3, 0).flatten(0, 1).unflatten(2, tuple(kernel)).contiguous(), counters

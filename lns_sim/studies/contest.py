@@ -57,6 +57,8 @@ def bits_of(recipe: Any) -> dict[str, str]:
 def format_of(recipe: Any) -> str | None:
     """The energy model's format of its products; None where it has none."""
     r = _default(recipe)
+    if r is not None and r.block is not None:
+        return None
     found = [r and r.quantizer(kind) for kind in ("activation", "weight", "error")]
     names = {"FP32" if q is None else q.hardware for q in found}
     return names.pop() if len(names) == 1 else None

@@ -62,6 +62,14 @@ def test_any_convolution(datapath, n, groups, c, o, kernel, stride, padding, dil
     agree_all_passes(x, w, stride, padding, dilation, groups, datapath, rng)
 
 
+def test_results_that_are_no_neighbours(rng):
+    """Of a weight gradient with two channels and two taps the first and the fourth column are three places apart, and
+    the two between them the other way round.
+    """
+    x, w = random_codes((2, 2, 3, 5), FMT, rng), random_codes((3, 2, 1, 2), FMT, rng)
+    agree_all_passes(x, w, (1, 1), (0, 0), (1, 1), 1, Datapath(), rng)
+
+
 @pytest.mark.parametrize("outputs", [20, 32])  # no whole number of vectors, and one: unused taps are left out
 @pytest.mark.parametrize(
     "stride, padding, dilation, kernel", [(1, 1, 1, 3), (2, 1, 1, 3), (2, 0, 1, 1), (1, 2, 2, 3), (3, 1, 2, 3)]

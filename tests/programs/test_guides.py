@@ -47,6 +47,12 @@ SHOWN = {
         r"the code of its accumulator -?\d+: \d+",
         r"blocks of 32: 1\d\.\d dB",
     ],
+    "block_scales.py": [
+        r"shifts of the first row's blocks: \[1, 1, 2",
+        r"datapath of 6 bits, gamma 4; on this CPU by \w+",
+        r"with blocks: off by 2\d %\n.*one scale: off by 7\d %",
+        r"step 60: loss 0\.\d",
+    ],
     "vectors_for_rtl.py": [r"200 dot products of 96 codes", r"dot product 7\b", r"the first vector of a"],
 }
 NEEDS = {

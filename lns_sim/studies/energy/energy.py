@@ -205,12 +205,17 @@ def converted(model: nn.Module, recipe) -> nn.Module:
     """The model, or a copy converted by the recipe (None: LNS-Madam's) where it is not.
 
     Raises:
-        ValueError: it is converted already, and a recipe is given.
+        ValueError: it is converted already, and a recipe is given; or it has block scales.
     """
     if not any(isinstance(p, LNSWeight) for p in model.parameters()):
-        return convert(copy.deepcopy(model), recipes.lns_madam() if recipe is None else recipe)
-    if recipe is not None:
+        model = convert(copy.deepcopy(model), recipes.lns_madam() if recipe is None else recipe)
+    elif recipe is not None:
         raise ValueError("the model is converted already; its own recipe counts")
+    if any(isinstance(p, LNSWeight) and p.recipe.block is not None for p in model.parameters()):
+        raise ValueError(
+            "energy and cycles know no processing element with block scales: give the recipe without them, "
+            'block = "none"'
+        )
     return model
 
 

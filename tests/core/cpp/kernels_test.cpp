@@ -9,6 +9,7 @@ namespace {
 using cpu::kColumns;
 using cpu::Kernels;
 using cpu::kernels;
+using cpu::VectorShifts;
 
 const Rounding kRoundings[] = {Rounding::nearest, Rounding::stochastic};
 const Underflow kUnderflows[] = {Underflow::clamp, Underflow::flush, Underflow::stochastic};
@@ -202,6 +203,65 @@ void check_close_planes(const Datapath& d, int shift) {
   }
 }
 
+// Block scales: `close` ends a vector whose sums are `y`, with accumulators beside them, which is checked one by one.
+template <typename Close>
+void check_shifted(const Datapath& d, const std::vector<int64_t>& y, Close close) {
+  const Accumulator<int64_t> a(d);
+  uint8_t rows[5];
+  int32_t columns[kColumns];
+  for (uint8_t& s : rows) s = static_cast<uint8_t>(random_int(0, 1) ? random_int(0, 15) : random_int(0, 127));
+  for (int32_t& s : columns) s = random_int(0, 15);
+  std::vector<int32_t> acc;
+  for (size_t i = 0; i < y.size(); ++i)
+    acc.push_back(static_cast<int32_t>(random_int(0, 2) ? a.narrow(random_int(INT32_MIN, INT32_MAX)) : a.high));
+  for (const bool counting : {false, true}) {
+    alignas(64) int32_t closed[5 * kColumns];
+    std::copy(acc.begin(), acc.end(), closed);
+    int64_t overflows = 0, expected = 0;
+    close(VectorShifts{.rows = rows, .columns = columns}, closed, counting ? &overflows : nullptr);
+    for (size_t i = 0; i < y.size(); ++i) {
+      const int64_t sum = acc[i] + a.shifted(y[i], rows[i / kColumns] + columns[i % kColumns]);
+      expected += counting && a.overflows(sum);
+      CHECK(closed[i] == a.narrow(sum));
+    }
+    CHECK(overflows == expected);
+  }
+}
+
+void check_close_shifted(const Datapath& d) {
+  std::vector<int64_t> y;
+  const auto fill = [&](int bits) {
+    y.clear();
+    for (int i = 0; i < 5 * kColumns; ++i)
+      y.push_back(static_cast<int64_t>(static_cast<uint64_t>(random_word()) << 32 | random_word()) >> (64 - bits));
+  };
+  alignas(64) int32_t low[5 * kColumns], high[5 * kColumns];
+  alignas(64) int64_t whole[5 * kColumns];
+  if (d.acc_bits <= 22) {
+    fill(30);
+    check_shifted(d, y, [&](const VectorShifts& shifts, int32_t* acc, int64_t* overflows) {
+      std::copy(y.begin(), y.end(), low);
+      kernels().close_shifted32(Accumulator<int32_t>(d), shifts, acc, low, 5, overflows);
+      for (const int32_t left : low) CHECK(left == 0);
+    });
+  }
+  for (const int plane : {1, 17, 26}) {
+    fill(30 + plane);
+    check_shifted(d, y, [&](const VectorShifts& shifts, int32_t* acc, int64_t* overflows) {
+      for (size_t i = 0; i < y.size(); ++i)
+        high[i] = static_cast<int32_t>(y[i] >> plane), low[i] = static_cast<int32_t>(y[i] & ((1 << plane) - 1));
+      kernels().close_shifted_planes(Accumulator<int64_t>(d), shifts, acc, low, high, plane, 5, overflows);
+      for (int i = 0; i < 5 * kColumns; ++i) CHECK(low[i] == 0 && high[i] == 0);
+    });
+  }
+  fill(60);
+  check_shifted(d, y, [&](const VectorShifts& shifts, int32_t* acc, int64_t* overflows) {
+    std::copy(y.begin(), y.end(), whole);
+    kernels().close_shifted64(Accumulator<int64_t>(d), shifts, acc, whole, 5, overflows);
+    for (const int64_t left : whole) CHECK(left == 0);
+  });
+}
+
 void test_closing() {
   for (const Alignment rounding : {Alignment::truncate, Alignment::nearest})
     for (const Overflow overflow : {Overflow::saturate, Overflow::wrap})
@@ -211,6 +271,7 @@ void test_closing() {
         if (acc_bits <= 22) check_close<int32_t>(d, 30, kernels().close32);
         check_close<int64_t>(d, 60, kernels().close64);
         for (const int shift : {1, 17, 26}) check_close_planes(d, shift);
+        check_close_shifted(d);
       }
 }
 
