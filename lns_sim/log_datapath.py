@@ -88,6 +88,7 @@ class LogDatapath:
                 f"the accumulator cannot hold one product: these have E from {low} to {high}, it holds "
                 f"{self.e_limits[0]} to {self.e_limits[1]}; change offset, headroom_bits, acc_bits or acc_gamma"
             )
+        _core(self.encode())
 
     @property
     def octave(self) -> int:

@@ -90,6 +90,7 @@ def test_results_are_rounded_once():
         ({"tables": {"kind": "exact", "drops": 2}}, "did you mean 'drop'"),
         ({"tables": ([4, 3], [0, -1])}, "minus\\[1\\] must be between 0 and"),
         ({"format": LNSFormat(8, 64), "acc_bits": 12}, "operands have gamma 64"),
+        ({"format": LNSFormat(16, 1), "acc_bits": 20}, "products span 536854528 steps .* more than 2\\^23"),
     ],
 )
 def test_what_cannot_be_is_refused(options, message):
