@@ -269,7 +269,7 @@ def describe(recipe: Recipe | ModelRecipe | None) -> str:
         return "float32"
     text = _grouped(_tensors(recipe), "all tensors")
     if recipe.block is not None:
-        text += f"; scales for blocks of {recipe.block} along K"
+        text += f", blocks of {recipe.block}"
     if recipe.coded_weights:
         text += f"; weights kept in {recipe.update.bits} bits, gamma {recipe.update.gamma}"
     return f"{text}; " + _grouped(_passes(recipe), "all passes")

@@ -228,7 +228,7 @@ def test_recipes_by_name_and_in_files(tmp_path, monkeypatch):
     for name, bits, gamma in (("", 8, 8), ("-4bit", 4, 1), ("-5bit", 5, 2), ("-6bit", 6, 4)):
         r = recipes.get(f"lns-madam-block32{name}")
         assert r.name == f"lns-madam-block32{name}" and r.weight == LNSFormat(bits, gamma) and r.block == 32
-        assert "scales for blocks of 32 along K" in recipes.describe(r) and r.update == LNSFormat(16, 2048)
+        assert ", blocks of 32;" in recipes.describe(r) and r.update == LNSFormat(16, 2048)
         assert recipes.from_plain(recipes.to_plain(r)) == r
         path = tmp_path / "r.toml"
         path.write_text(recipes.dump(r))
