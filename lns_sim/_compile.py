@@ -21,6 +21,12 @@ def never_alone(function):
     return function
 
 
+def never(function):
+    """``torch.compiler.disable``: neither followed nor compiled."""
+    function._torchdynamo_disable = True
+    return never_alone(function)
+
+
 def show(functions) -> None:
     """Compiled code, too, calls modes of torch for these functions, of which torch's own list holds only the public."""
     get_overridable_functions().setdefault(show, []).extend(functions)

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
 
+from lns_sim._compile import never
 from lns_sim.contract import STEP
 from lns_sim.distributed import local
 from lns_sim.nn.weight import LNSWeight
@@ -51,8 +52,7 @@ def _streams(model: nn.Module) -> dict[int, LNSWeight]:
     return {key: w for key, w in found.items() if isinstance(w, LNSWeight) and w.rng is not None}
 
 
-@torch.compiler.disable
-@torch.no_grad()
+@never
 def _advance(optimizer: Optimizer, args, kwargs) -> None:
     """After an optimizer's step."""
     held = {id(p) for group in optimizer.param_groups for p in group["params"]}
@@ -60,5 +60,6 @@ def _advance(optimizer: Optimizer, args, kwargs) -> None:
     for model in _models:
         if any(id(p) in held for p in model.parameters()):
             frozen.update({k: w for k, w in _streams(model).items() if k not in held and not w.requires_grad})
-    for weight in frozen.values():
-        weight.rng[STEP] += 1
+    with torch.no_grad():
+        for weight in frozen.values():
+            weight.rng[STEP] += 1

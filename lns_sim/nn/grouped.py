@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lns_sim._compile import never
 from lns_sim.nn import functions
 from lns_sim.nn.calling import call
 
@@ -43,7 +44,7 @@ def _multiplied(simulation, a: Tensor, b: Tensor) -> Tensor:
     return a @ b if y is NotImplemented else y
 
 
-@torch.compiler.disable  # where groups end is data: a compiler would make a graph of every group
+@never  # where groups end is data: a compiler would make a graph of every group
 def _by_groups(simulation, input: Tensor, mat2: Tensor, offs: Tensor) -> Tensor:
     ends = offs.tolist()
     groups = [slice(begin, end) for begin, end in zip([0, *ends], ends)]

@@ -52,7 +52,7 @@ UNKNOWN = CHANGED.format("del _C.contract")
         (HIDE, "pip install --no-build-isolation -e ."),
         (OLD, "needs torch >= 2.10, found 2.9.1"),
         (FOREIGN, "Rebuild with"),
-        (OTHER, "it takes counters as ('vanished', "),
+        (OTHER, "it takes counters as ('cancelled', "),
         (UNKNOWN, "it takes version as None, not 1"),
     ],
 )

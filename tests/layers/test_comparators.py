@@ -39,7 +39,7 @@ from lns_sim.studies.papers import halp, luq, shiftquant, spread
 from lns_sim.studies.papers.bench import Bench
 from lns_sim.studies.papers.presets import PRESETS
 from lns_sim.studies.training import data
-from lns_sim.studies.training.trainer import Settings, Trainer
+from lns_sim.studies.training.trainer import Settings, Trainer, lr_factor
 
 EXAMPLES = [
     FP8(),
@@ -313,7 +313,7 @@ def test_fine_tuning_quantizes_weights_alone_and_tests_all():
     fine = {("forward", (None, "SAWB")), ("input_gradient", (None, "SAWB")), ("weight_gradient", (None, None))}
     assert [seen[epoch, True] for epoch in range(4)] == [quantized, quantized, fine, fine]
     assert all(products == {("forward", ("SAWB", "SAWB"))} for (_, trains), products in seen.items() if not trains)
-    last = torch.tensor([trainer._lr_factor(step) for step in range(2 * steps, 4 * steps)])
+    last = torch.tensor([lr_factor(trainer.settings, steps, step) for step in range(2 * steps, 4 * steps)])
     assert torch.allclose(last, 0.05 * (1 - (2 * torch.arange(0.5, 2 * steps) / (2 * steps) - 1).abs()))
     assert rates[2 * steps] == pytest.approx(0.1 * last[1].item()) and last.argmax() in (steps - 1, steps)
     with pytest.raises(ValueError, match="exist only as codes"):

@@ -32,5 +32,5 @@ int main(int, char** argv) {
                            .batch = {}};
   const cpu::Engine engine(d);
   for (int64_t i = 0; i < runs; ++i) engine.run(product, false, nullptr);
-  std::printf("%s %s\n", cpu::kernels().name, cpu::path_name(engine.path(m, n)));
+  std::printf("%s %s\n", cpu::kernels().name, cpu::path_name(engine.path(m, n, false)));
 }
