@@ -16,7 +16,7 @@ from lns_sim.cli.options import Device
 from lns_sim.studies.papers import STUDIES, chosen
 from lns_sim.studies.papers.bench import Bench
 from lns_sim.studies.papers.presets import PRESETS, Preset
-from lns_sim.studies.papers.study import Study
+from lns_sim.studies.papers.study import Claim, Study
 from lns_sim.studies.papers.work import check_data, data_of, pool_of, work
 
 
@@ -115,7 +115,7 @@ def _show(study: Study, preset: Preset, record: dict, output: Output) -> None:
     caption = f"{study.paper}. Here ({preset.name}): {record['note']}"
     output.table(study.title, caption, header, cells, width=140, left=[*left, "measure", "status"], spare=["seeds"])
     for claim in record["claims"]:
-        output.show(f"{claim['verdict']:17} {claim['text']}", plain=True)
+        output.show(f"{Claim(**claim).shown:26} {claim['text']}", plain=True)
 
 
 def _number(value) -> str:

@@ -16,9 +16,10 @@ from lns_sim.studies.papers import STUDIES, chosen, halp, update_error
 from lns_sim.studies.papers.bench import Bench
 from lns_sim.studies.papers.pool import GRACE, OutOfTime, Pool, Run
 from lns_sim.studies.papers.presets import PRESETS, Preset, Task
-from lns_sim.studies.papers.study import Row, compared
+from lns_sim.studies.papers.study import Cell, Row, Study, compared, lines, points
 from lns_sim.studies.papers.training import quantize_updates, search, training
 from lns_sim.studies.papers.work import data_of, pool_of, work
+from lns_sim.studies.pictures import pyplot
 from lns_sim.studies.training import data
 from lns_sim.studies.training.trainer import Settings, Trainer
 from lns_sim.studies.workers import this_worker
@@ -147,13 +148,48 @@ def test_what_a_claim_says():
 
     assert compared("", row(92.0, 92.2), row(91.0, 91.2)).verdict == "holds"
     assert compared("", row(92.0, 91.0), row(91.3, 91.3)).verdict == "within the spread"
-    assert compared("", row(90.0), row(91.0)).verdict == "does not hold"
+    assert compared("", row(90.0), row(91.0)).shown == "does not hold (1 seed)"
+    assert compared("", row(90.0, 90.1), row(91.0, 91.1)).shown == "does not hold"
     assert compared("", row(90.3), row(91.0), margin=-1).verdict == "holds"
     assert compared("", row(90.3), row(diverged=2)).verdict == "holds"
     assert compared("", row(diverged=1), row(91.0)).verdict == "does not hold"
+    assert compared("", row(diverged=1), row(diverged=2)).verdict == "both diverged"
     assert compared("", row(), row(91.0)).verdict == compared("", None, row(91.0)).verdict == "not measured"
     low, high = (Row({}, "validation loss", [v]) for v in (1.5, 1.6))
     assert compared("", low, high).verdict == "holds"
+
+
+def test_what_diverged_is_in_the_picture():
+    rows = [Row({"x": 1, "name": "a"}, "loss", [2.0]), Row({"x": 2, "name": "b"}, "loss", [], diverged=1)]
+    for draw in (lambda axes: points(axes, rows, "name"), lambda axes: lines(axes, rows, "x")):
+        axes = pyplot().figure().subplots()
+        draw(axes)
+        assert any("diverged" in text.get_text() for text in axes.get_legend().get_texts())
+        pyplot().close(axes.figure)
+
+
+def test_a_table_says_where_numbers_were_made_and_at_which_rate(tmp_path):
+    searched = Run("lr", count, {"n": 1})
+    run = Run("trained", add, {}, {"lr": searched})
+
+    class One(Study):
+        name, title, paper = "one", "one", "a paper"
+
+        def cells(self, preset):
+            return [Cell({"x": 1}, "loss", [run], lambda result: result["n"])]
+
+        def draw(self, figure, rows):
+            points(figure.subplots(), rows, "x")
+
+    pool = Pool(tmp_path, [run])
+    pool.work(Bench({}))
+    for each, result in ((searched, {"lr": 4.0, "end": "largest"}), (run, {"n": 2})):
+        record = json.loads(pool.path(each).read_text())
+        record["environment"]["gpus"], record["result"] = ["a GPU elsewhere"], result
+        pool.path(each).write_text(json.dumps(record))
+    record = One().write(TINY, Pool(tmp_path, [run]), {}, tmp_path)
+    assert record["environment"]["gpus"] == ["a GPU elsewhere"]
+    assert record["rows"][0]["learning rate"] == "4 (largest tried)"
 
 
 def test_a_search_goes_on_beyond_an_end():
@@ -189,7 +225,10 @@ def test_the_error_of_an_update_by_hand():
     assert update_error.update("multiplicative", w, g, 0.5).tolist() == [0.5, 0.5]
     assert update_error.update("sign-multiplicative", w, g, 0.5).tolist() == [0.5, -0.5]
     x = torch.full((100_000,), 0.0625, dtype=torch.float64)  # half a step of gamma 8
-    assert update_error.error(x, 8, 0) == pytest.approx(100_000 * 0.0625**2)
+    assert update_error.error(x, 8, 0, 2) == pytest.approx((0.0625**2, 0.0))
+    x[:50_000] = 0.0  # on the grid
+    mean, noise = update_error.error(x, 8, 0, 2)
+    assert mean == pytest.approx(0.5 * 0.0625**2) and noise == pytest.approx(mean / 200_000**0.5, rel=1e-3)
     assert update_error.bound("sign-multiplicative", w, g, 0.5, 8) == 2 * 0.5 / 8
 
 

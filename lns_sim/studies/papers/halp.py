@@ -98,7 +98,8 @@ class LeastSquares(Study):
     def draw(self, figure, rows: list[Row]) -> None:
         axes = figure.subplots()
         for row in rows:
-            axes.plot(row.results[0], label=f"{row.labels['method']}, {row.labels['bits']} bits")
+            name = f"{row.labels['method']}, {row.labels['bits']} bits"
+            axes.plot(*(row.results or [[]]), label=name if row.results else f"{name}: diverged")
         axes.set(yscale="log", xlabel="epoch", ylabel=rows[0].measure)
         axes.legend(fontsize=8)
         axes.grid(alpha=0.3)

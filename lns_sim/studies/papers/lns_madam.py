@@ -114,9 +114,12 @@ class UpdateWidth(Study):
         return found
 
     def draw(self, figure, rows: list[Row]) -> None:
-        by_network = groups(rows, "network")
-        for axes, group in zip(panels(figure, list(by_network)), by_network.values()):
-            lines(axes, group, "bits", "optimizer")
+        drawn = groups(rows, "network")
+        printed = [replace(r, values=[r.published.value]) for r in rows if r.published]
+        if printed:  # of another network and length: a scale of its own
+            drawn["published, CIFAR-10"] = printed
+        for axes, group in zip(panels(figure, list(drawn)), drawn.values()):
+            lines(axes, group, "bits", "optimizer", published=False, names=list(groups(rows, "optimizer")))
             axes.invert_xaxis()
 
     def claims(self, rows: list[Row]) -> list[Claim]:
@@ -200,6 +203,8 @@ class LutEntries(Study):
         lines(axes, rows, "LUT entries")
         axes.set_xscale("log", base=2)
         axes.set_xticks(ENTRIES, [str(n) for n in ENTRIES])
+        low, high = axes.get_ylim()
+        axes.set_ylim(low - 1, high + 1)  # a point, which is what the claims are about
         other = axes.twinx()
         other.plot(
             [r.labels["LUT entries"] for r in rows],

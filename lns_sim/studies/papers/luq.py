@@ -249,7 +249,7 @@ class Samples(Study):
     def draw(self, figure, rows: list[Row]) -> None:
         by_kind = groups(rows, "gradients")
         for axes, (bits, group) in zip(panels(figure, list(by_kind)), by_kind.items()):
-            known = [r for r in group if r.labels["samples"]]
+            known = [r for r in group if r.labels["samples"] and r.values]
             errors = [r.deviation or 0.0 for r in known]
             axes.errorbar([r.labels["samples"] for r in known], [r.mean for r in known], errors, marker="o", capsize=3)
             axes.set_xscale("log", base=2)

@@ -67,17 +67,20 @@ class LearningRates(Study):
             axes.set(xscale="log", yscale="linear" if "%" in group[0].measure else "log")
 
     def claims(self, rows: list[Row]) -> list[Claim]:
-        found, bests = [], {}
+        found = []
         for optimizer, group in groups(rows, "optimizer").items():
             best = []
             for found_here in groups(group, "network").values():
                 known = [r for r in found_here if r.values]
                 sign = 1 if known and "%" in known[0].measure else -1
                 best += [max(known, key=lambda r: sign * r.mean).labels["learning rate"]] if known else []
-            bests[optimizer] = best
-            text = f"{optimizer}: one learning rate is best on both tasks (best: {', '.join(f'{lr:g}' for lr in best)})"
-            same = "holds" if len(set(best)) == 1 else "does not hold"
-            found.append(Claim(text, same if len(best) == 2 else "not measured"))
+            what = (
+                "one learning rate is best on both tasks" if optimizer == "Madam" else "the best rates differ by task"
+            )
+            said = (len(set(best)) == 1) == (optimizer == "Madam")
+            verdict = "not measured" if len(best) < 2 else "holds" if said else "does not hold"
+            text = f"{optimizer}: {what} (best: {', '.join(f'{lr:g}' for lr in best)})"
+            found.append(Claim(text, verdict, min(len(r.values) + r.diverged for r in group)))
         return found
 
     def note(self, preset: Preset) -> str:

@@ -98,7 +98,7 @@ class Rivals(Study):
             )
             bits = bits_of(recipe)
             labels = {"recipe": name, "bits": " ".join(bits[k] for k in ("activation", "weight", "error", "gradient"))}
-            found.append(Cell(labels, task.measure, trained, beside=priced, more=_rates))
+            found.append(Cell(labels, task.measure, trained, beside=priced))
         return found
 
     def draw(self, figure, rows: list[Row]) -> None:
@@ -119,10 +119,6 @@ class Rivals(Study):
             f"{length(self.task(preset))}; LNS-Madam bit-exact; each one's learning rate searched; bits of activation, "
             "weight, error, gradient; ShiftQuant's energy without shifts and zero points"
         )
-
-
-def _rates(results: list[dict]) -> dict[str, Any]:
-    return {"learning rate": results[0]["lr"]}
 
 
 class OnImages(Rivals):

@@ -275,6 +275,7 @@ class Landscape(Study):
         return found
 
     def draw(self, figure, rows: list[Row]) -> None:
+        rows = [r for r in rows if r.values]
         levels = torch.tensor([r.results[0] for r in rows]).log()
         low, high = levels.min().item(), levels.max().item()
         found = panels(figure, [f"{r.labels['norms']} norms, roughness {r.shown}" for r in rows])

@@ -117,8 +117,7 @@ class Spread(Study):
         scaled = "second layer's gradients spread" if self.network["compensated"] else "first layer is scaled"
         return (
             f"an MLP on up to 1,347 images whose {scaled} over {self.network['octaves']} octaves, 3-bit gradients, all "
-            f"else in float32; {2 * preset.network.epochs} epochs, learning rate {self.network['lr']}, "
-            f"{4 * preset.seeds} seeds"
+            f"else in float32; {2 * preset.network.epochs} epochs, learning rate {self.network['lr']}"
         )
 
 

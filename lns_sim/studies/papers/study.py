@@ -113,11 +113,21 @@ class Row:
 @dataclass(frozen=True)
 class Claim:
     """A sentence of a paper, and whether it "holds" here, lies "within the spread", "does not hold" or is "not
-    measured".
+    measured"; "both diverged": there is nothing to compare.
+
+    Attributes:
+        text, verdict: these.
+        seeds: of the row with the fewest; None: it is of no rows that differ by seeds.
     """
 
     text: str
     verdict: str
+    seeds: int | None = None
+
+    @property
+    def shown(self) -> str:
+        """The verdict, and that a spread is missing where one decides."""
+        return self.verdict + (" (1 seed)" if self.seeds == 1 else "")
 
 
 def compared(text: str, better: Row | None, worse: Row | None, margin: float = 0.0) -> Claim:
@@ -128,16 +138,19 @@ def compared(text: str, better: Row | None, worse: Row | None, margin: float = 0
     """
     pair = (better, worse)
     lost = [row is not None and row.mean is None and row.diverged > 0 for row in pair]
-    if all(lost) or any(row is None or (row.mean is None and not gone) for row, gone in zip(pair, lost)):
+    if any(row is None or (row.mean is None and not gone) for row, gone in zip(pair, lost)):
         return Claim(text, "not measured")
+    seeds = min(len(row.values) + row.diverged for row in pair)
+    if all(lost):
+        return Claim(text, "both diverged", seeds)
     if any(lost):
-        return Claim(text, "does not hold" if lost[0] else "holds")
+        return Claim(text, "does not hold" if lost[0] else "holds", seeds)
     sign = 1 if "%" in better.measure else -1
     difference = sign * (better.mean - worse.mean) - margin
     spread = max(r.deviation or 0.0 for r in pair)
     if abs(difference) <= spread:
-        return Claim(text, "within the spread")
-    return Claim(text, "holds" if difference > 0 else "does not hold")
+        return Claim(text, "within the spread", seeds)
+    return Claim(text, "holds" if difference > 0 else "does not hold", seeds)
 
 
 def find(rows: Sequence[Row], **labels: Any) -> Row | None:
@@ -163,7 +176,7 @@ class Study:
         raise NotImplementedError
 
     def draw(self, figure, rows: list[Row]) -> None:
-        """Fills an empty figure."""
+        """Fills an empty figure with the rows of which a run ended or diverged."""
         raise NotImplementedError
 
     def claims(self, rows: list[Row]) -> list[Claim]:
@@ -195,7 +208,7 @@ class Study:
             done = sum(r is not None for r in records)
             row = Row(cell.labels, cell.measure, [cell.read(r) for r in results], done - len(results))
             row.missing, row.published = len(records) - done, cell.published
-            row.more, row.results = cell.more(results) if results else {}, results
+            row.more, row.results = _searched(cell, pool) | (cell.more(results) if results else {}), results
             if cell.beside is not None and (beside := pool.record(cell.beside)) is not None:
                 row.more |= beside["result"]
             found.append(row)
@@ -224,17 +237,30 @@ class Study:
         )
         known = dict.fromkeys(c for _, r in runs if r for c in r["commands"])
         record["commands"] = list({**known, **dict.fromkeys(record["commands"])})
+        done = [r for _, r in runs if r]
+        if done:  # they say where numbers were made; who only draws them may be elsewhere
+            gpus = dict.fromkeys(gpu for r in done for gpu in r["environment"]["gpus"])
+            record["environment"] = done[0]["environment"] | {"gpus": list(gpus)}
         write_json(record, folder / f"{self.name}.json")
         write_csv(record["rows"], folder / f"{self.name}.csv")
         if any(row.values for row in rows):
             figure = pyplot().figure(figsize=(10, 4.5), layout="constrained")
-            self.draw(figure, [row for row in rows if row.values])
+            self.draw(figure, [row for row in rows if row.values or row.diverged])
             prints = ", ".join(d["fingerprint"] for d in data.values())
-            made = {k: v for k, v in record.items() if k != "data"} | (
-                {"data": {"fingerprint": prints}} if data else {}
-            )
+            made = {k: v for k, v in record.items() if k != "data"} | {"commands": list(known)}
+            made |= {"data": {"fingerprint": prints}} if data else {}
             finish(figure, f"{self.title} ({preset.name})", caption(made), folder / f"{self.name}.png")
         return record
+
+
+def _searched(cell: Cell, pool: Pool) -> dict[str, Any]:
+    """The learning rate that a search found for a cell's runs, and whether it is the last of those tried."""
+    search = cell.runs[0].after.get("lr")
+    record = search and pool.record(search)
+    if not record or record["result"] is None:
+        return {}
+    lr, end = record["result"]["lr"], record["result"]["end"]
+    return {"learning rate": f"{lr:g} ({end} tried)" if end else lr}
 
 
 def write_csv(rows: list[dict], path: Path) -> None:
@@ -258,32 +284,53 @@ def groups(rows: Sequence[Row], label: str) -> dict[Any, list[Row]]:
     return found
 
 
-def lines(axes, rows: Sequence[Row], x: str, by: str | None = None, published: bool = True) -> None:
-    """A line with error bars for each value of a label; the paper's numbers dashed, in the same color."""
-    for i, (name, group) in enumerate(groups(rows, by).items() if by else [("here", list(rows))]):
-        places = [row.labels[x] for row in group]
-        errors = [row.deviation or 0.0 for row in group]
-        axes.errorbar(
-            places, [row.mean for row in group], errors, marker="o", color=f"C{i}", capsize=3, label=str(name)
-        )
+def lines(
+    axes, rows: Sequence[Row], x: str, by: str | None = None, published: bool = True, names: Sequence[Any] = ()
+) -> None:
+    """A line with error bars for each value of a label; the paper's numbers dashed, in the same color. What diverged is
+    a cross at the upper edge. Values in ``names`` have the colors of their places there.
+    """
+    drawn = groups(rows, by) if by else {"here": list(rows)}
+    color = {name: f"C{i}" for i, name in enumerate(dict.fromkeys([*names, *drawn]))}
+    for name, group in drawn.items():
+        done, lost = [row for row in group if row.values], [row.labels[x] for row in group if not row.values]
+        means, errors = [row.mean for row in done], [row.deviation or 0.0 for row in done]
+        places = [row.labels[x] for row in done]
+        axes.errorbar(places, means, errors, marker="o", color=color[name], capsize=3, label=str(name))
+        if lost:
+            edge = dict(transform=axes.get_xaxis_transform(), clip_on=False)
+            axes.plot(lost, [1.0] * len(lost), "X", color=color[name], label=f"{name}, diverged", **edge)
         printed = [(row.labels[x], row.published.value) for row in group if row.published]
         if published and printed:
-            axes.plot(*zip(*printed), "--", marker="s", mfc="none", color=f"C{i}", label=f"{name}, published")
+            label = f"{name}, published"
+            axes.plot(*zip(*printed), "--", marker="s", mfc="none", color=color[name], label=label)
     axes.set(xlabel=x, ylabel=rows[0].measure)
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
+    below(axes)
+
+
+def below(axes) -> None:
+    """A legend below the axes, where it hides nothing; none of one line."""
+    if len(axes.get_legend_handles_labels()[0]) > 1:
+        axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3, frameon=False)
 
 
 def points(axes, rows: Sequence[Row], label: str) -> None:
-    """A point with an error bar for each row, beside its name; the paper's numbers as squares."""
-    places = range(len(rows))
-    errors = [row.deviation or 0.0 for row in rows]
-    axes.errorbar([row.mean for row in rows], places, xerr=errors, fmt="o", color="C0", capsize=3, label="here")
+    """A point with an error bar for each row, beside its name; the paper's numbers as squares, what diverged as a cross
+    at the left edge.
+    """
+    done = [row for row in rows if row.values]
+    places, errors = [rows.index(row) for row in done], [row.deviation or 0.0 for row in done]
+    axes.errorbar([row.mean for row in done], places, xerr=errors, fmt="o", color="C0", capsize=3, label="here")
     printed = [(row.published.value, i) for i, row in enumerate(rows) if row.published]
     if printed:
         axes.plot(*zip(*printed), "s", mfc="none", color="C3", label="published")
-        axes.legend(fontsize=8)
-    axes.set_yticks(places, [str(row.labels[label]) for row in rows])
+    lost = [i for i, row in enumerate(rows) if not row.values]
+    if lost:
+        edge = dict(transform=axes.get_yaxis_transform(), clip_on=False)
+        axes.plot([0.0] * len(lost), lost, "X", color="C3", label="diverged", **edge)
+    below(axes)
+    axes.set_yticks(range(len(rows)), [str(row.labels[label]) for row in rows])
     axes.invert_yaxis()
     axes.set(xlabel=rows[0].measure)
     axes.grid(alpha=0.3)
