@@ -1225,6 +1225,16 @@ def test_the_command_tunes_trains_and_goes_on(tmp_path):
     assert other.exit_code == 1 and "other settings" in other.stderr
 
 
+def test_energies_where_there_is_no_such_hardware(tmp_path):
+    passes = ("forward", "input_gradient", "weight_gradient")
+    log = tmp_path / "log.toml"
+    log.write_text("".join(f'[{name}]\ndatapath = "LogDatapath"\n' for name in passes))
+    names = [str(log), "lns-madam-block32", "lns-madam"]
+    contest = Contest(data.load("digits"), names, Settings(model="mlp"), [1.0], [0], tmp_path / "runs.json")
+    *without, known = contest.energies().values()
+    assert without == [None, None] and known > 0
+
+
 def test_a_system_that_diverges_is_said_to(tmp_path):
     settings = Settings(model="mlp", epochs=1, float_lr=1e6, counters=False)
     contest = Contest(data.load("digits"), ["fp8"], settings, [1.0, 2.0], [0], tmp_path / "runs.json")

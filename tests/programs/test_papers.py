@@ -9,13 +9,14 @@ import pytest
 import torch
 from command import lns_sim as command
 
-from lns_sim import LNSFormat
+from lns_sim import LNSFormat, recipes
 from lns_sim.quantizers import LNS
 from lns_sim.studies import search as rates
 from lns_sim.studies.papers import STUDIES, chosen, halp, update_error
 from lns_sim.studies.papers.bench import Bench
 from lns_sim.studies.papers.pool import GRACE, OutOfTime, Pool, Run
 from lns_sim.studies.papers.presets import PRESETS, Preset, Task
+from lns_sim.studies.papers.rivals import energies
 from lns_sim.studies.papers.study import Row, compared
 from lns_sim.studies.papers.training import quantize_updates, search, training
 from lns_sim.studies.papers.work import data_of, pool_of, work
@@ -191,6 +192,13 @@ def test_the_error_of_an_update_by_hand():
     x = torch.full((100_000,), 0.0625, dtype=torch.float64)  # half a step of gamma 8
     assert update_error.error(x, 8, 0) == pytest.approx(100_000 * 0.0625**2)
     assert update_error.bound("sign-multiplicative", w, g, 0.5, 8) == 2 * 0.5 / 8
+
+
+def test_no_energy_of_block_scales(bench):
+    def priced(name):
+        return energies(bench, {"name": "images"}, "mlp", 2, recipes.to_plain(recipes.get(name)))
+
+    assert priced("lns-madam-block32-4bit") == {} and len(priced("lns-madam")) == 2
 
 
 def test_names_of_studies():
