@@ -239,7 +239,7 @@ class Contest:
         return self._runs[key]
 
     def energies(self) -> dict[str, float | None]:
-        """Microjoule of training on one sample, by recipe; None where the energy model has no such format or datapath."""
+        """Microjoule of training on one sample, by recipe; None where the energy model lacks its format or datapath."""
         batch = self.data.x_train[: self.settings.batch_size].to("meta")
         with torch.device("meta"):
             model = models.build(self.settings.model, self.data.input_shape, self.data.classes).eval()
