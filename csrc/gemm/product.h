@@ -81,7 +81,7 @@ struct Product {
   Batch batch;
   int64_t block = 0;  // elements of K that share a shift, a multiple of the vector size; 0: neither side has shifts
 
-  int64_t blocks() const { return (k + block - 1) / block; }
+  LNS_HD int64_t blocks() const { return (k + block - 1) / block; }
   bool empty() const { return left.rows == 0 || right.rows == 0 || batch.count() == 0; }
 };
 
