@@ -21,9 +21,9 @@ RESNET20 = {
     "fp8": 12,
     "int8": 15,
     "luq": 15,
-    "shiftquant": 20,
+    "shiftquant6": 20,
 }
-RESNET18 = {"int8": 2.0, "shiftquant": 2.5}
+RESNET18 = {"int8": 2.0, "shiftquant6": 2.5}
 
 
 def step_seconds(model: str, recipe: str) -> float:

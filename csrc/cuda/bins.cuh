@@ -7,6 +7,7 @@
 
 #include "core/datapath.h"
 #include "cuda/coordinates.cuh"
+#include "cuda/shifts.cuh"
 #include "gemm/product.h"
 
 namespace lns::cuda {
@@ -98,14 +99,6 @@ __device__ inline int signed_exponent(const CodeView& codes, const Extent& e, co
   return codes.format.negative(code) ? -exponent : exponent;
 }
 
-// Of a row's block of K; 0 where the side has none.
-__device__ inline int block_shift(const Side& side, int64_t offset, int64_t row, int64_t block, int64_t blocks) {
-  const OperandView& view = side.shifts;
-  if (view.codes.data == nullptr || row >= side.rows) return 0;
-  return load_code(view.codes.at(offset), extent(view), row_coordinates(view, row, side.rows),
-                   k_coordinates(view, block, blocks));
-}
-
 __global__ void __launch_bounds__(kBinThreads) multiply_in_bins(const __grid_constant__ BinnedProduct b) {
   extern __shared__ int64_t shared_bins[];
   __shared__ int16_t lanes[2][kBinDepth][kBinSide];
@@ -126,8 +119,8 @@ __global__ void __launch_bounds__(kBinThreads) multiply_in_bins(const __grid_con
     };
     const auto shift_at = [&](int64_t k) {
       if (p.block == 0) return 0;
-      return block_shift(p.left, o.left_shift, row + r, k / p.block, p.blocks()) +
-             block_shift(p.right, o.right_shift, column + c, k / p.block, p.blocks());
+      return load_shift(p.left, o.left_shift, row + r, k / p.block, p.blocks()) +
+             load_shift(p.right, o.right_shift, column + c, k / p.block, p.blocks());
     };
     sums.acc = 0;
     int lanes_left = b.datapath.vector_size;

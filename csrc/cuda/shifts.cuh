@@ -17,22 +17,24 @@ constexpr int kShiftRows = 128;  // rows come in multiples of
 
 inline int64_t shift_pitch(int64_t rows) { return (rows + kShiftRows - 1) / kShiftRows * kShiftRows; }
 
-// `left`: of the batch's left side, else of its right one. A side without shifts has zeros.
+// Of a row's block of K, the side's shifts beginning at `offset`; 0 where it has none.
+__device__ inline int load_shift(const Side& side, int64_t offset, int64_t row, int64_t block, int64_t blocks) {
+  const OperandView& view = side.shifts;
+  if (view.codes.data == nullptr || row >= side.rows) return 0;
+  return load_code(view.codes.at(offset), extent(view), row_coordinates(view, row, side.rows),
+                   k_coordinates(view, block, blocks));
+}
+
+// `left`: of the batch's left side, else of its right one.
 __global__ void __launch_bounds__(256)
     gather_shifts(const __grid_constant__ Side side, const __grid_constant__ Batch batch, bool left, int64_t blocks,
                   int64_t pitch, uint8_t* out) {
   const int64_t n = batch.count() * blocks * pitch;
-  const OperandView& view = side.shifts;
-  const Extent within = extent(view);
   for (int64_t i = blockIdx.x * int64_t{blockDim.x} + threadIdx.x; i < n; i += gridDim.x * int64_t{blockDim.x}) {
     const int64_t row = i % pitch, block = i / pitch % blocks;
-    int shift = 0;
-    if (row < side.rows && view.codes.data != nullptr) {
-      const Offsets offsets = batch.at(i / pitch / blocks);
-      shift = load_code(view.codes.at(left ? offsets.left_shift : offsets.right_shift), within,
-                        row_coordinates(view, row, side.rows), k_coordinates(view, block, blocks));
-    }
-    out[i] = static_cast<uint8_t>(shift);
+    const Offsets offsets = batch.at(i / pitch / blocks);
+    out[i] =
+        static_cast<uint8_t>(load_shift(side, left ? offsets.left_shift : offsets.right_shift, row, block, blocks));
   }
 }
 

@@ -7,8 +7,8 @@ import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from csrc.rtl import tables
 from lns_sim import AccumulatorConverter, Datapath, LogDatapath
+from lns_sim.rtl import tables
 
 RTL = Path(__file__).parent
 ENTRIES = 16  # accumulators of a collector

@@ -30,7 +30,10 @@ REFERENCE = {
     "weights": ("Weight files", ["lns_sim.weights"]),
     "distributed": ("Several processes", ["lns_sim.distributed"]),
     "registry": ("Registry", ["lns_sim.registry"]),
-    "reference": ("The arithmetic in plain Python", ["lns_sim.reference"]),
+    "reference": (
+        "The arithmetic in plain Python",
+        ["lns_sim.reference", "lns_sim.reference_blocks", "lns_sim.reference_log"],
+    ),
 }
 
 

@@ -20,6 +20,7 @@ from lns_sim.rtl.design import datapath as design_of
 FOLDERS = {
     "pe": "the processing element and its post-processing",
     "common": "what it is built of",
+    "log": "a processing element that adds logarithms, but for its correction tables (docs/rtl.md)",
     "rivals": "vectors of integer and floating-point products with the same shell and accumulators, for comparisons",
     "simulation": "`testbench.cpp`, a bench for Verilator, which says how its vectors are laid out; "
     "`cocotb_vectors.py`, a cocotb test of golden vectors",
@@ -65,7 +66,7 @@ def write(design: Design, options: str, made: str, folder: Path) -> list[str]:
     (folder / "parameters.f").write_text("".join(f"-G{name}={value}\n" for name, value in design.parameters))
     about = README.format(
         top=design.top,
-        folders="\n".join(f"| `{name}` | {FOLDERS.get(name, 'another design')} |" for name in folders),
+        folders="\n".join(f"| `{name}` | {FOLDERS[name]} |" for name in folders),
         parameters=",\n".join(f"    .{name}({value})" for name, value in design.parameters),
         options=options,
         caption=made,

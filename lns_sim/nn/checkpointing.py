@@ -21,7 +21,7 @@ def _again(function):
 
     @functools.wraps(function)
     def run(*args, **kwargs):
-        with memory.repeating():
+        with memory.running("repeat"):
             if beginning is None:
                 return function(*args, **kwargs)
             simulation = beginning.again()
@@ -36,7 +36,13 @@ def _again(function):
 
 def install() -> None:
     """Changes both ways, once."""
-    forward, generator = checkpoint.CheckpointFunction.forward, checkpoint._checkpoint_without_reentrant_generator
+    apply, forward = checkpoint.CheckpointFunction.apply, checkpoint.CheckpointFunction.forward
+    generator = checkpoint._checkpoint_without_reentrant_generator
+
+    @functools.wraps(apply)
+    def learning(*args):
+        with memory.running(memory.mode()):  # the first run is without gradients, and yet a step's
+            return apply(*args)
 
     @functools.wraps(forward)
     def reentrant(ctx, run_function, *args):
@@ -49,5 +55,6 @@ def install() -> None:
     def not_reentrant(fn, *args, **kwargs):
         return generator(_again(fn), *args, **kwargs)  # which leaves the first run to its caller
 
+    checkpoint.CheckpointFunction.apply = staticmethod(learning)
     checkpoint.CheckpointFunction.forward = staticmethod(reentrant)
     checkpoint._checkpoint_without_reentrant_generator = not_reentrant

@@ -43,18 +43,18 @@ _next = threading.local()
 
 
 @contextlib.contextmanager
-def repeating() -> Iterator[None]:
-    """What runs within computes a step's forward pass once more."""
-    before, _next.repeats = getattr(_next, "repeats", False), True
+def running(mode: str) -> Iterator[None]:
+    """What runs within is of that mode, whether gradients are enabled or not."""
+    before, _next.mode = getattr(_next, "mode", None), mode
     try:
         yield
     finally:
-        _next.repeats = before
+        _next.mode = before
 
 
 def mode() -> str:
     """What a forward pass does with what is kept, as of :class:`Place`."""
-    return "repeat" if getattr(_next, "repeats", False) else "learn" if torch.is_grad_enabled() else "read"
+    return getattr(_next, "mode", None) or ("learn" if torch.is_grad_enabled() else "read")
 
 
 def keeper(recipe: Recipe | None) -> Quantizer | None:

@@ -24,10 +24,8 @@ from lns_sim.random import draw, random_state
 Number = TypeVar("Number", float, Tensor)
 
 METHODS = ("sgd", "lp-sgd", "svrg", "lp-svrg", "halp")
-GROWTH, PATIENCE = (
-    5.0,
-    3,
-)  # of the full gradient over the first one, and for how many in a row, until a run counts as diverging
+# A run counts as diverging once so many full gradients in a row are so many times the first one.
+GROWTH, PATIENCE = 5.0, 3
 
 
 def on_grid(x: Tensor, delta: Tensor | float, bits: int, u: Tensor) -> Tensor:
@@ -177,9 +175,8 @@ class HALP(ClosureOptimizer):
             group["grown"] = 0 if norm <= GROWTH * group["first"] else group["grown"] + 1
             if not math.isfinite(norm) or group["grown"] == PATIENCE:
                 raise Diverged(
-                    f"the full gradient has grown from {group['first']:.3g} to {norm:.3g}: mu = {self.mu:g} "
-                    "is too small "
-                    "(the grid is too coarse), or the learning rate too large"
+                    f"the full gradient has grown from {group['first']:.3g} to {norm:.3g}: mu = {self.mu:g} is too "
+                    "small (the grid is too coarse), or the learning rate too large"
                 )
         return norm
 
@@ -274,9 +271,9 @@ def least_squares_in_integers(
     """HALP on ``mean (x_i w - y_i)^2 / 2`` with data and offset in integers of so many bits, and their product on an
     integer grid.
 
-    The data are ``s X`` with X integers, z is ``delta Z``. A step needs ``x_i (x_i z)``, which is ``s^2 delta X_i (X_i
-    Z)``: integers of
-    at most ``4 bits + log2 d`` bits, exactly. Full gradients are taken on the same rounded data, in the precision of x.
+    The data are ``s X`` with X integers, z is ``delta Z``. A step needs ``x_i (x_i z)``, which is
+    ``s^2 delta X_i (X_i Z)``: integers of at most ``3 bits + log2 d`` bits, exactly. Full gradients are taken on the
+    same rounded data, in the precision of x.
 
     Args:
         x: (n, d); y: (n,).

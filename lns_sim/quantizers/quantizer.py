@@ -86,8 +86,7 @@ class Quantizer:
         Args:
             x, rng, dim: as of :meth:`quantize`. The random bits of elements beyond x's are free to draw from, too.
             memory: where ``keeps`` says so: what the product's errors left here in the steps before, and may leave.
-                It is
-                kept in checkpoints.
+                It is kept in checkpoints.
         """
         operand = self.operand(x, rng, dim)
         return operand, operand

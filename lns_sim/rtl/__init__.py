@@ -1,4 +1,5 @@
-"""The hardware's files: SystemVerilog, test benches, ``design`` with sources and parameters, and guides.
+"""The hardware's files: SystemVerilog, test benches, guides, ``design`` with sources and parameters, and ``tables``,
+which writes one of them.
 
 A wheel has them in this folder; a checkout, where ``csrc/rtl`` is.
 """

@@ -20,6 +20,7 @@ from lns_sim.recipes import ModelRecipe, Recipe
 from lns_sim.registry import OPTIMIZERS
 from lns_sim.studies import models
 from lns_sim.studies.energy import energy
+from lns_sim.studies.energy.technology import NoSuchDesign
 from lns_sim.studies.search import best_of, search
 from lns_sim.studies.training.checkpoint import ForeignFile
 from lns_sim.studies.training.data import Data
@@ -64,11 +65,17 @@ def _product_bits(r: Recipe | None) -> int | None:
     return None if choice is None else choice(dict(r.optimizer_options))
 
 
+def has_hardware(recipe: Any) -> bool:
+    """May the energy model know what multiplies? Not block scales, nor an optimizer's own products."""
+    r = _default(recipe)
+    return _product_bits(r) is None and (r is None or r.block is None)
+
+
 def format_of(recipe: Any) -> str | None:
     """The energy model's format of its products; None where it has none."""
-    r = _default(recipe)
-    if _product_bits(r) is not None or (r is not None and r.block is not None):
+    if not has_hardware(recipe):
         return None
+    r = _default(recipe)
     found = [r and r.quantizer(kind) for kind in ("activation", "weight", "error")]
     names = {"FP32" if q is None else q.hardware for q in found}
     return names.pop() if len(names) == 1 else None
@@ -232,7 +239,7 @@ class Contest:
         return self._runs[key]
 
     def energies(self) -> dict[str, float | None]:
-        """Microjoule of training on one sample, by recipe; None where the energy model has no such format."""
+        """Microjoule of training on one sample, by recipe; None where the energy model lacks its format or datapath."""
         batch = self.data.x_train[: self.settings.batch_size].to("meta")
         with torch.device("meta"):
             model = models.build(self.settings.model, self.data.input_shape, self.data.classes).eval()
@@ -241,5 +248,8 @@ class Contest:
         for name, recipe in self.recipes.items():
             kind = format_of(recipe)
             simulated = recipe if kind == "LNS" and _default(recipe).forward is not None else recipes.lns_madam()
-            found[name] = kind and 1000 * of_formats(simulated).total(kind) / len(batch)
+            try:
+                found[name] = kind and 1000 * of_formats(simulated).total(kind) / len(batch)
+            except NoSuchDesign:
+                found[name] = None
         return found

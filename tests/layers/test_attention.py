@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 import lns_sim
-from lns_sim import Datapath, LNSFormat, recipes
+from lns_sim import Datapath, LNSFormat, LogDatapath, recipes
 from lns_sim.ops import attention
 from lns_sim.quantizers import LNS
 
@@ -65,7 +65,15 @@ def test_blocks_have_the_bits_of_whole_matrices(queries, keys, mask, device):
 
 
 @pytest.mark.parametrize(
-    "recipe", [FLUSHED, recipes.lns_madam(bits=10), recipes.lns_madam(datapath=Datapath(vector_size=7, acc_bits=12))]
+    "recipe",
+    [
+        FLUSHED,
+        recipes.lns_madam(bits=10),
+        recipes.lns_madam(datapath=Datapath(vector_size=7, acc_bits=12)),
+        recipes.lns_madam(datapath=LogDatapath()),
+        recipes.lns_madam(datapath=LogDatapath(order="tree", vector_size=12, acc_bits=12, underflow="saturate")),
+    ],
+    ids=["flushed", "10 bits", "vectors of 7", "log domain, sequential", "log domain, trees"],
 )
 @pytest.mark.parametrize("mask", ["causal", "boolean"])
 def test_blocks_of_other_formats_and_datapaths(recipe, mask, device):

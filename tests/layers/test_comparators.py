@@ -5,6 +5,7 @@ import json
 import math
 import statistics
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -324,6 +325,19 @@ def test_fine_tuning_quantizes_weights_alone_and_tests_all():
         Settings(fine_tune_lr=0.1)
 
 
+@pytest.mark.parametrize("inner", [None, 2])
+def test_full_gradients_are_float32_as_their_steps_are(inner):
+    """And not TF32, which cuDNN multiplies in unless it is told otherwise."""
+    settings = Settings(model="mlp", epochs=1, batch_size=512)
+    trainer = Trainer(data.load("digits"), recipes.get("svrg"), 0, settings)
+    trainer.optimizer.inner = inner
+    allowed = []
+    trainer.model.register_forward_pre_hook(lambda *_: allowed.append(torch.backends.cudnn.allow_tf32))
+    with torch.backends.cudnn.flags(allow_tf32=True):
+        trainer.run()
+    assert len(allowed) > 2 * trainer.steps_per_epoch and not any(allowed)
+
+
 def test_fine_tuning_leaves_l1_norms_unrounded():
     model = lns_sim.convert(normed(), "shiftquant6")
     with weights_alone(model):
@@ -417,29 +431,32 @@ def test_delayed_scaling_has_a_history_of_maxima():
 class Twice(nn.Module):
     """Two layers, whose first part a checkpoint may compute again."""
 
-    def __init__(self, checkpoints):
+    def __init__(self, checkpoint=None):
         super().__init__()
-        self.first, self.second, self.checkpoints = nn.Linear(6, 6), nn.Linear(6, 3), checkpoints
+        self.first, self.second, self.checkpoint = nn.Linear(6, 6), nn.Linear(6, 3), checkpoint
 
     def hidden(self, x):
         return torch.relu(self.first(x)) @ x.mT @ x
 
     def forward(self, x):
-        h = checkpoint(self.hidden, x, use_reentrant=False) if self.checkpoints else self.hidden(x)
+        h = self.hidden(x) if self.checkpoint is None else self.checkpoint(self.hidden, x)
         return self.second(h)
 
 
 def test_delayed_scaling_with_checkpointing_and_where_it_is_refused(device):
     """What is computed again has the scales of the first time; whoever keeps no history says so."""
     found = []
-    for again in ("no", "whole", "inside"):
+    ways = [partial(checkpoint, use_reentrant=reentrant) for reentrant in (False, True)]
+    for whole, inside in [(None, None), *((way, None) for way in ways), *((None, way) for way in ways)]:
         torch.manual_seed(0)
-        model = lns_sim.convert(Twice(again == "inside"), delayed()).to(device)
+        model = lns_sim.convert(Twice(inside), delayed()).to(device)
         for size in (1.0, 5.0, 0.2):
             x = (torch.randn(8, 6, generator=torch.Generator().manual_seed(1)) * size).to(device).requires_grad_()
             model.zero_grad()
-            y = checkpoint(model, x, use_reentrant=False) if again == "whole" else model(x)
+            y = model(x) if whole is None else whole(model, x)
             y.square().sum().backward()
+            with torch.no_grad():
+                model((9 * x).requires_grad_())  # leaves nothing
         found.append([y, x.grad, *(p.grad for p in model.parameters())])
     for other in found[1:]:
         assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
@@ -1206,6 +1223,16 @@ def test_the_command_tunes_trains_and_goes_on(tmp_path):
     assert again.exit_code == 0 and (tmp_path / "runs.json").read_text() == before
     other = CliRunner().invoke(app, [*args, "--epochs", "3"])
     assert other.exit_code == 1 and "other settings" in other.stderr
+
+
+def test_energies_where_there_is_no_such_hardware(tmp_path):
+    passes = ("forward", "input_gradient", "weight_gradient")
+    log = tmp_path / "log.toml"
+    log.write_text("".join(f'[{name}]\ndatapath = "LogDatapath"\n' for name in passes))
+    names = [str(log), "lns-madam-block32", "lns-madam"]
+    contest = Contest(data.load("digits"), names, Settings(model="mlp"), [1.0], [0], tmp_path / "runs.json")
+    *without, known = contest.energies().values()
+    assert without == [None, None] and known > 0
 
 
 def test_a_system_that_diverges_is_said_to(tmp_path):

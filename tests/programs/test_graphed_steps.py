@@ -67,7 +67,7 @@ def assert_same(trainer, other):
     [
         recipes.lns_madam(),
         recipes.lns_madam(stochastic_gradients=True),
-        *map(recipes.get, ("lns-madam-fake-quant", "fp8", "int8", "luq", "shiftquant", "madam")),
+        *map(recipes.get, ("lns-madam-fake-quant", "fp8", "int8", "luq", "shiftquant6", "madam")),
     ],
     ids=lambda r: f"{r.name}, stochastic" if r.stochastic else r.name,
 )
@@ -111,8 +111,8 @@ def test_text_and_a_fine_tuned_epoch(tmp_path, images):
 @on_gpu
 def test_a_step_that_cannot_be_captured_is_told(images):
     trainer = Trainer(images, recipes.lns_madam(), 0, Settings(model="mlp", epochs=1, batch_size=16), "cuda")
-    loss = trainer._loss
-    trainer._loss = lambda batch: loss(batch) * float(torch.ones((), device="cuda"))
+    compute = trainer._compute
+    trainer._compute = lambda batch: compute(batch) * float(torch.ones((), device="cuda"))
     assert "a capture fails" in trainer.run().eager
     assert len(trainer.result.test) == 1
 

@@ -144,6 +144,12 @@ def test_the_lock_file_pins_all_that_is_asked_for():
     assert all(re.fullmatch(r"[a-z0-9-]+==[0-9.]+(post[0-9]+)?", pin) for pin in locked)  # no addresses
 
 
+def test_designs_need_nothing_that_a_wheel_lacks():
+    code = "import sys; sys.modules['csrc'] = None; import lns_sim.rtl.design as d; print(d.tables.__name__)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert run.stdout.strip() == "lns_sim.rtl.tables"
+
+
 @pytest.mark.slow
 def test_a_wheel_runs_in_an_environment_of_its_own(checkout, tmp_path):
     """The extension is the one in use, so that nothing is compiled; the dependencies are those of this environment."""

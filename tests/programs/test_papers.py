@@ -9,13 +9,14 @@ import pytest
 import torch
 from command import lns_sim as command
 
-from lns_sim import LNSFormat
+from lns_sim import LNSFormat, recipes
 from lns_sim.quantizers import LNS
 from lns_sim.studies import search as rates
 from lns_sim.studies.papers import STUDIES, chosen, halp, update_error
 from lns_sim.studies.papers.bench import Bench
 from lns_sim.studies.papers.pool import GRACE, OutOfTime, Pool, Run
 from lns_sim.studies.papers.presets import PRESETS, Preset, Task
+from lns_sim.studies.papers.rivals import energies
 from lns_sim.studies.papers.study import Cell, Row, Study, compared, lines, points
 from lns_sim.studies.papers.training import quantize_updates, search, training
 from lns_sim.studies.papers.work import data_of, pool_of, work
@@ -230,6 +231,13 @@ def test_the_error_of_an_update_by_hand():
     mean, noise = update_error.error(x, 8, 0, 2)
     assert mean == pytest.approx(0.5 * 0.0625**2) and noise == pytest.approx(mean / 200_000**0.5, rel=1e-3)
     assert update_error.bound("sign-multiplicative", w, g, 0.5, 8) == 2 * 0.5 / 8
+
+
+def test_no_energy_of_block_scales(bench):
+    def priced(name):
+        return energies(bench, {"name": "images"}, "mlp", 2, recipes.to_plain(recipes.get(name)))
+
+    assert priced("lns-madam-block32-4bit") == {} and len(priced("lns-madam")) == 2
 
 
 def test_names_of_studies():

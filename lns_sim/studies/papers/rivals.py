@@ -11,7 +11,7 @@ from lns_sim.quantizers import LUQ, Quantizer
 from lns_sim.recipes import PASSES
 from lns_sim.registry import RECIPES
 from lns_sim.studies import models
-from lns_sim.studies.contest import bits_of
+from lns_sim.studies.contest import bits_of, has_hardware
 from lns_sim.studies.energy import energy
 from lns_sim.studies.papers.bench import Bench
 from lns_sim.studies.papers.lns_madam import length, tuned
@@ -43,9 +43,11 @@ def energies(bench: Bench, data: dict, network: str, batch: int, recipe: Any) ->
 
     A format that the paper's technology lacks costs what INT8 does there, times its energy to INT8's in our RTL, pass
     by pass; 6-bit integers are the geometric mean of INT4 and INT8 in our RTL. Both are marked "extrapolated". Nothing
-    is given where neither has the hardware.
+    is given where neither has the hardware, as of block scales.
     """
     known, chosen = bench.data(**data), recipes.from_plain(recipe)
+    if not has_hardware(chosen):
+        return {}
     x = known.x_train[:batch].to("meta")
     with torch.device("meta"):
         model = models.build(network, known.input_shape, known.classes).eval()

@@ -301,8 +301,6 @@ class Trainer:
             self._gradients.forget()
         self.model.train()
         torch.manual_seed((self.seed << 20) + self.epoch)  # what layers draw does not depend on the epochs before
-        if isinstance(self.optimizer, ClosureOptimizer):
-            self.optimizer.begin_epoch(self._full_gradient)
         losses = []
         if self._totals is not None:
             self._totals.take()  # of an epoch that diverged
@@ -311,6 +309,8 @@ class Trainer:
             contextlib.nullcontext() if self._totals is None else observe(self._totals),
             weights_alone(self.model) if fine_tuning >= 0 else contextlib.nullcontext(),
         ):
+            if isinstance(self.optimizer, ClosureOptimizer):
+                self.optimizer.begin_epoch(self._full_gradient)
             for step, batch in enumerate(batches, start=1):
                 losses.append(self._step(batch, check=step % self._check_every == 0 or step == self.steps_per_epoch))
                 if on_step:
