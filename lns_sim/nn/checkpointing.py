@@ -6,6 +6,7 @@ so are given a function that brings the simulation along, and tells what quantiz
 
 from __future__ import annotations
 
+import contextlib
 import functools
 
 from torch.utils import checkpoint
@@ -41,7 +42,8 @@ def install() -> None:
     @functools.wraps(forward)
     def reentrant(ctx, run_function, *args):
         again = _again(run_function)
-        out = forward(ctx, run_function, *args)
+        with memory.learning() if any(ctx.needs_input_grad) else contextlib.nullcontext():
+            out = forward(ctx, run_function, *args)
         ctx.run_function = again
         return out
 

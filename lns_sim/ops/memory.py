@@ -52,9 +52,21 @@ def repeating() -> Iterator[None]:
         _next.repeats = before
 
 
+@contextlib.contextmanager
+def learning() -> Iterator[None]:
+    """What runs within is a step's forward pass, though no gradients are recorded."""
+    before, _next.learns = getattr(_next, "learns", False), True
+    try:
+        yield
+    finally:
+        _next.learns = before
+
+
 def mode() -> str:
     """What a forward pass does with what is kept, as of :class:`Place`."""
-    return "repeat" if getattr(_next, "repeats", False) else "learn" if torch.is_grad_enabled() else "read"
+    if getattr(_next, "repeats", False):
+        return "repeat"
+    return "learn" if torch.is_grad_enabled() or getattr(_next, "learns", False) else "read"
 
 
 def keeper(recipe: Recipe | None) -> Quantizer | None:
@@ -69,6 +81,8 @@ def announce(place: Place | None, q: Quantizer) -> None:
         RuntimeError: a compiler is tracing, which would keep the first step's memory for good.
     """
     if torch.compiler.is_compiling():
+        if place is None:  # nor was anything announced before
+            return
         raise RuntimeError(
             f"{type(q).__name__}'s {q.keeps} changes from step to step; run the model without torch.compile"
         )

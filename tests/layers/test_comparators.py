@@ -425,20 +425,21 @@ class Twice(nn.Module):
         return torch.relu(self.first(x)) @ x.mT @ x
 
     def forward(self, x):
-        h = checkpoint(self.hidden, x, use_reentrant=False) if self.checkpoints else self.hidden(x)
+        h = self.hidden(x) if self.checkpoints is None else checkpoint(self.hidden, x, use_reentrant=self.checkpoints)
         return self.second(h)
 
 
 def test_delayed_scaling_with_checkpointing_and_where_it_is_refused(device):
     """What is computed again has the scales of the first time; whoever keeps no history says so."""
     found = []
-    for again in ("no", "whole", "inside"):
+    for again in ("no", "whole", "inside", "whole, reentrant", "inside, reentrant"):
         torch.manual_seed(0)
-        model = lns_sim.convert(Twice(again == "inside"), delayed()).to(device)
+        reentrant = "reentrant" in again
+        model = lns_sim.convert(Twice(reentrant if "inside" in again else None), delayed()).to(device)
         for size in (1.0, 5.0, 0.2):
             x = (torch.randn(8, 6, generator=torch.Generator().manual_seed(1)) * size).to(device).requires_grad_()
             model.zero_grad()
-            y = checkpoint(model, x, use_reentrant=False) if again == "whole" else model(x)
+            y = checkpoint(model, x, use_reentrant=reentrant) if "whole" in again else model(x)
             y.square().sum().backward()
         found.append([y, x.grad, *(p.grad for p in model.parameters())])
     for other in found[1:]:
@@ -450,6 +451,8 @@ def test_delayed_scaling_with_checkpointing_and_where_it_is_refused(device):
         torch.ones(2, 4) @ torch.ones(4, 2)
     with pytest.raises(Exception, match="without torch.compile"):
         torch.compile(lns_sim.convert(nn.Linear(6, 3), delayed()), backend="aot_eager", fullgraph=True)(x.cpu())
+    with pytest.raises(Exception, match="without torch.compile"):
+        torch.export.export(lns_sim.convert(nn.Linear(6, 3), delayed()), (x.cpu().detach(),), strict=False)
     with pytest.raises(ValueError, match="gradient: FP8's history of maxima has no effect"):
         replace(recipes.get("fp8"), gradient=FP8(history=2))
     with pytest.raises(ValueError, match="activation: LUQ's maximum in hindsight has no effect"):
