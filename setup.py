@@ -23,7 +23,7 @@ VECTORS = {"x86_64": "avx", "aarch64": "neon"}  # the names of files with an arc
 OTHERS = tuple(name for machine, name in VECTORS.items() if machine != platform.machine())
 # What a wheel has of folders outside the package: `lns-sim rtl` writes it.
 SHIPPED = {
-    "lns_sim/rtl": ("csrc/rtl", ["design.py", "*/*.sv", "simulation/*_vectors.py", "simulation/*.cpp"]),
+    "lns_sim/rtl": ("csrc/rtl", ["design.py", "tables.py", "*/*.sv", "simulation/*_vectors.py", "simulation/*.cpp"]),
     "lns_sim/rtl/guides": ("docs/guides", ["*.py"]),
 }
 
