@@ -10,6 +10,8 @@ from pathlib import Path
 from lns_sim import AccumulatorConverter, Datapath, LogDatapath
 from lns_sim.rtl import tables
 
+from . import tables
+
 RTL = Path(__file__).parent
 ENTRIES = 16  # accumulators of a collector
 
@@ -63,6 +65,7 @@ def pe(d: Datapath, microarchitecture: str = "rom", handshake: bool = True, name
 
 def datapath(d: Datapath, microarchitecture: str = "rom", converter: AccumulatorConverter | None = None) -> Design:
     """The PE of a datapath with its post-processing, the default converter's or a given one's; raises as :func:`pe`."""
+    paper = _parameters(d, microarchitecture)
     own = AccumulatorConverter(d.format)
     converter = converter or own
     if replace(converter, underflow=own.underflow) != own:
@@ -70,11 +73,7 @@ def datapath(d: Datapath, microarchitecture: str = "rom", converter: Accumulator
             "the RTL's converter has underflow alone as a choice: its other arguments must be the defaults"
         )
     scale_bits = (abs(d.lsb) + 3 * 127).bit_length() + 1  # acc_lsb + k_a + k_b - k_out, signed
-    parameters = (
-        *_parameters(d, microarchitecture),
-        ("SCALE_BITS", scale_bits),
-        ("FLUSH", int(converter.underflow == "flush")),
-    )
+    parameters = (*paper, ("SCALE_BITS", scale_bits), ("FLUSH", int(converter.underflow == "flush")))
     return Design("LNS", "lns_datapath", (*_PE, *_POST_PROCESSING), parameters)
 
 

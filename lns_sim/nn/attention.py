@@ -27,8 +27,11 @@ def _masked(scores: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def _probabilities(scores: Tensor) -> Tensor:
-    """softmax, zero in rows where everything is masked, as torch's own."""
-    return torch.softmax(scores, -1).masked_fill((scores == -math.inf).all(-1, keepdim=True), 0.0)
+    """softmax, zero in rows where everything is masked, as torch's own; so are their gradients, which a softmax of
+    such a row would make NaN.
+    """
+    nothing = (scores == -math.inf).all(-1, keepdim=True)
+    return torch.softmax(scores.masked_fill(nothing, 0.0), -1).masked_fill(nothing, 0.0)
 
 
 def _check(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, is_causal: bool, enable_gqa: bool) -> None:
@@ -36,8 +39,8 @@ def _check(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, is_ca
     shapes = f"query {tuple(query.shape)}, key {tuple(key.shape)} and value {tuple(value.shape)}"
     if min(x.dim() for x in (query, key, value)) < 2:
         raise ValueError(f"attention takes (..., length, width), got {shapes}")
-    if query.shape[-1] != key.shape[-1]:
-        raise ValueError(f"query and key must have the same last dimension, got {shapes}")
+    if query.shape[-1] != key.shape[-1] or query.shape[-1] == 0:
+        raise ValueError(f"query and key must have the same last dimension, not empty, got {shapes}")
     if key.shape[-2] != value.shape[-2]:
         raise ValueError(f"key and value must have the same length, got {shapes}")
     if enable_gqa:
@@ -45,6 +48,12 @@ def _check(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, is_ca
             raise ValueError(f"enable_gqa needs (..., heads, length, width), got {shapes}")
         if any(x.shape[-3] == 0 or query.shape[-3] % x.shape[-3] for x in (key, value)):
             raise ValueError(f"enable_gqa needs numbers of heads that divide the query's, got {shapes}")
+    batches = [x.shape[: -3 if enable_gqa else -2] for x in (query, key, value)]
+    try:
+        torch.broadcast_shapes(*batches)
+    except RuntimeError:
+        hint = "" if enable_gqa else "; enable_gqa lets query heads share key heads"
+        raise ValueError(f"batches and heads do not broadcast, got {shapes}{hint}") from None
     if mask is None:
         return
     if is_causal:

@@ -108,9 +108,10 @@ class Scope:
 
     def random_state(self, module: torch.nn.Module) -> Tensor:
         """That one run of the module draws from."""
-        if self.weight is None:
+        weight = None if self.weight is None else local(attrgetter(self.weight)(module))
+        if not functions.is_weight(weight):  # or a call of torch.func has put another tensor in its place
             return random_state(None, device=next((p.device for p in module.parameters()), None))
-        rng = local(attrgetter(self.weight)(module)).rng.clone()
+        rng = weight.rng.clone()
         rng[TENSOR_ID].fill_(self.index << 12)  # by assignment it would wait for the GPU
         return rng
 

@@ -69,6 +69,8 @@ def announce(place: Place | None, q: Quantizer) -> None:
         RuntimeError: a compiler is tracing, which would keep the first step's memory for good.
     """
     if torch.compiler.is_compiling():
+        if place is None:  # nor was anything announced before
+            return
         raise RuntimeError(
             f"{type(q).__name__}'s {q.keeps} changes from step to step; run the model without torch.compile"
         )

@@ -207,9 +207,28 @@ def test_the_written_folder_is_what_a_tool_reads(tmp_path, verilator):
     (command,) = (line.split() for line in about.splitlines() if line.strip().startswith("verilator"))
     lint = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     assert lint.returncode == 0 and lint.stderr == "", lint.stderr
-    for options, said in (((), "is not empty"), (("--force", "--gamma", "128", "--bin-bits", "9"), "has no bin_bits")):
+    refused = {
+        (): "is not empty",
+        ("--force", "--gamma", "128", "--bin-bits", "9"): "has no bin_bits",
+        ("--force", "--log-acc-bits", "12", "--microarchitecture", "rom"): "not of --log-...",
+    }
+    for options, said in refused.items():
         run = lns_sim_command("rtl", folder, *options)
         assert run.returncode == 1 and said in run.stderr and len(run.stderr.splitlines()) == 1, run.stderr
+
+
+def test_the_written_folder_of_a_pe_that_adds_logarithms(tmp_path, verilator):
+    run = lns_sim_command("rtl", tmp_path, "--log-acc-bits", "12", "--log-order", "tree", "--log-vector-size", "8")
+    assert run.returncode == 0, run.stderr
+    about = (tmp_path / "README.md").read_text()
+    assert (
+        "lns-sim vectors golden --log-acc-bits 12 " in about
+        and "`log/log_pe.sv`" in about
+        and "python simulation" not in about
+    )
+    (command,) = (line.split() for line in about.splitlines() if line.strip().startswith("verilator"))
+    lint = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert lint.returncode == 0 and lint.stderr == "", lint.stderr
 
 
 def test_the_cocotb_test(tmp_path, icarus):

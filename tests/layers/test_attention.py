@@ -43,11 +43,13 @@ def operands(heads, key_heads, queries, keys, width=8):
 
 
 def options_of(mask, queries, keys):
+    added = 5 * torch.randn(queries, keys)
+    added[3] = -torch.inf  # sees nothing
     return {
         "causal": dict(is_causal=True),
         "none": dict(scale=0.3),
         "boolean": dict(attn_mask=torch.rand(2, 1, queries, keys) > 0.8),  # some see nothing
-        "added": dict(attn_mask=5 * torch.randn(queries, keys)),
+        "added": dict(attn_mask=added),
     }[mask]
 
 
@@ -112,6 +114,15 @@ def test_what_needs_whole_matrices_gets_them(options):
         expected = F.dropout(torch.softmax(scores, -1), options.get("dropout_p", 0.0)) @ v
     assert same_bits(found.detach(), expected.detach())
     assert found.requires_grad == ("attn_mask" in options)
+
+
+@pytest.mark.parametrize("whole", [False, True])
+@pytest.mark.parametrize("q, k", [((4, 9, 8), (2, 9, 8)), ((4, 9, 0), (4, 9, 0))])
+def test_shapes_that_torch_refuses_are_refused(q, k, whole):
+    """Heads are shared by enable_gqa only."""
+    q, k = torch.randn(q), torch.randn(k)
+    with pytest.raises(ValueError, match="do not broadcast.*enable_gqa|not empty"):
+        attend(R, q, k, k, whole)
 
 
 @pytest.mark.parametrize("heads, key_heads", [(1, 4), (4, 1)])

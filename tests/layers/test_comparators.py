@@ -467,6 +467,8 @@ def test_delayed_scaling_with_checkpointing_and_where_it_is_refused(device):
         torch.ones(2, 4) @ torch.ones(4, 2)
     with pytest.raises(Exception, match="without torch.compile"):
         torch.compile(lns_sim.convert(nn.Linear(6, 3), delayed()), backend="aot_eager", fullgraph=True)(x.cpu())
+    with pytest.raises(Exception, match="without torch.compile"):
+        torch.export.export(lns_sim.convert(nn.Linear(6, 3), delayed()), (x.cpu().detach(),), strict=False)
     with pytest.raises(ValueError, match="gradient: FP8's history of maxima has no effect"):
         replace(recipes.get("fp8"), gradient=FP8(history=2))
     with pytest.raises(ValueError, match="activation: LUQ's maximum in hindsight has no effect"):

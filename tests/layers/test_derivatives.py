@@ -112,6 +112,15 @@ def test_forward_mode_and_transforms_are_refused(recipe):
             transform()
 
 
+def test_transforms_of_weights_that_draw_random_bits_are_refused():
+    """By functional_call another tensor takes a weight's place, which has no random state."""
+    model, x = lns_sim.convert(nn.Linear(6, 3), lns_sim.recipes.lns_madam(stochastic_gradients=True)), torch.ones(2, 6)
+    call = lambda parameters: torch.func.functional_call(model, parameters, (x,))  # noqa: E731
+    with pytest.raises(NotImplementedError, match="torch.func"):
+        torch.func.grad(lambda parameters: call(parameters).sum())(dict(model.named_parameters()))
+    assert call({"weight": torch.ones(3, 6), "bias": torch.zeros(3)}).detach() == pytest.approx(6, rel=0.05)
+
+
 def test_a_compiled_model_refuses_second_derivatives():
     model, x = lns_sim.convert(nn.Linear(6, 3), "lns-madam"), torch.randn(2, 6, requires_grad=True)
     torch._dynamo.reset()
