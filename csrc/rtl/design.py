@@ -10,8 +10,6 @@ from pathlib import Path
 from lns_sim import AccumulatorConverter, Datapath, LogDatapath
 from lns_sim.rtl import tables
 
-from . import tables
-
 RTL = Path(__file__).parent
 ENTRIES = 16  # accumulators of a collector
 

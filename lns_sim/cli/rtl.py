@@ -22,7 +22,7 @@ from lns_sim.rtl.tables import module
 FOLDERS = {
     "pe": "the processing element and its post-processing",
     "common": "what they are built of",
-    "log": "a processing element that adds logarithms, but for its correction tables (docs/rtl.md)",
+    "log": "the processing element that adds logarithms",
     "rivals": "vectors of integer and floating-point products with the same shell and accumulators, for comparisons",
     "simulation": "`testbench.cpp`, a bench for Verilator, which says how its vectors are laid out; "
     "`cocotb_vectors.py`, a cocotb test of golden vectors through `lns_datapath`",
