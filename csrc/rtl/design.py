@@ -69,18 +69,17 @@ def datapath(d: Datapath, microarchitecture: str = "rom", converter: Accumulator
         raise ValueError(
             "the RTL's converter has underflow alone as a choice: its other arguments must be the defaults"
         )
+    own_parameters = _parameters(d, microarchitecture)
     scale_bits = (abs(d.lsb) + 3 * 127).bit_length() + 1  # acc_lsb + k_a + k_b - k_out, signed
-    parameters = (
-        *_parameters(d, microarchitecture),
-        ("SCALE_BITS", scale_bits),
-        ("FLUSH", int(converter.underflow == "flush")),
-    )
+    parameters = (*own_parameters, ("SCALE_BITS", scale_bits), ("FLUSH", int(converter.underflow == "flush")))
     return Design("LNS", "lns_datapath", (*_PE, *_POST_PROCESSING), parameters)
 
 
 def _parameters(d: Datapath, microarchitecture: str) -> tuple[tuple[str, int], ...]:
     if not isinstance(d, Datapath):
-        raise ValueError("the paper's PE adds in the linear domain; that of a LogDatapath is log_pe")
+        raise ValueError(
+            "this PE adds in the linear domain; csrc.rtl.design.log_pe makes the one that adds logarithms (docs/rtl.md)"
+        )
     if d.departures:
         raise ValueError(f"the RTL is the paper's PE and has no {', '.join(d.departures)}")
     if d.format.gamma > 128:

@@ -207,7 +207,11 @@ def test_the_written_folder_is_what_a_tool_reads(tmp_path, verilator):
     (command,) = (line.split() for line in about.splitlines() if line.strip().startswith("verilator"))
     lint = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     assert lint.returncode == 0 and lint.stderr == "", lint.stderr
-    for options, said in (((), "is not empty"), (("--force", "--gamma", "128", "--bin-bits", "9"), "has no bin_bits")):
+    for options, said in (
+        ((), "is not empty"),
+        (("--force", "--gamma", "128", "--bin-bits", "9"), "has no bin_bits"),
+        (("--force", "--log-acc-bits", "12"), "adds in the linear domain"),
+    ):
         run = lns_sim_command("rtl", folder, *options)
         assert run.returncode == 1 and said in run.stderr and len(run.stderr.splitlines()) == 1, run.stderr
 
