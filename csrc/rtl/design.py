@@ -77,7 +77,9 @@ def datapath(d: Datapath, microarchitecture: str = "rom", converter: Accumulator
 
 def _parameters(d: Datapath, microarchitecture: str) -> tuple[tuple[str, int], ...]:
     if not isinstance(d, Datapath):
-        raise ValueError("the paper's PE adds in the linear domain; that of a LogDatapath is log_pe")
+        raise ValueError(
+            "this PE adds in the linear domain; csrc.rtl.design.log_pe makes the one that adds logarithms (docs/rtl.md)"
+        )
     if d.departures:
         raise ValueError(f"the RTL is the paper's PE and has no {', '.join(d.departures)}")
     if d.format.gamma > 128:

@@ -1,4 +1,4 @@
-"""Describe the PE of your own chip: one with block scales, as MX formats have them, and operands of two formats.
+"""Block scales, and operands of two formats: a PE that takes numbers as MX formats have them.
 
 Run it: python docs/guides/block_scales.py (a few seconds)
 """

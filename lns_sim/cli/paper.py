@@ -12,6 +12,7 @@ from rich.table import Table
 from lns_sim.checks import check_choice, check_device
 from lns_sim.cli.command import command
 from lns_sim.cli.console import Output
+from lns_sim.cli.errors import interruptible
 from lns_sim.cli.options import Device
 from lns_sim.studies.papers import STUDIES, chosen
 from lns_sim.studies.papers.bench import Bench
@@ -67,16 +68,13 @@ def paper(
     data = data_of(pool, bench)
     check_data(data, folder)
     pool.forget_failures()
-    try:
+    with interruptible(output, "finished runs are kept. The same command goes on."):
         work(names, made, bench, folder, workers, deadline, quiet=output.hidden)
-    except KeyboardInterrupt:
-        output.tell("Interrupted; finished runs are kept. The same command goes on.")
-        raise typer.Exit(130) from None
     records = {}
     for study in studies:
         records[study.name] = study.write(made, pool, data, folder)
         _show(study, made, records[study.name], output)
-    output.show(f"Wrote CSV, JSON and PNG files of {', '.join(records)} to {folder}.")
+    output.show(f"Wrote CSV, JSON, PNG and SVG files of {', '.join(records)} to {folder}.")
     left = len(pool.runs) - pool.finished
     if left:
         output.show(f"{left} of {len(pool.runs)} runs are not done; the same command goes on.")

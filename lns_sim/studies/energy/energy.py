@@ -13,6 +13,7 @@ from torch import nn
 from lns_sim import recipes
 from lns_sim.datapath import Datapath
 from lns_sim.nn import LNSWeight, convert
+from lns_sim.nn.methods import scope_of
 from lns_sim.studies.energy.components import Memory, Prices
 from lns_sim.studies.energy.mapping import Work, map_pass
 from lns_sim.studies.energy.technologies import get
@@ -215,7 +216,8 @@ def converted(model: nn.Module, recipe) -> nn.Module:
         model = convert(copy.deepcopy(model), recipes.lns_madam() if recipe is None else recipe)
     elif recipe is not None:
         raise ValueError("the model is converted already; its own recipe counts")
-    if any(isinstance(p, LNSWeight) and p.recipe.block is not None for p in model.parameters()):
+    scopes = filter(None, map(scope_of, model.modules()))
+    if any(scope.recipe is not None and scope.recipe.block is not None for scope in scopes):
         raise ValueError(
             "energy and cycles know no processing element with block scales: give the recipe without them, "
             'block = "none"'
