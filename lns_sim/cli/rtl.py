@@ -108,9 +108,7 @@ def rtl(
     if isinstance(datapath, Datapath):
         design = design_of(datapath, microarchitecture)
     elif "microarchitecture" in given(ctx):
-        raise ValueError(
-            "--microarchitecture is of the PE that adds in the linear domain, and cannot go with --log-..."
-        )
+        raise ValueError("--microarchitecture is of the PE that adds in the linear domain, not of --log-...")
     else:
         design = log_pe(datapath)
     record = provenance(top=design.top, parameters=dict(design.parameters))
