@@ -147,8 +147,8 @@ def linear(p: Pass) -> Datapath:
     """
     if not isinstance(p.datapath, Datapath):
         raise NoSuchDesign(
-            f"the {p.name.replace('_', ' ')} of {p.layer or 'the model'} adds logarithms (LogDatapath), whose energy "
-            "and area no technology here knows"
+            f"the {p.name.replace('_', ' ')} of layer {p.layer or '(model)'} adds logarithms (LogDatapath), whose "
+            "energy and area no technology here knows"
         )
     return p.datapath
 
