@@ -10,6 +10,7 @@ from typing import Any
 from lns_sim.checks import check_choice, check_int, integers
 
 KINDS = ("exact", "coarse", "shift", "segments", "lists")
+_OWN = {"coarse": ("drop",), "segments": ("plus", "minus"), "lists": ("plus", "minus", "bound")}  # arguments
 MOST_ENTRIES = 1 << 17
 LARGEST_ENTRY = (1 << 20) - 1
 
@@ -47,12 +48,11 @@ class LogTables:
 
     def __post_init__(self) -> None:
         check_choice("tables", self.kind, KINDS)
-        own = {"coarse": ("drop",), "segments": ("plus", "minus"), "lists": ("plus", "minus", "bound")}
         for f in fields(self)[1:]:
             given = getattr(self, f.name) is not None
-            if given and f.name not in own.get(self.kind, ()):
+            if given and f.name not in _OWN.get(self.kind, ()):
                 raise ValueError(f"{self.kind} tables take no {f.name}")
-            if not given and f.name in own.get(self.kind, ()) and f.name != "bound":
+            if not given and f.name in _OWN.get(self.kind, ()) and f.name != "bound":
                 raise ValueError(f"{self.kind} tables need {f.name}")
         if self.drop is not None:
             check_int("drop", self.drop, 1, 16)
@@ -102,7 +102,8 @@ class LogTables:
             return value
         if isinstance(value, str):
             kind, colon, drop = value.partition(":")
-            if colon and (kind != "coarse" or not drop.isdecimal()):
+            named = kind == "coarse" and drop.isdecimal() if colon else kind not in _OWN
+            if not named:
                 raise ValueError(f"tables must be a name, e.g. exact, shift or coarse:5, got {value!r}")
             return cls(kind, drop=int(drop) if colon else None)
         if isinstance(value, Mapping):

@@ -85,7 +85,7 @@ def test_results_are_rounded_once():
         ({"overflow": "wrap"}, "overflow must be one of 'saturate'"),
         ({"tables": "shifts"}, "did you mean 'shift'"),
         ({"tables": "shift:3"}, "tables must be a name"),
-        ({"tables": "coarse"}, "coarse tables need drop"),
+        ({"tables": "coarse"}, "tables must be a name, e.g. exact, shift or coarse:5"),
         ({"tables": {"kind": "exact", "drop": 2}}, "exact tables take no drop"),
         ({"tables": {"kind": "exact", "drops": 2}}, "did you mean 'drop'"),
         ({"tables": ([4, 3], [0, -1])}, "minus\\[1\\] must be between 0 and"),

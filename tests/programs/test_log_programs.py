@@ -76,6 +76,12 @@ def test_sweeps_take_its_values():
         space.parse(["log_tables=exct"])
 
 
+@pytest.mark.parametrize("name", ["coarse", "segments", "lists", "coarse:x", "exact:5", "shift:"])
+def test_names_that_are_no_tables_of_their_own_are_refused(name):
+    with pytest.raises(ValueError, match="a name, e.g. exact, shift or coarse:5, got "):
+        LogTables.of(name)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments, message",

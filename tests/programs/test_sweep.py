@@ -113,12 +113,12 @@ def test_a_grid_resumes_refuses_other_settings_and_reports(tmp_path):
     assert wrong.returncode == 1 and "got fp32" in wrong.stderr
 
 
-def make(path, sampler, trials=None, dimensions=("acc_bits=10:24:2",), of=None, **kwargs):
+def make(path, sampler, trials=None, dimensions=("acc_bits=10:24:2",), of=None, base=None, **kwargs):
     settings = Settings(model="mlp", epochs=1, batch_size=512)
     return Sweep(
         of or data.load("digits"),
         settings,
-        recipes.lns_madam(),
+        base or recipes.lns_madam(),
         space.parse(list(dimensions)),
         [0],
         sampler,
@@ -314,6 +314,22 @@ def test_costs_of_energy_area_and_cycles(tmp_path):
     assert {r["um2"] for r in read(tmp_path / "sweep.csv")} == {"", "2000.0", "4000.0"}
     report.draw(sweep, "a title", "a command", tmp_path / "pareto.png")
     assert (tmp_path / "pareto.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(
+    "dimension, base, message",
+    [("log_acc_bits=12", None, "adds logarithms"), ("acc_bits=20", recipes.lns_madam_blocks(), "has block scales")],
+)
+def test_hardware_without_a_price_has_cycles_alone(dimension, base, message, tmp_path):
+    """A point is not trained for an energy that would be another design's."""
+    found = []
+    for cost in ("energy", "cycles"):
+        sweep = make(tmp_path / cost, "grid", dimensions=[dimension], base=base, costs=(cost,))
+        sweep.run()
+        found += sweep.study.trials
+    note = found[0].user_attrs["none"]
+    assert found[0].values is None and message in note and note.endswith("; the cost cycles is known of all")
+    assert found[1].values[1] > 0
 
 
 def test_costs_that_cannot_be_told_are_refused(tmp_path):

@@ -216,13 +216,15 @@ def converted(model: nn.Module, recipe) -> nn.Module:
         model = convert(copy.deepcopy(model), recipes.lns_madam() if recipe is None else recipe)
     elif recipe is not None:
         raise ValueError("the model is converted already; its own recipe counts")
+    refuse_blocks(model)
+    return model
+
+
+def refuse_blocks(model: nn.Module) -> None:
+    """Raises NoSuchDesign if a converted model has block scales."""
     scopes = filter(None, map(scope_of, model.modules()))
     if any(scope.recipe is not None and scope.recipe.block is not None for scope in scopes):
-        raise ValueError(
-            "energy and cycles know no processing element with block scales: give the recipe without them, "
-            'block = "none"'
-        )
-    return model
+        raise NoSuchDesign('no processing element here has block scales: give the recipe without them, block = "none"')
 
 
 def energy(model: nn.Module, *args, recipe=None, technology: str | Technology = "paper", **kwargs) -> Energy:

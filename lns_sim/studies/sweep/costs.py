@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from lns_sim.checks import check_choice
 from lns_sim.nn import convert
 from lns_sim.recipes import ModelRecipe, Recipe
-from lns_sim.studies.energy.energy import linear, multiplied, of_summary
+from lns_sim.studies.energy.energy import linear, multiplied, of_summary, refuse_blocks
 from lns_sim.studies.energy.mapping import map_pass
 from lns_sim.studies.energy.technologies import get
 from lns_sim.studies.energy.technology import Technology
@@ -24,10 +24,12 @@ COSTS = {
 
 
 def _energy(model: nn.Module, batch: Tensor, technology: Technology) -> float:
+    refuse_blocks(model)
     return 1000 * of_summary(summary(model, batch), technology).total() / len(batch)
 
 
 def _area(model: nn.Module, batch: Tensor, technology: Technology) -> float:
+    refuse_blocks(model)
     return max(technology.area(linear(p)) for p in multiplied(summary(model, batch)))
 
 

@@ -233,7 +233,7 @@ class Sweep:
         try:
             costs = costs_of(self.costs, model.eval(), batch, recipe, self.technology)
         except NoSuchDesign as error:
-            trial.set_user_attr("none", f"no cost: {error}")
+            trial.set_user_attr("none", f"no cost: {error}; the cost cycles is known of all")
             return None
         results, tests, start, seen = [], [], time.perf_counter(), time.time()
 
