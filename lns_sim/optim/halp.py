@@ -24,8 +24,9 @@ from lns_sim.random import draw, random_state
 Number = TypeVar("Number", float, Tensor)
 
 METHODS = ("sgd", "lp-sgd", "svrg", "lp-svrg", "halp")
-# A run counts as diverging once so many full gradients in a row are so many times the first one.
-GROWTH, PATIENCE = 5.0, 3
+# Of the full gradient over the first one, and for how many in a row, until a run counts as diverging. What diverges
+# grows without end; a deep net's first gradient may be small, and grow twentyfold while it learns.
+GROWTH, PATIENCE = 100.0, 3
 
 
 def on_grid(x: Tensor, delta: Tensor | float, bits: int, u: Tensor) -> Tensor:
@@ -157,7 +158,7 @@ class HALP(ClosureOptimizer):
             The norm of that gradient.
 
         Raises:
-            Diverged: it is not finite, or for the third time in a row five times the first one.
+            Diverged: it is not finite, or for the third time in a row a hundred times the first one.
         """
         each = self._each()
         _, gradients = self._gradients(closure, each)
@@ -174,9 +175,10 @@ class HALP(ClosureOptimizer):
                 group["first"] = norm
             group["grown"] = 0 if norm <= GROWTH * group["first"] else group["grown"] + 1
             if not math.isfinite(norm) or group["grown"] == PATIENCE:
+                coarse = f"mu = {self.mu:g} is too small (the grid is too coarse), or " if self.method == "halp" else ""
                 raise Diverged(
-                    f"the full gradient has grown from {group['first']:.3g} to {norm:.3g}: mu = {self.mu:g} is too "
-                    "small (the grid is too coarse), or the learning rate too large"
+                    f"the full gradient has grown from {group['first']:.3g} to {norm:.3g}: {coarse}the learning rate "
+                    "is too large"
                 )
         return norm
 

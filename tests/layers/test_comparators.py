@@ -1041,6 +1041,11 @@ def test_halps_grid_and_errors():
         HALP([weight([1.0])], 0.1).step(lambda: None)
     with pytest.raises(Diverged, match="mu = 0.1 is too small"):
         halp.gradient_norms("halp", mu=0.1)
+    grows = HALP([p := weight([1.0])], 0.1, "svrg")
+    for norm in (1.0, 20.0, 20.0, 20.0, 200.0, 200.0):  # a deep net's grows as it begins to learn
+        assert grows.outer(lambda: (norm * p).sum().backward()) == norm
+    with pytest.raises(Diverged, match="from 1 to 200: the learning rate is too large"):
+        grows.outer(lambda: (200 * p).sum().backward())
     p = weight([1.0, 2.0])
     stopped = HALP([p], 0.1)
     assert stopped.outer(lambda: (0 * p).sum().backward()) == 0
