@@ -133,7 +133,7 @@ def _panels(groups: dict[str, dict[str, torch.Tensor]], measure: str):
             for other in curves.values():
                 place.plot(range(1, other.shape[1] + 1), other.mean(0), color="0.85", lw=0.8)
             _curve(place, curves[recipe], color="C0", lw=1.6)
-            place.set_title(f"{recipe}: {spread(curves[recipe][:, -1].tolist(), digits)}", fontsize=8)
+            place.set_title(f"{recipe}: {spread(curves[recipe][:, -1].tolist(), digits)}", fontsize=7)
             place.tick_params(labelsize=8)
             if attribute == "loss":
                 place.set_yscale("log")
