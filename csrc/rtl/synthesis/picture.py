@@ -14,7 +14,7 @@ def bars(found: dict[str, dict[str, float]], title: str, label: str, record: dic
     tools.
     """
     plt = pyplot()
-    figure, axes = plt.subplots(figsize=(9.5, 0.3 * len(found) + 1.4), layout="constrained")
+    figure, axes = plt.subplots(figsize=(9.5, 0.3 * len(found) + 2.6), layout="constrained")
     left = dict.fromkeys(found, 0.0)
     for i, block in enumerate(BLOCKS.values()):
         values = [blocks.get(block, 0.0) for blocks in found.values()]
