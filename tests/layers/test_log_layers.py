@@ -98,5 +98,5 @@ def test_a_comparison_shows_its_noise():
 def test_energy_and_area_are_refused():
     model = lns_sim.convert(nn.Sequential(nn.Linear(8, 4)), recipes.lns_madam(datapath=LogDatapath()))
     for estimate in (lns_sim.energy, lns_sim.cycles):
-        with pytest.raises(ValueError, match="the forward of 0 adds logarithms .* no technology here knows"):
+        with pytest.raises(ValueError, match="the forward of layer 0 adds logarithms .* no technology here knows"):
             estimate(model, torch.randn(2, 8))
