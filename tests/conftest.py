@@ -23,6 +23,12 @@ settings.register_profile(
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "lns_sim"))
 
 
+@pytest.fixture(autouse=True)
+def no_width(monkeypatch):
+    """Tables are as wide as without a terminal, whatever COLUMNS is in the shell, or to xdist's workers."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
     """Marks as fast what is not slow, and for the GPU what compares devices, before ``-m`` chooses."""
