@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from lns_sim.datapath import Counters
+from lns_sim.golden.corners import extremes
 from lns_sim.golden.words import hex_words
 from lns_sim.log_datapath import LogDatapath
 from lns_sim.reference_log import LogVectorTrace
@@ -16,13 +17,7 @@ def corner_cases(d: LogDatapath, k: int) -> dict[str, tuple]:
     """(a, b) by name: extremes, zeros, cancellation, single lanes, distances of either sign, the range's edges."""
     top, sign, lanes = d.format.e_max, d.format.e_max + 1, np.arange(k)
     cases: dict[str, tuple] = {
-        "all zero": (0, 0),
-        "negative zeros times the largest": (sign, top),
-        "largest times largest: to the upper limit": (top, top),
-        "largest times minus largest: to the lower limit": (top, sign | top),
-        "minus times minus": (sign | top, sign | top),
-        "smallest times smallest": (1, 1),
-        "signs in turn: cancels": (top, np.where(lanes % 2, sign | top, top)),
+        **extremes(1, top, sign, lanes),
         "exponents ascending": (lanes % sign, lanes % sign),
         "one largest, the rest smallest": (np.where(lanes == 0, top, 1), np.where(lanes == 0, top, 1)),
     }

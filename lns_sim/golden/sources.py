@@ -10,6 +10,7 @@ from lns_sim.datapath import Datapath
 from lns_sim.datapaths import AnyDatapath
 from lns_sim.format import LNSFormat
 from lns_sim.golden import log_vectors
+from lns_sim.golden.corners import extremes
 from lns_sim.log_datapath import LogDatapath
 from lns_sim.npz import read_npz
 
@@ -79,13 +80,7 @@ def corner_cases(datapath: Datapath, k: int, exponents: tuple[int, int]) -> dict
     lanes = np.arange(k)
     middle = max(top // 2 + 1, low)
     cases: dict[str, tuple] = {
-        "all zero": (0, 0),
-        "negative zeros times the largest": (sign, top),
-        "largest times largest: to the upper limit": (top, top),
-        "largest times minus largest: to the lower limit": (top, sign | top),
-        "minus times minus": (sign | top, sign | top),
-        "smallest times smallest": (low, low),
-        "signs in turn: cancels": (top, np.where(lanes % 2, sign | top, top)),
+        **extremes(low, top, sign, lanes),
         "up in even vectors, down in odd ones": (top, np.where(lanes // size % 2, sign | top, top)),
         "up to the end, then one down": (top, np.where(lanes == k - 1, sign | top, top)),
         "exponents ascending": 2 * (_ascending(lanes, low, top),),
