@@ -11,9 +11,8 @@ from torch import Tensor, nn
 from lns_sim import recipes
 from lns_sim.optim.halp import HALP, least_squares_in_integers
 from lns_sim.studies.papers.bench import Bench
-from lns_sim.studies.papers.lns_madam import length
 from lns_sim.studies.papers.pool import Run
-from lns_sim.studies.papers.presets import Preset
+from lns_sim.studies.papers.presets import Preset, length
 from lns_sim.studies.papers.study import Cell, Claim, Published, Row, Study, compared, find, groups, panels, points
 from lns_sim.studies.papers.training import searching, training
 

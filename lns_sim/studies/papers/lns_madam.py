@@ -10,7 +10,7 @@ from lns_sim.format import LNSFormat
 from lns_sim.quantizers import LNS
 from lns_sim.studies.energy import technologies
 from lns_sim.studies.energy.paper_prices import conversion
-from lns_sim.studies.papers.presets import Preset, Task
+from lns_sim.studies.papers.presets import Preset, Task, length
 from lns_sim.studies.papers.study import (
     Cell,
     Claim,
@@ -32,15 +32,6 @@ WIDTHS = (16, 15, 14, 13, 12, 11, 10)
 FEWER = (16, 13, 10)  # of what the paper does not show
 ENTRIES = (1, 2, 4, 8)
 FAKE_QUANT = recipes.lns_madam_fake_quant
-
-
-def length(*tasks: Task) -> str:
-    """What a table says of its trainings."""
-    found = []
-    for t in dict.fromkeys(tasks):
-        data = f"{t.train:,} samples of {t.data}" if t.train else t.data
-        found.append(f"{t.network} on {data}, {t.epochs} epoch{'s' if t.epochs > 1 else ''} at batch {t.batch}")
-    return "; ".join(found)
 
 
 class BaseFactor(Study):

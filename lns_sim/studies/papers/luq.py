@@ -12,9 +12,8 @@ from lns_sim.quantizers import LUQ, Integer, Quantizer
 from lns_sim.random import random_state
 from lns_sim.recipes import Recipe
 from lns_sim.studies.papers.bench import Bench
-from lns_sim.studies.papers.lns_madam import length
 from lns_sim.studies.papers.pool import Run
-from lns_sim.studies.papers.presets import Preset
+from lns_sim.studies.papers.presets import Preset, length
 from lns_sim.studies.papers.study import Cell, Claim, Row, Study, compared, find, groups, panels, points
 from lns_sim.studies.papers.training import searching, training
 

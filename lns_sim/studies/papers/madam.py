@@ -6,8 +6,7 @@ import dataclasses
 
 from lns_sim import recipes
 from lns_sim.recipes import Recipe
-from lns_sim.studies.papers.lns_madam import length
-from lns_sim.studies.papers.presets import Preset, Task
+from lns_sim.studies.papers.presets import Preset, Task, length
 from lns_sim.studies.papers.study import (
     Cell,
     Claim,

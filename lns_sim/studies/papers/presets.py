@@ -51,6 +51,15 @@ class Task:
         return {name: value for name, value in known.items() if value is not None}
 
 
+def length(*tasks: Task) -> str:
+    """What a table says of its trainings."""
+    found = []
+    for t in dict.fromkeys(tasks):
+        data = f"{t.train:,} samples of {t.data}" if t.train else t.data
+        found.append(f"{t.network} on {data}, {t.epochs} epoch{'s' if t.epochs > 1 else ''} at batch {t.batch}")
+    return "; ".join(found)
+
+
 @dataclass(frozen=True)
 class Preset:
     """The size of all studies.

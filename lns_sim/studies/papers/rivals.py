@@ -14,9 +14,9 @@ from lns_sim.studies import models
 from lns_sim.studies.contest import bits_of, has_hardware
 from lns_sim.studies.energy import energy
 from lns_sim.studies.papers.bench import Bench
-from lns_sim.studies.papers.lns_madam import length, tuned
+from lns_sim.studies.papers.lns_madam import tuned
 from lns_sim.studies.papers.pool import Run
-from lns_sim.studies.papers.presets import Preset
+from lns_sim.studies.papers.presets import Preset, length
 from lns_sim.studies.papers.study import Cell, Claim, Row, Study, compared, find, points
 
 SPARED = ("lns-madam-fake-quant",)  # the same as another, but for what a bit-exact run adds

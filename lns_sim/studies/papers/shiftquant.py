@@ -17,9 +17,8 @@ from lns_sim.quantizers.shiftquant import optimal_grouping
 from lns_sim.random import draw, random_state
 from lns_sim.recipes import PASSES, Recipe
 from lns_sim.studies.papers.bench import Bench
-from lns_sim.studies.papers.lns_madam import length
 from lns_sim.studies.papers.pool import Run
-from lns_sim.studies.papers.presets import Preset
+from lns_sim.studies.papers.presets import Preset, length
 from lns_sim.studies.papers.study import Cell, Claim, Row, Study, compared, find, panels, points
 from lns_sim.studies.papers.training import searching, training
 from lns_sim.studies.training.trainer import Settings, Trainer
