@@ -268,19 +268,87 @@ Result conv2d_input_gradient(Tensor dy, Tensor dy_scale, Tensor w, Tensor w_scal
   return run<Device>(datapath, products, accumulators, count, out);
 }
 
+// With block scales K runs over (output row, output column, image), images fastest, in whole blocks, and every tap is a
+// product. Nothing is copied: tensors lie as their strides say, and x was filled up with zero codes where taps see
+// them.
+template <typename Device>
+Result weight_gradient_of_images(const Ints& datapath, const ConvShape& s, const Tensor& dy, const Tensor& dy_scale,
+                                 const Tensor& x, const Tensor& x_scale, const CodeView& dy_codes,
+                                 const CodeView& x_codes, const BlockShifts& shifts, const Tensor& out,
+                                 bool accumulators, bool count) {
+  const int64_t images = s.batch, block = shifts.block;
+  require(images % block == 0, "images must be a multiple of the block");
+  require(s.y.padding == 0 && s.x.padding == 0, "with blocks x comes filled up with zero codes: padding must be 0");
+  require(dy_scale.numel() == 1 && x_scale.numel() == 1, "blocks have one scale");
+  const CodeView ds = shifts.codes(shifts.left, in_blocks(dy, 0, block), dy);
+  const CodeView xs = shifts.codes(shifts.right, in_blocks(x, 0, block), dy);
+  using Strides = std::array<int64_t, 4>;
+  const auto strides = [](const Tensor& t) { return Strides{t.stride(0), t.stride(1), t.stride(2), t.stride(3)}; };
+  const auto maybe = [&](const std::optional<Tensor>& t) { return t ? strides(*t) : Strides{}; };
+  // Rows are channels; positions lie so many rows and columns of an image apart.
+  const auto along_k = [&](const CodeView& codes, const Strides& t, int64_t n, int64_t down, int64_t across) {
+    return OperandView::strided(codes, t[1],
+                                {.inner = std::max<int64_t>(n, 1),
+                                 .inner_stride = t[0],
+                                 .outer_stride = down * t[2],
+                                 .middle = std::max<int64_t>(s.x.out(), 1),
+                                 .middle_stride = across * t[3]});
+  };
+  const Strides dy_at = strides(dy), x_at = strides(x), ds_at = maybe(shifts.left), xs_at = maybe(shifts.right);
+  const int64_t outputs = s.out_channels / s.groups, inputs = s.in_channels / s.groups;
+  const int64_t taps = s.y.kernel * s.x.kernel;
+  Batch batch;
+  batch.add(s.groups, {.left = outputs * dy_at[1],
+                       .right = inputs * x_at[1],
+                       .output = outputs * inputs * taps,
+                       .left_shift = outputs * ds_at[1],
+                       .right_shift = inputs * xs_at[1]});
+  batch.add(s.y.kernel,
+            {.right = s.y.dilation * x_at[2], .output = s.x.kernel, .right_shift = s.y.dilation * xs_at[2]});
+  batch.add(s.x.kernel, {.right = s.x.dilation * x_at[3], .output = 1, .right_shift = s.x.dilation * xs_at[3]});
+  const Product product = {.left = {.operand = along_k(dy_codes, dy_at, images, 1, 1),
+                                    .rows = outputs,
+                                    .output = Axis::flat(outputs, inputs * taps),
+                                    .scale = dy_scale.const_data_ptr<float>(),
+                                    .scale_axis = Axis::flat(outputs, 0),
+                                    .shifts = along_k(ds, ds_at, images / block, 1, 1)},
+                           .right = {.operand = along_k(x_codes, x_at, images, s.y.stride, s.x.stride),
+                                     .rows = inputs,
+                                     .output = Axis::flat(inputs, taps),
+                                     .scale = x_scale.const_data_ptr<float>(),
+                                     .scale_axis = Axis::flat(inputs, 0),
+                                     .shifts = along_k(xs, xs_at, images / block, s.y.stride, s.x.stride)},
+                           .k = s.y.out() * s.x.out() * images,
+                           .output = out.mutable_data_ptr(),
+                           .batch = batch,
+                           .block = block};
+  return run<Device>(datapath, {product}, accumulators, count, out);
+}
+
 template <typename Device>
 Result conv2d_weight_gradient(Tensor dy, Tensor dy_scale, Tensor x, Tensor x_scale, int64_t dy_bits, int64_t x_bits,
                               Ints kernel_size, Ints stride, Ints padding, Ints dilation, int64_t groups, Ints datapath,
-                              bool accumulators, bool count, int64_t dy_gamma, int64_t x_gamma) {
+                              bool accumulators, bool count, int64_t dy_gamma, int64_t x_gamma,
+                              std::optional<Tensor> dy_shifts, std::optional<Tensor> x_shifts, int64_t block) {
   const AnyDatapath& d = datapath_of(datapath);
-  const ConvArgument da(d, dy, dy_scale, dy_bits, dy_gamma, 1, dy, "dy");
-  const ConvArgument xa(d, x, x_scale, x_bits, x_gamma, 1, dy, "x");
+  const BlockShifts shifts = {.left = dy_shifts, .right = x_shifts, .block = block};
+  shifts.check(d);
+  require(dy.dim() == 4 && x.dim() == 4, "dy and x must have 4 dimensions");
   require(kernel_size.size() == 2 && groups > 0, "kernel_size must hold 2 integers, and groups be positive");
   const Ints weight = {dy.size(1), x.size(1) / groups, kernel_size[0], kernel_size[1]};
   const ConvShape s =
       conv_shape(sizes_of(x), weight, {.stride = stride, .padding = padding, .dilation = dilation, .groups = groups});
   require(sizes_of(dy) == output_size(s), "dy's shape is not that of the output");
   Tensor out = new_output(dy, weight, accumulators);
+  if (block > 0) {
+    check_float(dy_scale, dy, "dy_scale");
+    check_float(x_scale, dy, "x_scale");
+    return weight_gradient_of_images<Device>(
+        datapath, s, dy, dy_scale, x, x_scale, operand_codes(d, dy, dy_bits, dy_gamma, dy, "dy"),
+        operand_codes(d, x, x_bits, x_gamma, dy, "x"), shifts, out, accumulators, count);
+  }
+  const ConvArgument da(d, dy, dy_scale, dy_bits, dy_gamma, 1, dy, "dy");
+  const ConvArgument xa(d, x, x_scale, x_bits, x_gamma, 1, dy, "x");
   return run<Device>(datapath, {conv_weight_gradient(s, da.operand, xa.operand, out.mutable_data_ptr())}, accumulators,
                      count, out);
 }

@@ -294,6 +294,39 @@ def test_errors(rng):
         ops.matmul(a.codes, scales[0], b.codes, scales[1], 8, 8, Datapath().encode(), False, False, 0, 0, a.shifts)
 
 
+def test_weight_gradients_of_images_and_their_errors(rng):
+    """The operator, of tensors that lie in any order in memory."""
+    d = Datapath(vector_size=8)
+    dy, x = values((16, 4, 3, 2), rng), values((16, 6, 7, 5), rng, 0)
+    (e, k_e, s_e), (c, k_c, s_c) = (to_reference(lns_sim.quantize(t, dim=0, block=8)) for t in (dy, x))
+    geometry = dict(stride=2, padding=0, dilation=1)
+    expected = reference_blocks.conv2d_weight_gradient(
+        (e, k_e, s_e), (c, k_c, s_c), (3, 3), **geometry, datapath=d, block=8
+    )
+
+    def run(dy, x, order=(0, 1, 2, 3), padding=0, block=8, shifts=True):
+        p, q = (lns_sim.quantize(t, dim=0, block=8) for t in (dy, x))
+        back = torch.tensor(order).argsort().tolist()
+        p_codes, q_codes, p_shifts, q_shifts = (
+            t.permute(order).contiguous().permute(back) for t in (p.codes, q.codes, p.shifts, q.shifts)
+        )
+        tail = [3, 3], [2, 2], [padding] * 2, [1, 1], 1, d.encode(), False, False, 0, 0
+        given = p_shifts if shifts is True else shifts, q_shifts, block
+        return everywhere(ops.conv2d_weight_gradient, p_codes, p.scale, q_codes, q.scale, 8, 8, *tail, *given)[0]
+
+    for order in ((0, 1, 2, 3), (1, 2, 3, 0), (3, 0, 2, 1)):
+        assert same_bits(run(dy, x, order), expected)
+    for work, message in [
+        (lambda: run(dy, x, block=32), "images must be a multiple of the block"),
+        (lambda: run(dy[:, :, :2, :1], x[:, :, :3, :1], padding=1), "padding must be 0"),
+        (lambda: run(dy, x, shifts=torch.zeros(2, 4, 3, 3, dtype=torch.uint8)), "an entry for each block"),
+        (lambda: run(dy, x, block=12), "no multiple of vector_size"),
+        (lambda: run(dy[:, :, :2], x), "dy's shape"),
+    ]:
+        with pytest.raises((ValueError, RuntimeError), match=message):
+            work()
+
+
 @pytest.mark.skipif(not HAVE_CUDA, reason="no GPU, or built without CUDA kernels")
 @pytest.mark.parametrize(
     "options",
