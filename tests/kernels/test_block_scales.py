@@ -304,7 +304,7 @@ def test_weight_gradients_of_images_and_their_errors(rng):
         (e, k_e, s_e), (c, k_c, s_c), (3, 3), **geometry, datapath=d, block=8
     )
 
-    def run(dy, x, order=(0, 1, 2, 3), padding=0, block=8, shifts=True):
+    def operands(dy, x, order=(0, 1, 2, 3), padding=0, block=8, shifts=True):
         p, q = (lns_sim.quantize(t, dim=0, block=8) for t in (dy, x))
         back = torch.tensor(order).argsort().tolist()
         p_codes, q_codes, p_shifts, q_shifts = (
@@ -312,19 +312,20 @@ def test_weight_gradients_of_images_and_their_errors(rng):
         )
         tail = [3, 3], [2, 2], [padding] * 2, [1, 1], 1, d.encode(), False, False, 0, 0
         given = p_shifts if shifts is True else shifts, q_shifts, block
-        return everywhere(ops.conv2d_weight_gradient, p_codes, p.scale, q_codes, q.scale, 8, 8, *tail, *given)[0]
+        return p_codes, p.scale, q_codes, q.scale, 8, 8, *tail, *given
 
     for order in ((0, 1, 2, 3), (1, 2, 3, 0), (3, 0, 2, 1)):
-        assert same_bits(run(dy, x, order), expected)
-    for work, message in [
-        (lambda: run(dy, x, block=32), "images must be a multiple of the block"),
-        (lambda: run(dy[:, :, :2, :1], x[:, :, :3, :1], padding=1), "padding must be 0"),
-        (lambda: run(dy, x, shifts=torch.zeros(2, 4, 3, 3, dtype=torch.uint8)), "an entry for each block"),
-        (lambda: run(dy, x, block=12), "no multiple of vector_size"),
-        (lambda: run(dy[:, :, :2], x), "dy's shape"),
+        dw, _ = everywhere(ops.conv2d_weight_gradient, *operands(dy, x, order))
+        assert same_bits(dw, expected)
+    for wrong, message in [
+        (operands(dy, x, block=32), "images must be a multiple of the block"),
+        (operands(dy[:, :, :2, :1], x[:, :, :3, :1], padding=1), "padding must be 0"),
+        (operands(dy, x, shifts=torch.zeros(2, 4, 3, 3, dtype=torch.uint8)), "an entry for each block"),
+        (operands(dy, x, block=12), "no multiple of vector_size"),
+        (operands(dy[:, :, :2], x), "dy's shape"),
     ]:
         with pytest.raises((ValueError, RuntimeError), match=message):
-            work()
+            ops.conv2d_weight_gradient(*wrong)
 
 
 @pytest.mark.skipif(not HAVE_CUDA, reason="no GPU, or built without CUDA kernels")
