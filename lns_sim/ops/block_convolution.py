@@ -68,11 +68,13 @@ def weight_gradient(
 
 
 def images_fastest(t: Tensor, padding: Sequence[int] = (0, 0)) -> Tensor:
-    """The same tensor in another order in memory, which is that of K; with zeros around height and width."""
-    t = t.permute(1, 2, 3, 0)
+    """The same tensor in memory as (height, channels, width, images), with zeros around height and width: images are
+    fastest in K, and one stride leads from channel to channel and on to the next tap's.
+    """
+    t = t.permute(2, 1, 3, 0)
     if any(padding):
         down, across = padding
-        around = t.new_zeros(t.shape[0], t.shape[1] + 2 * down, t.shape[2] + 2 * across, t.shape[3])
-        around[:, down : down + t.shape[1], across : across + t.shape[2]] = t
-        return around.permute(3, 0, 1, 2)
-    return t.contiguous().permute(3, 0, 1, 2)
+        around = t.new_zeros(t.shape[0] + 2 * down, t.shape[1], t.shape[2] + 2 * across, t.shape[3])
+        around[down : down + t.shape[0], :, across : across + t.shape[2]] = t
+        t = around
+    return t.contiguous().permute(3, 1, 0, 2)
