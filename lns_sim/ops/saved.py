@@ -25,21 +25,21 @@ def save_operands(ctx, inputs, output, *others: Tensor, again: tuple[Again, Agai
     r = Recipe.decode(inputs[-1])
     ctx.recipe, ctx.site, ctx.place = inputs[-1], observer.site(), memory.take(r)
     ctx.differentiable = not r.quantizes and not distributed.batches_are_one()
-    a, a_scale, b, b_scale = (inputs[0], output[2], inputs[1], output[4])
+    kept, scales = list(inputs[:2]), (output[2], output[4])
     ctx.again: list[Operand | None] = [None, None]
     of_blocks: list[Tensor] = []
     if not ctx.differentiable and r.block is None:
-        a, a_scale, b, b_scale = output[1:]
+        kept = [output[1], output[3]]
     elif not ctx.differentiable:
-        whole = sides.saved(a, a_scale, b, b_scale, inputs[2], r)
+        whole = sides.saved(kept[0], scales[0], kept[1], scales[1], inputs[2], r)
         for i, (side, make) in enumerate(zip(whole, again)):
             if make is None or not ctx.needs_input_grad[1 - i] or r.quantizer(side.kind) is None:
                 continue
             made = make(side)
-            a, b = (made.codes.reshape(t.shape) if j == i else t for j, t in enumerate((a, b)))
+            kept[i] = made.codes.reshape(side.shape)
             of_blocks += made.scale, made.shifts
             ctx.again[i] = made._replace(codes=None, scale=None, shifts=None)
-    ctx.save_for_backward(a, a_scale, b, b_scale, inputs[2], *others, *of_blocks)
+    ctx.save_for_backward(kept[0], scales[0], kept[1], scales[1], inputs[2], *others, *of_blocks)
     ctx.mark_non_differentiable(output[1], *output[3:])  # a scale, of one number, stays: see backward_pass
 
 
