@@ -328,6 +328,19 @@ def test_weight_gradients_of_images_and_their_errors(rng):
             ops.conv2d_weight_gradient(*wrong)
 
 
+@pytest.mark.parametrize("kernel, stride", [(1, 2), (3, 2), (3, 1)])
+def test_input_gradients_of_a_resnet(kernel, stride, rng):
+    """A layer of ResNet-20 at a batch of 256; with one tap and a stride most positions see none."""
+    size = 32 // stride
+    dy = lns_sim.quantize(values((256, 32, size, size), rng), dim=1, block=32)
+    w = lns_sim.quantize(values((32, 16, kernel, kernel), rng, 0), dim=0, block=32)
+    geometry = [256, 16, 32, 32], [stride] * 2, [kernel // 2] * 2, [1, 1], 1
+    tail = *geometry, Datapath().encode(), False, False, 0, 0, dy.shifts, w.shifts, 32
+    dx, _ = everywhere(ops.conv2d_input_gradient, dy.codes, dy.scale, w.codes, w.scale, 8, 8, *tail)
+    seen = dx[:, :, ::stride, ::stride] if kernel == 1 else dx
+    assert seen.count_nonzero() > 0.9 * seen.numel() and seen.count_nonzero() == dx.count_nonzero()
+
+
 @pytest.mark.skipif(not HAVE_CUDA, reason="no GPU, or built without CUDA kernels")
 @pytest.mark.parametrize(
     "options",

@@ -62,7 +62,8 @@ def test_linear(recipe, device):
 
 
 @pytest.mark.parametrize(
-    "stride, padding, dilation, kernel, images", [(1, 1, 1, 3, 2), (2, 1, 1, 3, 3), (1, 0, 1, 1, 3), (1, 2, 2, 2, 2)]
+    "stride, padding, dilation, kernel, images",
+    [(1, 1, 1, 3, 2), (2, 1, 1, 3, 3), (1, 0, 1, 1, 3), (2, 0, 1, 1, 3), (1, 2, 2, 2, 2)],
 )
 def test_convolutions(stride, padding, dilation, kernel, images, device):
     """Channels and images are no whole blocks."""
