@@ -69,11 +69,14 @@ def test_any_datapath_any_shape(datapath, m, n, k, seed):
 @pytest.mark.parametrize("acc_bits, headroom", [(24, 5), (24, 0), (16, 0), (12, 0)])
 @pytest.mark.parametrize("overflow", ["saturate", "wrap"])
 @pytest.mark.parametrize("bias", [0, 60, 127])
-def test_long_dot_products_that_overflow_anywhere(acc_bits, headroom, overflow, bias, rng):
-    """Segments are joined exactly, wherever accumulators saturate: everywhere, in drifts up and down, or never."""
+@pytest.mark.parametrize("m, k, n", [(70, 20_000, 130), (16, 32_768, 144), (27, 32_768, 62)])
+def test_long_dot_products_that_overflow_anywhere(acc_bits, headroom, overflow, bias, m, k, n, rng):
+    """Segments are joined exactly, wherever accumulators saturate: everywhere, in drifts up and down, or never. Of the
+    narrow ones a tile has several side by side.
+    """
     datapath = Datapath(acc_bits=acc_bits, headroom_bits=headroom, overflow=overflow)
-    a, b = random_codes((70, 20_000), FMT, rng), random_codes((20_000, 130), FMT, rng)
-    drift = torch.arange(20_000) // 1000 % 3  # up, down, to and fro
+    a, b = random_codes((m, k), FMT, rng), random_codes((k, n), FMT, rng)
+    drift = torch.arange(k) // 1000 % 3  # up, down, to and fro
     a.codes.clamp_(min=bias)
     a.codes[:, drift == 0] &= 127
     b.codes[drift < 2] &= 127
@@ -89,6 +92,13 @@ LAYERS = [
     (16, 512, 512, 4, 1, 3),
     (4, 3, 64, 32, 1, 3),
     (2, 3, 64, 64, 2, 7),
+    # Narrow ones, in lines of whole words, of half of them, and of none.
+    (16, 16, 16, 32, 1, 3),
+    (16, 16, 32, 32, 2, 3),
+    (16, 32, 32, 16, 1, 3),
+    (16, 5, 16, 14, 1, 3),
+    (16, 16, 15, 28, 1, 5),
+    (8, 16, 16, 33, 1, 3),
 ]
 
 
@@ -101,6 +111,8 @@ def test_layers_of_residual_networks(n, c, o, size, stride, kernel, rng):
     of_dy = (dy.codes, dy.scale)
     everywhere(ops.conv2d_input_gradient, *of_dy, w.codes, w.scale, 8, 8, list(x.shape), *tail, False)
     everywhere(ops.conv2d_weight_gradient, *of_dy, x.codes, x.scale, 8, 8, [kernel, kernel], *tail, False)
+    everywhere(ops.conv2d_weight_gradient, *of_dy, x.codes, x.scale, 8, 8, [kernel, kernel], *tail, True)
+    tail = (*tail[:4], Datapath(acc_bits=16, headroom_bits=0).encode(), False)
     everywhere(ops.conv2d_weight_gradient, *of_dy, x.codes, x.scale, 8, 8, [kernel, kernel], *tail, True)
 
 
