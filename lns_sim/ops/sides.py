@@ -83,7 +83,7 @@ class Side(NamedTuple):
             return observer.report_codes(self.kind, x, Operand(x, x.new_ones(()), None))
         else:
             codes = reshape(self.source)
-            rng = stream_of(self.rng, self.kind) if q.stochastic else None
+            rng = stream_of(self.rng, self.kind, codes) if q.stochastic else None
             made = q.quantize_blocks(codes, rng, dim % codes.dim(), block)
         operand = Operand(*made[:2], q, made[2], dim % codes.dim() - codes.dim(), block)
         return observer.report_codes(self.kind, reshape(self.source), operand)
