@@ -124,9 +124,9 @@ class LNSMadam(SplitOptimizer):
 
     @staticmethod
     def _random(group: dict, p: torch.Tensor, index: int, position: int) -> torch.Tensor:
-        own = local(p).rng
-        if own is not None:
-            rng = stream_of(own, "update")
+        own = local(p)
+        if own.rng is not None:
+            rng = stream_of(own.rng, "update", own.codes)
         else:
             tensor_id = len(STREAMS) * ((index << 20) + position) + STREAMS["update"]
             rng = random_state(group["seed"], group["step"], tensor_id)

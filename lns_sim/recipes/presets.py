@@ -47,6 +47,11 @@ def lns_madam_fake_quant(**kwargs) -> Recipe:
     return fake_quant(lns_madam(**kwargs))
 
 
+def gamma_in_blocks(bits: int) -> int:
+    """The gamma of formats with block scales, where nobody says another."""
+    return {4: 1, 5: 2, 6: 4}.get(bits, LNSFormat.gamma)
+
+
 def lns_madam_blocks(bits: int = LNSFormat.bits, gamma: int | None = None, block: int = 32, **kwargs) -> Recipe:
     """:func:`lns_madam` with a scale for every ``block`` elements along each pass' K (spec section 8).
 
@@ -59,7 +64,7 @@ def lns_madam_blocks(bits: int = LNSFormat.bits, gamma: int | None = None, block
     Raises:
         TypeError, ValueError: as :func:`lns_madam`, or blocks that hold no whole vectors.
     """
-    gamma = {4: 1, 5: 2, 6: 4}.get(bits, LNSFormat.gamma) if gamma is None else gamma
+    gamma = gamma_in_blocks(bits) if gamma is None else gamma
     own = lns_madam(bits, gamma, **kwargs)
     update = own.update if "update_bits" in kwargs else Recipe.update
     few = "" if bits == LNSFormat.bits else f"-{bits}bit"

@@ -15,6 +15,9 @@ from torch import nn
 
 import lns_sim
 from lns_sim import Datapath, LNSFormat, recipes
+from lns_sim.quantizers import FP8, Integer, ShiftQuant
+from lns_sim.quantizers.integer import nearest_values
+from lns_sim.random import random_state
 from lns_sim.studies import models
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not HAVE_CUDA, reason="no GPU, or built without CUDA kernels")]
@@ -140,12 +143,25 @@ def test_tensors_of_many_millions():
         )
 
 
+@pytest.mark.parametrize("shape", [(64, 33, 50, 51), (64, 32, 48, 48), (300, 130, 4, 4), (300_000, 17)])
+def test_other_systems_codes_of_many_millions(shape):
+    x = torch.randn(shape) * torch.logspace(-3, 3, shape[1]).view(1, -1, *[1] * (len(shape) - 2))
+    rng = random_state(3, 1, 2)
+    for q in (Integer(), Integer(8, "stochastic", True), ShiftQuant(6, 4, True), ShiftQuant(4), FP8(), FP8("e5m2")):
+        codes, scale = everywhere(q.quantize, x, rng if q.stochastic else None, 1)
+        everywhere(q.value, codes, scale)
+    everywhere(nearest_values, x, 8)
+    everywhere(ops.largest_magnitude, x)
+
+
 def test_offsets_and_strides(rng):
     """Views whose addresses allow no wide load."""
     flat = torch.randn(1003)
     for start in range(4):
         view = flat.cuda()[start:]
         assert same(lns_sim.quantize(flat[start:]), lns_sim.quantize(view))
+        assert same(Integer().quantize(flat[start:], None, -1), Integer().quantize(view, None, -1))
+        assert same(FP8().quantize(flat[start:], None, -1), FP8().quantize(view, None, -1))
     a, b = random_codes((41, 67), FMT, rng), random_codes((67, 131), FMT, rng)
     expected = lns_sim.matmul(a[1:, 3:], b[3:, 5::3])
     assert same(expected, lns_sim.matmul(a.to("cuda")[1:, 3:], b.to("cuda")[3:, 5::3]))

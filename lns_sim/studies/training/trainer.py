@@ -24,6 +24,7 @@ from lns_sim.recipes import ModelRecipe, Recipe
 from lns_sim.registry import OPTIMIZERS, OptimizerChoice, OptimizerSettings
 from lns_sim.studies import models
 from lns_sim.studies.own import named
+from lns_sim.studies.training.batch_norm import in_shares
 from lns_sim.studies.training.data import Data
 from lns_sim.studies.training.graph import GraphedGradients, why_eager
 from lns_sim.watching.counting import Totals
@@ -218,6 +219,8 @@ class Trainer:
             choice.prepare(built, dict(recipe.optimizer_options))
         self.model = convert(built, recipe)
         self.model.to(self.device)
+        if self.device.type == "cuda":
+            in_shares(self.model)
         if settings.fine_tune and any(isinstance(p, LNSWeight) for p in self.model.parameters()):
             raise ValueError(
                 f"fine_tune is for recipes with float32 weights; those of {recipe.name} exist only as codes"
