@@ -1,0 +1,59 @@
+"""Formats of 4 to 8 bits with block scales beside 4-bit systems that have other scales, on images and on text."""
+
+from __future__ import annotations
+
+from lns_sim import recipes
+from lns_sim.studies.contest import bits_of
+from lns_sim.studies.papers.lns_madam import tuned
+from lns_sim.studies.papers.presets import Preset, length
+from lns_sim.studies.papers.study import Cell, Claim, Row, Study, compared, find, groups, panels, points
+
+OURS = tuple(f"lns-madam-block32{bits}" for bits in ("", "-6bit", "-5bit", "-4bit"))
+OTHERS = ("luq", "shiftquant4", "mxfp4", "mxfp4-stochastic")
+
+
+class Blocks(Study):
+    """Accuracy and loss by recipe, each at its own learning rate."""
+
+    name = "blocks"
+    title = "Block scales in few bits"
+    paper = (
+        "ours: LNS-Madam with block scales beside LUQ (arXiv 2112.10769), ShiftQuant (arXiv 2411.10948) and MXFP4 (OCP "
+        "MX specification 1.0)"
+    )
+
+    def cells(self, preset: Preset) -> list[Cell]:
+        found = []
+        for task in (preset.network, preset.decoder):
+            for name in ("fp32", "lns-madam", *OURS, *OTHERS):
+                bits = bits_of(recipes.get(name))
+                shown = " ".join(bits[kind] for kind in ("activation", "weight", "error", "gradient"))
+                trained = [tuned(preset, task, name, seed) for seed in range(preset.seeds)]
+                found.append(Cell({"network": task.network, "recipe": name, "bits": shown}, task.measure, trained))
+        return found
+
+    def draw(self, figure, rows: list[Row]) -> None:
+        by_network = groups(rows, "network")
+        for axes, group in zip(panels(figure, list(by_network)), by_network.values()):
+            points(axes, group, "recipe")
+
+    def claims(self, rows: list[Row]) -> list[Claim]:
+        found = []
+        for network, group in groups(rows, "network").items():
+            images = "%" in group[0].measure
+            margin, unit = (-1.0, "a point") if images else (-0.05, "0.05 nats")
+            full, few = find(group, recipe="fp32"), find(group, recipe=OURS[-1])
+            for name in (*OURS, *OTHERS):
+                text = f"{network}: {name} loses less than {unit} against float32"
+                found.append(compared(text, find(group, recipe=name), full, margin=margin))
+            for name in OTHERS:
+                text = f"{network}: {OURS[-1]} is better than {name}"
+                found.append(compared(text, few, find(group, recipe=name)))
+        return found
+
+    def note(self, preset: Preset) -> str:
+        return (
+            f"{length(preset.network, preset.decoder)}; LNS-Madam bit-exact, weights kept in 16 bits; the others' in "
+            "float32, and products of their codes' values; each one's learning rate searched; bits of activation, "
+            "weight, error, gradient"
+        )
