@@ -18,7 +18,7 @@ from lns_sim.quantizers.quantizer import Quantizer, largest_magnitude
 from lns_sim.random import draw
 
 _TOP = 12  # of 0, 1, 2, 3, 4, 6, 8, 12: the numbers of E2M1, in halves
-_LEAST = -126  # of a half's exponent; E8M0 reaches to -128, float32's normal numbers do not
+_LEAST, _MOST = -126, 124  # exponents of a half: E8M0 begins at -128; at 125 a code of 8 would be beyond float32
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class FP4(Quantizer):
         k = k - 4
         if self.stochastic:
             k = k + (mantissa > _TOP / 16).to(k.dtype)
-        return torch.where(top == 0, 0, k).clamp(min=_LEAST)
+        return torch.where(top == 0, 0, k).clamp(_LEAST, _MOST)
 
     def _codes(self, x: Tensor, k: Tensor, rng: Tensor | None) -> Tensor:
         """The codes of x in halves of 2^k."""

@@ -41,6 +41,7 @@ def test_ties_go_to_even_and_large_numbers_saturate():
     assert not values(FP4(), torch.zeros(2, 3)).any() and values(FP4(), torch.zeros(2, 0)).shape == (2, 0)
     assert values(FP4(), torch.tensor([[1.0, math.nan]])).isnan().all()
     small = values(FP4(), torch.tensor([[1e-44, 2.0**-130], [3e38, 2.0**-126]]), block=1)
+    assert values(FP4("stochastic"), torch.full((1, 9), 3.4e38), seed=0).isfinite().all()
     assert small.tolist() == [[0.0, 0.0], [6 * 2.0**125, 2.0**-126]]
 
 
