@@ -27,14 +27,14 @@ DATAPATHS: dict[str, AnyDatapath] = {LINEAR: Datapath()} | {
 
 
 def priced(bench: Bench, data: dict, network: str, batch: int, recipe: Any) -> dict[str, str]:
-    """Millijoule of training on one sample at the prices of our RTL, and the design that they are of."""
+    """Microjoule of training on one sample at the prices of our RTL, and the design that they are of."""
     known = bench.data(**data)
     x = known.x_train[:batch].to("meta")
     with torch.device("meta"):
         model = models.build(network, known.input_shape, known.classes).eval()
     found = energy(model, x, recipe=recipes.from_plain(recipe), technology="measured")
     design = found.rests_on["LNS"].partition(": ")[2]
-    return {"our RTL at 0.18 um, mJ a sample": f"{found.total() / len(x):.3g}", "design": design}
+    return {"uJ a sample, our RTL at 0.18 um": f"{1000 * found.total() / len(x):.3g}", "design": design}
 
 
 class LogDomain(Study):
