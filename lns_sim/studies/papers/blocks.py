@@ -42,13 +42,13 @@ class Blocks(Study):
         for network, group in groups(rows, "network").items():
             images = "%" in group[0].measure
             margin, unit = (-1.0, "a point") if images else (-0.05, "0.05 nats")
-            full, few = find(group, recipe="fp32"), find(group, recipe=OURS[-1])
-            for name in (*OURS, *OTHERS):
-                text = f"{network}: {name} loses less than {unit} against float32"
-                found.append(compared(text, find(group, recipe=name), full, margin=margin))
+            for names, whole in ((OURS, "lns-madam"), (OTHERS, "fp32")):  # of the same optimizer
+                for name in names:
+                    text = f"{network}: {name} loses less than {unit} against {whole}"
+                    found.append(compared(text, find(group, recipe=name), find(group, recipe=whole), margin=margin))
             for name in OTHERS:
                 text = f"{network}: {OURS[-1]} is better than {name}"
-                found.append(compared(text, few, find(group, recipe=name)))
+                found.append(compared(text, find(group, recipe=OURS[-1]), find(group, recipe=name)))
         return found
 
     def note(self, preset: Preset) -> str:
