@@ -38,13 +38,16 @@ int shared_bytes(const ProductTable& t, int table_shift, int rows, int columns) 
   return ((table + 15) & ~15) + tile_bytes(rows, columns);
 }
 
+// That a table's rows take, of 64 bits.
+size_t words(const ProductTable& t) { return (t.rows.size() + 1) / 2; }
+
 int bounded_rows(const Product& p) { return p.block > 0 ? 8 : kBoundedRows; }
 
 // The cheapest cut by the rules.
 Tiling choose(const Product& p, const ProductTable& t, const Datapath& d, const Limits& limits) {
   Tiling best{};
   double least = 0;
-  const bool shifted = p.block > 0, can_cut = shifted ? t.sums != Sums::direct && t.apart32 : t.sums == Sums::fused;
+  const bool shifted = p.block > 0, can_cut = t.sums == Sums::fused && (!shifted || t.apart32);
   const int64_t vectors = std::max<int64_t>(1, ceil_div(p.k, d.vector_size)), batch = p.batch.count();
   for (const bool exchanged : {false, true}) {
     const Side &rows = exchanged ? p.right : p.left, &columns = exchanged ? p.left : p.right;
@@ -159,9 +162,10 @@ Batch exchange(Batch b) {
   return b;
 }
 
-// A side's shifts as the kernel reads them.
+// A side's shifts as the kernel reads them; none where K is empty, as between the positions of a stride.
 GatheredShifts gather(const Side& side, const TiledProduct& tiled, bool left, const Launch& at) {
   const int64_t pitch = shift_pitch(side.rows), bytes = tiled.batch.count() * tiled.blocks * pitch;
+  if (bytes == 0) return {};
   auto* data = static_cast<uint8_t*>(at.allocate(bytes));
   const int64_t grid = std::min<int64_t>(ceil_div(bytes, 256), int64_t{Limits(at.device).multiprocessors} * 16);
   gather_shifts<<<static_cast<unsigned>(grid), 256, 0, at.stream>>>(side, tiled.batch, left, tiled.blocks, pitch, data);
@@ -169,8 +173,8 @@ GatheredShifts gather(const Side& side, const TiledProduct& tiled, bool left, co
   return {.data = data, .pitch = pitch};
 }
 
-// `tables`: the device's copy of Engine::tables, in which the rows of products stand behind `products`.
-void run_tiles(const Product& p, const ProductTable& t, int64_t products, const Datapath& d, const int64_t* tables,
+// `tables`: the device's copy of Engine::tables, in which this table's rows begin at `rows`.
+void run_tiles(const Product& p, const ProductTable& t, size_t rows, const Datapath& d, const int64_t* tables,
                bool accumulators, unsigned long long* overflows, const Launch& at) {
   const bool shifted = p.block > 0;
   const Tiling c = choose(p, t, d, Limits(at.device));
@@ -185,7 +189,7 @@ void run_tiles(const Product& p, const ProductTable& t, int64_t products, const 
                         .table_rows = static_cast<int>(t.rows.size()),
                         .table_shift = c.table_shift,
                         .short_lanes = t.short_lanes,
-                        .table = reinterpret_cast<const int32_t*>(tables + products),
+                        .table = reinterpret_cast<const int32_t*>(tables + rows),
                         .products = tables,
                         .block_vectors = static_cast<int>(p.block / d.vector_size),
                         .blocks = shifted ? p.blocks() : 0,
@@ -201,19 +205,21 @@ void run_tiles(const Product& p, const ProductTable& t, int64_t products, const 
     tiled.column_shifts = gather(tiled.columns, tiled, false, at);
   }
   if (c.segments > 1 && shifted)
-    run_segments<ShiftedSums<8, Use::bounded>, SegmentSums<kGatedRows, true>, ShiftedSums<8, Use::overflows>>(tiled, t,
-                                                                                                              at);
+    run_segments<ShiftedSums<8, Use::bounded, int32_t, int32_t>, SegmentSums<kGatedRows, true>,
+                 ShiftedSums<8, Use::overflows, int32_t, int32_t>>(tiled, t, at);
   else if (c.segments > 1)
     run_segments<FusedSums<kBoundedRows, Use::bounded>, SegmentSums<kGatedRows, false>, FusedSums<8, Use::overflows>>(
         tiled, t, at);
   else if (shifted && t.sums == Sums::direct)
-    launch<ShiftedDirectSums<8>>(tiled, t, at);
-  else if (shifted && !t.apart32)
     launch<ShiftedSums<8, Use::overflows, int64_t>>(tiled, t, at);
+  else if (shifted && t.sums == Sums::float64)
+    launch<ShiftedSums<8, Use::overflows, double>>(tiled, t, at);
+  else if (shifted && !t.apart32)
+    launch<ShiftedSums<8, Use::overflows, int32_t>>(tiled, t, at);
   else if (shifted && overflows)
-    launch<ShiftedSums<8, Use::overflows>>(tiled, t, at);
+    launch<ShiftedSums<8, Use::overflows, int32_t, int32_t>>(tiled, t, at);
   else if (shifted)
-    launch<ShiftedSums<8, Use::results>>(tiled, t, at);
+    launch<ShiftedSums<8, Use::results, int32_t, int32_t>>(tiled, t, at);
   else if (t.sums == Sums::wide)
     launch<WideSums<8>>(tiled, t, at);
   else if (t.sums == Sums::float64)
@@ -260,11 +266,13 @@ Engine::Engine(const Datapath& datapath) : datapath_(datapath) {
     return;
   }
   table_ = std::make_unique<const ProductTable>(datapath);
-  table_for_blocks_ = std::make_unique<const ProductTable>(table_->for_blocks());
-  tables_ = table_->products;  // then the rows, 32-bit
-  tables_.resize(table_->products.size() + (table_->rows.size() + 1) / 2);
-  std::copy(table_->rows.begin(), table_->rows.end(),
-            reinterpret_cast<int32_t*>(tables_.data() + table_->products.size()));
+  table_for_blocks_ = std::make_unique<const ProductTable>(datapath, true);
+  tables_ = table_->products;  // then the rows of both, 32-bit
+  for (const ProductTable* t : {table_.get(), table_for_blocks_.get()}) {
+    const size_t rows = tables_.size();
+    tables_.resize(rows + words(*t));
+    std::copy(t->rows.begin(), t->rows.end(), reinterpret_cast<int32_t*>(tables_.data() + rows));
+  }
 }
 
 Engine::~Engine() = default;
@@ -276,9 +284,11 @@ void Engine::run(const Product& p, const int64_t* tables, bool accumulators, Cou
   unsigned long long* overflows = counters ? as_unsigned(&counters->saturations) : nullptr;
   if (bin_table_)
     run_in_bins(p, *bin_table_, datapath_, tables, accumulators, overflows, at);
+  else if (p.block > 0)
+    run_tiles(p, *table_for_blocks_, table_->products.size() + words(*table_), datapath_, tables, accumulators,
+              overflows, at);
   else
-    run_tiles(p, p.block > 0 ? *table_for_blocks_ : *table_, static_cast<int64_t>(table_->products.size()), datapath_,
-              tables, accumulators, overflows, at);
+    run_tiles(p, *table_, table_->products.size(), datapath_, tables, accumulators, overflows, at);
   if (counters)
     enqueue_lane_counts(p, datapath_.format, datapath_.first_visible_product(), datapath_.vector_size, counters,
                         Limits(at.device), at);

@@ -299,7 +299,7 @@ __global__ void __launch_bounds__((kMultipliers + kFetchers) * 32, 1)
     const bool active =
         tile.row + row0 < tiled.rows.rows && tile.column + column0 - lane * kColumns < tiled.columns.rows;
     int lanes_left = tiled.datapath.vector_size;  // of the current vector
-    // The vector's shifts are fetched long before it is closed.
+    // The vector's shifts, if there is one, are fetched long before it is closed.
     [[maybe_unused]] unsigned vector = static_cast<unsigned>(tile.begin / tiled.datapath.vector_size);
     [[maybe_unused]] const auto load_shifts = [&] {
       if constexpr (requires { sums.shifts.columns; })
@@ -308,7 +308,7 @@ __global__ void __launch_bounds__((kMultipliers + kFetchers) * 32, 1)
                            tile.part / tiled.segments * tiled.blocks + vector / tiled.block_vectors, tile.row + row0,
                            tile.column + column0);
     };
-    load_shifts();
+    if (tile.begin < tile.end) load_shifts();
     for (int64_t k0 = tile.begin; k0 < tile.end; k0 += kChunk, ++chunk) {
       const int buffer = chunk & 1;
       m.filled(buffer).wait(chunk >> 1 & 1);

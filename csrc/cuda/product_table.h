@@ -30,13 +30,13 @@ struct LaneCode {
 struct ProductTable {
   Sums sums;
   LaneCode lane_code;
-  bool sum32 = false;             // a vector's sum fits 32 bits
-  bool apart32 = false;           // and the accumulator with it, once aligned
+  bool apart32 = false;           // a vector's sum fits 32 bits, and the accumulator with it, once aligned
   int short_lanes = 0;            // wide: how many lanes' products fit 32 bits, with a fraction left
   std::vector<int32_t> rows;      // products, or with float64 upper halves; empty with direct
   std::vector<int64_t> products;  // direct: T[p]
 
-  explicit ProductTable(const Datapath& d) : products(product_table(d)) {
+  // `for_blocks`: block scales keep accumulators beside the sums, which have 32 bits, or a double, or are direct.
+  explicit ProductTable(const Datapath& d, bool for_blocks = false) : products(product_table(d)) {
     const int e_max = d.format.e_max();
     int last_invisible = 1;
     while (last_invisible < 2 * e_max && products[last_invisible + 1] == 0) ++last_invisible;
@@ -48,13 +48,13 @@ struct ProductTable {
         static_cast<int>(std::min<int64_t>(d.vector_size, room / std::max<int64_t>(largest, 1)) / kUnroll * kUnroll);
     // A vector's sum in units of the accumulator, and one more for rounding.
     const int64_t aligned = (largest * d.vector_size >> d.fraction_bits()) + 1;
-    sum32 = largest <= INT32_MAX / d.vector_size;
+    const bool sum32 = largest <= INT32_MAX / d.vector_size;
     apart32 = sum32 && aligned + (int64_t{1} << (d.acc_bits - 1)) <= INT32_MAX;
     if (d.vector_size % kUnroll != 0 || count * static_cast<int64_t>(sizeof(int32_t)) > kMostBytes)
       sums = Sums::direct;
-    else if (fits_int32(d, products))
+    else if (for_blocks ? sum32 : fits_int32(d, products))
       sums = Sums::fused;
-    else if (short_lanes > 0 && aligned + (int64_t{1} << (d.acc_bits - 1)) <= INT32_MAX)
+    else if (!for_blocks && short_lanes > 0 && aligned + (int64_t{1} << (d.acc_bits - 1)) <= INT32_MAX)
       sums = Sums::wide;
     else if (largest <= (int64_t{1} << 50) / d.vector_size && d.fraction_bits() + d.acc_bits <= 50 &&
              std::all_of(products.begin(), products.end(), is_upper_half))
@@ -73,19 +73,9 @@ struct ProductTable {
       }
       if (reproduces(products)) return;
     }
-    make_direct();
-  }
-
-  void make_direct() {
     sums = Sums::direct;
     rows.clear();
     lane_code = {.zero_shift = 0, .sign_step = 1 << 15};
-  }
-  // With block scales accumulators stand beside the sums, which have 32 bits, or are direct.
-  ProductTable for_blocks() const {
-    ProductTable t = *this;
-    if (!sum32 || (sums != Sums::fused && sums != Sums::wide)) t.make_direct();
-    return t;
   }
 
   // Does the sum of any two lanes find their product?

@@ -96,59 +96,57 @@ struct SegmentSums {
   }
 };
 
-// Block scales: acc and Y apart, 32 bits each, and Y whole until it is aligned by its shifts. Next: what holds their
-// sum.
-template <int R, Use use, typename Next = int32_t>
+// What Accumulator::shifted does, of Y in a double below 2^50.
+struct Float64Alignment {
+  int fraction_bits;
+  double half;
+
+  explicit __device__ Float64Alignment(const Datapath& d)
+      : fraction_bits(d.fraction_bits()), half(d.rounding == Alignment::nearest ? 0.5 : 0) {}
+  // Of the sum with a half only the floor counts, which rounding downwards leaves; beside 1.5 * 2^52 a double has no
+  // smaller units than 1.
+  __device__ int64_t shifted(double y, int shift) const {
+    const double aligned = y * __hiloint2double((1023 - fraction_bits - shift) << 20, 0);
+    const double beside = __hiloint2double((1023 + 52) << 20 | 1 << 19, 0);
+    const double found = __dadd_rd(__dadd_rd(aligned, half), beside);
+    return __double_as_longlong(found) - __double_as_longlong(beside);
+  }
+};
+
+// Block scales: acc and Y apart, and Y whole until it is aligned by its shifts. Y: 32 bits; a double, to which a
+// product is the upper half of one; or 64 bits, for any datapath. Next: what holds acc and an aligned Y together.
+template <int R, Use use, typename Y = int32_t, typename Next = int64_t>
 struct ShiftedSums {
   static constexpr int kRows = R;
-  static constexpr Sums kSums = Sums::fused;
+  static constexpr bool kDouble = std::is_same_v<Y, double>;
+  static constexpr Sums kSums = kDouble ? Sums::float64 : sizeof(Y) == sizeof(int64_t) ? Sums::direct : Sums::fused;
   static constexpr Use kUse = use;
-  int32_t acc[R][kColumns], y[R][kColumns];
+  Y y[R][kColumns];
+  int32_t acc[R][kColumns];
   ThreadShifts<R> shifts;
   int overflows = 0;
   int32_t lowest, highest;  // as of FusedSums
 
   __device__ void start(const Datapath&) {
     lowest = highest = 0;
-    for_each_output<R>([&](int i, int j) { acc[i][j] = y[i][j] = 0; });
+    for_each_output<R>([&](int i, int j) { acc[i][j] = 0, y[i][j] = 0; });
   }
   __device__ void resume(const Datapath&, int i, int j, int32_t from) { acc[i][j] = from; }
-  __device__ void add(int i, int j, int32_t product) { y[i][j] += product; }
+  template <typename Product>
+  __device__ void add(int i, int j, Product product) {
+    if constexpr (kDouble)
+      y[i][j] += __hiloint2double(product, 0);
+    else
+      y[i][j] += product;
+  }
   __device__ void flush(const Datapath&, int) {}
   __device__ void close(const Datapath& d) {
-    const Accumulator<int32_t> alignment(d);
+    const std::conditional_t<kDouble, Float64Alignment, Accumulator<Y>> alignment(d);
     const Accumulator<Next> a(d);
     for_each_output<R>([&](int i, int j) {
       const Next sum = Next{acc[i][j]} + alignment.shifted(y[i][j], shifts.at(i, j));
       if (use == Use::overflows) overflows += a.overflows(sum);
       if constexpr (use == Use::bounded) lowest = min(lowest, sum), highest = max(highest, sum);
-      acc[i][j] = static_cast<int32_t>(a.narrow(sum)), y[i][j] = 0;
-    });
-  }
-  __device__ int32_t read(const Datapath&, int i, int j) const { return acc[i][j]; }
-};
-
-// The same for any datapath: 64-bit products and sums.
-template <int R>
-struct ShiftedDirectSums {
-  static constexpr int kRows = R;
-  static constexpr Sums kSums = Sums::direct;
-  static constexpr Use kUse = Use::results;
-  int64_t y[R][kColumns];
-  int32_t acc[R][kColumns];
-  ThreadShifts<R> shifts;
-  int overflows = 0;
-
-  __device__ void start(const Datapath&) {
-    for_each_output<R>([&](int i, int j) { acc[i][j] = 0, y[i][j] = 0; });
-  }
-  __device__ void add(int i, int j, int64_t product) { y[i][j] += product; }
-  __device__ void flush(const Datapath&, int) {}
-  __device__ void close(const Datapath& d) {
-    const Accumulator<int64_t> a(d);
-    for_each_output<R>([&](int i, int j) {
-      const int64_t sum = acc[i][j] + a.shifted(y[i][j], shifts.at(i, j));
-      overflows += a.overflows(sum);
       acc[i][j] = static_cast<int32_t>(a.narrow(sum)), y[i][j] = 0;
     });
   }

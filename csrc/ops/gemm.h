@@ -268,19 +268,109 @@ Result conv2d_input_gradient(Tensor dy, Tensor dy_scale, Tensor w, Tensor w_scal
   return run<Device>(datapath, products, accumulators, count, out);
 }
 
+// With block scales K runs over (output row, output column, image), images fastest, in whole blocks. Nothing is copied:
+// tensors lie as their strides say, and x was filled up with zero codes where taps see them. Rows of x are (tap column,
+// tap row, channel), if one stride serves the last two; else there is a product for each tap row.
+template <typename Device>
+Result weight_gradient_of_images(const Ints& datapath, const ConvShape& s, const Tensor& dy, const Tensor& dy_scale,
+                                 const Tensor& x, const Tensor& x_scale, const CodeView& dy_codes,
+                                 const CodeView& x_codes, const BlockShifts& shifts, const Tensor& out,
+                                 bool accumulators, bool count) {
+  const int64_t images = std::max<int64_t>(s.batch, 1), block = shifts.block;
+  require(s.batch % block == 0, "images must be a multiple of the block");
+  const int64_t blocks = std::max<int64_t>(images / block, 1);
+  require(s.y.padding == 0 && s.x.padding == 0, "with blocks x comes filled up with zero codes: padding must be 0");
+  require(dy_scale.numel() == 1 && x_scale.numel() == 1, "blocks have one scale");
+  const CodeView ds = shifts.codes(shifts.left, in_blocks(dy, 0, block), dy);
+  const CodeView xs = shifts.codes(shifts.right, in_blocks(x, 0, block), dy);
+  using Strides = std::array<int64_t, 4>;
+  const auto strides = [](const Tensor& t) { return Strides{t.stride(0), t.stride(1), t.stride(2), t.stride(3)}; };
+  const auto maybe = [&](const std::optional<Tensor>& t) { return t ? strides(*t) : Strides{}; };
+  const Strides dy_at = strides(dy), x_at = strides(x), ds_at = maybe(shifts.left), xs_at = maybe(shifts.right);
+  const int64_t outputs = s.out_channels / s.groups, inputs = s.in_channels / s.groups;
+  const int64_t taps = s.y.kernel * s.x.kernel;
+  const auto one_stride = [&](const Strides& t) { return s.y.dilation * t[2] == inputs * t[1]; };
+  const int64_t tap_rows = one_stride(x_at) && one_stride(xs_at) ? s.y.kernel : 1;
+  const auto errors = [&](const CodeView& codes, const Strides& t, int64_t n) {
+    return OperandView::strided(
+        codes, t[1],
+        {.inner = n, .inner_stride = t[0], .outer_stride = t[2], .middle = s.x.out(), .middle_stride = t[3]});
+  };
+  // As a batch of images whose lines are columns' images.
+  const auto seen = [&](const CodeView& codes, const Strides& t, int64_t n) {
+    const PatchAxis columns = {.grid = s.x.out(),
+                               .image = s.x.in,
+                               .taps = s.x.kernel,
+                               .grow = s.x.stride,
+                               .tap_step = s.x.dilation,
+                               .origin = 0,
+                               .shrink = 1,
+                               .image_stride = t[3]};
+    const PatchAxis along_images = {
+        .grid = n, .image = n, .taps = 1, .grow = 1, .tap_step = 1, .origin = 0, .shrink = 1, .image_stride = t[0]};
+    return OperandView::taps(codes, {.y = columns,
+                                     .x = along_images,
+                                     .batch = s.y.out(),
+                                     .channels = tap_rows * inputs,
+                                     .batch_stride = s.y.stride * t[2],
+                                     .channel_stride = t[1]});
+  };
+  Batch batch;
+  batch.add(s.groups, {.left = outputs * dy_at[1],
+                       .right = inputs * x_at[1],
+                       .output = outputs * inputs * taps,
+                       .left_shift = outputs * ds_at[1],
+                       .right_shift = inputs * xs_at[1]});
+  batch.add(s.y.kernel / tap_rows,
+            {.right = s.y.dilation * x_at[2], .output = s.x.kernel, .right_shift = s.y.dilation * xs_at[2]});
+  const int64_t rows = s.x.kernel * tap_rows * inputs;
+  const Product product = {.left = {.operand = errors(dy_codes, dy_at, images),
+                                    .rows = outputs,
+                                    .output = Axis::flat(outputs, inputs * taps),
+                                    .scale = dy_scale.const_data_ptr<float>(),
+                                    .scale_axis = Axis::flat(outputs, 0),
+                                    .shifts = errors(ds, ds_at, blocks)},
+                           .right = {.operand = seen(x_codes, x_at, images),
+                                     .rows = rows,
+                                     .output = {.inner = inputs,
+                                                .inner_stride = taps,
+                                                .outer_stride = 1,
+                                                .middle = tap_rows,
+                                                .middle_stride = s.x.kernel},
+                                     .scale = x_scale.const_data_ptr<float>(),
+                                     .scale_axis = Axis::flat(rows, 0),
+                                     .shifts = seen(xs, xs_at, blocks)},
+                           .k = s.y.out() * s.x.out() * s.batch,
+                           .output = out.mutable_data_ptr(),
+                           .batch = batch,
+                           .block = block};
+  return run<Device>(datapath, {product}, accumulators, count, out);
+}
+
 template <typename Device>
 Result conv2d_weight_gradient(Tensor dy, Tensor dy_scale, Tensor x, Tensor x_scale, int64_t dy_bits, int64_t x_bits,
                               Ints kernel_size, Ints stride, Ints padding, Ints dilation, int64_t groups, Ints datapath,
-                              bool accumulators, bool count, int64_t dy_gamma, int64_t x_gamma) {
+                              bool accumulators, bool count, int64_t dy_gamma, int64_t x_gamma,
+                              std::optional<Tensor> dy_shifts, std::optional<Tensor> x_shifts, int64_t block) {
   const AnyDatapath& d = datapath_of(datapath);
-  const ConvArgument da(d, dy, dy_scale, dy_bits, dy_gamma, 1, dy, "dy");
-  const ConvArgument xa(d, x, x_scale, x_bits, x_gamma, 1, dy, "x");
+  const BlockShifts shifts = {.left = dy_shifts, .right = x_shifts, .block = block};
+  shifts.check(d);
+  require(dy.dim() == 4 && x.dim() == 4, "dy and x must have 4 dimensions");
   require(kernel_size.size() == 2 && groups > 0, "kernel_size must hold 2 integers, and groups be positive");
   const Ints weight = {dy.size(1), x.size(1) / groups, kernel_size[0], kernel_size[1]};
   const ConvShape s =
       conv_shape(sizes_of(x), weight, {.stride = stride, .padding = padding, .dilation = dilation, .groups = groups});
   require(sizes_of(dy) == output_size(s), "dy's shape is not that of the output");
   Tensor out = new_output(dy, weight, accumulators);
+  if (block > 0) {
+    check_float(dy_scale, dy, "dy_scale");
+    check_float(x_scale, dy, "x_scale");
+    return weight_gradient_of_images<Device>(
+        datapath, s, dy, dy_scale, x, x_scale, operand_codes(d, dy, dy_bits, dy_gamma, dy, "dy"),
+        operand_codes(d, x, x_bits, x_gamma, dy, "x"), shifts, out, accumulators, count);
+  }
+  const ConvArgument da(d, dy, dy_scale, dy_bits, dy_gamma, 1, dy, "dy");
+  const ConvArgument xa(d, x, x_scale, x_bits, x_gamma, 1, dy, "x");
   return run<Device>(datapath, {conv_weight_gradient(s, da.operand, xa.operand, out.mutable_data_ptr())}, accumulators,
                      count, out);
 }

@@ -53,7 +53,8 @@ STABLE_TORCH_LIBRARY(lns_sim, m) {
   m.def(
       "conv2d_weight_gradient(Tensor dy, Tensor dy_scale, Tensor x, Tensor x_scale, int dy_bits, int x_bits, "
       "int[] kernel_size, int[] stride, int[] padding, int[] dilation, int groups, int[] datapath, bool accumulators, "
-      "bool count, int dy_gamma=0, int x_gamma=0) -> (Tensor out, Tensor counters)");
+      "bool count, int dy_gamma=0, int x_gamma=0, Tensor? dy_shifts=None, Tensor? x_shifts=None, int block=0) -> "
+      "(Tensor out, Tensor counters)");
   // cap: the largest magnitude allowed, shaped like scale.
   m.def(
       "madam_step(Tensor(a!) codes, Tensor(b!) moment, Tensor grad, Tensor scale, Tensor cap, Tensor hyper, int bits, "

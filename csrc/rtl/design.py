@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lns_sim import AccumulatorConverter, Datapath, LogDatapath
+from lns_sim.golden import VectorSet
 from lns_sim.rtl import tables
 
 RTL = Path(__file__).parent
@@ -73,6 +74,16 @@ def datapath(d: Datapath, microarchitecture: str = "rom", converter: Accumulator
     scale_bits = (abs(d.lsb) + 3 * 127).bit_length() + 1  # acc_lsb + k_a + k_b - k_out, signed
     parameters = (*paper, ("SCALE_BITS", scale_bits), ("FLUSH", int(converter.underflow == "flush")))
     return Design("LNS", "lns_datapath", (*_PE, *_POST_PROCESSING), parameters)
+
+
+def check_operands(vectors: VectorSet) -> None:
+    """Raises ValueError where golden vectors have operands that no design here takes."""
+    if vectors.block is not None:
+        raise ValueError(
+            "the RTL has no block scales: its vectors' sums are aligned by ACC_LSB alone, without a shift each"
+        )
+    if vectors.formats is not None:
+        raise ValueError("the RTL's operands have the datapath's format: it takes none with formats of their own")
 
 
 def _parameters(d: Datapath, microarchitecture: str) -> tuple[tuple[str, int], ...]:

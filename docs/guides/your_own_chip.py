@@ -4,10 +4,13 @@ and how far its results lie from exact ones.
 Run it: python docs/guides/your_own_chip.py (a few seconds)
 """
 
+from itertools import islice
+
 import torch
 
 import lns_sim
 from lns_sim import AccumulatorConverter, Datapath, LNSFormat, LogDatapath, LogTables
+from lns_sim.golden import make_vectors
 
 torch.manual_seed(0)
 x, w = torch.randn(64, 256), torch.randn(256, 32)
@@ -84,5 +87,14 @@ for block in (None, 32):
     name = f"blocks of {block}" if block else "a scale for a tensor"
     print(f"  4 bits, {name}: {20 * torch.log10(exact.norm() / error.norm()):.1f} dB below float32's sums")
 
+# Its vectors for your RTL: codes and the shift of every vector's block, corner cases or random ones; the same from a
+# shell: lns-sim vectors golden --bits 4 --gamma 2 --vector-size 16 --source corner --block 32 (docs/golden.md).
+vectors = make_vectors(small, "corner", k=80, block=32)  # two whole blocks, and half a one
+at = vectors.names.index("shifts in turn, of either side")
+p, q = next(islice(vectors.operands, at, None))
+print(f"  {len(vectors.a)} corner cases, of which {vectors.coverage['saturated']} saturate; number {at}:")
+print(f"  shifts {vectors.shifts[0][at].tolist()} and {vectors.shifts[1][at].tolist()}, two vectors a block")
+print("\n".join(line for line in str(lns_sim.trace_dot(p, q, small)).splitlines() if line.startswith("  Y")))
+
 # Whatever you have described trains, in all passes or in one: recipes.lns_madam(datapath=pe), Recipe(forward=pe, ...),
-# or a file (docs/recipes.md); its golden vectors for your RTL: lns-sim vectors (docs/golden.md).
+# or a file (docs/recipes.md), and has golden vectors for your RTL.

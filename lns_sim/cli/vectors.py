@@ -26,7 +26,11 @@ def vectors(
     ctx: typer.Context,
     out: Annotated[Path, typer.Argument(help="folder for hex files and vectors.json")],
     source: Annotated[
-        str, typer.Option(help="random, corner, or npz:PATH with integer codes a and b of shape (dot products, K)")
+        str,
+        typer.Option(
+            help="random, corner, or npz:PATH with integer codes a and b of shape (dot products, K), with --block also "
+            "their shifts a_shifts and b_shifts of shape (dot products, blocks)"
+        ),
     ] = "random",
     count: Annotated[int, typer.Option(help="dot products (random)")] = 1000,
     k: Annotated[int, typer.Option(help="length of a dot product (random, corner)")] = 128,
@@ -46,6 +50,9 @@ def vectors(
         str | None, typer.Option(help="bits:gamma of a's codes, e.g. 5:2", show_default="the datapath's")
     ] = None,
     b_format: Annotated[str | None, typer.Option(help="of b's codes", show_default="the datapath's")] = None,
+    block: Annotated[
+        int | None, typer.Option(help="elements along K that share a scale, on either side", show_default="no blocks")
+    ] = None,
     scale: Annotated[
         int | None, typer.Option(help="of all, in octaves", show_default="they change", rich_help_panel=CODES)
     ] = None,
@@ -82,6 +89,7 @@ def vectors(
     if log:
         codes = [p.name for p in ctx.command.params if getattr(p, "rich_help_panel", None) == CODES]
         refuse(ctx, ["word", *codes], "accumulators of a datapath that adds logarithms are not converted")
+        refuse(ctx, ["block"], "a datapath that adds logarithms has no shifts for blocks")
     bias, odd = divmod(0 if log else datapath.product_offset, 2)
     if word is not None and odd:
         raise ValueError(f"--word takes half of --product-offset as its bias, got {datapath.product_offset}")
@@ -101,13 +109,14 @@ def vectors(
         formats = (_format("a_format", a_format, datapath), _format("b_format", b_format, datapath))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        made = make_vectors(datapath, source, count, k, seed, None if log else converter, scale, layout, formats)
+        made = make_vectors(datapath, source, count, k, seed, None if log else converter, scale, layout, formats, block)
     for warning in caught:
         output.tell(f"Warning: {warning.message}.")
     record = made.write(run_folder(out, "vectors", force), intermediates)
     results = ["plus.hex", "minus.hex"] if log else ["scale.hex", "code.hex"]
     of_vectors = ["products.hex", "sums.hex"] if log else ["bins.hex", "y.hex", "z.hex"]
-    files = ["a.hex", "b.hex", "acc.hex", *results, *of_vectors * intermediates]
+    operands = ["a.hex", "b.hex", *["a_shift.hex", "b_shift.hex"] * (block is not None)]
+    files = [*operands, "acc.hex", *results, *of_vectors * intermediates]
     fates = ("saturated", "cancelled", "vanished", "zero")
     output.show(
         f"Wrote {len(made.a):,} dot products of {made.a.shape[1]} codes to {out}: {', '.join(files)}, {NAME}.",

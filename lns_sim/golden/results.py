@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 
 from lns_sim.golden.trace import DotTrace, trace_dot
 from lns_sim.golden.vectors import VectorSet
@@ -50,6 +51,10 @@ def check_results(vectors: VectorSet, path, codes=None) -> Mismatch | None:
         words = [layout.word(int(code), f) for code in vectors.codes] if layout else vectors.codes.tolist()
         checks.append((codes, layout.bits if layout else f.bits, False, words, "codes"))
     for file, bits, signed, golden, kind in checks:
+        if Path(file).is_dir():
+            raise IsADirectoryError(
+                f"{file} is a folder: give the file of the design's {kind}, one hex word a dot product"
+            )
         found = read_words(file, bits, signed)
         if len(found) != len(golden):
             raise ValueError(f"{file} holds {len(found)} {kind} for {len(golden)} dot products")

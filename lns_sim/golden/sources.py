@@ -9,12 +9,14 @@ import numpy as np
 from lns_sim.datapath import Datapath
 from lns_sim.datapaths import AnyDatapath
 from lns_sim.format import LNSFormat
-from lns_sim.golden import log_vectors
+from lns_sim.golden import block_vectors, log_vectors
 from lns_sim.golden.corners import extremes
 from lns_sim.log_datapath import LogDatapath
 from lns_sim.npz import read_npz
+from lns_sim.policies import MOST_SHIFT
 
-Operands = tuple[list[str], np.ndarray, np.ndarray]  # names or none, a, b
+Shifts = tuple[np.ndarray, np.ndarray]  # a's and b's
+Operands = tuple[list[str], np.ndarray, np.ndarray, Shifts | None]  # names or none, a, b
 
 
 def operands(
@@ -25,6 +27,7 @@ def operands(
     rng: np.random.Generator,
     exponents: tuple[int, int],
     formats: tuple[LNSFormat, LNSFormat] | None = None,
+    block: int | None = None,
 ) -> Operands:
     """Operands of a source, see :func:`lns_sim.golden.make_vectors`; exponents are those that codes may have, where
     ``formats`` does not say others for a and b.
@@ -32,18 +35,33 @@ def operands(
     f = datapath.format
     own = [(f, exponents)] * 2 if formats is None else [(o, (1, o.e_max)) for o in formats]
     if source == "random":
-        return [], *(_random(rng, (count, k), *o) for o in own)
+        a, b = (_random(rng, (count, k), *o) for o in own)
+        shape = count, block_vectors.blocks(k, block)
+        return [], a, b, block and tuple(rng.integers(0, MOST_SHIFT + 1, shape) for _ in "ab")
     if source == "corner":
         cases = (
             log_vectors.corner_cases(datapath, k)
             if isinstance(datapath, LogDatapath)
             else corner_cases(datapath, k, exponents)
         )
-        a, b = (np.stack([np.broadcast_to(case[i], (k,)) for case in cases.values()]).astype(np.int64) for i in (0, 1))
-        return list(cases), a, b
+        if block is not None:
+            cases = {name: (*case, 0, 0) for name, case in cases.items()}
+            cases |= block_vectors.corner_cases(datapath, k, exponents, block)
+        lengths = (k, k) if block is None else (k, k, *[block_vectors.blocks(k, block)] * 2)
+        a, b, *shifts = (
+            np.stack([np.broadcast_to(case[i], (n,)) for case in cases.values()]).astype(np.int64)
+            for i, n in enumerate(lengths)
+        )
+        return list(cases), a, b, tuple(shifts) or None
     if source.startswith("npz:"):
-        a, b = _load(Path(source[4:]), own)
-        return [], a, b
+        path = Path(source[4:])
+        a, b = _load(path, own)
+        if block is not None:
+            return [], a, b, _load_shifts(path, (len(a), block_vectors.blocks(a.shape[1], block)))
+        with np.load(path) as held:
+            if "a_shifts" in held.files:
+                raise ValueError(f"{path} holds shifts of blocks: say how long a block is")
+        return [], a, b, None
     raise ValueError(f"source must be 'random', 'corner' or 'npz:PATH', got {source!r}")
 
 
@@ -70,6 +88,19 @@ def _load(path: Path, own: list[tuple[LNSFormat, tuple[int, int]]]) -> tuple[np.
             raise ValueError(f"{name} in {path} holds exponents outside {exponents[0]} .. {exponents[1]}")
     if a.shape != b.shape:
         raise ValueError(f"a and b in {path} must be of one shape, got {a.shape} and {b.shape}")
+    return a.astype(np.int64), b.astype(np.int64)
+
+
+def _load_shifts(path: Path, shape: tuple[int, int]) -> Shifts:
+    a, b = read_npz(path, ("a_shifts", "b_shifts"))
+    for name, shifts in (("a_shifts", a), ("b_shifts", b)):
+        if shifts.shape != shape or shifts.dtype.kind not in "iu":
+            raise ValueError(
+                f"{name} in {path} must be integers of shape (dot products, blocks) = {shape}, got {shifts.dtype} "
+                f"{shifts.shape}"
+            )
+        if shifts.min() < 0 or shifts.max() > block_vectors.MOST:
+            raise ValueError(f"{name} in {path} holds shifts outside 0 .. {block_vectors.MOST}")
     return a.astype(np.int64), b.astype(np.int64)
 
 

@@ -46,8 +46,8 @@ def code_list(name: str, codes, format: LNSFormat) -> list[int]:
     return [int(v) for v in reference.recode(values, own, format)]
 
 
-def _shifts(a, b, datapath: AnyDatapath) -> list[int] | None:
-    """Of every vector, where an operand has block scales."""
+def _shifts(a, b, datapath: AnyDatapath) -> list[tuple[int, int]] | None:
+    """a's and b's of every vector, where an operand has block scales."""
     blocks = [t for t in (a, b) if isinstance(t, BlockTensor)]
     if blocks and isinstance(datapath, LogDatapath):
         raise ValueError("an operand has blocks along K, which a LogDatapath has no shifts for")
@@ -55,16 +55,23 @@ def _shifts(a, b, datapath: AnyDatapath) -> list[int] | None:
     for t in blocks:
         if t.block % size:
             raise ValueError(f"blocks of {t.block} elements are no multiple of the datapath's vector_size = {size}")
-    return [sum(int(t.shifts[i // t.block]) for t in blocks) for i in range(0, len(a), size)] if blocks else None
+    if not blocks:
+        return None
+    of = [
+        [int(t.shifts[i // t.block]) if isinstance(t, BlockTensor) else 0 for i in range(0, len(a), size)]
+        for t in (a, b)
+    ]
+    return list(zip(*of))
 
 
 @dataclass(frozen=True)
 class DotTrace:
     """What a dot product did, one :class:`lns_sim.reference.VectorTrace` for each vector of lanes, or
-    :class:`lns_sim.reference_log.LogVectorTrace`.
+    :class:`lns_sim.reference_log.LogVectorTrace`; with block scales also a's and b's shift of each vector.
     """
 
     vectors: list[VectorTrace] | list[LogVectorTrace]
+    shifts: list[tuple[int, int]] | None = None
 
     @property
     def accumulator(self) -> int:
@@ -82,12 +89,13 @@ class DotTrace:
                 continue
             for name, values in (("p", v.p), ("q", v.q), ("r", v.r), ("lane", v.lanes), ("bins", v.bins)):
                 lines.append(f"  {name:4} {' '.join(map(str, values))}")
-            lines.append(f"  Y {v.Y}  Z {v.Z}  acc {v.acc}{'  (overflowed)' if v.overflowed else ''}")
+            step = "  s_a {}  s_b {}".format(*self.shifts[i]) if self.shifts else ""
+            lines.append(f"  Y {v.Y}{step}  Z {v.Z}  acc {v.acc}{'  (overflowed)' if v.overflowed else ''}")
         return "\n".join(lines)
 
 
 def trace_dot(a, b, datapath: AnyDatapath | None = None) -> DotTrace:
-    """The intermediates of one dot product, from the plain-Python reference (spec sections 3 and 7).
+    """The intermediates of one dot product, from the plain-Python reference (spec sections 3, 7 and 8).
 
     Args:
         a, b: K codes each, one-dimensional: an LNSTensor, whose format the datapath's holds and whose blocks, if any,
@@ -95,8 +103,9 @@ def trace_dot(a, b, datapath: AnyDatapath | None = None) -> DotTrace:
         datapath: None for the default one.
 
     Returns:
-        A :class:`DotTrace`; ``print`` shows p, q, r, the lane integers, bins, Y, Z and acc of every vector; of a
-        LogDatapath every product, every sum in its order and acc, as integers 0 or +-(E - E_min + 1).
+        A :class:`DotTrace`; ``print`` shows p, q, r, the lane integers, bins, Y, Z and acc of every vector, and with
+        blocks the shifts s_a and s_b that make Z of Y; of a LogDatapath every product, every sum in its order and acc,
+        as integers 0 or +-(E - E_min + 1).
 
     Raises:
         TypeError, ValueError: codes that are none, or of different lengths.
@@ -108,4 +117,4 @@ def trace_dot(a, b, datapath: AnyDatapath | None = None) -> DotTrace:
         raise ValueError(f"a and b must be of one length, got {len(a)} and {len(b)}")
     if isinstance(datapath, LogDatapath):
         return DotTrace(list(reference_log.trace(a, b, datapath)))
-    return DotTrace(list(reference.trace(a, b, datapath, shifts)))
+    return DotTrace(list(reference.trace(a, b, datapath, shifts and [sum(pair) for pair in shifts])), shifts)

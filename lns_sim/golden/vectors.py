@@ -3,7 +3,8 @@
 A folder holds ``a.hex`` and ``b.hex``, one word of ``vector_size`` codes a line (lane 0 in the lowest bits, lanes past
 K zero), the vectors of a dot product one after the other; ``acc.hex``, the accumulator after each dot product in two's
 complement; ``scale.hex`` and ``code.hex``, a scale for each and the code that the accumulator has at it; and
-``vectors.json``. If asked for, ``bins.hex``, ``y.hex`` and ``z.hex`` hold what happened in every vector.
+``vectors.json``. If asked for, ``bins.hex``, ``y.hex`` and ``z.hex`` hold what happened in every vector. Operands with
+block scales have ``a_shift.hex`` and ``b_shift.hex``, the shift of each vector's block.
 
 The accumulators of a datapath that adds logarithms are not converted: such a folder has ``plus.hex`` and ``minus.hex``,
 its correction tables, in place of scales and codes, and ``products.hex`` and ``sums.hex`` of every vector.
@@ -24,6 +25,7 @@ import torch
 
 from lns_sim import reference
 from lns_sim.accumulators import AccumulatorConverter
+from lns_sim.block_tensor import BlockTensor
 from lns_sim.checks import check_int
 from lns_sim.datapath import Counters, Datapath
 from lns_sim.datapaths import AnyDatapath, from_fields
@@ -31,16 +33,22 @@ from lns_sim.environment import provenance
 from lns_sim.files import write_json
 from lns_sim.format import LNSFormat
 from lns_sim.functional import matmul
-from lns_sim.golden import log_vectors
-from lns_sim.golden.sources import operands
+from lns_sim.golden import block_vectors, log_vectors
+from lns_sim.golden.block_vectors import SHIFT_BITS
+from lns_sim.golden.sources import Shifts, operands
 from lns_sim.golden.trace import trace_dot
-from lns_sim.golden.words import WordLayout, hex_words, pack, unpack
+from lns_sim.golden.words import WordLayout, hex_words, pack, read_words, unpack
 from lns_sim.log_datapath import LogDatapath
 from lns_sim.tensor import LNSTensor
 
 NAME = "vectors.json"
 SCALE_BITS = 24
 INTERMEDIATE_BITS = 64  # all intermediates fit 62
+_KEYS = {  # of vectors.json
+    *("commands", "environment", "source", "seed", "dot_products", "k", "vectors_per_dot_product", "datapath"),
+    *("constants", "converter", "layout", "formats", "block", "coverage", "words", "names"),
+    *("accumulators", "scales", "codes"),
+}
 
 
 @dataclass(frozen=True)
@@ -60,6 +68,8 @@ class VectorSet:
         names: what each dot product is for, or empty.
         layout: of words of codes, where they are not the codes themselves.
         formats: of a's and b's codes, where they are not the datapath's.
+        block: elements along K that share a shift; None: no block scales.
+        shifts: a's and b's, int64 arrays of shape (dot products, blocks); None without block scales.
     """
 
     datapath: AnyDatapath
@@ -75,12 +85,15 @@ class VectorSet:
     names: list[str] = field(default_factory=list)
     layout: WordLayout | None = None
     formats: tuple[LNSFormat, LNSFormat] | None = None
+    block: int | None = None
+    shifts: Shifts | None = None
 
     @property
     def operands(self) -> Iterator[tuple[LNSTensor, LNSTensor]]:
         """Both operands of every dot product."""
         f = self.formats or (self.datapath.format,) * 2
-        return zip(*(_tensor(codes, own) for codes, own in zip((self.a, self.b), f)))
+        a, b = _tensors(self.a, self.b, f, self.block, self.shifts)
+        return ((a[i], b[i]) for i in range(len(self.a)))
 
     def write(self, folder, intermediates: bool = False) -> dict:
         """Writes the files; returns what vectors.json says.
@@ -107,6 +120,14 @@ class VectorSet:
             if self.layout
             else "a sign bit over an exponent, exponent 0 is zero",
         }
+        if self.block is not None and self.shifts is not None:
+            for name, shifts in zip("ab", self.shifts):
+                spread = block_vectors.of_vectors(shifts, self.block, d.vector_size, self.a.shape[1])
+                files[f"{name}_shift"] = hex_words(spread.reshape(-1), SHIFT_BITS)
+            described["a_shift.hex, b_shift.hex"] = (
+                f"a line is the shift of a vector's block of {self.block} codes, in octaves under the operand's scale, "
+                f"{SHIFT_BITS} bits"
+            )
         results, of_results = self._results()
         files, described = {**files, **results}, {**described, **of_results}
         if intermediates:
@@ -125,6 +146,7 @@ class VectorSet:
             "converter": self.converter and dataclasses.asdict(self.converter),
             "layout": self.layout and dataclasses.asdict(self.layout),
             "formats": self.formats and [dataclasses.asdict(o) for o in self.formats],
+            "block": self.block,
             "coverage": self.coverage,
             "words": described,
             "names": self.names,
@@ -187,6 +209,7 @@ def make_vectors(
     scale: int | None = None,
     layout: WordLayout | None = None,
     formats: tuple[LNSFormat, LNSFormat] | None = None,
+    block: int | None = None,
 ) -> VectorSet:
     """Operands from a source, with the accumulators that the kernels compute for them, and the codes of these.
 
@@ -195,7 +218,8 @@ def make_vectors(
     Args:
         datapath: the arithmetic.
         source: "random" (uniform codes), "corner" (every case that designs get wrong), or "npz:PATH" with integer
-            arrays ``a`` and ``b`` of codes, both of shape (dot products, K), for instance of a layer's operands.
+            arrays ``a`` and ``b`` of codes, both of shape (dot products, K), for instance of a layer's operands; with
+            block scales also ``a_shifts`` and ``b_shifts`` of shape (dot products, blocks), zeros for a side without.
         count: dot products of the random source.
         k: length of a dot product, of the random and the corner source.
         seed: of the random source, and of scales.
@@ -204,10 +228,12 @@ def make_vectors(
             the corner source other ones about it, from dot product to dot product.
         layout: of a design whose words of codes are others; operands are then codes that such words hold.
         formats: of a's and b's codes, which the datapath's format holds; None: the datapath's.
+        block: elements along K that share a shift (spec section 8), a multiple of the datapath's ``vector_size``; the
+            random source draws shifts of up to 15. None: no block scales.
 
     Raises:
-        ValueError: an unknown source, arrays that are not codes of the formats, or formats that the datapath does not
-            take; corner cases and layouts are of operands of the datapath's format.
+        ValueError: an unknown source, arrays that are not codes of the formats, formats or blocks that the datapath
+            does not take; corner cases and layouts are of operands of the datapath's format.
     """
     check_int("count", count, 1, None)
     check_int("k", k, 1, None)
@@ -219,6 +245,14 @@ def make_vectors(
         raise ValueError(
             "accumulators of a LogDatapath are not converted: converter, scale and layout are for linear ones"
         )
+    if block is not None:
+        check_int("block", block, 1, None)
+        if log:
+            raise ValueError("a LogDatapath has no shifts for blocks: block is for linear ones")
+        if block % datapath.vector_size:
+            raise ValueError(
+                f"blocks of {block} are no multiple of the datapath's vector_size = {datapath.vector_size}"
+            )
     converter = converter or AccumulatorConverter(
         f, exponents=layout and exponents, offset=layout.bias if layout else 0
     )
@@ -237,10 +271,10 @@ def make_vectors(
             raise ValueError(f"{what} is for operands of the datapath's own format")
         for name, own in zip("ab", formats):
             f.check_holds(name, own)
-    names, a, b = operands(datapath, source, count, k, rng, exponents, formats)
+    names, a, b, shifts = operands(datapath, source, count, k, rng, exponents, formats, block)
     if layout:  # whose zero has no sign
         a, b = (np.where(codes & f.e_max, codes, 0) for codes in (a, b))
-    accumulators, counters = _accumulate(*(_tensor(v, o) for v, o in zip((a, b), formats or (f, f))), datapath)
+    accumulators, counters = _accumulate(*_tensors(a, b, formats or (f, f), block, shifts), datapath)
     scales = codes = np.zeros(0, dtype=np.int64)
     if not log:
         scales = _scales(accumulators, converter, scale, None if source.startswith("npz:") else rng)
@@ -249,6 +283,9 @@ def make_vectors(
     recoded = (reference.recode(v, o, f) for v, o in zip((a, b), formats or (f, f)))
     cover = log_vectors.coverage if isinstance(datapath, LogDatapath) else _coverage
     coverage = cover(datapath, *recoded, accumulators, counters)
+    if block is not None and shifts is not None:
+        spread = block_vectors.of_vectors(sum(shifts), block, datapath.vector_size, a.shape[1])
+        coverage["shifted_accumulations"] = int((spread > 0).sum())
     if coverage["saturated"] == len(a) or counters.saturations >= counters.vectors:
         warnings.warn(
             f"every dot product overflows: {'more headroom_bits' if log else 'a larger acc_lsb'}, or smaller codes, "
@@ -274,7 +311,22 @@ def make_vectors(
         names,
         layout,
         formats,
+        block,
+        shifts,
     )
+
+
+def _tensors(
+    a: np.ndarray, b: np.ndarray, formats: tuple[LNSFormat, LNSFormat], block: int | None, shifts: Shifts | None
+) -> list[LNSTensor]:
+    """Both sides' codes, with their shifts if any."""
+    found = [_tensor(codes, own) for codes, own in zip((a, b), formats)]
+    if block is None or shifts is None:
+        return found
+    return [
+        BlockTensor(t.codes, t.scale, t.format, torch.from_numpy(s.astype(np.uint8)), 1, block)
+        for t, s in zip(found, shifts)
+    ]
 
 
 def _tensor(codes: np.ndarray, f: LNSFormat) -> LNSTensor:
@@ -331,12 +383,17 @@ def read_vectors(path) -> VectorSet:
     """What :meth:`VectorSet.write` wrote, from the folder or its vectors.json.
 
     Raises:
-        ValueError: the files are damaged or do not belong together.
+        FileNotFoundError: nothing was written there.
+        ValueError: the files are damaged or do not belong together, or say what is not known here.
     """
     path = Path(path)
+    if path.is_dir() and not (path / NAME).exists():
+        raise FileNotFoundError(f"{path} is no folder that lns-sim vectors wrote: it has no {NAME}")
     path = path / NAME if path.is_dir() else path
     try:
         d = json.loads(path.read_text())
+        if unknown := sorted(d.keys() - _KEYS):
+            raise ValueError(f"it says {', '.join(unknown)}, which this version does not know")
         datapath, c = from_fields(d["datapath"]), d["converter"]
         converter = c and AccumulatorConverter(**{**c, "format": LNSFormat(**c["format"])})
         if (converter is None) != isinstance(datapath, LogDatapath):
@@ -348,6 +405,11 @@ def read_vectors(path) -> VectorSet:
         check_int("seed", d["seed"], 0, None)
         if per != -(-k // datapath.vector_size):
             raise ValueError(f"{per} vectors of {datapath.vector_size} lanes do not hold k = {k} codes")
+        block = d.get("block")
+        if block is not None:
+            check_int("block", block, 1, None)
+            if isinstance(datapath, LogDatapath) or block % datapath.vector_size:
+                raise ValueError(f"the datapath has no blocks of {block}")
         formats = d.get("formats") and tuple(LNSFormat(**own) for own in d["formats"])
         operands = []
         for name, own in zip("ab", formats or (datapath.format,) * 2):
@@ -356,6 +418,14 @@ def read_vectors(path) -> VectorSet:
                 raise ValueError(f"{name}.hex holds {len(words)} words, not {n * per}")
             rows = [unpack(words[i * per : (i + 1) * per], k, own, datapath.vector_size, layout) for i in range(n)]
             operands.append(np.array(rows))
+        shifts = None
+        if block is not None:
+            of_vectors = (np.array(read_words(path.parent / f"{x}_shift.hex", SHIFT_BITS, False)) for x in "ab")
+            a_shifts, b_shifts = (
+                block_vectors.of_blocks(f"{x}_shift.hex", s.reshape(n, per), block, datapath.vector_size, k)
+                for x, s in zip("ab", of_vectors)
+            )
+            shifts = a_shifts, b_shifts
         acc, scale = 1 << (datapath.acc_bits - 1), 1 << SCALE_BITS - 1
         results = [
             _integers(d[name], size, name, low, high)
@@ -381,6 +451,8 @@ def read_vectors(path) -> VectorSet:
             d["names"],
             layout,
             formats,
+            block,
+            shifts,
         )
     except OSError:
         raise

@@ -7,6 +7,8 @@ that an element has one code, whichever taps see it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -33,7 +35,8 @@ class Channels(Operand):
     def filled(self) -> Operand:
         """With them, and with the dimension whole."""
         fill = [0, 0] * (-1 - self.dim) + [0, self.missing]
-        codes, shifts = (t.flatten(self.dim - 1, self.dim) for t in (F.pad(self.codes, fill), self.shifts))
+        filled = F.pad(self.codes, fill) if self.missing else self.codes
+        codes, shifts = (t.flatten(self.dim - 1, self.dim) for t in (filled, self.shifts))
         return Operand(codes, self.scale, self.quantizer, shifts, self.dim, self.block)
 
 
@@ -54,30 +57,24 @@ def without_filling(found: tuple[Tensor, Tensor], side: Operand, taps: int, coun
 def weight_gradient(
     dy: Operand, x: Operand, kernel: list[int], plane: tuple, encoded: list[int], count: bool
 ) -> tuple[Tensor, Tensor]:
-    """dw, and counters: for every tap a matrix product over (position, image), of dy with what it sees of x.
-
-    Both sides (images, channels, height, width), images in whole blocks. What taps see is laid out in memory, codes of
-    one byte each: with images fastest their patches would be read a few elements at a time.
-    """
+    """dw, and counters, of both sides (images, channels, height, width), images in whole blocks."""
     stride, padding, dilation, groups = plane
-    reach = [s * (n - 1) + 1 for s, n in zip(stride, dy.codes.shape[2:])]
-
-    def rows(t: Tensor) -> Tensor:
-        """(images, channels, ...) to (groups, channels of one, positions * images)."""
-        return t.unflatten(1, (groups, -1)).permute(1, 2, 3, 4, 0).flatten(2)
-
-    def seen(t: Tensor) -> Tensor:
-        """By all taps, one behind the other."""
-        t = F.pad(t, [padding[1], padding[1], padding[0], padding[0]])
-        starts = [(i * dilation[0], j * dilation[1]) for i in range(kernel[0]) for j in range(kernel[1])]
-        ends = [(i + reach[0], j + reach[1]) for i, j in starts]
-        return torch.stack(
-            [rows(t[:, :, i : m : stride[0], j : n : stride[1]]) for (i, j), (m, n) in zip(starts, ends)]
-        )
-
-    taps = kernel[0] * kernel[1]
-    a, b = dy.mapped(lambda t: rows(t).expand(taps, -1, -1, -1)), x.mapped(lambda t: seen(t).mT)
-    scales = a.scale.expand(*a.codes.shape[:-1], 1), b.scale.expand(*b.codes.shape[:-2], 1, b.codes.shape[-1])
+    a, b = dy.mapped(images_fastest), x.mapped(lambda t: images_fastest(t, padding))
     bits, rest = described(a, b)
-    dw, counters = torch.ops.lns_sim.matmul(a.codes, scales[0], b.codes, scales[1], *bits, encoded, False, count, *rest)
-    return dw.permute(1, 2, 3, 0).flatten(0, 1).unflatten(2, tuple(kernel)).contiguous(), counters
+    geometry = kernel, stride, [0, 0], dilation, groups
+    return torch.ops.lns_sim.conv2d_weight_gradient(
+        a.codes, a.scale, b.codes, b.scale, *bits, *geometry, encoded, False, count, *rest
+    )
+
+
+def images_fastest(t: Tensor, padding: Sequence[int] = (0, 0)) -> Tensor:
+    """The same tensor in memory as (height, channels, width, images), with zeros around height and width: images are
+    fastest in K, and one stride leads from channel to channel and on to the next tap's.
+    """
+    t = t.permute(2, 1, 3, 0)
+    if any(padding):
+        down, across = padding
+        around = t.new_zeros(t.shape[0] + 2 * down, t.shape[1], t.shape[2] + 2 * across, t.shape[3])
+        around[down : down + t.shape[0], :, across : across + t.shape[2]] = t
+        t = around
+    return t.contiguous().permute(3, 1, 0, 2)

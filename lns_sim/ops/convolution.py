@@ -265,12 +265,14 @@ def _(x, weight, rng, stride, padding, dilation, transposed, output_padding, gro
 
 
 def _save(ctx, inputs, output):
-    save_operands(ctx, inputs, output)
     ctx.geometry, ctx.transposed, ctx.beyond = (
         Geometry(*inputs[3:6], inputs[8]),
         inputs[6],
         _beyond(inputs[3], inputs[7]),
     )
+    # Positions beyond x are made of x itself.
+    again = None if ctx.transposed and any(ctx.beyond) else lambda x: block_convolution.channels(x, 0, 1)
+    save_operands(ctx, inputs, output, again=(again, None))
 
 
 @backward_pass

@@ -187,6 +187,9 @@ def _(
     count,
     dy_gamma=0,
     x_gamma=0,
+    dy_shifts=None,
+    x_shifts=None,
+    block=0,
 ):
     return _product(dy, [dy.shape[1], x.shape[1] // groups, *kernel_size], accumulators, count)
 

@@ -59,4 +59,8 @@ def _linear_backward(ctx, saved, dy, *_):
     return dx, dw, None, None
 
 
-differentiate(linear, linear_forward, _linear_backward, save_operands)
+def _save(ctx, inputs, output):
+    save_operands(ctx, inputs, output, again=(lambda x: x.along(0, _rows), None))
+
+
+differentiate(linear, linear_forward, _linear_backward, _save)

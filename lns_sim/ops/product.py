@@ -58,7 +58,11 @@ def _outer_product_forward(
     return (a * b).contiguous(), *left.kept, *right.kept
 
 
+def _save(ctx, inputs, output):
+    save_operands(ctx, inputs, output, again=(lambda a: a.along(-2), lambda b: b.along(-1)))
+
+
 for _name, _forward in (("product", _product_forward), ("outer_product", _outer_product_forward)):
     _op = torch.library.custom_op(f"lns_sim::{_name}", _forward, mutates_args=())
     _op.register_fake(_fake)
-    differentiate(_op, _forward, _product_backward, save_operands)
+    differentiate(_op, _forward, _product_backward, _save)

@@ -1,7 +1,8 @@
 """A product's tensors on their way to being operands: codes made once, or with block scales once for each K.
 
 A tensor that two passes sum along different dimensions has other blocks in each (spec section 8), and is quantized for
-each from what it was: a backward pass of blocks keeps the tensors themselves.
+each from what it was. Of what a layer computes with, a backward pass keeps the codes that it will multiply; of weights
+itself.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class Side(NamedTuple):
         kind: "activation", "weight" or "error".
         recipe: whose codes it gets.
         rng: the random state, where its quantizer draws.
-        operand: its codes; None with block scales.
+        operand: its codes, in the tensor's shape; with block scales None, or those of one K.
     """
 
     source: Tensor | None
@@ -68,9 +69,12 @@ class Side(NamedTuple):
         return self._replace(operand=self.operand.with_codes(function(self.operand.codes)))
 
     def along(self, dim: int, reshape: Reshape = lambda t: t) -> Operand:
-        """As the operand of a product that sums it along ``dim``, reshaped first, elements in their order."""
+        """As the operand of a product that sums it along ``dim``, reshaped first, elements in their order; codes with
+        block scales are those of this very K.
+        """
         if self.operand is not None:
-            return self.operand.with_codes(reshape(self.operand.codes))
+            codes = reshape(self.operand.codes)
+            return self.operand.with_codes(codes) if self.operand.shifts is None else self.operand._replace(codes=codes)
         q, block = self.recipe.quantizer(self.kind), self.recipe.block
         if isinstance(self.source, LNSTensor):
             codes, formats = reshape(self.source.codes), (self.recipe.update, q.format)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from strategies import datapaths
 
 import lns_sim
-from lns_sim import AccumulatorConverter, Datapath, LNSFormat, reference
+from lns_sim import AccumulatorConverter, Datapath, LNSFormat, LogDatapath, reference, reference_blocks
 from lns_sim.golden import check_results, make_vectors, read_vectors, trace_dot
 
 CONFIGURATIONS = [
@@ -80,6 +80,113 @@ def test_intermediates_are_those_of_the_trace(tmp_path, datapath):
         for v in reference.trace(a, b, datapath):
             assert next(found) == ([p % 2**64 for p in v.bins], [v.Y % 2**64], [v.Z % 2**64])
     assert not list(found)
+
+
+@pytest.mark.parametrize(
+    "datapath, block, k, formats",
+    [
+        (Datapath(vector_size=16), 32, 100, None),  # the last block is short
+        (Datapath(vector_size=8, rounding="nearest", acc_bits=20), 8, 45, None),
+        (Datapath(lut_entries=2, bins="signed", bin_bits=16, keep_fraction=True), 32, 64, None),
+        (Datapath(LNSFormat(6, 4), vector_size=5, acc_bits=32), 10, 7, None),  # a block is longer than K
+        (Datapath(overflow="wrap", acc_bits=20), 64, 130, (LNSFormat(8, 8), LNSFormat(5, 2))),
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize("source", ["random", "corner"])
+def test_block_scales(tmp_path, datapath, block, k, formats, source):
+    """Files, read digit by digit, and intermediates, against the reference of block scales."""
+    if source == "corner" and formats:
+        with pytest.raises(ValueError, match="own format"):
+            make_vectors(datapath, source, k=k, formats=formats, block=block)
+        return
+    made = make_vectors(datapath, source, count=20, k=k, formats=formats, block=block)
+    made.write(tmp_path, intermediates=True)
+    d = json.loads((tmp_path / "vectors.json").read_text())
+    assert d["block"] == block and d["coverage"]["shifted_accumulations"] > 0
+    size, f, per = datapath.vector_size, datapath.format, d["vectors_per_dot_product"]
+    own = formats or (f, f)
+    a, b = (decode_hex(tmp_path / f"{x}.hex", o.bits, size, k) for x, o in zip("ab", own))
+    a, b = (reference.recode(np.array(codes), o, f).tolist() for codes, o in zip((a, b), own))
+    shifts = [[int(line, 16) for line in (tmp_path / f"{x}_shift.hex").read_text().split()] for x in "ab"]
+    y, z = ((tmp_path / f"{x}.hex").read_text().split() for x in "yz")
+    for i, acc in enumerate(d["accumulators"]):
+        of = slice(i * per, (i + 1) * per)
+        s = [sum(pair) for pair in zip(*(side[of] for side in shifts))]
+        assert acc == reference_blocks.dot(a[i], b[i], datapath, s)
+        trace = list(reference.trace(a[i], b[i], datapath, s))
+        assert [int(w, 16) for w in y[of]] == [v.Y % 2**64 for v in trace]
+        assert [int(w, 16) for w in z[of]] == [v.Z % 2**64 for v in trace]
+    again = read_vectors(tmp_path)
+    assert again.block == block and all(map(np.array_equal, again.shifts, made.shifts))
+    assert check_results(again, tmp_path / "acc.hex") is None
+    words = (tmp_path / "acc.hex").read_text().split()
+    words[-1] = f"{int(words[-1], 16) ^ 1:0{len(words[-1])}x}"
+    (tmp_path / "wrong.hex").write_text("\n".join(words))
+    shown = str(check_results(again, tmp_path / "wrong.hex"))
+    assert f"  s_a {shifts[0][-1]}  s_b {shifts[1][-1]}  Z " in shown.splitlines()[-1]
+
+
+def test_corner_cases_of_blocks():
+    made = make_vectors(Datapath(headroom_bits=0), "corner", k=100, block=32)
+    result, high = dict(zip(made.names, made.accumulators.tolist())), (1 << 23) - 1
+    assert result["largest times largest at shifts 1 + 0"] == high
+    assert result["largest times minus largest at shifts 0 + 1"] == -high - 1
+    assert 0 < result["largest times largest at shifts 15 + 0"] < high
+    assert result["minus one unit of the lanes at shifts 15 + 15"] == -1
+    assert result["the first block to the limit, then down by shifted ones"] < high
+    assert result["a shifted block, then down to the limit"] == -high - 1
+    assert {int(n) for side in made.shifts for n in side.reshape(-1)} == set(range(16))
+    zeros = (made.a.reshape(len(made.a), -1, 20) == 0).all(2)
+    assert zeros.any() and {tuple(s) for s in made.shifts[0]} >= {(0, 15, 15, 15), (15, 0, 0, 0)}
+    nearest = make_vectors(Datapath(rounding="nearest"), "corner", k=32, block=32)
+    result = dict(zip(nearest.names, nearest.accumulators.tolist()))
+    assert [result[f"{sign}about half a unit at shifts 2 + 1"] for sign in ("", "minus ")] == [1, 0]
+
+
+def test_blocks_of_ones_own(tmp_path):
+    path = tmp_path / "layer.npz"
+    x = lns_sim.quantize(torch.randn(6, 70), dim=1, block=32)
+    arrays = {"a": x.codes.numpy(), "b": x.codes.numpy(), "a_shifts": x.shifts.numpy()}
+    np.savez(path, **arrays, b_shifts=np.zeros((6, 3), int))
+    made = make_vectors(Datapath(), f"npz:{path}", block=32)
+    plain = lns_sim.LNSTensor(x.codes, x.scale, x.format)
+    both = lns_sim.matmul(x, plain.mT, return_accumulator=True).diagonal()
+    assert made.accumulators.tolist() == both.tolist()
+    for changes, block, message in [
+        ({}, None, "say how long a block is"),
+        ({"b_shifts": np.zeros((6, 2), int)}, 32, "shape"),
+        ({"b_shifts": np.full((6, 3), 256)}, 32, "outside 0 .. 255"),
+        ({"b_shifts": np.zeros((6, 3))}, 32, "must be integers"),
+        ({}, 32, "lacks b_shifts"),
+        ({}, 33, "no multiple"),
+    ]:
+        np.savez(path, **arrays, **changes)
+        with pytest.raises(ValueError, match=message):
+            make_vectors(Datapath(), f"npz:{path}", block=block)
+    with pytest.raises(ValueError, match="no shifts"):
+        make_vectors(LogDatapath(), block=32)
+
+
+def test_vectors_without_blocks_from_before(tmp_path):
+    """Files that know nothing of blocks, as they were written before there were any."""
+    make_vectors(Datapath(), count=3, k=40).write(tmp_path)
+    path = tmp_path / "vectors.json"
+    d = json.loads(path.read_text())
+    assert d.pop("block") is None
+    path.write_text(json.dumps(d))
+    assert check_results(read_vectors(tmp_path), tmp_path / "acc.hex") is None
+
+
+def test_folders_where_a_file_is_asked(tmp_path):
+    golden, other = tmp_path / "golden", tmp_path / "other"
+    make_vectors(Datapath(), count=3, k=40).write(golden)
+    other.mkdir()
+    for results, codes, message in [(golden, None, "results"), (golden / "acc.hex", other, "codes")]:
+        with pytest.raises(IsADirectoryError, match=f"is a folder: give the file of the design's {message}"):
+            check_results(read_vectors(golden), results, codes)
+    with pytest.raises(FileNotFoundError, match="no folder that lns-sim vectors wrote"):
+        read_vectors(other)
 
 
 @pytest.mark.parametrize("scale", [None, -7])

@@ -19,12 +19,12 @@ from icarus import icarus_lint
 from tools import require_module
 
 import lns_sim
-from csrc.rtl.design import MICROARCHITECTURES, RTL, datapath, pe
+from csrc.rtl.design import MICROARCHITECTURES, RTL, check_operands, datapath, pe
 from csrc.rtl.formal.claims import claims
 from csrc.rtl.simulation import verilate
 from csrc.rtl.synthesis import operands
 from csrc.rtl.synthesis.table import rows
-from lns_sim import AccumulatorConverter, Datapath, LNSFormat, reference
+from lns_sim import AccumulatorConverter, Datapath, LNSFormat, LogDatapath, reference
 from lns_sim.golden import make_vectors
 from lns_sim.recipes import PASSES
 
@@ -243,6 +243,21 @@ def test_the_cocotb_test(tmp_path, icarus):
     (tmp_path / "code.hex").write_text("\n".join([*codes[:-1], f"{int(codes[-1], 16) ^ 1:x}"]))
     run = subprocess.run(command, cwd=RTL.parents[1], capture_output=True, text=True)
     assert run.returncode == 1 and "dot product 39" in run.stdout, run.stdout + run.stderr
+    for vectors, refusal in [
+        (make_vectors(d, count=3, block=4), "the RTL has no block scales"),
+        (make_vectors(LogDatapath(LNSFormat(6, 4)), count=3), "adds in the linear domain"),
+    ]:
+        vectors.write(tmp_path)
+        run = subprocess.run(command, cwd=RTL.parents[1], capture_output=True, text=True)
+        assert run.returncode == 1 and refusal in run.stderr and "Traceback" not in run.stderr, run.stderr
+
+
+def test_vectors_that_the_rtl_refuses():
+    d = Datapath(vector_size=4)
+    check_operands(make_vectors(d, count=3))
+    for changes, refusal in [({"block": 8}, "no block scales"), ({"formats": (d.format, LNSFormat(5, 2))}, "formats")]:
+        with pytest.raises(ValueError, match=refusal):
+            check_operands(make_vectors(d, count=3, **changes))
 
 
 @pytest.mark.parametrize(

@@ -294,6 +294,53 @@ def test_errors(rng):
         ops.matmul(a.codes, scales[0], b.codes, scales[1], 8, 8, Datapath().encode(), False, False, 0, 0, a.shifts)
 
 
+def test_weight_gradients_of_images_and_their_errors(rng):
+    """The operator, of tensors that lie in any order in memory."""
+    d = Datapath(vector_size=8)
+    dy, x = values((16, 4, 3, 2), rng), values((16, 6, 7, 5), rng, 0)
+    (e, k_e, s_e), (c, k_c, s_c) = (to_reference(lns_sim.quantize(t, dim=0, block=8)) for t in (dy, x))
+    geometry = dict(stride=2, padding=0, dilation=1)
+    expected = reference_blocks.conv2d_weight_gradient(
+        (e, k_e, s_e), (c, k_c, s_c), (3, 3), **geometry, datapath=d, block=8
+    )
+
+    def operands(dy, x, order=(0, 1, 2, 3), padding=0, block=8, shifts=True):
+        p, q = (lns_sim.quantize(t, dim=0, block=8) for t in (dy, x))
+        back = torch.tensor(order).argsort().tolist()
+        p_codes, q_codes, p_shifts, q_shifts = (
+            t.permute(order).contiguous().permute(back) for t in (p.codes, q.codes, p.shifts, q.shifts)
+        )
+        tail = [3, 3], [2, 2], [padding] * 2, [1, 1], 1, d.encode(), False, False, 0, 0
+        given = p_shifts if shifts is True else shifts, q_shifts, block
+        return p_codes, p.scale, q_codes, q.scale, 8, 8, *tail, *given
+
+    for order in ((0, 1, 2, 3), (1, 2, 3, 0), (3, 0, 2, 1), (2, 1, 3, 0)):
+        dw, _ = everywhere(ops.conv2d_weight_gradient, *operands(dy, x, order))
+        assert same_bits(dw, expected)
+    for wrong, message in [
+        (operands(dy, x, block=32), "images must be a multiple of the block"),
+        (operands(dy[:, :, :2, :1], x[:, :, :3, :1], padding=1), "padding must be 0"),
+        (operands(dy, x, shifts=torch.zeros(2, 4, 3, 3, dtype=torch.uint8)), "an entry for each block"),
+        (operands(dy, x, block=12), "no multiple of vector_size"),
+        (operands(dy[:, :, :2], x), "dy's shape"),
+    ]:
+        with pytest.raises((ValueError, RuntimeError), match=message):
+            ops.conv2d_weight_gradient(*wrong)
+
+
+@pytest.mark.parametrize("kernel, stride", [(1, 2), (3, 2), (3, 1)])
+def test_input_gradients_of_a_resnet(kernel, stride, rng):
+    """A layer of ResNet-20 at a batch of 256; with one tap and a stride most positions see none."""
+    size = 32 // stride
+    dy = lns_sim.quantize(values((256, 32, size, size), rng), dim=1, block=32)
+    w = lns_sim.quantize(values((32, 16, kernel, kernel), rng, 0), dim=0, block=32)
+    geometry = [256, 16, 32, 32], [stride] * 2, [kernel // 2] * 2, [1, 1], 1
+    tail = *geometry, Datapath().encode(), False, False, 0, 0, dy.shifts, w.shifts, 32
+    dx, _ = everywhere(ops.conv2d_input_gradient, dy.codes, dy.scale, w.codes, w.scale, 8, 8, *tail)
+    seen = dx[:, :, ::stride, ::stride] if kernel == 1 else dx
+    assert seen.count_nonzero() > 0.9 * seen.numel() and seen.count_nonzero() == dx.count_nonzero()
+
+
 @pytest.mark.skipif(not HAVE_CUDA, reason="no GPU, or built without CUDA kernels")
 @pytest.mark.parametrize(
     "options",

@@ -73,6 +73,13 @@ CASES = {
         ops.conv2d_weight_gradient,
         (codes(2, 6, 6, 2), ONE, codes(2, 4, 6, 6), ONE, 8, 8, [3, 3], *CONV, DATAPATH, False, False),
     ),
+    "conv2d_weight_gradient, with blocks": (
+        ops.conv2d_weight_gradient,
+        (
+            *(codes(32, 6, 6, 2), ONE, codes(32, 4, 6, 6), ONE, 8, 8, [1, 5], [1, 1], [0, 0], [1, 1], 2, DATAPATH),
+            *(False, True, 0, 0, torch.zeros(1, 6, 6, 2, dtype=torch.uint8), None, 32),
+        ),
+    ),
     "madam_step": (
         ops.madam_step,
         (

@@ -62,7 +62,8 @@ def test_linear(recipe, device):
 
 
 @pytest.mark.parametrize(
-    "stride, padding, dilation, kernel, images", [(1, 1, 1, 3, 2), (2, 1, 1, 3, 3), (1, 0, 1, 1, 3), (1, 2, 2, 2, 2)]
+    "stride, padding, dilation, kernel, images",
+    [(1, 1, 1, 3, 2), (2, 1, 1, 3, 3), (1, 0, 1, 1, 3), (2, 0, 1, 1, 3), (1, 2, 2, 2, 2)],
 )
 def test_convolutions(stride, padding, dilation, kernel, images, device):
     """Channels and images are no whole blocks."""
@@ -261,3 +262,40 @@ def test_comparison_and_a_tensor_left_in_float32():
     y = lns_sim.convert(net, plain)(x)
     y.sum().backward()
     assert y.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    "layer, shape",
+    [
+        (nn.Linear(64, 40), (3, 32, 64)),
+        (nn.Conv2d(32, 40, 3, stride=2, padding=1), (32, 32, 6, 6)),
+        (nn.ConvTranspose2d(32, 40, 3), (32, 32, 3, 3)),
+        (nn.Conv3d(32, 8, 2), (32, 32, 2, 3, 3)),
+    ],
+    ids=lambda v: type(v).__name__ if isinstance(v, nn.Module) else "",
+)
+def test_backward_passes_keep_codes(layer, shape, device):
+    """A byte an element and a byte a block, of the weight gradient's K; the tensor itself may change meanwhile."""
+    layer = lns_sim.convert(layer, R).to(device)
+    x, found = numbers(*shape, device=device), []
+    for changed in (False, True):
+        kept, y = [], x.detach().clone().requires_grad_()
+        seen = y.clone()
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+            out = layer(seen)
+        held = sum(t.numel() * t.element_size() for t in kept if not isinstance(t, lns_sim.LNSTensor))
+        assert x.numel() * 33 / 32 <= held < x.numel() * 33 / 32 + 200
+        if changed:
+            seen.detach().zero_()
+        found.append(torch.autograd.grad(out.square().sum(), (y, layer.weight)))
+    assert all(map(torch.equal, *found))
+
+
+def test_products_keep_codes(device):
+    a, b = numbers(2, 64, 32, device=device), numbers(2, 32, 96, device=device)
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+        out = torch.ops.lns_sim.product(a, b, None, R.encode())[0]
+    out.sum().backward()
+    assert {t.dtype for t in kept if t.numel() > 1} == {torch.uint8}
+    assert sum(t.numel() for t in kept) < 1.05 * (a.numel() + b.numel())

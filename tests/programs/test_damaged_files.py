@@ -131,6 +131,12 @@ def test_vectors(tmp_path):
             assert sentence(lambda: read_vectors(tmp_path), "vectors.json")
         path.write_text(json.dumps({name: value for name, value in good.items() if name != key}))
         assert f"lacks '{key}'" in sentence(lambda: read_vectors(tmp_path), "vectors.json")
+    for block in (-1, 0, 1.5, True, "x", [], 33, 32):  # of 32 there are no shifts
+        path.write_text(json.dumps({**good, "block": block}))
+        with pytest.raises((ValueError, OSError)):
+            read_vectors(tmp_path)
+    path.write_text(json.dumps({**good, "groups": 2}))
+    assert "says groups, which this version does not know" in sentence(lambda: read_vectors(tmp_path), "vectors.json")
     for names in (["x"], 3, None):
         path.write_text(json.dumps({**good, "names": names}))
         assert sentence(lambda: read_vectors(tmp_path), "vectors.json")
@@ -140,6 +146,15 @@ def test_vectors(tmp_path):
     path.write_text(json.dumps(good))
     for contents in ("", "xyz\n" * 6, "00\n" * 5):
         (tmp_path / "a.hex").write_text(contents)
+        assert sentence(lambda: read_vectors(tmp_path), "vectors.json")
+
+
+def test_vectors_of_blocks(tmp_path):
+    make_vectors(Datapath(vector_size=16), count=3, k=64, block=32).write(tmp_path)
+    path = tmp_path / "b_shift.hex"
+    good = path.read_text().split()
+    for words in (good[:-1], ["100", *good[1:]], [f"{(int(good[0], 16) + 1) % 16:02x}", *good[1:]], ["x", *good[1:]]):
+        path.write_text("\n".join(words))
         assert sentence(lambda: read_vectors(tmp_path), "vectors.json")
 
 

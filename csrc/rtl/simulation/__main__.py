@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from csrc.rtl.design import MICROARCHITECTURES, datapath, log_pe
+from csrc.rtl.design import MICROARCHITECTURES, check_operands, datapath, log_pe
 from csrc.rtl.simulation import verilate
 from lns_sim import LogDatapath
 from lns_sim.golden import read_vectors
@@ -31,6 +31,7 @@ def main() -> None:
     if verilate.VERILATOR is None:
         sys.exit("this needs Verilator: on Debian, apt-get install verilator")
     vectors = read_vectors(given.folder)
+    check_operands(vectors)
     d, log = vectors.datapath, isinstance(vectors.datapath, LogDatapath)
     if log:
         if given.microarchitecture:

@@ -17,9 +17,9 @@ using cpu::SignedProducts;
 using cpu::window_tables;
 
 // Of the GPU kernels: for every pair of codes the sum of their lanes finds the signed product.
-void check_gpu_table(const Datapath& d) {
+void check_gpu_table(const Datapath& d, bool for_blocks) {
   const std::vector<int64_t> products = product_table(d);
-  const cuda::ProductTable t(d);
+  const cuda::ProductTable t(d, for_blocks);
   if (t.sums == cuda::Sums::direct) return;
   const Format& f = d.format;
   auto lane = [&](int code) {
@@ -92,6 +92,8 @@ void test_altered_tables() {
     CHECK(!reproduces(low, t.high, t.plane_shift, all));
   }
 
+  // Sums of accumulators of 32 bits are doubles, also those of blocks, which have no other way to leave 32 bits.
+  CHECK(cuda::ProductTable(datapath({.bits = 8, .gamma = 8}, 32), true).sums == cuda::Sums::float64);
   const cuda::ProductTable gpu(d);
   CHECK(gpu.sums != cuda::Sums::direct && gpu.reproduces(product));
   for (const size_t p : {size_t{2}, last / 2, last}) CHECK(!gpu.reproduces(altered(product, p)));
@@ -108,9 +110,9 @@ void test_tables() {
       for (const Format& f : {Format{8, 8}, Format{8, 1}, Format{8, 128}, Format{6, 4}, Format{10, 32}}) {
         Datapath d = datapath(f, acc_bits);
         d.acc_lsb += more;
-        check_gpu_table(d);
+        for (const bool for_blocks : {false, true}) check_gpu_table(d, for_blocks);
         d.product_offset = f.gamma + 3, d.keep_fraction = true;
-        check_gpu_table(d);
+        for (const bool for_blocks : {false, true}) check_gpu_table(d, for_blocks);
       }
   test_altered_tables();
 }
