@@ -43,8 +43,8 @@ class LogDomain(Study):
     name = "log-domain"
     title = "Logarithms added, 8-bit operands"
     paper = (
-        "arXiv 1910.09876: 16 bits train with tables or bit shifts, which lose about a point; arXiv 2510.17058: 12 "
-        "bits with piecewise linear corrections lose little (both recalled)"
+        "arXiv 1910.09876: 16 bits with tables and bit shifts train to within about 1 % of float32; arXiv 2510.17058: "
+        "12 bits with piecewise linear corrections lose little against it (read in their abstracts)"
     )
 
     def cells(self, preset: Preset) -> list[Cell]:
