@@ -1,6 +1,6 @@
 """FP4: E2M1 with a scale for a tensor, or for a block of it along K: of 32 elements this is MXFP4.
 
-After the OCP Microscaling Formats (MX) Specification, version 1.0, sections 5.3 and 6.3: recalled; others describe it so.
+After the OCP Microscaling Formats (MX) Specification 1.0, sections 5.3 and 6.3: recalled; others describe it so.
 """
 
 from __future__ import annotations
