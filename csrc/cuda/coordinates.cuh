@@ -68,13 +68,28 @@ __device__ inline Coordinates k_coordinates(const OperandView& o, int64_t k, int
   return o.kind == OperandView::Kind::positions ? tap_coordinates(o.patches, i) : position_coordinates(o.patches, i);
 }
 
-__device__ inline int load_code(const CodeView& codes, int64_t at) {
-  return codes.wide() ? static_cast<const int16_t*>(codes.data)[at] : static_cast<const uint8_t*>(codes.data)[at];
+// *at, or 0 unless `there`: a predicate, as a branch would keep few loads in flight.
+__device__ inline uint32_t load_if(bool there, const uint8_t* at) {
+  uint32_t code;
+  asm("{ .reg .pred p; setp.ne.u32 p, %2, 0; mov.u32 %0, 0; @p ld.global.nc.u8 %0, [%1]; }"
+      : "=r"(code)
+      : "l"(at), "r"(static_cast<uint32_t>(there)));
+  return code;
+}
+__device__ inline uint32_t load_if(bool there, const uint16_t* at) {
+  uint32_t code;
+  asm("{ .reg .pred p; setp.ne.u32 p, %2, 0; mov.u32 %0, 0; @p ld.global.nc.u16 %0, [%1]; }"
+      : "=r"(code)
+      : "l"(at), "r"(static_cast<uint32_t>(there)));
+  return code;
 }
 
 // A code, or 0 outside the image or the operand.
 __device__ inline int load_code(const CodeView& codes, const Extent& e, const Coordinates& row, const Coordinates& k) {
-  return inside(e, row, k) ? load_code(codes, row.offset + k.offset) : 0;
+  const bool there = inside(e, row, k), wide = codes.wide();
+  const int64_t at = row.offset + k.offset;
+  return static_cast<int>(load_if(there && !wide, static_cast<const uint8_t*>(codes.data) + at) |
+                          load_if(there && wide, static_cast<const uint16_t*>(codes.data) + at));
 }
 
 }  // namespace lns::cuda

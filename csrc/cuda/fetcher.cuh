@@ -13,21 +13,7 @@ constexpr int kFetchers = 4;  // warps that fetch
 // Of a tile's k, in lanes: two words more than the rows, for few bank conflicts.
 __host__ __device__ inline int pitch_of(int rows) { return rows + 4; }
 
-// *at, or 0 unless `there`: a predicate, as a branch would keep few loads in flight.
-__device__ inline uint32_t load_if(bool there, const uint8_t* at) {
-  uint32_t code;
-  asm("{ .reg .pred p; setp.ne.u32 p, %2, 0; mov.u32 %0, 0; @p ld.global.nc.u8 %0, [%1]; }"
-      : "=r"(code)
-      : "l"(at), "r"(static_cast<uint32_t>(there)));
-  return code;
-}
-__device__ inline uint32_t load_if(bool there, const uint16_t* at) {
-  uint32_t code;
-  asm("{ .reg .pred p; setp.ne.u32 p, %2, 0; mov.u32 %0, 0; @p ld.global.nc.u16 %0, [%1]; }"
-      : "=r"(code)
-      : "l"(at), "r"(static_cast<uint32_t>(there)));
-  return code;
-}
+// As load_if of a code.
 __device__ inline uint32_t load_four_if(bool there, const uint8_t* at) {
   uint32_t codes;
   asm("{ .reg .pred p; setp.ne.u32 p, %2, 0; mov.u32 %0, 0; @p ld.global.nc.u32 %0, [%1]; }"

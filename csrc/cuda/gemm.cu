@@ -153,15 +153,6 @@ void run_segments(TiledProduct tiled, const ProductTable& t, const Launch& at) {
   }
 }
 
-Batch exchange(Batch b) {
-  for (int d = 0; d < b.dims; ++d) {
-    std::swap(b.strides[d].left, b.strides[d].right);
-    std::swap(b.strides[d].left_scale, b.strides[d].right_scale);
-    std::swap(b.strides[d].left_shift, b.strides[d].right_shift);
-  }
-  return b;
-}
-
 // A side's shifts as the kernel reads them; none where K is empty, as between the positions of a stride.
 GatheredShifts gather(const Side& side, const TiledProduct& tiled, bool left, const Launch& at) {
   const int64_t pitch = shift_pitch(side.rows), bytes = tiled.batch.count() * tiled.blocks * pitch;
@@ -180,7 +171,7 @@ void run_tiles(const Product& p, const ProductTable& t, size_t rows, const Datap
   const Tiling c = choose(p, t, d, Limits(at.device));
   TiledProduct tiled = {.rows = c.exchanged ? p.right : p.left,
                         .columns = c.exchanged ? p.left : p.right,
-                        .batch = c.exchanged ? exchange(p.batch) : p.batch,
+                        .batch = c.exchanged ? p.batch.exchanged() : p.batch,
                         .output = p.output,
                         .k = p.k,
                         .accumulators = accumulators,

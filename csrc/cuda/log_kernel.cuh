@@ -1,10 +1,13 @@
 // The kernel under every GEMM and convolution pass on datapaths that add logarithms.
 //
 // A block computes tiles of outputs; each of its threads holds R rows x C columns of them in registers, as words
-// (core/log_datapath.h). Along K in chunks of 32 lanes all threads bring the operands' words into shared memory, then
+// (core/log_datapath.h). Along K in chunks of lanes all threads bring the operands' words into shared memory, then
 // multiply; two blocks share a multiprocessor, so that one fetches while the other multiplies. What a sum adds to its
 // larger number stands in shared memory, if it fits, and several times if it is small, so that look-ups of different
 // entries meet fewer bank conflicts.
+//
+// Few outputs leave each thread one, and time is K times the latency of a sum, which needs the one before: half of a
+// block's warps then fetch the next chunk, one on each scheduler beside one that adds.
 #pragma once
 
 #include <type_traits>
@@ -16,7 +19,7 @@
 
 namespace lns::cuda {
 
-constexpr int kLogThreads = 256, kLogChunk = 32;
+constexpr int kLogThreads = 256;
 constexpr int kLogLevels = 13;  // of a tree of up to 4096 lanes
 
 // Where the steps are read: in shared memory as 32 or 16 bits, or in global memory.
@@ -40,26 +43,45 @@ struct LogTiledProduct {
   Counters* counters;  // where they are asked for
 };
 
-constexpr int kLogRowGroups = 8, kLogColumnGroups = 32;  // of threads in a tile
+// The tile of a block whose threads hold R x C outputs.
+template <int R, int C>
+struct LogTile {
+  static constexpr bool ahead = R * C == 1;  // some threads fetch while the others add
+  static constexpr int row_groups = 8, column_groups = ahead ? 16 : 32;
+  static constexpr int adders = row_groups * column_groups, fetchers = ahead ? kLogThreads - adders : kLogThreads;
+  static constexpr int rows = row_groups * R, columns = column_groups * C;
+  static constexpr int chunk = ahead ? 64 : 32;  // lanes in a buffer
+  static constexpr int buffers = ahead ? 2 : 1;
+  static constexpr int blocks = ahead ? 3 : 2;  // on a multiprocessor
 
-// Words of a side in shared memory: [k][row], four more than the rows for few bank conflicts.
-__host__ __device__ constexpr int log_pitch(int rows) { return rows + 4; }
-__host__ __device__ constexpr int log_tile_bytes(int rows, int columns) {
-  return 4 * kLogChunk * (log_pitch(rows) + log_pitch(columns)) +
-         static_cast<int>(sizeof(Coordinates)) * (rows + columns + 2 * kLogChunk);
-}
+  // Words of a side in shared memory: [k][row], four more than the rows for few bank conflicts.
+  LNS_HD static constexpr int pitch(int side_rows) { return side_rows + 4; }
+  static constexpr int words = chunk * (pitch(rows) + pitch(columns));  // of both sides in a buffer
+  static constexpr int bytes = buffers * words * static_cast<int>(sizeof(int32_t)) +
+                               (rows + columns + buffers * 2 * chunk) * static_cast<int>(sizeof(Coordinates));
+};
 
-// A side's words of a chunk, by all threads.
-template <int Rows, typename Word>
+// A side's words of a chunk, by all who fetch.
+template <typename Tile, int Rows, typename Word>
 __device__ void fetch_words(const OperandView& o, const CodeView& codes, const Coordinates* rows, const Coordinates* ks,
-                            int32_t* tile, Word word) {
+                            int32_t* tile, int fetcher, Word word) {
   const bool by_rows = o.rows_are_contiguous();
   const Extent e = extent(o);
-#pragma unroll 8
-  for (int i = threadIdx.x; i < Rows * kLogChunk; i += kLogThreads) {
-    const int row = by_rows ? i % Rows : i / kLogChunk, k = by_rows ? i / Rows : i % kLogChunk;
-    const int code = load_code(codes, e, rows[row], ks[k]);
-    tile[k * log_pitch(Rows) + row] = word(codes.format.negative(code), codes.exponent(code));
+  // Threads go along what is contiguous; each one's elements share their row or their k.
+  constexpr int all = Tile::fetchers, each = Rows * Tile::chunk / all, together = each < 8 ? each : 8;
+  static_assert(all % Rows == 0 && all % Tile::chunk == 0 && each % together == 0);
+  const int row0 = by_rows ? fetcher % Rows : fetcher / Tile::chunk, row_step = by_rows ? 0 : all / Tile::chunk;
+  const int k0 = by_rows ? fetcher / Rows : fetcher % Tile::chunk, k_step = by_rows ? all / Rows : 0;
+#pragma unroll 1
+  for (int first = 0; first < each; first += together) {
+    const int row = row0 + first * row_step, k = k0 + first * k_step;
+    int32_t* to = tile + k * Tile::pitch(Rows) + row;
+    int code[together];  // all loads before the first store, which might change what the next one reads
+#pragma unroll
+    for (int j = 0; j < together; ++j) code[j] = load_code(codes, e, rows[row + j * row_step], ks[k + j * k_step]);
+#pragma unroll
+    for (int j = 0; j < together; ++j)
+      to[j * (k_step * Tile::pitch(Rows) + row_step)] = word(codes.format.negative(code[j]), codes.exponent(code[j]));
   }
 }
 
@@ -81,6 +103,13 @@ __device__ inline void load_words(int32_t (&words)[N], const int32_t* from) {
 // results, or those and counts.
 enum class LogUse { plain, results, counts };
 
+// *at, in shared memory: what the compiler makes of that extends the sign by an instruction of its own.
+__device__ inline int32_t load_half(const int16_t* at) {
+  int32_t half;
+  asm("ld.shared.s16 %0, [%1];" : "=r"(half) : "r"(static_cast<uint32_t>(__cvta_generic_to_shared(at))));
+  return half;
+}
+
 // What a thread adds.
 template <LogSteps Where, LogUse Use>
 struct LogAdder {
@@ -92,7 +121,7 @@ struct LogAdder {
   __device__ int32_t step(int32_t difference) const {
     const int i = min(difference, t.last);
     if constexpr (Where == LogSteps::halves)
-      return 4 * static_cast<const int16_t*>(steps)[i];
+      return 4 * load_half(static_cast<const int16_t*>(steps) + i);
     else
       return static_cast<const int32_t*>(steps)[Where == LogSteps::words ? i << t.table_shift : i];
   }
@@ -119,7 +148,49 @@ struct LogAdder {
     }
   }
   __device__ int32_t product(int32_t row, int32_t column, int32_t sign) { return keep((row ^ sign) + column); }
+
+  // plain: acc + a product after the other. First as if no sum left the range, which is rare and found out beside the
+  // chain of sums: no step rises by 2^22, so zeros stay below kLogPresent, and no number falls so far in one.
+  template <int N>
+  __device__ int32_t add_products(int32_t acc, const int32_t (&products)[N]) {
+    static_assert(N <= 8);
+    int32_t sum = acc, highest = INT32_MIN;
+    uint32_t lowest = UINT32_MAX;  // above kLogPresent; zeros are far above any number
+#pragma unroll
+    for (int i = 0; i < N; ++i) {
+      sum = max(sum, products[i]) + step(static_cast<int32_t>(__sad(sum, products[i], 0)));
+      highest = max(highest, sum);
+      lowest = __viaddmin_u32(static_cast<uint32_t>(sum), static_cast<uint32_t>(-kLogPresent), lowest);
+    }
+    if (highest <= t.range.high && lowest >= static_cast<uint32_t>(t.range.low - kLogPresent))
+      return sum < t.range.low ? kLogZero : sum;
+#pragma unroll
+    for (int i = 0; i < N; ++i) acc = add(acc, products[i]);
+    return acc;
+  }
 };
+
+// One output's sum over a chunk; the products of the next lanes are on their way while some are added.
+template <typename Tile, typename Adder>
+__device__ int32_t add_chunk(Adder& adder, int32_t acc, const int32_t* row_words, const int32_t* column_words) {
+  constexpr int n = 8;
+  const auto load = [&](int32_t(&products)[n], int k) {
+#pragma unroll
+    for (int i = 0; i < n; ++i)
+      products[i] =
+          log_product(row_words[(k + i) * Tile::pitch(Tile::rows)], column_words[(k + i) * Tile::pitch(Tile::columns)]);
+  };
+  int32_t products[n], next[n];
+  load(products, 0);
+#pragma unroll 1
+  for (int k = 0; k < Tile::chunk; k += n) {
+    load(next, (k + n) % Tile::chunk);
+    acc = adder.add_products(acc, products);
+#pragma unroll
+    for (int i = 0; i < n; ++i) products[i] = next[i];
+  }
+  return acc;
+}
 
 // A tree's sums so far, one for each level.
 template <int R, int C>
@@ -167,15 +238,17 @@ struct LogTree {
 struct NoTree {};
 
 template <LogSteps Where, LogUse Use, bool Tree, int R, int C>
-__global__ void __launch_bounds__(kLogThreads, 2) log_multiply(const __grid_constant__ LogTiledProduct t) {
-  constexpr int kRows = kLogRowGroups * R, kColumns = kLogColumnGroups * C;
+__global__ void __launch_bounds__(kLogThreads, LogTile<R, C>::blocks)
+    log_multiply(const __grid_constant__ LogTiledProduct t) {
+  using Tile = LogTile<R, C>;
+  constexpr int kRows = Tile::rows, kColumns = Tile::columns, kChunk = Tile::chunk;
+  constexpr int kRowPitch = Tile::pitch(kRows), kColumnPitch = Tile::pitch(kColumns);
   extern __shared__ __align__(16) char shared[];
-  int32_t* row_words = reinterpret_cast<int32_t*>(shared);
-  int32_t* column_words = row_words + kLogChunk * log_pitch(kRows);
-  Coordinates* row_places = reinterpret_cast<Coordinates*>(column_words + kLogChunk * log_pitch(kColumns));
+  int32_t* words = reinterpret_cast<int32_t*>(shared);  // of each buffer: the rows', then the columns'
+  Coordinates* row_places = reinterpret_cast<Coordinates*>(words + Tile::buffers * Tile::words);
   Coordinates* column_places = row_places + kRows;
-  Coordinates* ks = column_places + kColumns;  // of the rows, then of the columns
-  void* table = ks + 2 * kLogChunk;
+  Coordinates* ks = column_places + kColumns;  // of each buffer: of the rows, then of the columns
+  void* table = ks + Tile::buffers * 2 * kChunk;
 
   if constexpr (Where == LogSteps::words)
     for (int i = threadIdx.x; i < (t.last + 1) << t.table_shift; i += kLogThreads)
@@ -183,8 +256,9 @@ __global__ void __launch_bounds__(kLogThreads, 2) log_multiply(const __grid_cons
   if constexpr (Where == LogSteps::halves)  // the sum of a number and its negative: below every E of 16 bits
     for (int i = threadIdx.x; i <= t.last; i += kLogThreads)
       static_cast<int16_t*>(table)[i] = static_cast<int16_t>(max(t.steps[i] / 4, INT16_MIN));
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  const int row0 = warp * R, column0 = lane * C;
+  const int lane = threadIdx.x % 32, thread = threadIdx.x, fetcher = thread - (kLogThreads - Tile::fetchers);
+  const bool adds = thread < Tile::adders;
+  const int row0 = thread / Tile::column_groups * R, column0 = thread % Tile::column_groups * C;
   const void* steps = Where == LogSteps::global ? static_cast<const void*>(t.steps)
                       : Where == LogSteps::words
                           ? static_cast<const void*>(static_cast<int32_t*>(table) + (lane & ((1 << t.table_shift) - 1)))
@@ -205,50 +279,83 @@ __global__ void __launch_bounds__(kLogThreads, 2) log_multiply(const __grid_cons
 #pragma unroll
       for (int c = 0; c < C; ++c) acc[r][c] = kLogZero;
     [[maybe_unused]] std::conditional_t<Tree, LogTree<R, C>, NoTree> tree;
-    for (int64_t k0 = 0; k0 < t.k; k0 += kLogChunk) {
-      if (threadIdx.x < 2 * kLogChunk) {
-        const int64_t k = k0 + threadIdx.x % kLogChunk;
-        ks[threadIdx.x] = k_coordinates(threadIdx.x < kLogChunk ? t.rows.operand : t.columns.operand, k, t.k);
-      }
-      __syncthreads();  // and with the last chunk
-      fetch_words<kRows>(t.rows.operand, left, row_places, ks, row_words,
-                         [&](bool negative, int e) { return t.operands.left(negative, e); });
-      fetch_words<kColumns>(t.columns.operand, right, column_places, ks + kLogChunk, column_words,
-                            [&](bool negative, int e) { return t.operands.right(negative, e); });
-      __syncthreads();
-      const int depth = static_cast<int>(min(static_cast<int64_t>(kLogChunk), t.k - k0));
+    // What becomes of the chunk from k0 on, in a buffer: its places along K, its words, its products.
+    const auto place = [&](int64_t k0, int buffer) {
+      if (fetcher < 2 * kChunk)
+        ks[buffer * 2 * kChunk + fetcher] =
+            k_coordinates(fetcher < kChunk ? t.rows.operand : t.columns.operand, k0 + fetcher % kChunk, t.k);
+    };
+    const auto fetch = [&](int buffer) {
+      const Coordinates* at = ks + buffer * 2 * kChunk;
+      int32_t* to = words + buffer * Tile::words;
+      fetch_words<Tile, kRows>(t.rows.operand, left, row_places, at, to, fetcher,
+                               [&](bool negative, int e) { return t.operands.left(negative, e); });
+      fetch_words<Tile, kColumns>(t.columns.operand, right, column_places, at + kChunk, to + kChunk * kRowPitch,
+                                  fetcher, [&](bool negative, int e) { return t.operands.right(negative, e); });
+    };
+    const auto multiply = [&](int64_t k0, int buffer) {
+      const int32_t* row_words = words + buffer * Tile::words + row0;
+      const int32_t* column_words = words + buffer * Tile::words + kChunk * kRowPitch + column0;
+      if constexpr (Tile::ahead && Use == LogUse::plain) {  // behind the end of K stand zeros
+        acc[0][0] = add_chunk<Tile>(adder, acc[0][0], row_words, column_words);
+      } else {
+        const int depth = static_cast<int>(min(static_cast<int64_t>(kChunk), t.k - k0));
 #pragma unroll 1
-      for (int d = 0; d < depth; ++d) {
-        int32_t a[R], b[C], sign[C];
-        load_words(a, row_words + d * log_pitch(kRows) + row0);
-        load_words(b, column_words + d * log_pitch(kColumns) + column0);
+        for (int d = 0; d < depth; ++d) {
+          int32_t a[R], b[C], sign[C];
+          load_words(a, row_words + d * kRowPitch);
+          load_words(b, column_words + d * kColumnPitch);
 #pragma unroll
-        for (int c = 0; c < C; ++c) sign[c] = b[c] & 1, b[c] &= ~1;
-        if constexpr (Tree) {
-          int32_t sum[R][C];
+          for (int c = 0; c < C; ++c) sign[c] = b[c] & 1, b[c] &= ~1;
+          if constexpr (Tree) {
+            int32_t sum[R][C];
 #pragma unroll
-          for (int r = 0; r < R; ++r)
+            for (int r = 0; r < R; ++r)
 #pragma unroll
-            for (int c = 0; c < C; ++c) sum[r][c] = adder.product(a[r], b[c], sign[c]);
-          tree.add(adder, sum);
-          if (tree.lanes == t.vector_size) tree.close(adder, acc);
-        } else {
+              for (int c = 0; c < C; ++c) sum[r][c] = adder.product(a[r], b[c], sign[c]);
+            tree.add(adder, sum);
+            if (tree.lanes == t.vector_size) tree.close(adder, acc);
+          } else {
 #pragma unroll
-          for (int r = 0; r < R; ++r) {
-            int32_t highest = INT32_MIN;
+            for (int r = 0; r < R; ++r) {
+              int32_t highest = INT32_MIN;
 #pragma unroll
-            for (int c = 0; c < C; ++c) {
-              acc[r][c] = adder.add_product(acc[r][c], a[r], b[c], sign[c]);
-              highest = max(highest, acc[r][c]);
+              for (int c = 0; c < C; ++c) {
+                acc[r][c] = adder.add_product(acc[r][c], a[r], b[c], sign[c]);
+                highest = max(highest, acc[r][c]);
+              }
+              if (Use == LogUse::plain && highest > t.range.high)
+#pragma unroll
+                for (int c = 0; c < C; ++c) acc[r][c] = t.range.keep(acc[r][c]);
             }
-            if (Use == LogUse::plain && highest > t.range.high)
-#pragma unroll
-              for (int c = 0; c < C; ++c) acc[r][c] = t.range.keep(acc[r][c]);
           }
         }
       }
-      __syncthreads();
+    };
+    if constexpr (Tile::ahead) {
+      // Between two barriers chunk k0 is added from its buffer, whose places are free for the chunk after the next; the
+      // next one's words go from its places to the other buffer, which was added before.
+      int buffer = 0;
+      for (int64_t k0 = -2 * kChunk; k0 < t.k; k0 += kChunk, buffer ^= 1) {
+        __syncthreads();
+        if (adds) {
+          if (k0 >= 0) multiply(k0, buffer);
+        } else {
+          if (k0 >= -kChunk && k0 + kChunk < t.k) fetch(buffer ^ 1);
+          if (k0 + 2 * kChunk < t.k) place(k0 + 2 * kChunk, buffer);
+        }
+      }
+    } else {
+      for (int64_t k0 = 0; k0 < t.k; k0 += kChunk) {
+        place(k0, 0);
+        __syncthreads();  // and with the last chunk
+        fetch(0);
+        __syncthreads();
+        multiply(k0, 0);
+        __syncthreads();
+      }
     }
+    if (!adds) continue;
     if constexpr (Tree)
       if (tree.lanes > 0) tree.close(adder, acc);
 

@@ -4,6 +4,7 @@
 #include <array>
 #include <cstddef>
 #include <stdexcept>
+#include <utility>
 #include <vector>
 
 #include "gemm/operand.h"
@@ -50,6 +51,16 @@ struct Batch {
       throw std::invalid_argument("too many batch dimensions of different strides; make operands contiguous");
     sizes[dims] = size;
     strides[dims++] = stride;
+  }
+  // Of the same products with the operands' sides exchanged.
+  Batch exchanged() const {
+    Batch b = *this;
+    for (Offsets& s : b.strides) {
+      std::swap(s.left, s.right);
+      std::swap(s.left_scale, s.right_scale);
+      std::swap(s.left_shift, s.right_shift);
+    }
+    return b;
   }
   LNS_HD int64_t count() const {
     int64_t n = 1;

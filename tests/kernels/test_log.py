@@ -22,6 +22,7 @@ VARIANTS = [
     LogDatapath(tables=SHORT, order="tree", vector_size=8),
     LogDatapath(tables="shift", order="tree", vector_size=5),
 ]
+LEFT_OFTEN = LogDatapath(acc_bits=12, acc_gamma=64, headroom_bits=0)  # a range that just holds every product
 
 
 def codes(values, fmt=FMT):
@@ -160,7 +161,42 @@ def test_tiles_of_a_gpu(datapath, m, k, n, rng):
 
 
 @pytest.mark.skipif(not HAVE_CUDA, reason="no GPU, or built without CUDA kernels")
-@given(datapath=log_datapaths(), m=st.integers(1, 150), n=st.integers(1, 300), k=st.integers(1, 300))
+@pytest.mark.parametrize("datapath", [*VARIANTS, LEFT_OFTEN, LogDatapath(acc_bits=20)], ids=str)
+@pytest.mark.parametrize("m, k, n", [(16, 9001, 144), (27, 4096, 16), (1, 8, 1), (70, 520, 600)])
+def test_few_long_sums_on_a_gpu(datapath, m, k, n, rng):
+    """One output a thread, whose range is looked after for eight lanes at once."""
+    for zeros, mask in [(0.1, 255), (0.99, 255), (0.1, 131)]:  # and small numbers of either sign
+        a, b = random_codes((m, k), FMT, rng, zeros=zeros), random_codes((k, n), FMT, rng, zeros=zeros)
+        a.codes.bitwise_and_(mask), b.codes.bitwise_and_(mask)
+        everywhere(lns_sim.matmul, a, b, datapath, return_accumulator=True)
+
+
+def test_sums_that_leave_the_range_often(rng):
+    """What the test above is to meet."""
+    for mask, kind in [(255, "saturations"), (131, "vanished")]:
+        a, b = random_codes((4, 999), FMT, rng), random_codes((999, 4), FMT, rng)
+        a.codes.bitwise_and_(mask), b.codes.bitwise_and_(mask)
+        _, counters = lns_sim.matmul(a, b, LEFT_OFTEN, counters=True)
+        assert getattr(counters, kind) > 50
+
+
+@pytest.mark.skipif(not HAVE_CUDA, reason="no GPU, or built without CUDA kernels")
+@pytest.mark.parametrize("datapath", [*VARIANTS, LEFT_OFTEN], ids=str)
+@pytest.mark.parametrize(
+    "batch, channels, out, size, stride", [(3, 16, 20, 40, 1), (3, 16, 40, 49, 2), (5, 3, 64, 64, 1)]
+)
+def test_narrow_layers_on_a_gpu(datapath, batch, channels, out, size, stride, rng):
+    """Many positions and few channels, and weight gradients the other way round."""
+    x, w = random_codes((batch, channels, size, size), FMT, rng), random_codes((out, channels, 3, 3), FMT, rng)
+    y = everywhere(lns_sim.conv2d, x, w, stride, 1, 1, 1, datapath)
+    dy = random_codes(tuple(y.shape), FMT, rng)
+    tail = ([stride] * 2, [1, 1], [1, 1], 1, datapath.encode(), False, False)
+    everywhere(ops.conv2d_input_gradient, dy.codes, dy.scale, w.codes, w.scale, 8, 8, [*x.shape], *tail)
+    everywhere(ops.conv2d_weight_gradient, dy.codes, dy.scale, x.codes, x.scale, 8, 8, [3, 3], *tail)
+
+
+@pytest.mark.skipif(not HAVE_CUDA, reason="no GPU, or built without CUDA kernels")
+@given(datapath=log_datapaths(), m=st.integers(1, 400), n=st.integers(1, 500), k=st.integers(1, 300))
 def test_any_datapath_and_shape_on_a_gpu(datapath, m, n, k):
     rng = np.random.default_rng(m + n + k)
     a, b = random_codes((m, k), datapath.format, rng), random_codes((k, n), datapath.format, rng)
