@@ -7,7 +7,7 @@ from typing import Any
 from lns_sim.checks import check_number
 from lns_sim.optim.halp import HALP
 from lns_sim.optim.madam import LEVEL, IntegerMadam, Madam, PublishedLNSMadam, prepare
-from lns_sim.quantizers import FP8, LNS, LUQ, SAWB, Integer, Quantizer, ShiftQuant
+from lns_sim.quantizers import FP4, FP8, LNS, LUQ, SAWB, Integer, Quantizer, ShiftQuant
 from lns_sim.recipes import PASSES, Recipe
 from lns_sim.registry import OPTIMIZERS, RECIPES, OptimizerChoice, OptimizerSettings
 
@@ -59,6 +59,8 @@ def _halp(method: str):
 
 _recipe("fp8", FP8(), FP8(), FP8("e5m2"))
 _recipe("fp8-delayed", FP8(history=1024), FP8(history=1024), FP8("e5m2", history=1024))
+_recipe("mxfp4", FP4(), FP4(), FP4(), block=32)
+_recipe("mxfp4-stochastic", FP4(), FP4(), FP4("stochastic"), block=32)
 _recipe("int8", Integer(), Integer(), Integer(rounding="stochastic"))
 _recipe("luq", SAWB(grid="activations"), SAWB(grid="weights"), LUQ())
 _recipe("luq-smp2", SAWB(grid="activations"), SAWB(grid="weights"), LUQ(samples=2))

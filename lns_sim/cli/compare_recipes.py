@@ -13,6 +13,7 @@ import typer
 
 from lns_sim import recipes
 from lns_sim.checks import check_device
+from lns_sim.cli.built import TechnologyName
 from lns_sim.cli.command import command, refuse
 from lns_sim.cli.console import Output
 from lns_sim.cli.errors import interruptible
@@ -21,6 +22,8 @@ from lns_sim.environment import provenance
 from lns_sim.files import write_json
 from lns_sim.registry import RECIPES
 from lns_sim.studies.contest import Contest, Entry, bits_of, learns_by
+from lns_sim.studies.energy.technologies import get
+from lns_sim.studies.energy.technology import Technology
 from lns_sim.studies.training import data as datasets
 from lns_sim.studies.training import report
 from lns_sim.studies.training.trainer import Result, Settings, Trainer, check_fit
@@ -55,6 +58,7 @@ def compare_recipes(
     tokens: Tokens = None,
     seed: Annotated[int, typer.Option(help="first seed", min=0)] = 0,
     seeds: Annotated[int, typer.Option(help="how many seeds", min=1)] = 3,
+    technology: TechnologyName = "paper",
     device: Device = "cpu",
     out: Annotated[Path, typer.Option(help="folder for runs.json, recipes.json, recipes.png and .svg")] = Path(
         "runs/recipes"
@@ -75,6 +79,7 @@ def compare_recipes(
     if len(factors) == 1:
         refuse(ctx, ["held_out", "extend"], "one factor needs no search")
     check_device(device)
+    prices = get(technology)
     dataset = datasets.load(data, context, tokens)
     check_fit(settings.model, dataset)
     out.mkdir(parents=True, exist_ok=True)
@@ -84,7 +89,7 @@ def compare_recipes(
     contest = Contest(dataset, chosen, settings, factors, all_seeds, out / "runs.json", device, held_out, extend)
     with interruptible(output, "finished runs are kept. The same command goes on."):
         entries = _run(contest, output)
-    _show(contest, entries, out, output)
+    _show(contest, entries, prices, out, output)
 
 
 def _run(contest: Contest, output: Output) -> list[Entry]:
@@ -102,12 +107,12 @@ def _run(contest: Contest, output: Output) -> list[Entry]:
         return contest.run(on_step, on_run)
 
 
-def _show(contest: Contest, entries: list[Entry], out: Path, output: Output) -> None:
+def _show(contest: Contest, entries: list[Entry], technology: Technology, out: Path, output: Output) -> None:
     measure = contest.data.measure
     title = contest.settings.title(contest.data)
     tensors = ["activation", "weight", "error", "gradient"]
     header = ["recipe", *tensors, measure, "learning rate", "seconds", "uJ a sample"]
-    energies, results, rows = contest.energies(), [], []
+    energies, results, rows = contest.energies(technology), [], []
     for entry in entries:
         done = [Result(**r) for r in entry.results.values() if r]
         results += done
@@ -128,14 +133,21 @@ def _show(contest: Contest, entries: list[Entry], out: Path, output: Output) -> 
         if entry.end:
             rate = f"{entry.lr:.3g}, the {entry.end} of {len(entry.tuned)} learning rates tried"
             output.tell(f"{entry.name} is best at {rate}: others beyond may be better; give --extend or --search more")
-    record = provenance(title=title, **contest.about, entries=[asdict(e) for e in entries], energies=energies)
+    record = provenance(
+        title=title,
+        **contest.about,
+        entries=[asdict(e) for e in entries],
+        energies=energies,
+        technology=technology.describe(),
+    )
     write_json(record, out / "recipes.json")
     if results:
         report.draw_curves(results, title, measure, out / "recipes.png", record)
     output.table(
         title,
         "bits of tensors in products (of weights as they are stored); mean ± standard deviation over seeds at the best "
-        "learning rate; uJ: energy of training on a sample by lns_sim.energy, where it has the format",
+        "learning rate; uJ: energy of training on a sample by lns_sim.energy, where "
+        f"its technology {technology.name} has the format",
         header,
         rows,
         width=150,

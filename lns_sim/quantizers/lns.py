@@ -55,11 +55,14 @@ class LNS(Quantizer):
         return torch.ops.lns_sim.quantize(x, f.bits, f.gamma, None, *policies, rng, self.thresholds or ())
 
     def quantize_blocks(self, x: Tensor, rng: Tensor | None, dim: int, block: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Codes, scale and the shifts of blocks along ``dim`` (spec section 8)."""
         f, policies = self.format, (ROUNDINGS.index(self.rounding), UNDERFLOWS.index(self.underflow))
         return torch.ops.lns_sim.quantize_blocks(
             x, f.bits, f.gamma, dim, block, MOST_SHIFT, *policies, rng, self.thresholds or ()
         )
+
+    def value_of_blocks(self, codes: Tensor, scale: Tensor, shifts: Tensor, dim: int, block: int) -> Tensor:
+        f = self.format
+        return torch.ops.lns_sim.dequantize_blocks(codes, scale, shifts, dim, block, f.bits, f.gamma)
 
     def value(self, codes: Tensor, scale: Tensor) -> Tensor:
         bits, gamma = self.format.bits, self.format.gamma

@@ -20,6 +20,8 @@ class Decoder(Protocol):
 
     def value(self, codes: Tensor, scale: Tensor) -> Tensor: ...
 
+    def value_of_blocks(self, codes: Tensor, scale: Tensor, shifts: Tensor, dim: int, block: int) -> Tensor: ...
+
 
 class Operand(NamedTuple):
     """Codes of any shape, their 0-d scale, and their quantizer; without one, float32 numbers at scale 1.
@@ -49,11 +51,10 @@ class Operand(NamedTuple):
         """What the codes stand for, in float32."""
         if self.quantizer is None:
             return self.codes
-        f = self.quantizer.format
-        if self.shifts is None or f is None:
+        if self.shifts is None:
             return self.quantizer.value(self.codes, self.scale)
         of_blocks = self.shifts, self.dim % self.codes.dim(), self.block
-        return torch.ops.lns_sim.dequantize_blocks(self.codes, self.scale, *of_blocks, f.bits, f.gamma)
+        return self.quantizer.value_of_blocks(self.codes, self.scale, *of_blocks)
 
     @property
     def scales(self) -> Tensor:

@@ -63,6 +63,23 @@ class Quantizer:
         """What the codes stand for, in float32."""
         return codes.to(torch.float32) * scale
 
+    def quantize_blocks(self, x: Tensor, rng: Tensor | None, dim: int, block: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Codes, the tensor's scale, and the octaves by which that of every block along ``dim`` lies under it (uint8).
+
+        A quantizer that does not override it knows no block scales.
+
+        Args:
+            x, rng: as of :meth:`quantize`.
+            dim: along which blocks lie, counted from the first.
+            block: elements that share a scale.
+        """
+        raise NotImplementedError
+
+    def value_of_blocks(self, codes: Tensor, scale: Tensor, shifts: Tensor, dim: int, block: int) -> Tensor:
+        """What the codes of :meth:`quantize_blocks` stand for, in float32."""
+        own = (scale.to(torch.float64) * torch.exp2(-shifts.to(torch.float64))).to(torch.float32)
+        return self.value(codes, own.repeat_interleave(block, dim).narrow(dim, 0, codes.shape[dim]))
+
     def operand(self, x: Tensor, rng: Tensor | None, dim: int) -> Operand:
         """:meth:`quantize`, as an operand of products."""
         return Operand(*self.quantize(x, rng, dim), self)

@@ -126,8 +126,8 @@ class Recipe:
         check_int("block", block, 1, None)
         for kind in ("activation", "weight", "error"):
             q = self.quantizer(kind)
-            if q is not None and not isinstance(q, LNS):
-                raise ValueError(f"block scales are of LNS codes, but the {kind} is quantized by {q!r}")
+            if q is not None and type(q).quantize_blocks is Quantizer.quantize_blocks:
+                raise ValueError(f"the {kind} is quantized by {q!r}, which knows no block scales")
         for name in PASSES:
             datapath = getattr(self, name)
             if isinstance(datapath, LogDatapath):

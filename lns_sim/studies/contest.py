@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -20,7 +21,7 @@ from lns_sim.recipes import ModelRecipe, Recipe
 from lns_sim.registry import OPTIMIZERS
 from lns_sim.studies import models
 from lns_sim.studies.energy import energy
-from lns_sim.studies.energy.technology import NoSuchDesign
+from lns_sim.studies.energy.technology import NoSuchDesign, Technology
 from lns_sim.studies.search import best_of, search
 from lns_sim.studies.training.checkpoint import ForeignFile
 from lns_sim.studies.training.data import Data
@@ -238,18 +239,19 @@ class Contest:
                 on_run(key, self._runs[key])
         return self._runs[key]
 
-    def energies(self) -> dict[str, float | None]:
-        """Microjoule of training on one sample, by recipe; None where the energy model lacks its format or datapath."""
+    def energies(self, technology: str | Technology = "paper") -> dict[str, float | None]:
+        """Microjoule of training on one sample, by recipe; None where the technology lacks its format or datapath."""
         batch = self.data.x_train[: self.settings.batch_size].to("meta")
         with torch.device("meta"):
             model = models.build(self.settings.model, self.data.input_shape, self.data.classes).eval()
-        of_formats = lru_cache(lambda simulated: energy(model, batch, recipe=simulated))  # all formats at once
+        # All formats at once.
+        of_formats = lru_cache(lambda simulated: energy(model, batch, recipe=simulated, technology=technology))
         found: dict[str, float | None] = {}
         for name, recipe in self.recipes.items():
             kind = format_of(recipe)
             simulated = recipe if kind == "LNS" and _default(recipe).forward is not None else recipes.lns_madam()
-            try:
-                found[name] = kind and 1000 * of_formats(simulated).total(kind) / len(batch)
-            except NoSuchDesign:
-                found[name] = None
+            found[name] = None
+            with suppress(NoSuchDesign):
+                if kind is not None and kind in (priced := of_formats(simulated)).formats:
+                    found[name] = 1000 * priced.total(kind) / len(batch)
         return found

@@ -9,6 +9,7 @@ from helpers import ROOT
 PACKAGE = ROOT / "lns_sim"
 # What belongs to a system that LNS-Madam is compared with, and the one place that lists them by name.
 RIVALS = {
+    "quantizers/fp4.py",
     "quantizers/fp8.py",
     "quantizers/integer.py",
     "quantizers/luq.py",

@@ -239,7 +239,7 @@ def test_recipes_by_name_and_in_files(tmp_path, monkeypatch):
     path.write_text("block = 48\n")
     with pytest.raises(ValueError, match="blocks of 48 are no multiple of the forward datapath's vector_size = 32"):
         recipes.load(path)
-    with pytest.raises(ValueError, match="block scales are of LNS codes, but the activation"):
+    with pytest.raises(ValueError, match="the activation is quantized by .* which knows no block scales"):
         replace(recipes.fake_quant(R), activation=SAWB())
     layer = lns_sim.convert(nn.Linear(4, 4), R)
     for recipe in (R, replace(R, weight=LNS(), gradient=None)):  # weights as codes, and in float32

@@ -27,6 +27,7 @@ from lns_sim.optim import bit_centered
 from lns_sim.optim.bit_centered import Offset, gradient_difference
 from lns_sim.optim.halp import HALP, Diverged, grid, least_squares_in_integers, on_grid
 from lns_sim.optim.madam import IntegerMadam, Madam, PublishedLNSMadam
+from lns_sim.quantizers.fp4 import FP4
 from lns_sim.quantizers.fp8 import FP8
 from lns_sim.quantizers.integer import Integer, nearest_values
 from lns_sim.quantizers.luq import LUQ, SAWB, logarithmic, maximum_in_hindsight
@@ -43,6 +44,8 @@ from lns_sim.studies.training import data
 from lns_sim.studies.training.trainer import Settings, Trainer, lr_factor
 
 EXAMPLES = [
+    FP4(),
+    FP4("stochastic"),
     FP8(),
     FP8("e5m2"),
     Integer(),
@@ -311,7 +314,7 @@ def test_recipes_are_written_and_read():
     assert recipe_files.parse('preset = "halp"\noptimizer = "madam"').default.optimizer_options == ()
     for text, message in [
         ('preset = "fp8"\nerror = { bits = 3 }', "bits is no key"),
-        ('error = { quantizer = "FP9" }', "must be one of 'FP8'"),
+        ('error = { quantizer = "FP9" }', "must be one of 'FP4', 'FP8'"),
         ('error = { quantizer = "LUQ", samples = 0 }', "samples must be"),
         ('error = { quantizer = "LUQ", hindsight = 1 }', "must be true"),
         ('optimizer = "adam"', "optimizer must be one of"),
@@ -1235,6 +1238,8 @@ def test_what_a_table_says_of_recipes():
         "lns-madam-block32-6bit": None,
         "fp8": "FP8",
         "fp8-delayed": "FP8",
+        "mxfp4": None,
+        "mxfp4-stochastic": None,
         "int8": "INT8",
         "luq": None,
         "luq-smp2": None,
@@ -1291,11 +1296,13 @@ def test_the_command_tunes_trains_and_goes_on(tmp_path):
 def test_energies_where_there_is_no_such_hardware(tmp_path):
     passes = ("forward", "input_gradient", "weight_gradient")
     log = tmp_path / "log.toml"
-    log.write_text("".join(f'[{name}]\ndatapath = "LogDatapath"\n' for name in passes))
-    names = [str(log), "lns-madam-block32", "lns-madam"]
+    log.write_text("".join(f'[{name}]\ndatapath = "LogDatapath"\nvector_size = 32\n' for name in passes))
+    names = [str(log), "lns-madam-block32", "lns-madam", "int8", "fp32"]
     contest = Contest(data.load("digits"), names, Settings(model="mlp"), [1.0], [0], tmp_path / "runs.json")
-    *without, known = contest.energies().values()
-    assert without == [None, None] and known > 0
+    log, blocks, linear, int8, full = contest.energies().values()
+    assert log is None and blocks is None and 0 < linear < int8 < full
+    log, blocks, linear, int8, full = contest.energies("measured").values()
+    assert blocks is None and full is None and int8 > 0 and 0 < linear < log / 5  # exact tables of 16 bits
 
 
 def test_a_system_that_diverges_is_said_to(tmp_path):

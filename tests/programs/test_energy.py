@@ -16,13 +16,14 @@ from torch import nn
 from typer.testing import CliRunner
 
 import lns_sim
-from lns_sim import Datapath, LNSFormat, recipes
+from lns_sim import Datapath, LNSFormat, LogDatapath, recipes
 from lns_sim.command.app import app
 from lns_sim.studies import models
 from lns_sim.studies.energy import paper
 from lns_sim.studies.energy.components import STATUSES, constants, memory_of
 from lns_sim.studies.energy.paper_prices import FORMATS, Paper, conversion
 from lns_sim.studies.energy.technologies import MEASURED, get
+from lns_sim.studies.energy.technology import NoSuchDesign
 from lns_sim.watching.passes import Shape
 
 
@@ -185,6 +186,61 @@ def test_a_price_file_by_hand(tmp_path):
     assert found.rests_on["LNS"] == "given on a process, without wires: rom 24"
     assert any("less than half of the lanes" in note and "10.0 fJ" in note for note in found.notes)
     assert found.technology["name"] == "own.toml" and str(tmp_path) not in json.dumps(found.to_dict())
+
+
+@pytest.mark.parametrize("order, shell", [("tree", ""), ("sequential", ", no handshake")])
+@pytest.mark.parametrize("tables", ["exact", "shift"])
+@pytest.mark.parametrize("bits", [16, 12])
+def test_what_adds_logarithms_costs_what_was_measured(bits, tables, order, shell):
+    name, d = (
+        f"log {order}, {bits} bits, {tables}{shell}",
+        LogDatapath(acc_bits=bits, tables=tables, vector_size=32, order=order),
+    )
+    design, measured = tomlkit.parse(MEASURED.read_text()).unwrap()["designs"][name], get("measured")
+    for source, fj in design["fj"].items():
+        if source not in ("random", "idle", "blocks"):
+            assert sum(measured.lns(d, source).slot.values()) == pytest.approx(fj)
+    assert measured.lns(d, "forward").idle == design["fj"]["idle"]
+    assert measured.area(d) == design["area_um2"] and measured.clock(d) == pytest.approx(1 / design["period_ns"])
+    model, x = nn.Conv2d(32, 32, 1), torch.zeros(1, 32, 4, 8)  # all lanes are in use
+    found = lns_sim.energy(model, x, recipe=recipes.lns_madam(datapath=d), technology="measured")
+    for row in found.rows:
+        at = {k: fj for k, fj in row.energy["LNS"].items() if "buffer" not in k}
+        assert sum(at.values()) == pytest.approx(design["fj"][row.name] * row.products)
+    assert found.rests_on["LNS"].endswith(f"without wires: {name}")
+    assert any(note.startswith(f"Only LNS's datapath was changed (log-domain {bits}-bit") for note in found.notes)
+
+
+def test_what_adds_logarithms_otherwise_is_refused(tmp_path):
+    measured, own = get("measured"), get(prices.write(tmp_path / "own.toml"))
+    for technology, datapath, message in [
+        (
+            measured,
+            LogDatapath(acc_bits=12),
+            "lanes 1; vector_size = 32 is log sequential, 12 bits, exact, no handshake",
+        ),
+        (
+            measured,
+            LogDatapath(acc_bits=14, vector_size=32),
+            "acc_bits 14, .* lanes 32; it has log tree, 16 bits, exact; ",
+        ),
+        (
+            measured,
+            LogDatapath(tables="coarse:3", vector_size=32),
+            "tables coarse:3, order sequential, lanes 32; it has",
+        ),
+        (measured, LogDatapath(headroom_bits=2, vector_size=32), "the usual offset .* not of .*, headroom 2; it has"),
+        (measured, LogDatapath(tables=([9, 4], [0, 8]), vector_size=32), "named tables, .* 2 and 2 entries"),
+        (own, LogDatapath(vector_size=32), "own.toml has no log-domain design .*; it has none that adds logarithms"),
+        (
+            Paper(),
+            LogDatapath(),
+            r"knows no processing element that adds logarithms \(LogDatapath\): take the technology",
+        ),
+    ]:
+        for asked in (lambda t, d: t.lns(d, "forward"), lambda t, d: t.clock(d)):
+            with pytest.raises(NoSuchDesign, match=message):
+                asked(technology, datapath)
 
 
 def test_what_a_price_file_does_not_have_is_on_a_line_or_refused(tmp_path):

@@ -89,7 +89,7 @@ def test_names_that_are_no_tables_of_their_own_are_refused(name):
         (["vectors", "out", "--log-acc-bits", "12", "--acc-bits", "20"], "--acc-bits cannot go with --log-..."),
         (["vectors", "out", "--log-order", "tree", "--scale", "3"], "--scale would change nothing"),
         (["compare", "--log-tables", "shift", "--lut-bits", "9"], "lut_bits and log_tables cannot go together"),
-        (["energy", "mlp", "--log-acc-bits", "12"], "adds logarithms (LogDatapath), whose energy and area"),
+        (["energy", "mlp", "--log-acc-bits", "12"], "adds logarithms (LogDatapath): take the technology measured"),
     ],
 )
 def test_what_cannot_go_together_is_refused_in_a_sentence(arguments, message, tmp_path, monkeypatch):

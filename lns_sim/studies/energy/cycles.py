@@ -15,7 +15,7 @@ from lns_sim.checks import check_number
 from lns_sim.nn import LNSWeight
 from lns_sim.recipes import PASSES
 from lns_sim.studies.energy.components import Memory, number
-from lns_sim.studies.energy.energy import converted, linear, lns_prices, multiplied, price
+from lns_sim.studies.energy.energy import converted, datapath_of, lns_prices, multiplied, price
 from lns_sim.studies.energy.mapping import Array, Work, map_pass
 from lns_sim.studies.energy.technologies import get
 from lns_sim.studies.energy.technology import Technology
@@ -266,7 +266,7 @@ def cycles(
     found = summary(built, *args, **kwargs)
     passes = multiplied(found)
     prices = {q.rests_on: q.vector_size for q in (lns_prices(p, source) for p in passes)}
-    limits = [limit for p in passes if (limit := source.clock(linear(p))) is not None]
+    limits = [limit for p in passes if (limit := source.clock(datapath_of(p))) is not None]
     clock = _clock(clock, min(limits, default=None), source)
     memory = source.memory(buffer)
     steps = [_step(p, source, array, clock, buffer, memory) for p in found.passes]

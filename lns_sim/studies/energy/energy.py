@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from torch import nn
 
 from lns_sim import recipes
-from lns_sim.datapath import Datapath
+from lns_sim.datapaths import AnyDatapath
 from lns_sim.nn import LNSWeight, convert
 from lns_sim.nn.methods import scope_of
 from lns_sim.studies.energy.components import Memory, Prices
@@ -131,24 +131,19 @@ def lns_prices(p: Pass, technology: Technology) -> Prices:
     Raises:
         ValueError: it is multiplied in float32, or the technology has no such datapath.
     """
+    return technology.lns(datapath_of(p), tensors_of(p), max(f.bits for f in p.operands))
+
+
+def datapath_of(p: Pass) -> AnyDatapath:
+    """The datapath of a pass.
+
+    Raises:
+        ValueError: it is multiplied in float32.
+    """
     if p.datapath is None:
         raise ValueError(
             f"the {p.name.replace('_', ' ')} of layer {p.layer or '(model)'} is multiplied in float32 by this recipe; "
             "energy and cycles are estimated of recipes with an LNS datapath in every pass"
-        )
-    return technology.lns(linear(p), tensors_of(p), max(f.bits for f in p.operands))
-
-
-def linear(p: Pass) -> Datapath:
-    """The datapath of a pass, if it is of the kind that technologies know.
-
-    Raises:
-        NoSuchDesign: it adds logarithms.
-    """
-    if not isinstance(p.datapath, Datapath):
-        raise NoSuchDesign(
-            f"the {p.name.replace('_', ' ')} of layer {p.layer or '(model)'} adds logarithms (LogDatapath), whose "
-            "energy and area no technology here knows"
         )
     return p.datapath
 
@@ -187,7 +182,7 @@ def of_summary(found: Summary, technology: Technology) -> Energy:
 
 def _notes(result: Energy, found: Summary, technology: Technology) -> list[str]:
     notes = []
-    changed = dict.fromkeys(", ".join(changes(linear(p))) for p in multiplied(found))
+    changed = dict.fromkeys(", ".join(changes(datapath_of(p))) for p in multiplied(found))
     if any(changed) and len(result.formats) > 1:
         notes.append(
             f"Only LNS's datapath was changed ({'; '.join(filter(None, changed))}): the hardware of the other formats "
@@ -197,7 +192,7 @@ def _notes(result: Energy, found: Summary, technology: Technology) -> list[str]:
     share = sum(sum(row.energy["LNS"].values()) for row in sparse) * 1e-12 / result.total()
     if share > 0.01:
         products = sum(row.products for row in sparse) / result.products
-        priced = technology.lns(linear(multiplied(found)[0]), "forward").idle
+        priced = technology.lns(datapath_of(multiplied(found)[0]), "forward").idle
         notes.append(
             f"{share:.0%} of LNS's energy goes into passes that use less than half of the lanes, which have "
             f"{products:.1%} of the products; an idle lane costs "

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 
 from lns_sim.datapath import Datapath
+from lns_sim.datapaths import AnyDatapath
 from lns_sim.format import LNSFormat
 from lns_sim.studies.energy.components import Prices, Process, constants, number
-from lns_sim.studies.energy.technology import Technology
+from lns_sim.studies.energy.technology import NoSuchDesign, Technology
 
 # The processing element that the paper's numbers are of, in this project's terms (docs/energy.md).
 PAPER_PE = Datapath(LNSFormat(8, 8), vector_size=32, lut_entries=8, lut_bits=8, acc_bits=24, acc_lsb=14)
@@ -41,8 +42,8 @@ class Paper(Technology):
             total = number(f"total_{name.lower()}") - self._buffers(bits)
         return Prices(bits, int(number("vector_size")), {"multiply-add": total}, rests_on=calibrated)
 
-    def lns(self, datapath: Datapath, tensors: str, bits: int | None = None) -> Prices:
-        d, bits = datapath, datapath.format.bits if bits is None else bits
+    def lns(self, datapath: AnyDatapath, tensors: str, bits: int | None = None) -> Prices:
+        d, bits = _linear(datapath), datapath.format.bits if bits is None else bits
         rest = number("total_lns") - self._buffers(PAPER_PE.format.bits) - conversion(PAPER_PE)
         accumulation = number("accumulation") * rest * PAPER_PE.vector_size * d.acc_bits / PAPER_PE.acc_bits
         width, paper_width = (lane_bits(p) + 1 + math.log2(p.lut_entries) for p in (d, PAPER_PE))  # with sign and bin
@@ -57,11 +58,22 @@ class Paper(Technology):
         )
         return Prices(bits, d.vector_size, slot, accumulation, rests_on=rests_on)
 
-    def clock(self, datapath: Datapath) -> float:
+    def clock(self, datapath: AnyDatapath) -> float:
+        _linear(datapath)
         return number("paper_clock")
 
-    def area(self, datapath: Datapath) -> float:
+    def area(self, datapath: AnyDatapath) -> float:
         raise ValueError("the paper gives no areas")
+
+
+def _linear(datapath: AnyDatapath) -> Datapath:
+    """Raises NoSuchDesign if it adds logarithms."""
+    if not isinstance(datapath, Datapath):
+        raise NoSuchDesign(
+            "the technology paper knows no processing element that adds logarithms (LogDatapath): take the technology "
+            "measured"
+        )
+    return datapath
 
 
 def _extrapolated(d: Datapath, bits: int) -> list[str]:

@@ -13,6 +13,8 @@ from tomlkit.exceptions import ParseError
 
 from lns_sim.checks import check_bool, check_choice, check_int, check_number
 from lns_sim.datapath import Datapath
+from lns_sim.datapaths import AnyDatapath
+from lns_sim.log_datapath import LogDatapath
 from lns_sim.recipes import PASSES
 from lns_sim.studies.energy.components import Memory, Prices, Process, number
 from lns_sim.studies.energy.technology import TRANSFORMER, NoSuchDesign, Technology, changes
@@ -45,7 +47,7 @@ class Priced:
         name, kind: as in the file.
         bits: of an operand, the wider one.
         lanes: of the vector.
-        gamma, lut_entries, acc_bits: of a design of LNS, None where it has none.
+        gamma, lut_entries, acc_bits, acc_gamma: of a design of LNS, None where it has none.
         words: its parameters that are no numbers.
         fj: femtojoule a product by tensors, and of an idle lane.
         blocks: the mean of the passes by block.
@@ -60,6 +62,7 @@ class Priced:
     gamma: int | None
     lut_entries: int | None
     acc_bits: int | None
+    acc_gamma: int | None
     words: dict[str, Any]
     fj: dict[str, float]
     blocks: dict[str, float]
@@ -119,7 +122,7 @@ class PriceFile(Technology):
         for key, value in self._memory.items():
             check_number(f"memory.{key}", value, 0.0, low_open=True)
 
-    def lns(self, datapath: Datapath, tensors: str, bits: int | None = None) -> Prices:
+    def lns(self, datapath: AnyDatapath, tensors: str, bits: int | None = None) -> Prices:
         design = self._find(datapath)
         prices = design.prices(tensors, f"{self._stands} {design.name}")
         return prices if bits is None else replace(prices, bits=bits)
@@ -152,11 +155,11 @@ class PriceFile(Technology):
             found["activity"] = "convolutions as on a CNN's tensors, other products as on a transformer's"
         return found
 
-    def clock(self, datapath: Datapath) -> float | None:
+    def clock(self, datapath: AnyDatapath) -> float | None:
         period = self._find(datapath).period
         return period and 1 / period
 
-    def area(self, datapath: Datapath) -> float:
+    def area(self, datapath: AnyDatapath) -> float:
         design = self._find(datapath)
         if design.area is None:
             raise ValueError(f"{self.name} gives no area of {design.name}")
@@ -167,8 +170,35 @@ class PriceFile(Technology):
         word = "measured" if self.name == "measured" else "given"
         return f"{word} on {self.process.name}{'' if self.wires else ', without wires'}:"
 
-    def _find(self, d: Datapath) -> Priced:
-        """The first design with a datapath's parameters, or one between two that differ in one of them only."""
+    def _find(self, d: AnyDatapath) -> Priced:
+        """The first design with a datapath's parameters, or of linear ones one between two that differ in one only."""
+        return self._find_log(d) if isinstance(d, LogDatapath) else self._find_linear(d)
+
+    def _find_log(self, d: LogDatapath) -> Priced:
+        designs = [x for x in self._designs if x.kind == "log"]
+        known = f"it has {'; '.join(x.name for x in designs)}" if designs else "it has none that adds logarithms"
+        usual = LogDatapath(d.format, d.acc_bits, d.octave, tables=d.tables, vector_size=d.vector_size, order=d.order)
+        if d.encode() != usual.encode() or d.tables.plus is not None:
+            raise NoSuchDesign(
+                f"{self.name} has log-domain designs of named tables, the usual offset and underflow only, not of "
+                f"{d.label}; {known}"
+            )
+        wanted = dict(gamma=d.format.gamma, acc_bits=d.acc_bits, acc_gamma=d.octave, bits=d.format.bits)
+        words = dict(tables=d.tables.label, order=d.order)
+        fits = [
+            x
+            for x in designs
+            if all(getattr(x, key) == value for key, value in wanted.items())
+            and all(x.words[key] == value for key, value in words.items())
+        ]
+        for x in fits:
+            if x.lanes == d.vector_size:
+                return x
+        asked = ", ".join(f"{key} {value}" for key, value in {**wanted, **words, "lanes": d.vector_size}.items())
+        lanes = f"; vector_size = {fits[0].lanes} is {fits[0].name}" if fits else ""
+        raise NoSuchDesign(f"{self.name} has no log-domain design with {asked}{lanes or f'; {known}'}")
+
+    def _find_linear(self, d: Datapath) -> Priced:
         usual = Datapath(d.format, d.vector_size, d.lut_entries, acc_bits=d.acc_bits)
         if changes(d) != changes(usual):
             odd = ", ".join(x for x in changes(d) if x not in changes(usual))
@@ -267,6 +297,7 @@ def _design(name: str, table: Any) -> Priced:
         gamma=table.get("gamma"),
         lut_entries=table.get("lut_entries"),
         acc_bits=table.get("acc_bits"),
+        acc_gamma=table.get("acc_gamma"),
         words={key: table[key] for key in _WORDS if key in table},
         fj=fj,
         blocks=blocks or {"products": mean},

@@ -6,6 +6,8 @@ from abc import ABC, abstractmethod
 from dataclasses import fields, replace
 
 from lns_sim.datapath import Datapath
+from lns_sim.datapaths import AnyDatapath
+from lns_sim.log_datapath import LogDatapath
 from lns_sim.studies.energy.components import Memory, Prices, Process, memory_of, number
 from lns_sim.watching.passes import Pass
 
@@ -28,7 +30,7 @@ class Technology(ABC):
     areas: bool
 
     @abstractmethod
-    def lns(self, datapath: Datapath, tensors: str, bits: int | None = None) -> Prices:
+    def lns(self, datapath: AnyDatapath, tensors: str, bits: int | None = None) -> Prices:
         """Prices of LNS products on some tensors (:func:`tensors_of`), of so many bits (the datapath's, if None).
 
         Raises:
@@ -53,11 +55,15 @@ class Technology(ABC):
         return {"memories": sram}
 
     @abstractmethod
-    def clock(self, datapath: Datapath) -> float | None:
-        """The highest clock in GHz; None where it is not known."""
+    def clock(self, datapath: AnyDatapath) -> float | None:
+        """The highest clock in GHz; None where it is not known.
+
+        Raises:
+            NoSuchDesign: the technology has no such datapath.
+        """
 
     @abstractmethod
-    def area(self, datapath: Datapath) -> float:
+    def area(self, datapath: AnyDatapath) -> float:
         """Square micrometre of one vector's hardware (lanes, adders, accumulators; no buffers).
 
         Raises:
@@ -82,8 +88,10 @@ def tensors_of(p: Pass) -> str:
 USUAL = Datapath()
 
 
-def changes(datapath: Datapath) -> list[str]:
+def changes(datapath: AnyDatapath) -> list[str]:
     """How a datapath differs from the usual one, in words."""
+    if isinstance(datapath, LogDatapath):
+        return [datapath.label]
     words = {
         "vector_size": "vectors of {} lanes",
         "acc_bits": "{}-bit accumulators",

@@ -1,8 +1,10 @@
-"""The tables and figures of the papers, each a study of independent runs: ``lns-sim paper NAME``."""
+"""The tables and figures of the papers, and some of ours, each a study of independent runs: ``lns-sim paper NAME``."""
 
 from lns_sim.checks import check_choice
 from lns_sim.studies.papers import halp, luq, madam, shiftquant, spread
+from lns_sim.studies.papers.blocks import Blocks
 from lns_sim.studies.papers.lns_madam import BaseFactor, Formats, LutEntries, UpdateWidth
+from lns_sim.studies.papers.log_domain import LogDomain
 from lns_sim.studies.papers.rivals import OnImages, OnLarge, OnText
 from lns_sim.studies.papers.study import Study
 from lns_sim.studies.papers.update_error import UpdateError
@@ -32,6 +34,8 @@ STUDIES: dict[str, Study] = {
         OnImages(),
         OnText(),
         OnLarge(),
+        LogDomain(),
+        Blocks(),
     )
 }
 

@@ -9,6 +9,7 @@ import torch
 
 from lns_sim import recipes
 from lns_sim.format import LNSFormat
+from lns_sim.log_datapath import LogDatapath
 from lns_sim.optim import Diverged
 from lns_sim.quantizers import LNS
 from lns_sim.recipes import ModelRecipe, Recipe
@@ -24,7 +25,7 @@ Any_ = Recipe | ModelRecipe | None
 EXTEND, HELD_OUT = 4, 0.2  # of searches: rates beyond an end, and the share of samples that they are judged on
 
 # Milliseconds of a step of ResNet-20 at batch 256 on one H100, bound by launches; what other networks take more.
-STEP = {"float32": 12.0, "datapaths": 40.0, "LNS": 49.0, "other": 74.0, "random": 87.0}
+STEP = {"float32": 12.0, "datapaths": 40.0, "logarithms": 790.0, "LNS": 49.0, "other": 74.0, "random": 87.0}
 FURTHER = {"resnet18": 40.0}
 
 
@@ -131,7 +132,7 @@ def _step_seconds(task: Task, recipe: Any_, update: object) -> float:
     if r is None or not r.quantizes:
         kind = "float32"
     elif r.forward is not None:
-        kind = "datapaths"
+        kind = "logarithms" if isinstance(r.forward, LogDatapath) else "datapaths"
     elif isinstance(r.error, LNS) or isinstance(r.activation, LNS):
         kind = "LNS"
     else:

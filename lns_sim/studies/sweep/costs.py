@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from lns_sim.checks import check_choice
 from lns_sim.nn import convert
 from lns_sim.recipes import ModelRecipe, Recipe
-from lns_sim.studies.energy.energy import linear, multiplied, of_summary, refuse_blocks
+from lns_sim.studies.energy.energy import datapath_of, multiplied, of_summary, refuse_blocks
 from lns_sim.studies.energy.mapping import map_pass
 from lns_sim.studies.energy.technologies import get
 from lns_sim.studies.energy.technology import Technology
@@ -30,7 +30,7 @@ def _energy(model: nn.Module, batch: Tensor, technology: Technology) -> float:
 
 def _area(model: nn.Module, batch: Tensor, technology: Technology) -> float:
     refuse_blocks(model)
-    return max(technology.area(linear(p)) for p in multiplied(summary(model, batch)))
+    return max(technology.area(datapath_of(p)) for p in multiplied(summary(model, batch)))
 
 
 def _cycles(model: nn.Module, batch: Tensor, technology: Technology) -> float:
