@@ -15,6 +15,7 @@ import torch.nn.functional as F
 
 from lns_sim.checks import check_choice, check_int, check_number
 from lns_sim.datapath import Counters
+from lns_sim.distributed import local
 from lns_sim.nn import LNSWeight, convert
 from lns_sim.nn.convert import load_memories, memories, weights_alone
 from lns_sim.ops.observer import observe
@@ -24,8 +25,9 @@ from lns_sim.recipes import ModelRecipe, Recipe
 from lns_sim.registry import OPTIMIZERS, OptimizerChoice, OptimizerSettings
 from lns_sim.studies import models
 from lns_sim.studies.own import named
+from lns_sim.studies.training import ranks
 from lns_sim.studies.training.data import Data
-from lns_sim.studies.training.graph import GraphedGradients, why_eager
+from lns_sim.studies.training.graph import GraphedGradients, kept_between_steps, why_eager
 from lns_sim.watching.counting import Totals
 from lns_sim.watching.nonfinite import first_nonfinite
 
@@ -37,6 +39,9 @@ class Settings:
     Attributes:
         model: a name of ``lns_sim.studies.models``, or module:function of one's own.
         epochs, batch_size: as usual.
+        micro_batches: equal parts of a batch, each quantized by itself, whose gradients are averaged: one after
+            another, which takes the memory of one, or on as many processes. Samples of an epoch that are fewer than
+            these are left out.
         lr: of multiplicative updates, in the optimizer's own unit per unit of normalized gradient: LNS-Madam's are
             octaves.
         p_scale: of multiplicative updates: how far weights may grow, in root mean squares of the initial ones.
@@ -57,6 +62,7 @@ class Settings:
     model: str = "cnn"
     epochs: int = 20
     batch_size: int = 64
+    micro_batches: int = 1
     lr: float = 1 / 16
     p_scale: float = 3.0
     float_optimizer: str = "sgd"
@@ -74,6 +80,9 @@ class Settings:
     def __post_init__(self):
         check_int("epochs", self.epochs, 1, None)
         check_int("batch_size", self.batch_size, 1, None)
+        check_int("micro_batches", self.micro_batches, 1, self.batch_size)
+        if self.batch_size % self.micro_batches:
+            raise ValueError(f"batch_size = {self.batch_size} is no multiple of micro_batches = {self.micro_batches}")
         check_number("lr", self.lr, 0.0, low_open=True)
         check_number("p_scale", self.p_scale, 0.0, low_open=True)
         check_number("float_lr", self.float_lr, 0.0, low_open=True)
@@ -90,6 +99,14 @@ class Settings:
             raise ValueError(f"fine_tune_lr = {self.fine_tune_lr:g} has no effect without fine_tune")
         check_choice("augment", self.augment, ("none", "crop-flip"))
         check_choice("float_optimizer", self.float_optimizer, ("sgd", "adamw"))
+
+    def usable(self, samples: int) -> int:
+        """How many of a training set's samples an epoch takes."""
+        return samples - samples % self.micro_batches
+
+    def steps_per_epoch(self, samples: int) -> int:
+        """Steps of an epoch over so many samples."""
+        return -(-self.usable(samples) // self.batch_size)
 
     def title(self, data: Data) -> str:
         """What tables and pictures are called."""
@@ -161,6 +178,23 @@ def check_augment(augment: str, data: Data) -> None:
         raise ValueError(f"augment {augment!r} is for images (C, H, W), but samples have shape {data.input_shape}")
 
 
+def check_parts(settings: Settings, data: Data, recipe: Recipe | ModelRecipe | None) -> None:
+    """Raises ValueError where a batch cannot be cut into the micro-batches that are asked for, or not be shared by the
+    processes that there are.
+    """
+    parts, processes = settings.micro_batches, ranks.count()
+    if parts % processes:
+        raise ValueError(f"{processes} processes cannot share micro_batches = {parts}: it must be a multiple")
+    if not settings.usable(len(data.x_train)):
+        raise ValueError(f"the {len(data.x_train)} samples of {data.name} are fewer than micro_batches = {parts}")
+    if processes > 1 and recipe is not None and recipe.optimizer is not None:
+        raise ValueError(f"the optimizer of {recipe.name} works on whole weights; train it in one process")
+    if processes > 1 and (kept := kept_between_steps(recipe)):
+        raise ValueError(f"each of {processes} processes would have its own {kept}; train {recipe.name} in one process")
+    if len(set(ranks.gathered(data.fingerprint))) > 1:
+        raise ValueError("the processes hold different data")
+
+
 def logits_of(output) -> torch.Tensor:
     """What a model returns, or its ``logits``, as transformers' models call them."""
     return getattr(output, "logits", output)
@@ -183,7 +217,8 @@ def lr_factor(settings: Settings, steps_per_epoch: int, step: int) -> float:
 
 
 class Trainer:
-    """Trains one model by one recipe.
+    """Trains one model by one recipe; of several processes (:mod:`lns_sim.studies.training.ranks`) all of them the same
+    one, each its share of the micro-batches, with weights sharded by FSDP2.
 
     Args:
         data: the data set.
@@ -193,6 +228,9 @@ class Trainer:
         device: where to train; the training set is moved there.
         model: float32, of one's own, from samples to logits; a copy of it is trained. None: the one that the settings
             name.
+
+    Raises:
+        ValueError: settings, data, recipe or the number of processes do not fit together.
     """
 
     def __init__(
@@ -214,6 +252,7 @@ class Trainer:
         torch.manual_seed(seed)
         built = models.build(settings.model, data.input_shape, data.classes) if model is None else copy.deepcopy(model)
         choice = None if recipe is None or recipe.optimizer is None else OPTIMIZERS[recipe.optimizer]
+        check_parts(settings, data, recipe)
         if choice is not None and choice.prepare is not None:
             choice.prepare(built, dict(recipe.optimizer_options))
         self.model = convert(built, recipe)
@@ -222,8 +261,16 @@ class Trainer:
             raise ValueError(
                 f"fine_tune is for recipes with float32 weights; those of {recipe.name} exist only as codes"
             )
-        self.steps_per_epoch = math.ceil(len(self.x_train) / settings.batch_size)
+        weight_bytes = sum(
+            p.codes.numel() * p.codes.element_size() if isinstance(p, LNSWeight) else p.numel() * p.element_size()
+            for p in self.model.parameters()
+        )
+        if ranks.count() > 1:
+            ranks.shard(self.model, self.device)
+        self.steps_per_epoch = settings.steps_per_epoch(len(self.x_train))
         self.optimizer = self._make_optimizer(choice, {} if recipe is None else dict(recipe.optimizer_options))
+        if settings.micro_batches > 1 and isinstance(self.optimizer, ClosureOptimizer):
+            raise ValueError(f"{type(self.optimizer).__name__} computes gradients itself: micro_batches must be 1")
         schedule = partial(lr_factor, settings, self.steps_per_epoch)  # not of self: a trainer frees its memory at once
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, schedule)
         self._totals = Totals() if settings.counters else None
@@ -231,20 +278,16 @@ class Trainer:
         if self.device.type == "cuda":
             self._gradients = GraphedGradients(
                 list(self.model.parameters()),
-                settings.batch_size,
+                settings.batch_size // settings.micro_batches,
                 self._totals,
                 why_eager(recipe, settings.model, self.optimizer),
             )
-        self.result = Result("fp32" if recipe is None else recipe.name, seed)
-        self.result.weight_bytes = sum(
-            p.codes.numel() * p.codes.element_size() if isinstance(p, LNSWeight) else p.numel() * p.element_size()
-            for p in self.model.parameters()
-        )
+        self.result = Result("fp32" if recipe is None else recipe.name, seed, weight_bytes=weight_bytes)
 
     def _make_optimizer(self, choice: OptimizerChoice | None, own: dict) -> torch.optim.Optimizer:
         s = self.settings
         options = {"weight_decay": s.weight_decay, **({"momentum": s.momentum} if s.float_optimizer == "sgd" else {})}
-        if any(isinstance(p, LNSWeight) for p in self.model.parameters()):
+        if any(isinstance(local(p), LNSWeight) for p in self.model.parameters()):
             return LNSMadam(
                 self.model.parameters(),
                 lr=s.lr,
@@ -295,7 +338,10 @@ class Trainer:
         draws = [order]
         if self.settings.augment == "crop-flip":
             draws += draw_crops(len(order), *self.x_train.shape[2:], generator)
-        batches = zip(*(d.to(self.device).split(self.settings.batch_size) for d in draws))
+        usable = self.settings.usable(len(order))
+        batches = zip(*(d[:usable].to(self.device).split(self.settings.batch_size) for d in draws))
+        own = torch.Generator().manual_seed((self.seed << 20) + self.epoch)
+        seeds = torch.randint(1 << 62, (self.steps_per_epoch, self.settings.micro_batches), generator=own).tolist()
         fine_tuning = self.epoch - (self.settings.epochs - self.settings.fine_tune)
         if fine_tuning == 0 and self._gradients is not None:
             self._gradients.forget()
@@ -312,18 +358,21 @@ class Trainer:
             if isinstance(self.optimizer, ClosureOptimizer):
                 self.optimizer.begin_epoch(self._full_gradient)
             for step, batch in enumerate(batches, start=1):
-                losses.append(self._step(batch, check=step % self._check_every == 0 or step == self.steps_per_epoch))
+                check = step % self._check_every == 0 or step == self.steps_per_epoch
+                losses.append(self._step(batch, seeds[step - 1], check))
                 if on_step:
                     on_step()
-        loss = torch.stack(losses).mean().item()
-        self.result.loss.append(loss)
+        shares = torch.stack(ranks.gathered(torch.stack(losses).cpu()))  # (ranks, steps, micro-batches of each)
+        self.result.loss.append(shares.permute(1, 2, 0).to(self.device).flatten().mean().item())
+        ranks.share_buffers(self.model)
         self.result.test.append(self.test())
-        for name, counters in {} if self._totals is None else self._totals.take().items():
-            known = Counters(**self.result.counters.get(name, {}))
-            self.result.counters[name] = dataclasses.asdict(known + counters)
+        for totals in ranks.gathered({} if self._totals is None else self._totals.take()):
+            for name, counters in totals.items():
+                known = Counters(**self.result.counters.get(name, {}))
+                self.result.counters[name] = dataclasses.asdict(known + counters)
         self.result.seconds += time.perf_counter() - start
         if self.device.type == "cuda":
-            self.result.peak_bytes = torch.cuda.max_memory_allocated(self.device)
+            self.result.peak_bytes = max(ranks.gathered(torch.cuda.max_memory_allocated(self.device)))
         if self._gradients is not None:
             self.result.eager = self._gradients.why_eager
 
@@ -346,26 +395,57 @@ class Trainer:
     def _compute(self, batch: tuple[torch.Tensor, ...]) -> torch.Tensor:
         return self._closure(batch)()
 
-    def _step(self, batch: tuple[torch.Tensor, ...], check: bool) -> torch.Tensor:
+    def _gradients_of(self, batch: tuple[torch.Tensor, ...], seeds: list[int]) -> torch.Tensor:
+        """The gradients of a batch's mean loss, left in the parameters; the losses of this rank's micro-batches."""
+        parts = list(zip(seeds, zip(*(x.tensor_split(len(seeds)) for x in batch))))[ranks.rank() :: ranks.count()]
+        losses, sums = [], []
+        for seed, part in parts:
+            if len(seeds) > 1:
+                torch.manual_seed(seed)  # so that what is drawn does not depend on who computes it
+            if self._gradients is None:
+                self.optimizer.zero_grad()
+                losses.append(self._compute(part).detach())
+            else:
+                losses.append(self._gradients(self._compute, part))
+            if len(parts) > 1:
+                gradients = [local(p.grad) for p in self.model.parameters() if p.grad is not None]
+                if sums:
+                    torch._foreach_add_(sums, gradients)
+                else:
+                    sums = [g.clone() for g in gradients]
+        if sums:
+            torch._foreach_div_(sums, float(len(parts)))
+            torch._foreach_copy_(gradients, sums)
+        return torch.stack(losses)
+
+    def _step(self, batch: tuple[torch.Tensor, ...], seeds: list[int], check: bool) -> torch.Tensor:
         own = isinstance(self.optimizer, ClosureOptimizer)
-        if self._gradients is not None and not own:
-            value = self._gradients(self._compute, batch)
-        else:
+        if own:
             self.optimizer.zero_grad()
-            value = self.optimizer.step(self._closure(batch)) if own else self._compute(batch)
+            losses = self.optimizer.step(self._closure(batch)).detach().reshape(1)
+        else:
+            losses = self._gradients_of(batch, seeds)
         if check:
-            gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-            if not torch.stack([t.isfinite().all() for t in (value, *gradients)]).all():
-                where = first_nonfinite(self.model, self._closure(batch).loss)
-                what = where or "a loss or gradient of the last steps"
-                raise Diverged(
-                    f"{self.result.recipe}, seed {self.seed}: NaN or Inf in epoch {self.epoch + 1}, first in {what}; "
-                    "lower the learning rate"
-                )
+            self._check_finite(losses, batch)
         if not own:
             self.optimizer.step()
         self.scheduler.step()
-        return value.detach()
+        return losses
+
+    def _check_finite(self, losses: torch.Tensor, batch: tuple[torch.Tensor, ...]) -> None:
+        """Raises Diverged on all ranks where any has a loss or gradient of NaN or Inf."""
+        gradients = [local(p.grad) for p in self.model.parameters() if p.grad is not None]
+        if all(ranks.gathered(bool(torch.stack([t.isfinite().all() for t in (losses, *gradients)]).all()))):
+            return
+        where = None
+        if ranks.count() == 1:  # hooks find no layers' gradients in shards
+            parts = zip(*(x.tensor_split(self.settings.micro_batches) for x in batch))
+            where = next(filter(None, (first_nonfinite(self.model, self._closure(part).loss) for part in parts)), None)
+        what = where or "a loss or gradient of the last steps"
+        raise Diverged(
+            f"{self.result.recipe}, seed {self.seed}: NaN or Inf in epoch {self.epoch + 1}, first in {what}; "
+            "lower the learning rate"
+        )
 
     def _full_gradient(self) -> None:
         """Adds the gradient of the mean loss over the training set."""
@@ -382,12 +462,17 @@ class Trainer:
         self.model.eval()
         data = self.data if data is None else data
         text = data.tokenizer is not None
-        total = torch.zeros((), dtype=torch.float64 if text else torch.int64, device=self.device)
+        parts = list(zip(data.x_test.split(500), data.y_test.split(500)))
+        found = []
         with _float32():
-            for x, y in zip(data.x_test.split(500), data.y_test.split(500)):
+            for start in range(0, len(parts), ranks.count()):
+                own = start + ranks.rank()
+                x, y = parts[min(own, len(parts) - 1)]  # all ranks gather the weights, some perhaps for nothing
                 logits, y = self._logits(x.to(self.device)), y.to(self.device).flatten()
-                total += F.cross_entropy(logits, y, reduction="sum") if text else (logits.argmax(1) == y).sum()
-        return float(total) / data.y_test.numel() * (1 if text else 100)
+                if own < len(parts):
+                    found.append(F.cross_entropy(logits, y, reduction="sum") if text else (logits.argmax(1) == y).sum())
+        total = math.fsum(value for values in ranks.gathered([x.item() for x in found]) for value in values)
+        return total / data.y_test.numel() * (1 if text else 100)
 
     @torch.no_grad()
     def sample(self, length: int = 300, temperature: float = 0.8) -> str:
@@ -404,19 +489,23 @@ class Trainer:
         return self.data.tokenizer.decode(tokens)
 
     def state_dict(self) -> dict:
-        return {
+        """What a checkpoint holds, the same from any number of processes; all of them must ask for it."""
+        state = {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
             "memories": memories(self.model),
             "result": dataclasses.asdict(self.result),
         }
+        return ranks.whole_state(state)
 
     def load_state_dict(self, state: dict) -> None:
         if self._gradients is not None:
             self._gradients.forget()
-        self.model.load_state_dict(state["model"])
+        self.model.load_state_dict(ranks.sharded_as(state["model"], self.model.state_dict()))
         self.optimizer.load_state_dict(state["optimizer"])
+        for p, kept in self.optimizer.state.items():
+            kept.update(ranks.sharded_as(kept, dict.fromkeys(kept, p)))
         self.scheduler.load_state_dict(joined_schedule(state["scheduler"], len(self.optimizer.param_groups)))
         load_memories(self.model, state["memories"])
         self.result = Result(**state["result"])
