@@ -7,6 +7,7 @@ import copy
 import dataclasses
 import math
 import time
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -28,6 +29,9 @@ from lns_sim.studies.training.data import Data
 from lns_sim.studies.training.graph import GraphedGradients, why_eager
 from lns_sim.watching.counting import Totals
 from lns_sim.watching.nonfinite import first_nonfinite
+
+PRECISIONS = {"float32": "fp32", "tf32": "tf32", "bf16": "bf16"}
+"""Of products in float32 training, with what its runs are called."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,10 @@ class Settings:
         fine_tune_lr: their peak, in units of the learning rate.
         augment: "none", or "crop-flip" (random crops of the image padded by an eighth, horizontal flips).
         counters: count what happens in the datapath (on a GPU this takes some time).
+        epoch_samples: so many samples are an epoch, none of them twice before all have been; 0: the training set.
+        test_samples: so many of the test set, evenly spread over it, test; 0: all.
+        precision: of the products of float32 training: "float32", "tf32" (a GPU's), or "bf16" (torch's autocast, with
+            float32 weights).
     """
 
     model: str = "cnn"
@@ -70,6 +78,9 @@ class Settings:
     fine_tune_lr: float = 0.01
     augment: str = "none"
     counters: bool = True
+    epoch_samples: int = 0
+    test_samples: int = 0
+    precision: str = "float32"
 
     def __post_init__(self):
         check_int("epochs", self.epochs, 1, None)
@@ -90,6 +101,21 @@ class Settings:
             raise ValueError(f"fine_tune_lr = {self.fine_tune_lr:g} has no effect without fine_tune")
         check_choice("augment", self.augment, ("none", "crop-flip"))
         check_choice("float_optimizer", self.float_optimizer, ("sgd", "adamw"))
+        check_int("epoch_samples", self.epoch_samples, 0, None)
+        check_int("test_samples", self.test_samples, 0, None)
+        check_choice("precision", self.precision, PRECISIONS)
+
+    def epoch_of(self, samples: int) -> int:
+        """Samples of an epoch of a training set of so many."""
+        return self.epoch_samples or samples
+
+    def steps_per_epoch(self, samples: int) -> int:
+        """Steps of an epoch of a training set of so many samples."""
+        return math.ceil(self.epoch_of(samples) / self.batch_size)
+
+    def run_name(self, recipe: Recipe | ModelRecipe | None) -> str:
+        """What tables and files call a recipe's runs: of float32 training, by its precision."""
+        return PRECISIONS[self.precision] if recipe is None else recipe.name
 
     def title(self, data: Data) -> str:
         """What tables and pictures are called."""
@@ -134,10 +160,16 @@ def crop_flip(x: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor) -> tor
     return picked.permute(0, 3, 1, 2).contiguous()
 
 
-def _float32():
-    """Float32 convolutions in float32, by whichever algorithm is fastest: cuDNN would multiply in TF32."""
-    cudnn = torch.backends.cudnn
-    return cudnn.flags(cudnn.enabled, True, cudnn.benchmark_limit, cudnn.deterministic, allow_tf32=False)
+@contextlib.contextmanager
+def _products(precision: str) -> Iterator[None]:
+    """Float32 products in float32 or TF32, as asked; convolutions by whichever algorithm is fastest."""
+    matmul, cudnn, tf32 = torch.backends.cuda.matmul, torch.backends.cudnn, precision == "tf32"
+    before, matmul.allow_tf32 = matmul.allow_tf32, tf32
+    try:
+        with cudnn.flags(cudnn.enabled, True, cudnn.benchmark_limit, cudnn.deterministic, allow_tf32=tf32):
+            yield
+    finally:
+        matmul.allow_tf32 = before
 
 
 def check_fit(model: str, data: Data) -> None:
@@ -147,9 +179,10 @@ def check_fit(model: str, data: Data) -> None:
     if ":" in model:
         named(model)
         return
-    if model.startswith("gpt") != (data.tokenizer is not None):
+    if (model in models.DECODERS) != (data.tokenizer is not None):
         raise ValueError(
-            f"model {model!r} does not fit the data {data.name!r}: gpt and gpt256 read text, and text needs one of them"
+            f"model {model!r} does not fit the data {data.name!r}: {', '.join(models.DECODERS)} read text, and text "
+            "needs one of them"
         )
     with torch.device("meta"):
         models.build(model, data.input_shape, data.classes)
@@ -159,6 +192,13 @@ def check_augment(augment: str, data: Data) -> None:
     """Raises ValueError where crops and flips are asked for of what are no images."""
     if augment != "none" and data.x_train.dim() != 4:
         raise ValueError(f"augment {augment!r} is for images (C, H, W), but samples have shape {data.input_shape}")
+
+
+def check_precision(precision: str, recipes: Iterable[Recipe | ModelRecipe | None]) -> None:
+    """Raises ValueError where products of a recipe are to be in another precision than float32."""
+    names = [recipe.name for recipe in recipes if recipe is not None]
+    if precision != "float32" and names:
+        raise ValueError(f"precision {precision!r} is of fp32's products; those of {', '.join(names)} are its own")
 
 
 def logits_of(output) -> torch.Tensor:
@@ -207,6 +247,7 @@ class Trainer:
         if model is not None:
             settings = dataclasses.replace(settings, model=type(model).__name__)
         check_augment(settings.augment, data)
+        check_precision(settings.precision, [recipe])
         self.data, self.settings, self.seed, self.device = data, settings, seed, torch.device(device)
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
@@ -222,7 +263,7 @@ class Trainer:
             raise ValueError(
                 f"fine_tune is for recipes with float32 weights; those of {recipe.name} exist only as codes"
             )
-        self.steps_per_epoch = math.ceil(len(self.x_train) / settings.batch_size)
+        self.steps_per_epoch = settings.steps_per_epoch(len(self.x_train))
         self.optimizer = self._make_optimizer(choice, {} if recipe is None else dict(recipe.optimizer_options))
         schedule = partial(lr_factor, settings, self.steps_per_epoch)  # not of self: a trainer frees its memory at once
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, schedule)
@@ -235,7 +276,7 @@ class Trainer:
                 self._totals,
                 why_eager(recipe, settings.model, self.optimizer),
             )
-        self.result = Result("fp32" if recipe is None else recipe.name, seed)
+        self.result = Result(settings.run_name(recipe), seed)
         self.result.weight_bytes = sum(
             p.codes.numel() * p.codes.element_size() if isinstance(p, LNSWeight) else p.numel() * p.element_size()
             for p in self.model.parameters()
@@ -260,8 +301,15 @@ class Trainer:
             return choice.make(self.model.parameters(), found)
         return FLOAT_OPTIMIZERS[s.float_optimizer](self.model.parameters(), lr=s.float_lr, **options)
 
+    def _autocast(self) -> contextlib.AbstractContextManager:
+        """What the model runs in."""
+        if self.settings.precision != "bf16":
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, torch.bfloat16)
+
     def _logits(self, x: torch.Tensor) -> torch.Tensor:
-        return logits_of(self.model(x)).flatten(0, -2)
+        with self._autocast():
+            return logits_of(self.model(x)).flatten(0, -2).float()
 
     @property
     def epoch(self) -> int:
@@ -290,12 +338,7 @@ class Trainer:
             Diverged: NaN or Inf; the message names layer and pass. Nothing of the epoch is recorded.
         """
         start = time.perf_counter()
-        generator = torch.Generator().manual_seed((self.seed << 20) + self.epoch)
-        order = torch.randperm(len(self.x_train), generator=generator)
-        draws = [order]
-        if self.settings.augment == "crop-flip":
-            draws += draw_crops(len(order), *self.x_train.shape[2:], generator)
-        batches = zip(*(d.to(self.device).split(self.settings.batch_size) for d in draws))
+        batches = zip(*(d.to(self.device).split(self.settings.batch_size) for d in self._draws()))
         fine_tuning = self.epoch - (self.settings.epochs - self.settings.fine_tune)
         if fine_tuning == 0 and self._gradients is not None:
             self._gradients.forget()
@@ -305,7 +348,7 @@ class Trainer:
         if self._totals is not None:
             self._totals.take()  # of an epoch that diverged
         with (
-            _float32(),
+            _products(self.settings.precision),
             contextlib.nullcontext() if self._totals is None else observe(self._totals),
             weights_alone(self.model) if fine_tuning >= 0 else contextlib.nullcontext(),
         ):
@@ -327,6 +370,21 @@ class Trainer:
         if self._gradients is not None:
             self.result.eager = self._gradients.why_eager
 
+    def _draws(self) -> list[torch.Tensor]:
+        """An epoch's samples in their order, with their crops: its part of the passes over the training set."""
+        samples = len(self.x_train)
+        size = self.settings.epoch_of(samples)
+        first, skipped = divmod(self.epoch * size, samples)
+        passes = [self._pass(number) for number in range(first, first + -(-(skipped + size) // samples))]
+        return [torch.cat(parts)[skipped : skipped + size] for parts in zip(*passes)]
+
+    def _pass(self, number: int) -> list[torch.Tensor]:
+        """All samples once."""
+        generator = torch.Generator().manual_seed((self.seed << 20) + number)
+        order = torch.randperm(len(self.x_train), generator=generator)
+        crops = self.settings.augment == "crop-flip"
+        return [order, *(draw_crops(len(order), *self.x_train.shape[2:], generator) if crops else ())]
+
     @property
     def _check_every(self) -> int:
         """Steps between two looks for NaN and Inf: on a GPU each one waits for it."""
@@ -341,7 +399,7 @@ class Trainer:
         def criterion(output) -> torch.Tensor:
             return F.cross_entropy(logits_of(output).flatten(0, -2), y.flatten())
 
-        return Batch(self.model, x, criterion)
+        return Batch(self.model, x, criterion, self._autocast)
 
     def _compute(self, batch: tuple[torch.Tensor, ...]) -> torch.Tensor:
         return self._closure(batch)()
@@ -383,11 +441,14 @@ class Trainer:
         data = self.data if data is None else data
         text = data.tokenizer is not None
         total = torch.zeros((), dtype=torch.float64 if text else torch.int64, device=self.device)
-        with _float32():
-            for x, y in zip(data.x_test.split(500), data.y_test.split(500)):
+        many, few = len(data.x_test), self.settings.test_samples
+        spread = torch.arange(many) if not few else torch.arange(few) * many // few
+        with _products(self.settings.precision):
+            for part in spread.split(self.settings.batch_size if text else 500):  # logits of text are large
+                x, y = data.x_test[part], data.y_test[part]
                 logits, y = self._logits(x.to(self.device)), y.to(self.device).flatten()
                 total += F.cross_entropy(logits, y, reduction="sum") if text else (logits.argmax(1) == y).sum()
-        return float(total) / data.y_test.numel() * (1 if text else 100)
+        return float(total) / data.y_test[spread].numel() * (1 if text else 100)
 
     @torch.no_grad()
     def sample(self, length: int = 300, temperature: float = 0.8) -> str:
