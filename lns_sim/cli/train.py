@@ -228,7 +228,9 @@ def _run(experiment: Experiment, output: Output, events: Events | None) -> None:
 def _show(experiment: Experiment, output: Output) -> None:
     measure, folder = experiment.data.measure, experiment.folder
     title = experiment.settings.title(experiment.data)
-    report.draw_curves(experiment.results, title, measure, folder / "curves.png", experiment.record)
+    report.draw_curves(
+        experiment.results, title, measure, folder / "curves.png", experiment.record, experiment.tokens_per_epoch
+    )
     output.table(
         title,
         "mean ± standard deviation over seeds; seconds, MACs and counts of one run, tests included; saturated: share "

@@ -133,6 +133,9 @@ def test_the_command_line(abc, tmp_path):
     assert result.returncode == 0 and "validation loss" in result.stdout and "fp32 writes:" in result.stdout
     record = json.loads((tmp_path / "out/run.json").read_text())
     assert record["results"][0]["test"][0] < 5 and record["results"][0]["sample"]
+    (seconds,) = record["results"][0]["epoch_seconds"]
+    assert 0 < seconds < record["results"][0]["seconds"]
+    assert "million tokens" in (tmp_path / "out/curves.svg").read_text()
     wrong = run("train", "--data", f"text:{abc}", "--model", "cnn", "--out", str(tmp_path / "b"))
     assert wrong.returncode != 0 and "llama read text" in wrong.stderr
     assert run("train", "--model", "gpt", "--out", str(tmp_path / "c")).returncode != 0

@@ -156,6 +156,13 @@ class Experiment:
         return self.settings.steps_per_epoch(len(self.data.x_train))
 
     @property
+    def tokens_per_epoch(self) -> int:
+        """Tokens of text that an epoch trains on; 0: the data are no text."""
+        if self.data.tokenizer is None:
+            return 0
+        return self.settings.epoch_of(len(self.data.x_train)) * self.data.input_shape[0]
+
+    @property
     def steps(self) -> int:
         """Training steps of the whole experiment."""
         return self._steps_per_epoch * self.settings.epochs * len(self.runs)

@@ -132,6 +132,7 @@ class Result:
     test: list[float] = field(default_factory=list)  # accuracy in percent, or of text the validation loss
     sample: str = ""  # of text, by the trained model
     seconds: float = 0.0
+    epoch_seconds: list[float] = field(default_factory=list)  # of training alone, without tests
     weight_bytes: int = 0
     peak_bytes: int = 0  # of GPU memory
     eager: str = ""  # why steps on a GPU were launched operation by operation; empty where a CUDA graph was replayed
@@ -360,6 +361,7 @@ class Trainer:
                     on_step()
         loss = torch.stack(losses).mean().item()
         self.result.loss.append(loss)
+        self.result.epoch_seconds.append(time.perf_counter() - start)
         self.result.test.append(self.test())
         for name, counters in {} if self._totals is None else self._totals.take().items():
             known = Counters(**self.result.counters.get(name, {}))
