@@ -35,7 +35,7 @@ from lns_sim.studies.training import data as datasets
 from lns_sim.studies.training import ranks, report
 from lns_sim.studies.training.experiment import METRICS, RECORD, Experiment, read_record
 from lns_sim.studies.training.tensorboard import Events, check_tensorboard
-from lns_sim.studies.training.trainer import Settings, Trainer, check_augment, check_fit
+from lns_sim.studies.training.trainer import Settings, Trainer, check_augment, check_fit, check_precision
 
 DEFAULTS = Settings()
 FIRST_THREE = ["fp32", "lns-madam-fake-quant", "lns-madam"]
@@ -49,9 +49,15 @@ def train(
     recipe: Annotated[
         list[str] | None, typer.Option(help=f"{RECIPE_HELP}; repeat for several", show_default="the first three")
     ] = None,
-    epochs: Annotated[int, typer.Option(help="passes over the training set; with --resume more than before")] = (
-        DEFAULTS.epochs
-    ),
+    epochs: Annotated[
+        int, typer.Option(help="passes over the training set, or see --epoch-samples; with --resume more than before")
+    ] = DEFAULTS.epochs,
+    epoch_samples: Annotated[
+        int, typer.Option(help="so many samples are an epoch, going on through the training set; 0: all of it", min=0)
+    ] = DEFAULTS.epoch_samples,
+    test_samples: Annotated[
+        int, typer.Option(help="so many of the test set, evenly spread over it, test; 0: all", min=0)
+    ] = DEFAULTS.test_samples,
     batch_size: Annotated[int, typer.Option(help="samples per step")] = DEFAULTS.batch_size,
     micro_batches: Annotated[
         int | None,
@@ -60,6 +66,9 @@ def train(
             show_default="1, or as many as there are processes",
         ),
     ] = None,
+    precision: Annotated[
+        str, typer.Option(help="of fp32's products: float32, tf32, or bf16 (torch's autocast)")
+    ] = DEFAULTS.precision,
     lr: Annotated[float, typer.Option(help="LNS-Madam: octaves per unit of normalized gradient")] = DEFAULTS.lr,
     float_optimizer: FloatOptimizer = None,
     float_lr: FloatLr = None,
@@ -148,8 +157,12 @@ def train(
             fine_tune=fine_tune,
             fine_tune_lr=fine_tune_lr,
             counters=not no_counters,
+            epoch_samples=epoch_samples,
+            test_samples=test_samples,
+            precision=precision,
         )
         chosen = chosen_recipes(recipe or FIRST_THREE, changes)
+        check_precision(precision, chosen)
         if not any(learns_by(r) == "lr" for r in chosen):
             refuse(ctx, ("lr", "p_scale"), "no recipe here learns by multiplicative updates")
         dataset = datasets.load(data, context, tokens, held_out)
@@ -233,7 +246,9 @@ def _run(experiment: Experiment, output: Output, events: Events | None) -> None:
 def _show(experiment: Experiment, output: Output) -> None:
     measure, folder = experiment.data.measure, experiment.folder
     title = experiment.settings.title(experiment.data)
-    report.draw_curves(experiment.results, title, measure, folder / "curves.png", experiment.record)
+    report.draw_curves(
+        experiment.results, title, measure, folder / "curves.png", experiment.record, experiment.tokens_per_epoch
+    )
     output.table(
         title,
         "mean ± standard deviation over seeds; seconds, MACs and counts of one run, tests included; saturated: share "

@@ -85,7 +85,7 @@ def test_two_processes_train_as_one_with_two_micro_batches(device, tmp_path, one
         for name in names:
             states = [torch.load(tmp_path / f"{f}/{name}-seed0.pt", weights_only=True) for f in ("one", "two")]
             differ = set(differences(*(s["trainer"] for s in states)))
-            assert differ <= {"result.seconds.", "result.peak_bytes.", "result.eager."}, (name, differ)
+            assert {d for d in differ if "seconds" not in d} <= {"result.peak_bytes.", "result.eager."}, (name, differ)
             assert states[0]["settings"] == states[1]["settings"]
 
     one("one", 1).run()
@@ -123,22 +123,17 @@ def test_sums_are_in_the_order_of_the_ranks(tmp_path, one_thread):
 
 
 def test_micro_batches_are_a_batch_where_nothing_is_rounded():
-    """Gradients are means: float32 training takes the same course up to rounding, and leaves a sample out."""
+    """Gradients are means: a step of float32 training is the same up to rounding. An epoch is cut to a multiple."""
     data = training_ranks.images()
-    runs = []
-    for parts in (1, 3):
-        settings = Settings(model="mlp", epochs=2, batch_size=30, micro_batches=parts, float_lr=0.01)
-        kept = replace(data, x_train=data.x_train[:69], y_train=data.y_train[:69]) if parts == 1 else data
-        trainer = Trainer(kept, None, 0, settings)
-        trainer.steps_per_epoch = settings.steps_per_epoch(len(kept.x_train))
-        runs.append(trainer)
-    assert runs[1].settings.usable(70) == 69 and runs[1].steps_per_epoch == 3
-    order = torch.arange(30)
+    runs = [
+        Trainer(data, None, 0, Settings(model="mlp", epochs=2, batch_size=30, micro_batches=parts)) for parts in (1, 3)
+    ]
     for trainer in runs:
-        trainer._step((order,), [0] * trainer.settings.micro_batches, check=True)
+        trainer._step((torch.arange(30),), [0] * trainer.settings.micro_batches, check=True)
     for a, b in zip(*(trainer.model.parameters() for trainer in runs)):
         torch.testing.assert_close(a.grad, b.grad)
         torch.testing.assert_close(a, b)
+    assert [len(trainer._draws()[0]) for trainer in runs] == [70, 69]
     assert len(runs[1].run().loss) == 2
 
 
@@ -147,7 +142,7 @@ def test_parts_that_do_not_fit_are_refused(monkeypatch):
     small = Settings(model="mlp", epochs=1, batch_size=6, micro_batches=2)
     with pytest.raises(ValueError, match="batch_size = 6 is no multiple of micro_batches = 4"):
         replace(small, micro_batches=4)
-    with pytest.raises(ValueError, match="70 samples of random are fewer than micro_batches = 71"):
+    with pytest.raises(ValueError, match="an epoch of random has fewer samples than micro_batches = 71"):
         Trainer(data, None, 0, replace(small, batch_size=71, micro_batches=71))
     with pytest.raises(ValueError, match="HALP computes gradients itself: micro_batches must be 1"):
         Trainer(data, recipes.get("svrg"), 0, small)

@@ -11,7 +11,7 @@ from lns_sim import recipes
 from lns_sim.studies.training import Settings, Trainer, ranks
 from lns_sim.studies.training.data import Data
 
-# Of three ranks: a batch that is not whole, a sample left over, and fewer batches of tests than ranks.
+# Batches that are not whole, a sample that waits for the next epoch, and fewer batches of tests than ranks.
 SETTINGS = {
     "cnn": Settings(model="cnn", epochs=1, batch_size=24, micro_batches=3, augment="crop-flip"),
     "mlp": Settings(model="mlp", epochs=1, batch_size=24, micro_batches=6),

@@ -19,7 +19,7 @@ from lns_sim.recipes import ModelRecipe, Recipe
 from lns_sim.studies.training import ranks
 from lns_sim.studies.training.checkpoint import ForeignFile, read_checkpoint, save_checkpoint
 from lns_sim.studies.training.data import Data
-from lns_sim.studies.training.trainer import Result, Settings, Trainer
+from lns_sim.studies.training.trainer import Result, Settings, Trainer, check_precision
 
 RECORD = "run.json"
 METRICS = "metrics.jsonl"
@@ -79,6 +79,7 @@ class Experiment:
         overwrite: bool = False,
     ):
         by_name.check_names(recipes)
+        check_precision(settings.precision, recipes)
         for recipe in recipes:
             if recipe is not None and Path(recipe.name).name != recipe.name:
                 raise ValueError(f"the recipe's name {recipe.name!r} is to be a file's, and holds a separator")
@@ -109,7 +110,7 @@ class Experiment:
     def checkpoint(self, run: int) -> Path:
         """Where a run's checkpoint is."""
         recipe, seed = self.runs[run]
-        return self.folder / f"{'fp32' if recipe is None else recipe.name}-seed{seed}.pt"
+        return self.folder / f"{self.settings.run_name(recipe)}-seed{seed}.pt"
 
     def _describe_run(self, run: int) -> dict:
         recipe, seed = self.runs[run]
@@ -159,6 +160,13 @@ class Experiment:
     @property
     def _steps_per_epoch(self) -> int:
         return self.settings.steps_per_epoch(len(self.data.x_train))
+
+    @property
+    def tokens_per_epoch(self) -> int:
+        """Tokens of text that an epoch trains on; 0: the data are no text."""
+        if self.data.tokenizer is None:
+            return 0
+        return self.settings.epoch_of(len(self.data.x_train)) * self.data.input_shape[0]
 
     @property
     def steps(self) -> int:

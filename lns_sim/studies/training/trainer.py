@@ -7,6 +7,7 @@ import copy
 import dataclasses
 import math
 import time
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -31,6 +32,9 @@ from lns_sim.studies.training.graph import GraphedGradients, kept_between_steps,
 from lns_sim.watching.counting import Totals
 from lns_sim.watching.nonfinite import first_nonfinite
 
+PRECISIONS = {"float32": "fp32", "tf32": "tf32", "bf16": "bf16"}
+"""Of products in float32 training, with what its runs are called."""
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -40,8 +44,7 @@ class Settings:
         model: a name of ``lns_sim.studies.models``, or module:function of one's own.
         epochs, batch_size: as usual.
         micro_batches: equal parts of a batch, each quantized by itself, whose gradients are averaged: one after
-            another, which takes the memory of one, or on as many processes. Samples of an epoch that are fewer than
-            these are left out.
+            another, which takes the memory of one, or on as many processes. An epoch's samples are a multiple of them.
         lr: of multiplicative updates, in the optimizer's own unit per unit of normalized gradient: LNS-Madam's are
             octaves.
         p_scale: of multiplicative updates: how far weights may grow, in root mean squares of the initial ones.
@@ -57,6 +60,10 @@ class Settings:
         fine_tune_lr: their peak, in units of the learning rate.
         augment: "none", or "crop-flip" (random crops of the image padded by an eighth, horizontal flips).
         counters: count what happens in the datapath (on a GPU this takes some time).
+        epoch_samples: so many samples are an epoch, none of them twice before all have been; 0: the training set.
+        test_samples: so many of the test set, evenly spread over it, test; 0: all.
+        precision: of the products of float32 training: "float32", "tf32" (a GPU's), or "bf16" (torch's autocast, with
+            float32 weights).
     """
 
     model: str = "cnn"
@@ -76,6 +83,9 @@ class Settings:
     fine_tune_lr: float = 0.01
     augment: str = "none"
     counters: bool = True
+    epoch_samples: int = 0
+    test_samples: int = 0
+    precision: str = "float32"
 
     def __post_init__(self):
         check_int("epochs", self.epochs, 1, None)
@@ -99,14 +109,22 @@ class Settings:
             raise ValueError(f"fine_tune_lr = {self.fine_tune_lr:g} has no effect without fine_tune")
         check_choice("augment", self.augment, ("none", "crop-flip"))
         check_choice("float_optimizer", self.float_optimizer, ("sgd", "adamw"))
+        check_int("epoch_samples", self.epoch_samples, 0, None)
+        check_int("test_samples", self.test_samples, 0, None)
+        check_choice("precision", self.precision, PRECISIONS)
 
-    def usable(self, samples: int) -> int:
-        """How many of a training set's samples an epoch takes."""
-        return samples - samples % self.micro_batches
+    def epoch_of(self, samples: int) -> int:
+        """Samples of an epoch of a training set of so many."""
+        size = self.epoch_samples or samples
+        return size - size % self.micro_batches
 
     def steps_per_epoch(self, samples: int) -> int:
-        """Steps of an epoch over so many samples."""
-        return -(-self.usable(samples) // self.batch_size)
+        """Steps of an epoch of a training set of so many samples."""
+        return math.ceil(self.epoch_of(samples) / self.batch_size)
+
+    def run_name(self, recipe: Recipe | ModelRecipe | None) -> str:
+        """What tables and files call a recipe's runs: of float32 training, by its precision."""
+        return PRECISIONS[self.precision] if recipe is None else recipe.name
 
     def title(self, data: Data) -> str:
         """What tables and pictures are called."""
@@ -123,6 +141,7 @@ class Result:
     test: list[float] = field(default_factory=list)  # accuracy in percent, or of text the validation loss
     sample: str = ""  # of text, by the trained model
     seconds: float = 0.0
+    epoch_seconds: list[float] = field(default_factory=list)  # of training alone, without tests
     weight_bytes: int = 0
     peak_bytes: int = 0  # of GPU memory
     eager: str = ""  # why steps on a GPU were launched operation by operation; empty where a CUDA graph was replayed
@@ -151,10 +170,16 @@ def crop_flip(x: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor) -> tor
     return picked.permute(0, 3, 1, 2).contiguous()
 
 
-def _float32():
-    """Float32 convolutions in float32, by whichever algorithm is fastest: cuDNN would multiply in TF32."""
-    cudnn = torch.backends.cudnn
-    return cudnn.flags(cudnn.enabled, True, cudnn.benchmark_limit, cudnn.deterministic, allow_tf32=False)
+@contextlib.contextmanager
+def _products(precision: str) -> Iterator[None]:
+    """Float32 products in float32 or TF32, as asked; convolutions by whichever algorithm is fastest."""
+    matmul, cudnn, tf32 = torch.backends.cuda.matmul, torch.backends.cudnn, precision == "tf32"
+    before, matmul.allow_tf32 = matmul.allow_tf32, tf32
+    try:
+        with cudnn.flags(cudnn.enabled, True, cudnn.benchmark_limit, cudnn.deterministic, allow_tf32=tf32):
+            yield
+    finally:
+        matmul.allow_tf32 = before
 
 
 def check_fit(model: str, data: Data) -> None:
@@ -164,9 +189,10 @@ def check_fit(model: str, data: Data) -> None:
     if ":" in model:
         named(model)
         return
-    if model.startswith("gpt") != (data.tokenizer is not None):
+    if (model in models.DECODERS) != (data.tokenizer is not None):
         raise ValueError(
-            f"model {model!r} does not fit the data {data.name!r}: gpt and gpt256 read text, and text needs one of them"
+            f"model {model!r} does not fit the data {data.name!r}: {', '.join(models.DECODERS)} read text, and text "
+            "needs one of them"
         )
     with torch.device("meta"):
         models.build(model, data.input_shape, data.classes)
@@ -185,14 +211,21 @@ def check_parts(settings: Settings, data: Data, recipe: Recipe | ModelRecipe | N
     parts, processes = settings.micro_batches, ranks.count()
     if parts % processes:
         raise ValueError(f"{processes} processes cannot share micro_batches = {parts}: it must be a multiple")
-    if not settings.usable(len(data.x_train)):
-        raise ValueError(f"the {len(data.x_train)} samples of {data.name} are fewer than micro_batches = {parts}")
+    if not settings.epoch_of(len(data.x_train)):
+        raise ValueError(f"an epoch of {data.name} has fewer samples than micro_batches = {parts}")
     if processes > 1 and recipe is not None and recipe.optimizer is not None:
         raise ValueError(f"the optimizer of {recipe.name} works on whole weights; train it in one process")
     if processes > 1 and (kept := kept_between_steps(recipe)):
         raise ValueError(f"each of {processes} processes would have its own {kept}; train {recipe.name} in one process")
     if len(set(ranks.gathered(data.fingerprint))) > 1:
         raise ValueError("the processes hold different data")
+
+
+def check_precision(precision: str, recipes: Iterable[Recipe | ModelRecipe | None]) -> None:
+    """Raises ValueError where products of a recipe are to be in another precision than float32."""
+    names = [recipe.name for recipe in recipes if recipe is not None]
+    if precision != "float32" and names:
+        raise ValueError(f"precision {precision!r} is of fp32's products; those of {', '.join(names)} are its own")
 
 
 def logits_of(output) -> torch.Tensor:
@@ -245,6 +278,7 @@ class Trainer:
         if model is not None:
             settings = dataclasses.replace(settings, model=type(model).__name__)
         check_augment(settings.augment, data)
+        check_precision(settings.precision, [recipe])
         self.data, self.settings, self.seed, self.device = data, settings, seed, torch.device(device)
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
@@ -282,7 +316,7 @@ class Trainer:
                 self._totals,
                 why_eager(recipe, settings.model, self.optimizer),
             )
-        self.result = Result("fp32" if recipe is None else recipe.name, seed, weight_bytes=weight_bytes)
+        self.result = Result(settings.run_name(recipe), seed, weight_bytes=weight_bytes)
 
     def _make_optimizer(self, choice: OptimizerChoice | None, own: dict) -> torch.optim.Optimizer:
         s = self.settings
@@ -303,8 +337,15 @@ class Trainer:
             return choice.make(self.model.parameters(), found)
         return FLOAT_OPTIMIZERS[s.float_optimizer](self.model.parameters(), lr=s.float_lr, **options)
 
+    def _autocast(self) -> contextlib.AbstractContextManager:
+        """What the model runs in."""
+        if self.settings.precision != "bf16":
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, torch.bfloat16)
+
     def _logits(self, x: torch.Tensor) -> torch.Tensor:
-        return logits_of(self.model(x)).flatten(0, -2)
+        with self._autocast():
+            return logits_of(self.model(x)).flatten(0, -2).float()
 
     @property
     def epoch(self) -> int:
@@ -333,13 +374,7 @@ class Trainer:
             Diverged: NaN or Inf; the message names layer and pass. Nothing of the epoch is recorded.
         """
         start = time.perf_counter()
-        generator = torch.Generator().manual_seed((self.seed << 20) + self.epoch)
-        order = torch.randperm(len(self.x_train), generator=generator)
-        draws = [order]
-        if self.settings.augment == "crop-flip":
-            draws += draw_crops(len(order), *self.x_train.shape[2:], generator)
-        usable = self.settings.usable(len(order))
-        batches = zip(*(d[:usable].to(self.device).split(self.settings.batch_size) for d in draws))
+        batches = zip(*(d.to(self.device).split(self.settings.batch_size) for d in self._draws()))
         own = torch.Generator().manual_seed((self.seed << 20) + self.epoch)
         seeds = torch.randint(1 << 62, (self.steps_per_epoch, self.settings.micro_batches), generator=own).tolist()
         fine_tuning = self.epoch - (self.settings.epochs - self.settings.fine_tune)
@@ -351,7 +386,7 @@ class Trainer:
         if self._totals is not None:
             self._totals.take()  # of an epoch that diverged
         with (
-            _float32(),
+            _products(self.settings.precision),
             contextlib.nullcontext() if self._totals is None else observe(self._totals),
             weights_alone(self.model) if fine_tuning >= 0 else contextlib.nullcontext(),
         ):
@@ -364,6 +399,7 @@ class Trainer:
                     on_step()
         shares = torch.stack(ranks.gathered(torch.stack(losses).cpu()))  # (ranks, steps, micro-batches of each)
         self.result.loss.append(shares.permute(1, 2, 0).to(self.device).flatten().mean().item())
+        self.result.epoch_seconds.append(time.perf_counter() - start)
         ranks.share_buffers(self.model)
         self.result.test.append(self.test())
         for totals in ranks.gathered({} if self._totals is None else self._totals.take()):
@@ -375,6 +411,21 @@ class Trainer:
             self.result.peak_bytes = max(ranks.gathered(torch.cuda.max_memory_allocated(self.device)))
         if self._gradients is not None:
             self.result.eager = self._gradients.why_eager
+
+    def _draws(self) -> list[torch.Tensor]:
+        """An epoch's samples in their order, with their crops: its part of the passes over the training set."""
+        samples = len(self.x_train)
+        size = self.settings.epoch_of(samples)
+        first, skipped = divmod(self.epoch * size, samples)
+        passes = [self._pass(number) for number in range(first, first + -(-(skipped + size) // samples))]
+        return [torch.cat(parts)[skipped : skipped + size] for parts in zip(*passes)]
+
+    def _pass(self, number: int) -> list[torch.Tensor]:
+        """All samples once."""
+        generator = torch.Generator().manual_seed((self.seed << 20) + number)
+        order = torch.randperm(len(self.x_train), generator=generator)
+        crops = self.settings.augment == "crop-flip"
+        return [order, *(draw_crops(len(order), *self.x_train.shape[2:], generator) if crops else ())]
 
     @property
     def _check_every(self) -> int:
@@ -390,7 +441,7 @@ class Trainer:
         def criterion(output) -> torch.Tensor:
             return F.cross_entropy(logits_of(output).flatten(0, -2), y.flatten())
 
-        return Batch(self.model, x, criterion)
+        return Batch(self.model, x, criterion, self._autocast)
 
     def _compute(self, batch: tuple[torch.Tensor, ...]) -> torch.Tensor:
         return self._closure(batch)()
@@ -462,17 +513,20 @@ class Trainer:
         self.model.eval()
         data = self.data if data is None else data
         text = data.tokenizer is not None
-        parts = list(zip(data.x_test.split(500), data.y_test.split(500)))
-        found = []
-        with _float32():
+        many, few = len(data.x_test), self.settings.test_samples
+        spread = torch.arange(many) if not few else torch.arange(few) * many // few
+        size = self.settings.batch_size // self.settings.micro_batches if text else 500  # logits of text are large
+        parts, found = spread.split(size), []
+        with _products(self.settings.precision):
             for start in range(0, len(parts), ranks.count()):
                 own = start + ranks.rank()
-                x, y = parts[min(own, len(parts) - 1)]  # all ranks gather the weights, some perhaps for nothing
+                part = parts[min(own, len(parts) - 1)]  # all ranks gather the weights, some perhaps for nothing
+                x, y = data.x_test[part], data.y_test[part]
                 logits, y = self._logits(x.to(self.device)), y.to(self.device).flatten()
                 if own < len(parts):
                     found.append(F.cross_entropy(logits, y, reduction="sum") if text else (logits.argmax(1) == y).sum())
         total = math.fsum(value for values in ranks.gathered([x.item() for x in found]) for value in values)
-        return total / data.y_test.numel() * (1 if text else 100)
+        return total / data.y_test[spread].numel() * (1 if text else 100)
 
     @torch.no_grad()
     def sample(self, length: int = 300, temperature: float = 0.8) -> str:
