@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from lns_sim.checks import check_choice, check_int, check_number
+from lns_sim.contract import SEED
 from lns_sim.datapath import Counters
 from lns_sim.distributed import local
 from lns_sim.nn import LNSWeight, convert
@@ -231,6 +232,23 @@ def check_precision(precision: str, recipes: Iterable[Recipe | ModelRecipe | Non
 def logits_of(output) -> torch.Tensor:
     """What a model returns, or its ``logits``, as transformers' models call them."""
     return getattr(output, "logits", output)
+
+
+@contextlib.contextmanager
+def drawing(model: torch.nn.Module, seed: int) -> Iterator[None]:
+    """Random bits of a micro-batch's own, whoever computes it: torch's generator begins anew, and the streams of
+    weights, which move with steps, have another seed within.
+    """
+    torch.manual_seed(seed)
+    weights = filter(lambda w: isinstance(w, LNSWeight) and w.rng is not None, map(local, model.parameters()))
+    states = [w.rng[SEED] for w in weights]
+    for state in states:
+        state += seed
+    try:
+        yield
+    finally:
+        for state in states:
+            state -= seed
 
 
 def lr_factor(settings: Settings, steps_per_epoch: int, step: int) -> float:
@@ -451,13 +469,12 @@ class Trainer:
         parts = list(zip(seeds, zip(*(x.tensor_split(len(seeds)) for x in batch))))[ranks.rank() :: ranks.count()]
         losses, sums = [], []
         for seed, part in parts:
-            if len(seeds) > 1:
-                torch.manual_seed(seed)  # so that what is drawn does not depend on who computes it
-            if self._gradients is None:
-                self.optimizer.zero_grad()
-                losses.append(self._compute(part).detach())
-            else:
-                losses.append(self._gradients(self._compute, part))
+            with drawing(self.model, seed) if len(seeds) > 1 else contextlib.nullcontext():
+                if self._gradients is None:
+                    self.optimizer.zero_grad()
+                    losses.append(self._compute(part).detach())
+                else:
+                    losses.append(self._gradients(self._compute, part))
             if len(parts) > 1:
                 gradients = [local(p.grad) for p in self.model.parameters() if p.grad is not None]
                 if sums:
