@@ -4,6 +4,7 @@ Argument: the file to which rank 0 writes the trainers' states.
 """
 
 import sys
+from dataclasses import replace
 
 import torch
 
@@ -12,11 +13,14 @@ from lns_sim.studies.training import Settings, Trainer, ranks
 from lns_sim.studies.training.data import Data
 
 # Batches that are not whole, a sample that waits for the next epoch, and fewer batches of tests than ranks.
-SETTINGS = {
-    "cnn": Settings(model="cnn", epochs=1, batch_size=24, micro_batches=3, augment="crop-flip"),
-    "mlp": Settings(model="mlp", epochs=1, batch_size=24, micro_batches=6),
-}
 RECIPE = recipes.lns_madam(stochastic_gradients=True)
+SMALL = Settings(model="mlp", epochs=1, batch_size=24, micro_batches=3)
+RUNS = {
+    "cnn": (RECIPE, replace(SMALL, model="cnn", augment="crop-flip")),
+    "luq": (recipes.get("luq"), SMALL),
+    "fp32": (None, replace(SMALL, float_optimizer="adamw", float_lr=1e-3)),
+    "twice": (RECIPE, replace(SMALL, micro_batches=6)),
+}
 
 
 def images() -> Data:
@@ -29,11 +33,11 @@ def images() -> Data:
 if __name__ == "__main__":
     ranks.join("cpu")
     states = {}
-    for name, settings in SETTINGS.items():
-        trainer = Trainer(images(), RECIPE, 0, settings)
+    for name, (recipe, settings) in RUNS.items():
+        trainer = Trainer(images(), recipe, 0, settings)
         trainer.run()
         states[name] = trainer.state_dict()
-        again = Trainer(images(), RECIPE, 1, settings)
+        again = Trainer(images(), recipe, 1, settings)
         again.load_state_dict(states[name])
         assert again.test() == trainer.result.test[-1]
     if ranks.first():
