@@ -487,6 +487,20 @@ def test_delayed_scaling_has_a_history_of_maxima():
     assert FP8(margin=3).quantize(x, None, -1)[1] == 8 * FP8().quantize(x, None, -1)[1]
 
 
+def test_what_is_kept_goes_from_model_to_model():
+    """A state_dict alone begins anew; with the memories the same numbers come."""
+    generator = torch.Generator().manual_seed(0)
+    batches = [torch.randn(5, 4, generator=generator) * size for size in (3.0, 0.1)]
+    torch.manual_seed(0)
+    model, fresh, other = (lns_sim.convert(nn.Sequential(nn.Linear(4, 4), nn.ReLU()), delayed()) for _ in range(3))
+    model(batches[0]).sum().backward()
+    for copied in (fresh, other):
+        copied.load_state_dict(model.state_dict())
+    lns_sim.nn.load_memories(other, json_free_copy(lns_sim.nn.memories(model)))
+    y = model(batches[1])
+    assert torch.equal(other(batches[1]), y) and not torch.equal(fresh(batches[1]), y)
+
+
 class Twice(nn.Module):
     """Two layers, whose first part a checkpoint may compute again."""
 
