@@ -30,7 +30,7 @@ from lns_sim.cli.options import (
     run_folder,
 )
 from lns_sim.files import numbered
-from lns_sim.studies.contest import learns_by
+from lns_sim.studies.contest import has_codes, learns_by
 from lns_sim.studies.training import data as datasets
 from lns_sim.studies.training import ranks, report
 from lns_sim.studies.training.experiment import METRICS, RECORD, Experiment, read_record
@@ -75,10 +75,17 @@ def train(
     p_scale: Annotated[
         float, typer.Option(help="LNS-Madam: how far weights may grow, in root mean squares of the initial ones")
     ] = DEFAULTS.p_scale,
+    turn_below: Annotated[
+        float | None,
+        typer.Option(
+            help="LNS-Madam: weights so many octaves below that root mean square take the other sign",
+            show_default="never",
+        ),
+    ] = DEFAULTS.turn_below,
     weight_decay: Annotated[float, typer.Option(help="of float parameters")] = DEFAULTS.weight_decay,
     warmup: Annotated[float, typer.Option(help="share of steps in which learning rates rise")] = DEFAULTS.warmup,
     schedule: Annotated[
-        str, typer.Option(help="how learning rates fall: cosine, or step (by --decay after each third)")
+        str, typer.Option(help="how learning rates fall: cosine, linear, or step (by --decay after each third)")
     ] = DEFAULTS.schedule,
     decay: Annotated[float, typer.Option(help="factor of a step of the schedule step")] = DEFAULTS.decay,
     fine_tune: Annotated[
@@ -150,6 +157,7 @@ def train(
             lr=lr,
             augment=augment,
             p_scale=p_scale,
+            turn_below=turn_below,
             weight_decay=weight_decay,
             warmup=warmup,
             schedule=schedule,
@@ -165,6 +173,8 @@ def train(
         check_precision(precision, chosen)
         if not any(learns_by(r) == "lr" for r in chosen):
             refuse(ctx, ("lr", "p_scale"), "no recipe here learns by multiplicative updates")
+        if not any(has_codes(r) for r in chosen):
+            refuse(ctx, ("turn_below",), "no recipe here has weights that are codes")
         dataset = datasets.load(data, context, tokens, held_out)
         check_fit(settings.model, dataset)
         check_augment(augment, dataset)

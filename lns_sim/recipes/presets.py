@@ -20,6 +20,7 @@ def lns_madam(
     update_bits: int = Recipe.update.bits,
     datapath: AnyDatapath | None = None,
     stochastic_gradients: bool = False,
+    underflow: str = "clamp",
     seed: int = 0,
 ) -> Recipe:
     """Bit-exact LNS-Madam: one format for all operands, one datapath for all three passes.
@@ -29,6 +30,9 @@ def lns_madam(
         update_bits: width of the update format; its octaves are the operands', its steps finer by the extra bits.
         datapath: None for the default datapath of the format.
         stochastic_gradients: stochastic rounding of errors and weight gradients.
+        underflow: of errors below the smallest code: "clamp" to it, as the paper has it, "flush" to zero, or
+            "stochastic", either of the two. A softmax over thousands of tokens has thousands of such errors of one sign
+            in every row; clamped, they add up to what no token has earned (docs/results.md).
         seed: of the random bits.
 
     Raises:
@@ -38,8 +42,10 @@ def lns_madam(
     check_int("update_bits", update_bits, bits, 16)
     update = LNSFormat(update_bits, gamma << (update_bits - bits))
     pe = Datapath(fmt) if datapath is None else datapath
-    error = LNS(fmt, rounding="stochastic" if stochastic_gradients else "nearest")
-    return Recipe("lns-madam", LNS(fmt), fmt, error, error, update, pe, pe, pe, seed=seed)
+    gradient = LNS(fmt, rounding="stochastic" if stochastic_gradients else "nearest")
+    error = replace(gradient, underflow=underflow)
+    name = "lns-madam" if underflow == "clamp" else f"lns-madam-{underflow}"
+    return Recipe(name, LNS(fmt), fmt, error, gradient, update, pe, pe, pe, seed=seed)
 
 
 def lns_madam_fake_quant(**kwargs) -> Recipe:
@@ -74,6 +80,8 @@ def lns_madam_blocks(bits: int = LNSFormat.bits, gamma: int | None = None, block
 RECIPES.register("fp32", lambda **_: None)
 RECIPES.register("lns-madam", lns_madam)
 RECIPES.register("lns-madam-fake-quant", lns_madam_fake_quant)
+RECIPES.register("lns-madam-flush", partial(lns_madam, underflow="flush"))
+RECIPES.register("lns-madam-flush-fake-quant", partial(lns_madam_fake_quant, underflow="flush"))
 RECIPES.register("lns-madam-block32", lns_madam_blocks)
 for _bits in (4, 5, 6):
     RECIPES.register(f"lns-madam-block32-{_bits}bit", partial(lns_madam_blocks, _bits))

@@ -1246,6 +1246,8 @@ def test_what_a_table_says_of_recipes():
         "fp32": "FP32",
         "lns-madam": "LNS",
         "lns-madam-fake-quant": "LNS",
+        "lns-madam-flush": "LNS",
+        "lns-madam-flush-fake-quant": "LNS",
         "lns-madam-block32": None,
         "lns-madam-block32-4bit": None,
         "lns-madam-block32-5bit": None,

@@ -10,12 +10,13 @@ from command import lns_sim as run
 from helpers import ROOT
 from tools import require_module
 
+import lns_sim
 from lns_sim import recipes
 from lns_sim.studies import models
 from lns_sim.studies.models.decoders import turned
 from lns_sim.studies.training import data, text
 from lns_sim.studies.training.experiment import Experiment
-from lns_sim.studies.training.trainer import Settings, Trainer
+from lns_sim.studies.training.trainer import Settings, Trainer, lr_factor
 
 
 @pytest.fixture
@@ -205,6 +206,31 @@ def test_precision_is_told_and_refused_for_recipes(abc, tmp_path):
     ):
         with pytest.raises(ValueError, match="'bf16' is of fp32's products; those of lns-madam are its own"):
             begin(recipes.lns_madam())
+
+
+def test_flushed_errors_of_tokens_that_never_come_add_up_to_nothing():
+    """Rows of a softmax have thousands of tiny errors of one sign: clamped to the smallest code they are a gradient."""
+    x = torch.ones(64, 8)
+    errors = torch.full((64, 100), 1e-9)
+    errors[:, 0] = -1.0
+    rows = {}
+    for name in ("lns-madam", "lns-madam-flush", "lns-madam-flush-fake-quant"):
+        head = lns_sim.convert(torch.nn.Linear(8, 100, bias=False), name)
+        head(x).backward(errors)
+        rows[name] = head.weight.grad[1:].abs().max().item()
+        assert head.weight.grad[0].max() < -60
+    assert rows == {"lns-madam": pytest.approx(64 * 2**-14.875), "lns-madam-flush": 0, "lns-madam-flush-fake-quant": 0}
+
+
+def test_settings_reach_the_optimizer_and_the_schedule(abc):
+    d = data.load(f"text:{abc}", context=100)
+    settings = Settings("llama-small", 2, 7, warmup=0.5, schedule="linear", turn_below=4.0, counters=False)
+    trainer = Trainer(d, recipes.lns_madam_fake_quant(), 0, settings)
+    assert trainer.optimizer.param_groups[0]["turn_below"] == 4.0
+    factors = [lr_factor(settings, 4, step) for step in range(8)]
+    assert factors == [0.25, 0.5, 0.75, 1.0, 1.0, 0.75, 0.5, 0.25]
+    with pytest.raises(ValueError, match="no effect in the schedule linear"):
+        replace(settings, decay=0.5)
 
 
 def test_models_by_name():

@@ -34,6 +34,7 @@ from lns_sim.studies.training.graph import GraphedGradients, kept_between_steps,
 from lns_sim.watching.counting import Totals
 from lns_sim.watching.nonfinite import first_nonfinite
 
+SCHEDULES = ("cosine", "linear", "step")
 PRECISIONS = {"float32": "fp32", "tf32": "tf32", "bf16": "bf16"}
 """Of products in float32 training, with what its runs are called."""
 
@@ -50,12 +51,14 @@ class Settings:
         lr: of multiplicative updates, in the optimizer's own unit per unit of normalized gradient: LNS-Madam's are
             octaves.
         p_scale: of multiplicative updates: how far weights may grow, in root mean squares of the initial ones.
+        turn_below: of LNS-Madam's weights: so many octaves below that root mean square they take the other sign; None:
+            never (:class:`lns_sim.optim.LNSMadam`).
         float_optimizer: "sgd" or "adamw", for float32 weights without an optimizer of their own and for parameters
             that are no weights.
         float_lr, weight_decay: of that optimizer, and float_lr of others that learn by additive updates; momentum:
             of SGD.
         warmup: fraction of all steps in which learning rates rise linearly, before they fall.
-        schedule: how they fall: "cosine", to zero; "step", by ``decay`` after each third of all steps.
+        schedule: how they fall: "cosine" or "linear", to zero; "step", by ``decay`` after each third of all steps.
         decay: factor of a step.
         fine_tune: so many of the last epochs quantize weights alone, for recipes with float32 weights; all tests
             quantize what the recipe does. Learning rates rise from zero to half of these steps, and fall to zero again.
@@ -74,6 +77,7 @@ class Settings:
     micro_batches: int = 1
     lr: float = 1 / 16
     p_scale: float = 3.0
+    turn_below: float | None = None
     float_optimizer: str = "sgd"
     float_lr: float = 0.1
     momentum: float = 0.9
@@ -97,14 +101,16 @@ class Settings:
             raise ValueError(f"batch_size = {self.batch_size} is no multiple of micro_batches = {self.micro_batches}")
         check_number("lr", self.lr, 0.0, low_open=True)
         check_number("p_scale", self.p_scale, 0.0, low_open=True)
+        if self.turn_below is not None:
+            check_number("turn_below", self.turn_below, 0.0, low_open=True)
         check_number("float_lr", self.float_lr, 0.0, low_open=True)
         check_number("momentum", self.momentum, 0.0, 1.0)
         check_number("weight_decay", self.weight_decay, 0.0)
         check_number("warmup", self.warmup, 0.0, 1.0)
-        check_choice("schedule", self.schedule, ("cosine", "step"))
+        check_choice("schedule", self.schedule, SCHEDULES)
         check_number("decay", self.decay, 0.0, 1.0, low_open=True)
-        if self.schedule == "cosine" and self.decay != Settings.decay:
-            raise ValueError(f"decay = {self.decay:g} has no effect in the schedule cosine")
+        if self.schedule != "step" and self.decay != Settings.decay:
+            raise ValueError(f"decay = {self.decay:g} has no effect in the schedule {self.schedule}")
         check_int("fine_tune", self.fine_tune, 0, self.epochs)
         check_number("fine_tune_lr", self.fine_tune_lr, 0.0, low_open=True)
         if not self.fine_tune and self.fine_tune_lr != Settings.fine_tune_lr:
@@ -265,7 +271,8 @@ def lr_factor(settings: Settings, steps_per_epoch: int, step: int) -> float:
         return (step + 1) / warm
     if settings.schedule == "step":
         return settings.decay ** min(3 * step // total, 2)
-    return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(total - warm, 1)))
+    done = (step - warm) / max(total - warm, 1)
+    return 1 - done if settings.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * done))
 
 
 class Trainer:
@@ -347,6 +354,7 @@ class Trainer:
                 self.model.parameters(),
                 lr=s.lr,
                 p_scale=s.p_scale,
+                turn_below=s.turn_below,
                 float_optimizer=s.float_optimizer,
                 float_lr=s.float_lr,
                 float_kwargs=options,
