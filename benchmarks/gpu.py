@@ -143,12 +143,12 @@ def convolutions() -> Iterator[Measurement]:
 
 def first_weight_gradients() -> Iterator[Measurement]:
     """Of ResNet-18's first layers, on normal inputs and errors: with one error 64 times as large as the others, as in
-    training errors are far below their largest, and without, where accumulators saturate.
+    training errors are far below their largest, and without, where accumulators come near the ends of their range.
     """
     section = "GPU, weight gradients of ResNet-18's first layers on CIFAR, batch 256"
     for c, o, stride in ((3, 64, 1), (64, 64, 1), (64, 128, 2)):
         x, w = (lns_sim.quantize(torch.randn(shape, device="cuda")) for shape in ((256, c, 32, 32), (o, c, 3, 3)))
-        for outlier, target in ((64.0, 4.0), (1.0, None)):
+        for data, outlier, target in (("one large error", 64.0, 4.0), ("normal data", 1.0, None)):
             errors = torch.randn((256, o, 32 // stride, 32 // stride), device="cuda")
             errors[0, 0, 0, 0] = outlier
             dy = lns_sim.quantize(errors)
@@ -158,7 +158,7 @@ def first_weight_gradients() -> Iterator[Measurement]:
             )
             macs = errors.numel() * c * 9
             counters = Counters.from_tensor(macs, counted)
-            work = f"{c} -> {o}, {counters.saturations / counters.vectors:.1%} of accumulations saturate"
+            work = f"{c} -> {o}, {data}: {counters.saturations} of {counters.vectors} accumulations saturate"
             yield rate(section, work, macs, conv_passes(x, w, dy, stride)["weight gradient"], target)
 
 
