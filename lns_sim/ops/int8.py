@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-LONGEST = ((1 << 31) - 1) // 127**2  # sum that int32 holds
+LONGEST = ((1 << 31) - 1) // (127 * 128)  # sum that int32 holds: one operand may be -128
 PATCH_BYTES = 1 << 28
-_UNIT = 128  # wider integers are its multiples and a rest
+_WIDEST = 127 * 128  # integers of two parts
 
 
 class Form(NamedTuple):
@@ -42,27 +42,37 @@ def product(form: Form, x: Tensor, y: Tensor, largest: tuple[int, int], depth: i
         largest: their largest magnitudes.
         depth: products in a sum, at most.
     """
-    if max(largest) > 127 * _UNIT:
+    if max(largest) > _WIDEST:
         return None
     fits = depth * largest[0] * largest[1] < 1 << 31
-    parts = _parts(x, largest[0])
-    stacked = parts[0] if len(parts) == 1 else torch.cat(parts, form.stack)
+    first = _bytes(x, largest[0])
+    second = _bytes(y, largest[1]) if len(first) == 1 else _halves(y, largest[1])
+    units = 256, 256 if len(first) == 1 else 128
+    stacked = first[0] if len(first) == 1 else torch.cat(first, form.stack)
 
-    def joined(results: tuple[Tensor, ...]) -> Tensor:
+    def joined(results: tuple[Tensor, ...], unit: int) -> Tensor:
         if len(results) == 1:
             return results[0]
         high, low = results if fits else (r.to(torch.float64) for r in results)
-        return torch.add(low, high, alpha=_UNIT)
+        return torch.add(low, high, alpha=unit)
 
-    return joined(tuple(joined(form.run(stacked, part).chunk(len(parts))) for part in _parts(y, largest[1])))
+    return joined(tuple(joined(form.run(stacked, y).chunk(len(first)), units[0]) for y in second), units[1])
 
 
-def _parts(x: Tensor, largest: int) -> list[Tensor]:
-    """As int8, or two of them: how many units, and the rest."""
+def _bytes(x: Tensor, largest: int) -> list[Tensor]:
+    """As int8, or two of them, multiples of 256 and the rest, which may be -128."""
     if largest <= 127:
         return [x.to(torch.int8)]
-    high = (x + _UNIT // 2) >> 7
-    return [high.to(torch.int8), (x - high * _UNIT).to(torch.int8)]
+    x = x.contiguous()
+    return [(x + 128).view(torch.int8)[..., 1::2], x.view(torch.int8)[..., ::2]]
+
+
+def _halves(x: Tensor, largest: int) -> list[Tensor]:
+    """As int8, or two of them, multiples of 128 and the rest, neither of which is -128."""
+    if largest <= 127:
+        return [x.to(torch.int8)]
+    high = (x + 64) >> 7
+    return [high.to(torch.int8), (x - high * 128).to(torch.int8)]
 
 
 def dot(a: Tensor, b: Tensor) -> Tensor:

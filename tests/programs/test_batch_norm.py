@@ -10,9 +10,10 @@ from torch import nn
 from lns_sim.studies.training.batch_norm import BatchNorm2d, in_shares, shares
 
 
-def test_few_channels_have_many_shares():
-    assert shares(256, 16) == 32 and shares(256, 64) == 8 and shares(256, 512) == 1
-    assert shares(250, 16) == 2 and shares(33, 16) == 1
+def test_few_long_channels_have_many_shares():
+    assert shares(256, 16, 1024) == 32 and shares(256, 64, 256) == 8 and shares(256, 512, 1024) == 1
+    assert shares(256, 16, 255) == 1
+    assert shares(250, 16, 1024) == 2 and shares(251, 16, 1024) == 1
 
 
 def test_which_batch_norms_are_cut_and_a_cpus_results_stay():
@@ -33,7 +34,7 @@ def test_which_batch_norms_are_cut_and_a_cpus_results_stay():
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not HAVE_CUDA, reason="no GPU, or built without CUDA kernels")
-@pytest.mark.parametrize("shape", [(256, 16, 32, 32), (96, 32, 8, 8), (12, 64, 5, 3), (9, 16, 4, 4)])
+@pytest.mark.parametrize("shape", [(256, 16, 32, 32), (96, 32, 33, 21), (12, 64, 75, 75), (9, 16, 4, 4)])
 def test_results_are_the_usual_ones(shape):
     torch.manual_seed(0)
     x, dy = torch.randn(shape) * 3 + 1, torch.randn(shape)
