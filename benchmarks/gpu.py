@@ -16,7 +16,7 @@ from benchmarks.products import FORMATS, LAYERS, VARIANTS, WIDE, conv_passes
 from benchmarks.steps import OTHER_SYSTEMS, eager_fake_quant, training_step
 from benchmarks.trainer_steps import trainer_steps
 from benchmarks.wide import wide
-from lns_sim import Datapath, LNSFormat, LNSTensor, recipes
+from lns_sim import Counters, Datapath, LNSFormat, LNSTensor, recipes
 from lns_sim.checks import check_device
 from lns_sim.optim import LNSMadam
 from lns_sim.quantizers.luq import LUQ
@@ -47,6 +47,17 @@ IMAGENET = [
     (1024, 2048, 14, 2, 1, 1),
     (2048, 512, 7, 1, 1, 2),
     (512, 512, 7, 1, 3, 2),
+]
+# ResNet-20's on CIFAR: narrow, so that a product has few rows or columns.
+RESNET20 = [
+    (3, 16, 32, 1, 3, 1),
+    (16, 16, 32, 1, 3, 6),
+    (16, 32, 32, 2, 3, 1),
+    (16, 32, 32, 2, 1, 1),
+    (32, 32, 16, 1, 3, 5),
+    (32, 64, 16, 2, 3, 1),
+    (32, 64, 16, 2, 1, 1),
+    (64, 64, 8, 1, 3, 5),
 ]
 CIFAR_COUNT = {(64, 64, 32, 1): 4, (128, 128, 16, 1): 3, (256, 256, 8, 1): 3, (512, 512, 4, 1): 3}
 
@@ -94,7 +105,7 @@ def datapaths() -> Iterator[Measurement]:
         )
 
 
-def layers(section: str, batch: int, shapes) -> Iterator[Measurement]:
+def layers(section: str, batch: int, shapes, target: float | None = 4.0) -> Iterator[Measurement]:
     """Every pass of every layer, and the sum over all."""
     total_macs, total_seconds = 0, 0.0
     for c, o, size, stride, kernel, count in shapes:
@@ -113,7 +124,7 @@ def layers(section: str, batch: int, shapes) -> Iterator[Measurement]:
         section,
         "sum of all layers and passes",
         total_macs / total_seconds / 1e12,
-        4.0,
+        target,
         unit="TMAC/s",
         seconds=total_seconds,
         macs=total_macs,
@@ -121,11 +132,34 @@ def layers(section: str, batch: int, shapes) -> Iterator[Measurement]:
 
 
 def convolutions() -> Iterator[Measurement]:
-    """ResNet-18 on CIFAR at batch 256, ResNet-50 on ImageNet at batch 64."""
+    """ResNet-18 and ResNet-20 on CIFAR at batch 256, ResNet-50 on ImageNet at batch 64."""
     cifar = [(c, o, size, stride, 3, CIFAR_COUNT.get((c, o, size, stride), 1)) for c, o, size, stride in LAYERS]
     cifar += [(c, 2 * c, size, 2, 1, 1) for c, size in ((64, 32), (128, 16), (256, 8))]
     yield from layers("GPU, conv2d, ResNet-18 on CIFAR, batch 256", 256, cifar)
+    yield from layers("GPU, conv2d, ResNet-20 on CIFAR, batch 256", 256, RESNET20, None)
     yield from layers("GPU, conv2d, ResNet-50 on ImageNet, batch 64", 64, IMAGENET)
+    yield from first_weight_gradients()
+
+
+def first_weight_gradients() -> Iterator[Measurement]:
+    """Of ResNet-18's first layers, on normal inputs and errors: with one error 64 times as large as the others, as in
+    training errors are far below their largest, and without, where accumulators saturate.
+    """
+    section = "GPU, weight gradients of ResNet-18's first layers on CIFAR, batch 256"
+    for c, o, stride in ((3, 64, 1), (64, 64, 1), (64, 128, 2)):
+        x, w = (lns_sim.quantize(torch.randn(shape, device="cuda")) for shape in ((256, c, 32, 32), (o, c, 3, 3)))
+        for outlier, target in ((64.0, 4.0), (1.0, None)):
+            errors = torch.randn((256, o, 32 // stride, 32 // stride), device="cuda")
+            errors[0, 0, 0, 0] = outlier
+            dy = lns_sim.quantize(errors)
+            options = ([stride] * 2, [1, 1], [1, 1], 1, Datapath().encode(), False, True)
+            _, counted = torch.ops.lns_sim.conv2d_weight_gradient(
+                dy.codes, dy.scale, x.codes, x.scale, 8, 8, [3, 3], *options
+            )
+            macs = errors.numel() * c * 9
+            counters = Counters.from_tensor(macs, counted)
+            work = f"{c} -> {o}, {counters.saturations / counters.vectors:.1%} of accumulations saturate"
+            yield rate(section, work, macs, conv_passes(x, w, dy, stride)["weight gradient"], target)
 
 
 def elementwise() -> Iterator[Measurement]:

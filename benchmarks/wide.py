@@ -50,7 +50,7 @@ def _convolutions(device: str) -> Iterator[Measurement]:
     macs = 3 * batch * 16 * 16 * 128 * 128 * 9
     work = f"128 -> 128 channels, 16 x 16, batch {batch}, blocks of 32: forward and both gradients, quantizers included"
     section = ("GPU, " if device != "cpu" else "") + "wider operands, conv2d"
-    yield Measurement(section, work, ratio, unit="x default", seconds=t, peer_seconds=peer, macs=macs)
+    yield Measurement(section, work, ratio, 0.7, unit="x default", seconds=t, peer_seconds=peer, macs=macs)
 
 
 def wide(device: str = "cpu") -> Iterator[Measurement]:
@@ -69,7 +69,7 @@ def wide(device: str = "cpu") -> Iterator[Measurement]:
         p, q = lns_sim.quantize(x, d.format, 1, block=block), lns_sim.quantize(y, d.format, 0, block=block)
         v, w = lns_sim.quantize(x, d.format), lns_sim.quantize(y, d.format)
         path = "" if on_gpu else d.path(n, n, blocks=True)
-        target = None if d.format.bits > 8 or (on_gpu and d.acc_bits == 32) else 0.7
+        target = None if d.format.bits > 8 else 0.7
         row = _row(section, name, n, 0.7, lambda: lns_sim.matmul(p, q, d), lambda: lns_sim.matmul(v, w, d), path)
         yield replace(row, target=target, unit="x without blocks")
     yield from _convolutions(device)

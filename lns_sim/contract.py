@@ -48,7 +48,7 @@ COUNTERS = ("vectors", "saturations", "zero_lanes", "vanished", "cancelled")
 RANDOM_STATE = ("seed", "step", "tensor_id", "first_element")
 MADAM = ("beta", "one_minus_beta", "bias_correction", "bound", "codes_per_unit")
 
-STEP, TENSOR_ID, FIRST_ELEMENT = map(RANDOM_STATE.index, ("step", "tensor_id", "first_element"))
+SEED, STEP, TENSOR_ID, FIRST_ELEMENT = map(RANDOM_STATE.index, RANDOM_STATE)
 
 
 def in_order(names: tuple[str, ...], values: dict) -> list:

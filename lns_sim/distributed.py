@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from contextlib import contextmanager
 
 import torch
@@ -10,6 +11,12 @@ import torch.distributed as dist
 from torch import Tensor
 
 __all__ = ["global_batch"]
+
+
+def started() -> int:
+    """Processes that torchrun started, this one among them; 1 where nobody did."""
+    return int(os.environ.get("WORLD_SIZE", 1))
+
 
 # ---- Sharded parameters: DTensors, as FSDP2 makes them.
 
@@ -79,11 +86,10 @@ def global_batch(group: dist.ProcessGroup | None = None):
 
     Scales of activations and errors become those of the global batch, random bits go by an element's place in it, and
     weight gradients are averaged over the ranks before Q_G instead of after. Training by DDP or FSDP2 then takes the
-    codes
-    of one process with the global batch wherever sums are exact: no accumulator saturates or outgrows float32's 24
-    bits, and each rank's share of a weight gradient's dot products is a multiple of the datapath's vector size. Ranks
-    must hold equal shares, in order, along the first dimension. It costs a small reduction a quantizer and a second one
-    of the weight gradients.
+    codes of one process with the global batch wherever sums are exact: no accumulator saturates or outgrows float32's
+    24 bits, and each rank's share of a weight gradient's dot products is a multiple of the datapath's vector size.
+    Ranks must hold equal shares, in order, along the first dimension. It costs a small reduction a quantizer and a
+    second one of the weight gradients.
 
     Args:
         group: of the ranks; None: all.

@@ -82,8 +82,12 @@ class Draws:
 _draws: Draws | None = None
 
 
-def stream_of(rng: Tensor, stream: str) -> Tensor:
-    """The random state of one of a tensor's streams, made where the tensor is."""
+def stream_of(rng: Tensor, stream: str, x: Tensor) -> Tensor:
+    """The random state of one of a tensor's streams, for the elements of x, made where the tensor is: without numbers
+    where x has none.
+    """
+    if x.is_meta:
+        return torch.empty_like(rng, device="meta")
     rng = rng.clone()
     rng[TENSOR_ID] += STREAMS[stream]
     return rng

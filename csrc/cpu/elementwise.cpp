@@ -106,6 +106,78 @@ void round_to_powers(const PowerRounding& r, const float* top, const RandomState
   });
 }
 
+namespace {
+
+uint32_t top_of(const float* x, int64_t n) {
+  std::atomic<uint32_t> top = 0;
+  parallel_for(n, kGrain,
+               [&](int64_t begin, int64_t end) { raise_to(top, kernels().magnitude_max(x + begin, end - begin)); });
+  return top;
+}
+
+}  // namespace
+
+void largest_magnitude(const float* x, int64_t n, float* top) { *top = bits_float(top_of(x, n)); }
+
+void scale_to_largest(const float* x, int64_t n, double largest, float* scale) {
+  const uint32_t top = top_of(x, n);
+  parallel_for(1, 1, [&](int64_t, int64_t) { *scale = scale_to(top, largest); });
+}
+
+void quantize_integers(const IntegerGrid& g, bool values, const RandomState* random, const float* x, const Slices& s,
+                       void* out, float* scale, int32_t* shifts) {
+  const Kernels& kernel = kernels();
+  const bool each = s.inner == 1 && s.slices > 1;  // element its own channel
+  const Slices runs = each ? Slices{.outer = 1, .slices = s.outer, .inner = s.slices} : s;
+  std::vector<std::atomic<uint32_t>> below(s.slices), above(s.slices);
+  const auto reaches = [&](int64_t slice, const Ends& found) {
+    raise_to(below[slice], found.below);
+    raise_to(above[slice], found.above);
+  };
+  if (each) {
+    parallel_for(s.outer, std::max<int64_t>(1, kGrain / s.slices), [&](int64_t begin, int64_t end) {
+      std::vector<Ends> found(s.slices, Ends{.below = 0, .above = 0});
+      for (int64_t i = begin * s.slices; i < end * s.slices;)
+        for (int64_t slice = 0; slice < s.slices; ++slice, ++i) widen(found[slice], float_bits(x[i]));
+      for (int64_t slice = 0; slice < s.slices; ++slice) reaches(slice, found[slice]);
+    });
+  } else {
+    for_runs(s, [&](int64_t slice, int64_t first, int64_t n) { reaches(slice, kernel.ends(x + first, n)); });
+  }
+  std::vector<IntegerChannel> channels(s.slices);
+  parallel_for(1, 1, [&](int64_t, int64_t) {
+    const auto ends = [&](int64_t i) { return Ends{.below = below[i], .above = above[i]}; };
+    uint32_t widest = 0;
+    for (int64_t i = 0; i < s.slices; ++i) widest = std::max(widest, range_of(g, ends(i)));
+    *scale = scale_of(g, step_for(g, widest));
+    for (int64_t i = 0; i < s.slices; ++i) {
+      channels[i] = channel_of(g, ends(i), widest);
+      shifts[i] = channels[i].shift;
+    }
+  });
+  for_runs(runs, [&](int64_t run, int64_t first, int64_t n) {
+    const IntegerChannel* c = channels.data() + (each ? first % s.slices : run);
+    if (values)
+      kernel.integer_values(*c, *scale, x + first, n, static_cast<float*>(out) + first);
+    else if (g.largest() < 128)
+      kernel.integers8(c, each, random, x + first, n, first, static_cast<int8_t*>(out) + first);
+    else
+      kernel.integers16(c, each, random, x + first, n, first, static_cast<int16_t*>(out) + first);
+  });
+}
+
+void quantize_float8(bool e5m2, const float* scale, const float* x, int64_t n, uint8_t* codes) {
+  parallel_for(n, kGrain, [&](int64_t begin, int64_t end) {
+    kernels().to_floats8(e5m2, *scale, x + begin, end - begin, codes + begin);
+  });
+}
+
+void dequantize_float8(bool e5m2, const uint8_t* codes, const float* scale, int64_t n, float* x) {
+  parallel_for(n, kGrain, [&](int64_t begin, int64_t end) {
+    kernels().from_floats8(e5m2, codes + begin, *scale, end - begin, x + begin);
+  });
+}
+
 void forward_codes(const Format& forward, const CodeView& update, const float* update_scale, const Slices& s,
                    void* codes, float* scale) {
   const int shift = log2_exact(update.format.gamma) - log2_exact(forward.gamma);

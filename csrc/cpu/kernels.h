@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "core/datapath.h"
+#include "core/float8.h"
 #include "core/madam.h"
 #include "core/powers_of_two.h"
 #include "core/rescale.h"
@@ -108,6 +109,19 @@ struct Kernels {
   // n floats rounded to powers of two of `unit`.
   void (*round_to_powers)(const PowerRounding& r, float unit, const RandomState& random, const float* x, int64_t n,
                           uint64_t first, float* out);
+  // How far n floats reach from zero.
+  Ends (*ends)(const float* x, int64_t n);
+  // Integers of n floats of one channel, or of `each` a channel; to nearest, or stochastic where a random state is
+  // given.
+  void (*integers8)(const IntegerChannel* c, bool each, const RandomState* random, const float* x, int64_t n,
+                    uint64_t first, int8_t* codes);
+  void (*integers16)(const IntegerChannel* c, bool each, const RandomState* random, const float* x, int64_t n,
+                     uint64_t first, int16_t* codes);
+  // What the nearest integers stand for.
+  void (*integer_values)(const IntegerChannel& c, float scale, const float* x, int64_t n, float* values);
+  // Floats of 8 bits, and what they stand for.
+  void (*to_floats8)(bool e5m2, float scale, const float* x, int64_t n, uint8_t* codes);
+  void (*from_floats8)(bool e5m2, const uint8_t* codes, float scale, int64_t n, float* x);
   // Codes moved from scale exponent k_old to k_new.
   void (*rescale8)(const Quantizer& q, const RandomState& random, const uint8_t* codes, int64_t n, uint64_t first,
                    int k_old, int k_new, uint8_t* out);

@@ -13,6 +13,10 @@ struct Coordinates {
 constexpr int kOutside = -(1 << 30);  // a coordinate that is in no image, whatever is added
 constexpr Coordinates kNowhere = {.offset = 0, .y = kOutside, .x = kOutside};
 
+__device__ inline Coordinates operator+(const Coordinates& a, const Coordinates& b) {
+  return {.offset = a.offset + b.offset, .y = a.y + b.y, .x = a.x + b.x};
+}
+
 struct Extent {
   unsigned y, x;
 };

@@ -2,6 +2,7 @@
 #include "cuda/elementwise.h"
 
 #include <algorithm>
+#include <type_traits>
 
 #include "core/encoding.h"
 #include "cuda/check.h"
@@ -19,10 +20,6 @@ int64_t full_grid(const Launch& at) {
   int multiprocessors;
   check(cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, at.device), "device attribute");
   return int64_t{multiprocessors} * kBlocksPerSm;
-}
-
-unsigned scale_blocks(const Slices& s) {
-  return static_cast<unsigned>(std::clamp<int64_t>((s.slices + kThreads - 1) / kThreads, 1, 1024));
 }
 
 bool aligned(const void* p, size_t element) { return reinterpret_cast<uintptr_t>(p) % (kPack * element) == 0; }
@@ -53,21 +50,21 @@ __device__ inline void store(T* to, int64_t first, int64_t n, bool wide, const P
     if (first + j < n) to[first + j] = p.at[j];
 }
 
-// Body: enter(slice) for every run of one slice that a thread meets, then pack(first, n), or one(i) where slices are
-// many.
+// Body: enter(slice) for every run of one slice that a thread meets, then pack(first, n), or one(i) where slices change
+// within a pack.
 template <typename Body>
 __global__ void __launch_bounds__(kThreads) for_packs(Slices s, Body body) {
   const int64_t n = s.numel(), step = int64_t{gridDim.x} * kThreads * kPack;
+  const bool whole_packs = s.slices == 1 || s.inner % kPack == 0;
   int64_t slice = -1;
-  if (s.slices == 1) body.enter(slice = 0);
   for (int64_t first = (int64_t{blockIdx.x} * kThreads + threadIdx.x) * kPack; first < n; first += step) {
-    if (s.slices == 1) {
-      body.pack(first, n);
-      continue;
-    }
     for (int64_t i = first; i < min(first + kPack, n); ++i) {
-      const int64_t now = i / s.inner % s.slices;
+      const int64_t now = s.slices == 1 ? 0 : i / s.inner % s.slices;
       if (now != slice) body.enter(slice = now);
+      if (whole_packs) {
+        body.pack(first, n);
+        break;
+      }
       body.one(i);
     }
   }
@@ -82,22 +79,49 @@ void run(const Slices& s, const Body& body, const Launch& at) {
   check(cudaGetLastError(), "elementwise kernel");
 }
 
-// ---- The largest value of every slice, by unsigned comparison.
+// ---- The largest values of every slice, by unsigned comparison; there are Value::kCount of them.
+
+// Of one slice's `parts` the largest is meant; of several slices each has one.
+struct Tops {
+  const uint32_t* at;
+  int64_t parts;
+};
+
+// The largest of a block's numbers, for all its threads.
+__device__ inline uint32_t block_max(uint32_t value) {
+  __shared__ uint32_t of_warp[kThreads / 32];
+  value = __reduce_max_sync(0xffffffffu, value);
+  __syncthreads();  // the one before has been read
+  if (threadIdx.x % 32 == 0) of_warp[threadIdx.x / 32] = value;
+  __syncthreads();
+  value = 0;
+  for (const uint32_t of : of_warp) value = max(value, of);
+  return value;
+}
+
+// One number of a slice; by a whole block, which has one slice where there are several parts.
+template <int kCount>
+__device__ inline uint32_t top_of(const Tops& t, int64_t slice, int which) {
+  if (t.parts == 1) return t.at[slice * kCount + which];
+  uint32_t largest = 0;
+  for (int64_t i = threadIdx.x; i < t.parts; i += kThreads) largest = max(largest, t.at[i * kCount + which]);
+  return block_max(largest);
+}
 
 // Blocks walk long runs of one slice.
 template <typename Value>
 __global__ void __launch_bounds__(kThreads) top_of_runs(Slices s, int64_t blocks_per_run, Value value, uint32_t* top) {
   const int64_t run = blockIdx.x / blocks_per_run, part = blockIdx.x % blocks_per_run, begin = run * s.inner;
-  uint32_t largest = 0;
+  uint32_t largest[Value::kCount] = {};
   for (int64_t i = (part * kThreads + threadIdx.x) * kPack; i < s.inner; i += blocks_per_run * kThreads * kPack)
-    largest = max(largest, value.pack(begin, i, s.inner));
-  largest = __reduce_max_sync(0xffffffffu, largest);
-  __shared__ uint32_t of_warp[kThreads / 32];
-  if (threadIdx.x % 32 == 0) of_warp[threadIdx.x / 32] = largest;
-  __syncthreads();
-  if (threadIdx.x < 32) {
-    largest = __reduce_max_sync(0xffffffffu, threadIdx.x < kThreads / 32 ? of_warp[threadIdx.x] : 0);
-    if (threadIdx.x == 0 && largest != 0) atomicMax(top + run % s.slices, largest);
+    value.pack(begin, i, s.inner, largest);
+  for (int j = 0; j < Value::kCount; ++j) {
+    const uint32_t of_block = block_max(largest[j]);
+    if (threadIdx.x != 0) continue;
+    if (s.slices == 1)
+      top[part * Value::kCount + j] = of_block;
+    else if (of_block != 0)
+      atomicMax(top + run % s.slices * Value::kCount + j, of_block);
   }
 }
 
@@ -106,22 +130,32 @@ template <typename Value>
 __global__ void __launch_bounds__(kThreads) top_of_columns(Slices s, Value value, uint32_t* top) {
   const int64_t columns = s.slices * s.inner;
   for (int64_t c = int64_t{blockIdx.x} * kThreads + threadIdx.x; c < columns; c += int64_t{gridDim.x} * kThreads) {
-    uint32_t largest = 0;
-    for (int64_t o = blockIdx.y; o < s.outer; o += gridDim.y) largest = max(largest, value.one(o * columns + c));
-    if (largest != 0) atomicMax(top + c / s.inner, largest);
+    uint32_t largest[Value::kCount] = {};
+    for (int64_t o = blockIdx.y; o < s.outer; o += gridDim.y) value.one(o * columns + c, largest);
+    for (int j = 0; j < Value::kCount; ++j)
+      if (largest[j] != 0) atomicMax(top + c / s.inner * Value::kCount + j, largest[j]);
   }
 }
 
 template <typename Value>
-uint32_t* top_of_slices(Slices s, const Value& value, const Launch& at) {
-  auto* top = static_cast<uint32_t*>(at.allocate(std::max<int64_t>(s.slices, 1) * sizeof(uint32_t)));
-  check(cudaMemsetAsync(top, 0, std::max<int64_t>(s.slices, 1) * sizeof(uint32_t), at.stream), "memset");
-  if (s.numel() == 0) return top;
+Tops top_of_slices(Slices s, const Value& value, const Launch& at) {
   if (s.slices == 1) s = whole(s.numel());
-  const int64_t most = full_grid(at);
+  const int64_t most = full_grid(at),
+                each = std::max<int64_t>(1, (s.inner + kThreads * kPack - 1) / (kThreads * kPack));
+  if (s.slices == 1) {
+    const int64_t parts = std::min(each, most);
+    auto* top = static_cast<uint32_t*>(at.allocate(parts * Value::kCount * sizeof(uint32_t)));
+    top_of_runs<<<static_cast<unsigned>(parts), kThreads, 0, at.stream>>>(s, parts, value, top);
+    check(cudaGetLastError(), "largest value");
+    return {.at = top, .parts = parts};
+  }
+  const size_t bytes = std::max<int64_t>(s.slices, 1) * Value::kCount * sizeof(uint32_t);
+  auto* top = static_cast<uint32_t*>(at.allocate(bytes));
+  check(cudaMemsetAsync(top, 0, bytes, at.stream), "memset");
+  const Tops tops = {.at = top, .parts = 1};
+  if (s.numel() == 0) return tops;
   if (s.inner >= kLongRun) {
-    const int64_t runs = s.outer * s.slices, each = (s.inner + kThreads * kPack - 1) / (kThreads * kPack);
-    const int64_t blocks_per_run = std::max<int64_t>(1, std::min(each, most / runs));
+    const int64_t runs = s.outer * s.slices, blocks_per_run = std::max<int64_t>(1, std::min(each, most / runs));
     top_of_runs<<<static_cast<unsigned>(runs * blocks_per_run), kThreads, 0, at.stream>>>(s, blocks_per_run, value,
                                                                                           top);
   } else {
@@ -131,40 +165,172 @@ uint32_t* top_of_slices(Slices s, const Value& value, const Launch& at) {
         s, value, top);
   }
   check(cudaGetLastError(), "largest value");
-  return top;
+  return tops;
 }
 
 struct Magnitude {
+  static constexpr int kCount = 1;
   const float* x;
   bool wide;
-  __device__ uint32_t one(int64_t i) const { return float_bits(x[i]) & 0x7fffffffu; }
-  __device__ uint32_t pack(int64_t begin, int64_t i, int64_t n) const {
+  __device__ void one(int64_t i, uint32_t* top) const { *top = max(*top, float_bits(x[i]) & 0x7fffffffu); }
+  __device__ void pack(int64_t begin, int64_t i, int64_t n, uint32_t* top) const {
     const Pack<float> p = load(x + begin, i, n, wide && begin % kPack == 0);
-    uint32_t largest = 0;
 #pragma unroll
-    for (int j = 0; j < kPack; ++j) largest = max(largest, float_bits(p.at[j]) & 0x7fffffffu);
-    return largest;
+    for (int j = 0; j < kPack; ++j) *top = max(*top, float_bits(p.at[j]) & 0x7fffffffu);
+  }
+};
+
+struct Reach {
+  static constexpr int kCount = 2;
+  const float* x;
+  bool wide;
+  __device__ static void include(float value, uint32_t* top) {
+    Ends ends = {.below = top[0], .above = top[1]};
+    widen(ends, float_bits(value));
+    top[0] = ends.below, top[1] = ends.above;
+  }
+  __device__ void one(int64_t i, uint32_t* top) const { include(x[i], top); }
+  __device__ void pack(int64_t begin, int64_t i, int64_t n, uint32_t* top) const {
+    const Pack<float> p = load(x + begin, i, n, wide && begin % kPack == 0);
+#pragma unroll
+    for (int j = 0; j < kPack; ++j) include(p.at[j], top);
   }
 };
 
 template <typename Code>
 struct Exponent {
+  static constexpr int kCount = 1;
   const Code* codes;
   Format format;
-  __device__ uint32_t one(int64_t i) const { return static_cast<uint32_t>(format.exponent(codes[i])); }
-  __device__ uint32_t pack(int64_t begin, int64_t i, int64_t n) const {
-    uint32_t largest = 0;
-    for (int64_t j = i; j < min(i + kPack, n); ++j) largest = max(largest, one(begin + j));
-    return largest;
+  __device__ void one(int64_t i, uint32_t* top) const {
+    *top = max(*top, static_cast<uint32_t>(format.exponent(codes[i])));
+  }
+  __device__ void pack(int64_t begin, int64_t i, int64_t n, uint32_t* top) const {
+    for (int64_t j = i; j < min(i + kPack, n); ++j) one(begin + j, top);
   }
 };
 
 // ---- The kernels' bodies.
 
-__global__ void quantizer_scales(Quantizer q, const uint32_t* top, int64_t slices, float* scale) {
-  for (int64_t i = int64_t{blockIdx.x} * kThreads + threadIdx.x; i < slices; i += int64_t{gridDim.x} * kThreads)
-    scale[i] = bits_float(scale_for(q, top[i]));
+// of(slice, its largest value), for every slice: by one block where that is in several parts; 0 where there are none.
+template <typename Of>
+__global__ void __launch_bounds__(kThreads) for_tops(Tops tops, int64_t slices, Of of) {
+  const int64_t step = int64_t{gridDim.x} * kThreads;
+  for (int64_t i = tops.parts > 1 ? 0 : int64_t{blockIdx.x} * kThreads + threadIdx.x; i < slices; i += step) {
+    const uint32_t top = tops.at == nullptr ? 0 : top_of<1>(tops, i, 0);
+    if (tops.parts == 1 || threadIdx.x == 0) of(i, top);
+  }
 }
+template <typename Of>
+void finish(const Tops& tops, int64_t slices, const Of& of, const Launch& at) {
+  const unsigned blocks = static_cast<unsigned>(std::clamp<int64_t>((slices + kThreads - 1) / kThreads, 1, 1024));
+  for_tops<<<blocks, kThreads, 0, at.stream>>>(tops, slices, of);
+  check(cudaGetLastError(), "scales");
+}
+
+struct QuantizerScale {
+  Quantizer q;
+  float* scale;
+  __device__ void operator()(int64_t i, uint32_t top) const { scale[i] = bits_float(scale_for(q, top)); }
+};
+struct LargestMagnitude {
+  float* top;
+  __device__ void operator()(int64_t, uint32_t found) const { *top = bits_float(found); }
+};
+struct ScaleToLargest {
+  double largest;
+  float* scale;
+  __device__ void operator()(int64_t, uint32_t found) const { *scale = scale_to(found, largest); }
+};
+
+// By one block.
+__global__ void __launch_bounds__(kThreads) integer_channels(IntegerGrid g, Tops tops, int64_t slices,
+                                                             IntegerChannel* channels, float* scale, int32_t* shifts) {
+  uint32_t widest = 0;
+  const auto ends_of = [&](int64_t i) { return Ends{.below = top_of<2>(tops, i, 0), .above = top_of<2>(tops, i, 1)}; };
+  for (int64_t i = tops.parts > 1 ? 0 : threadIdx.x; i < slices; i += kThreads)
+    widest = max(widest, range_of(g, ends_of(i)));
+  widest = block_max(widest);
+  if (threadIdx.x == 0) *scale = scale_of(g, step_for(g, widest));
+  for (int64_t i = tops.parts > 1 ? 0 : threadIdx.x; i < slices; i += kThreads) {
+    const IntegerChannel c = channel_of(g, ends_of(i), widest);
+    channels[i] = c, shifts[i] = c.shift;
+  }
+}
+
+// Codes of int8 or int16, or as floats what they stand for.
+template <typename Out>
+struct Integers {
+  const int64_t* rng;
+  const float* x;
+  const IntegerChannel* channels;
+  const float* scale;
+  Out* out;
+  bool wide;
+  RandomState random;
+  IntegerChannel channel;
+
+  __device__ void enter(int64_t slice) {
+    random = decode_random_state(rng);
+    channel = channels[slice];
+  }
+  __device__ Out code(float value, int64_t i) const {
+    const float steps = in_steps(channel, value);
+    if constexpr (std::is_same_v<Out, float>)
+      return integer_value(channel, steps, *scale);
+    else
+      return static_cast<Out>(integer_code(
+          channel, rng != nullptr ? round_stochastic(steps, philox_u24(random, i)) : round_half_even(steps)));
+  }
+  __device__ void one(int64_t i) { out[i] = code(x[i], i); }
+  __device__ void pack(int64_t first, int64_t n) {
+    const Pack<float> p = load(x, first, n, wide);
+    Pack<Out> c;
+#pragma unroll
+    for (int j = 0; j < kPack; ++j) c.at[j] = code(p.at[j], first + j);
+    store(out, first, n, wide, c);
+  }
+};
+
+template <bool kE5M2>
+struct ToFloat8 {
+  const float *scale, *x;
+  uint8_t* codes;
+  bool wide;
+  float unit;
+
+  __device__ void enter(int64_t) { unit = *scale; }
+  __device__ uint8_t code(float value) const {
+    return static_cast<uint8_t>(to_float8(e4m3_or_e5m2(kE5M2), div(value, unit)));
+  }
+  __device__ void one(int64_t i) { codes[i] = code(x[i]); }
+  __device__ void pack(int64_t first, int64_t n) {
+    const Pack<float> p = load(x, first, n, wide);
+    Pack<uint8_t> c;
+#pragma unroll
+    for (int j = 0; j < kPack; ++j) c.at[j] = code(p.at[j]);
+    store(codes, first, n, wide, c);
+  }
+};
+
+template <bool kE5M2>
+struct FromFloat8 {
+  const float* scale;
+  const uint8_t* codes;
+  float* x;
+  bool wide;
+  float unit;
+
+  __device__ void enter(int64_t) { unit = *scale; }
+  __device__ void one(int64_t i) { x[i] = float8_value(e4m3_or_e5m2(kE5M2), codes[i], unit); }
+  __device__ void pack(int64_t first, int64_t n) {
+    const Pack<uint8_t> c = load(codes, first, n, wide);
+    Pack<float> p;
+#pragma unroll
+    for (int j = 0; j < kPack; ++j) p.at[j] = float8_value(e4m3_or_e5m2(kE5M2), c.at[j], unit);
+    store(x, first, n, wide, p);
+  }
+};
 
 template <typename Code>
 struct Quantize {
@@ -290,17 +456,18 @@ struct RoundToPowers {
   }
 };
 
-// `top`: the largest exponents, or null where the scale is kept.
-__global__ void forward_scales(Coarsening c, const float* update_scale, const uint32_t* top, int64_t slices,
-                               float* scale) {
-  for (int64_t i = int64_t{blockIdx.x} * kThreads + threadIdx.x; i < slices; i += int64_t{gridDim.x} * kThreads) {
+struct ForwardScale {
+  Coarsening c;
+  const float* update_scale;
+  float* scale;
+  __device__ void operator()(int64_t i, uint32_t top) const {
     const uint32_t old = float_bits(update_scale[i]);
-    const int e_top = top ? static_cast<int>(top[i]) : 0;
     const bool nan = scale_is_nan(old);
-    scale[i] = bits_float(nan ? kNanBits
-                              : scale_bits(forward_scale(c.forward, c.update, c.shift, e_top, scale_exponent(old))));
+    scale[i] = bits_float(
+        nan ? kNanBits
+            : scale_bits(forward_scale(c.forward, c.update, c.shift, static_cast<int>(top), scale_exponent(old))));
   }
-}
+};
 
 template <typename From, typename To>
 struct Coarsen {
@@ -379,11 +546,18 @@ Quantizer view(const int32_t* packed, const QuantizerTables& t, const Format& f,
   return q;
 }
 
+namespace {
+
+Tops magnitude_of(const float* x, int64_t n, const Launch& at) {
+  return top_of_slices(whole(n), Magnitude{.x = x, .wide = aligned(x, sizeof(float))}, at);
+}
+
+}  // namespace
+
 void quantize(const Quantizer& q, const int64_t* rng, const float* x, const Slices& s, void* codes, float* scale,
               const Launch& at) {
-  const uint32_t* top = top_of_slices(s, Magnitude{.x = x, .wide = aligned(x, sizeof(float))}, at);
-  quantizer_scales<<<scale_blocks(s), kThreads, 0, at.stream>>>(q, top, s.slices, scale);
-  check(cudaGetLastError(), "quantizer_scales");
+  const Tops tops = top_of_slices(s, Magnitude{.x = x, .wide = aligned(x, sizeof(float))}, at);
+  finish(tops, s.slices, QuantizerScale{.q = q, .scale = scale}, at);
   with_code_type(q.format, [&](auto type) {
     using Code = decltype(type);
     const bool wide = aligned(x, sizeof(float)) && aligned(codes, sizeof(Code));
@@ -393,9 +567,51 @@ void quantize(const Quantizer& q, const int64_t* rng, const float* x, const Slic
 }
 
 void quantizer_scale(const Quantizer& q, const float* x, int64_t n, float* scale, const Launch& at) {
-  const uint32_t* top = top_of_slices(whole(n), Magnitude{.x = x, .wide = aligned(x, sizeof(float))}, at);
-  quantizer_scales<<<1, 1, 0, at.stream>>>(q, top, 1, scale);
-  check(cudaGetLastError(), "quantizer_scales");
+  finish(magnitude_of(x, n, at), 1, QuantizerScale{.q = q, .scale = scale}, at);
+}
+
+void largest_magnitude(const float* x, int64_t n, float* top, const Launch& at) {
+  finish(magnitude_of(x, n, at), 1, LargestMagnitude{.top = top}, at);
+}
+
+void scale_to_largest(const float* x, int64_t n, double largest, float* scale, const Launch& at) {
+  finish(magnitude_of(x, n, at), 1, ScaleToLargest{.largest = largest, .scale = scale}, at);
+}
+
+void quantize_integers(const IntegerGrid& g, bool values, const int64_t* rng, const float* x, const Slices& s,
+                       void* out, float* scale, int32_t* shifts, const Launch& at) {
+  const Tops tops = top_of_slices(s, Reach{.x = x, .wide = aligned(x, sizeof(float))}, at);
+  const size_t bytes = std::max<int64_t>(s.slices, 1) * sizeof(IntegerChannel);
+  auto* channels = static_cast<IntegerChannel*>(at.allocate(bytes));
+  integer_channels<<<1, kThreads, 0, at.stream>>>(g, tops, s.slices, channels, scale, shifts);
+  check(cudaGetLastError(), "integer_channels");
+  const auto as = [&](auto* typed) {
+    using Out = std::remove_pointer_t<decltype(typed)>;
+    const bool wide = aligned(x, sizeof(float)) && aligned(out, sizeof(Out));
+    run(s, Integers<Out>{.rng = rng, .x = x, .channels = channels, .scale = scale, .out = typed, .wide = wide}, at);
+  };
+  if (values)
+    as(static_cast<float*>(out));
+  else if (g.largest() < 128)
+    as(static_cast<int8_t*>(out));
+  else
+    as(static_cast<int16_t*>(out));
+}
+
+void quantize_float8(bool e5m2, const float* scale, const float* x, int64_t n, uint8_t* codes, const Launch& at) {
+  const bool wide = aligned(x, sizeof(float)) && aligned(codes, 1);
+  if (e5m2)
+    run(whole(n), ToFloat8<true>{.scale = scale, .x = x, .codes = codes, .wide = wide}, at);
+  else
+    run(whole(n), ToFloat8<false>{.scale = scale, .x = x, .codes = codes, .wide = wide}, at);
+}
+
+void dequantize_float8(bool e5m2, const uint8_t* codes, const float* scale, int64_t n, float* x, const Launch& at) {
+  const bool wide = aligned(x, sizeof(float)) && aligned(codes, 1);
+  if (e5m2)
+    run(whole(n), FromFloat8<true>{.scale = scale, .codes = codes, .x = x, .wide = wide}, at);
+  else
+    run(whole(n), FromFloat8<false>{.scale = scale, .codes = codes, .x = x, .wide = wide}, at);
 }
 
 void dequantize(const CodeView& codes, const Quantizer& q, const float* scale, const Slices& s, float* x,
@@ -447,13 +663,14 @@ void forward_codes(const Format& forward, const CodeView& update, const float* u
       using From = decltype(from_type);
       using To = decltype(to_type);
       const auto* from = static_cast<const From*>(update.data);
-      const uint32_t* top = nullptr;
-      if (spans_fewer_octaves(forward, update.format))
-        top = top_of_slices(s, Exponent<From>{.codes = from, .format = update.format}, at);
+      const Exponent<From> exponent = {.codes = from, .format = update.format};
       const bool wide = aligned(from, sizeof(From)) && aligned(codes, sizeof(To));
       const Coarsening coarsening = {.update = update.format, .forward = forward, .shift = shift, .offset = 0};
-      forward_scales<<<scale_blocks(s), kThreads, 0, at.stream>>>(coarsening, update_scale, top, s.slices, scale);
-      check(cudaGetLastError(), "forward_scales");
+      const ForwardScale of = {.c = coarsening, .update_scale = update_scale, .scale = scale};
+      if (spans_fewer_octaves(forward, update.format))
+        finish(top_of_slices(s, exponent, at), s.slices, of, at);
+      else  // nothing is read: scales are kept
+        finish(Tops{.at = nullptr, .parts = 1}, s.slices, of, at);
       run(s,
           Coarsen<From, To>{.coarsening = coarsening,
                             .codes = from,

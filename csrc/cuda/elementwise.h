@@ -3,6 +3,7 @@
 
 #include <vector>
 
+#include "core/float8.h"
 #include "core/madam.h"
 #include "core/powers_of_two.h"
 #include "core/rescale.h"
@@ -29,6 +30,12 @@ void rescale(const Quantizer& q, const int64_t* rng, const void* codes, const fl
 void uniform(const int64_t* rng, int64_t n, float* u, const Launch& at);
 void round_to_powers(const PowerRounding& r, const float* top, const int64_t* rng, const float* x, int64_t n,
                      float* out, const Launch& at);
+void largest_magnitude(const float* x, int64_t n, float* top, const Launch& at);
+void scale_to_largest(const float* x, int64_t n, double largest, float* scale, const Launch& at);
+void quantize_integers(const IntegerGrid& g, bool values, const int64_t* rng, const float* x, const Slices& s,
+                       void* out, float* scale, int32_t* shifts, const Launch& at);
+void quantize_float8(bool e5m2, const float* scale, const float* x, int64_t n, uint8_t* codes, const Launch& at);
+void dequantize_float8(bool e5m2, const uint8_t* codes, const float* scale, int64_t n, float* x, const Launch& at);
 void forward_codes(const Format& forward, const CodeView& update, const float* update_scale, const Slices& s,
                    void* codes, float* scale, const Launch& at);
 // `hyper`: the numbers of a MadamStep on the device, see core/encoding.h.

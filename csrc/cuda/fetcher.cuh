@@ -13,6 +13,12 @@ constexpr int kFetchers = 4;  // warps that fetch
 // Of a tile's k, in lanes: two words more than the rows, for few bank conflicts.
 __host__ __device__ inline int pitch_of(int rows) { return rows + 4; }
 
+// Does a warp go along rows, as they are closer to each other in memory than ks?
+__host__ __device__ inline bool along_rows(const OperandView& o) {
+  return o.kind == OperandView::Kind::strided ? o.row_stride < o.k_axis.inner_stride
+                                              : o.kind == OperandView::Kind::positions;
+}
+
 // As load_if of a code.
 __device__ inline uint32_t load_four_if(bool there, const uint8_t* at) {
   uint32_t codes;
@@ -23,18 +29,18 @@ __device__ inline uint32_t load_four_if(bool there, const uint8_t* at) {
 }
 
 // One warp's share of filling a side's chunks, four rows to a store. Threads go along whatever is contiguous in memory,
-// rows or K. Of the two halves of an element's coordinates one then stays in a thread's registers, and the other is the
-// same for the whole warp.
+// rows or K.
 class Fetcher {
  public:
-  // `row_coordinates`: of a tile's rows, made by the caller; `ks`: room for a chunk's coordinates, this warp's own.
-  __device__ Fetcher(const OperandView& operand, const LaneCode& lane_code, int rows,
-                     const Coordinates* row_coordinates, Coordinates* ks, int fetcher)
+  // `words`: four neighbours along what is contiguous are read at once (reads_words); `rows`: of a tile, a multiple of
+  // 32; `row_coordinates`: room for theirs, the fetching warps' common; `ks`: for a chunk's, this warp's own.
+  __device__ Fetcher(const OperandView& operand, const LaneCode& lane_code, bool words, int rows,
+                     Coordinates* row_coordinates, Coordinates* ks, int fetcher)
       : operand_(operand),
         lane_code_(lane_code),
+        words_(words),
         strided_(operand.kind == OperandView::Kind::strided),
-        by_rows_(strided_ ? operand.row_stride < operand.k_axis.inner_stride
-                          : operand.kind == OperandView::Kind::positions),
+        by_rows_(along_rows(operand)),
         extent_(extent(operand)),
         rows_(rows),
         row_coordinates_(row_coordinates),
@@ -44,40 +50,48 @@ class Fetcher {
         exponents_(static_cast<uint32_t>(operand.codes.format.e_max()) * 0x00010001),
         sign_shift_(operand.codes.format.bits - 1) {}
 
-  // Takes up a tile whose rows' coordinates are there: `left` rows from its first one on, in codes from `offset` on.
-  __device__ void start_tile(int64_t offset, int64_t left) {
+  // Takes up a tile, in codes from `offset` on: place(i) are the coordinates of its i-th row. The caller synchronizes
+  // the fetching warps, of which this is the `thread`-th thread, before and after.
+  template <typename Place>
+  __device__ void start_tile(int64_t offset, int thread, Place place) {
     codes_ = operand_.codes.at(offset).data;
-    valid_ = static_cast<int>(min(static_cast<int64_t>(rows_), left));
-    by_fours_ = fours_are_words();
-    if (!by_rows_) return;
-#pragma unroll
-    for (int i = 0; i < kRounds; ++i)
-#pragma unroll
-      for (int u = 0; u < 4; ++u)
-        if (first_row() + i * step() < rows_) fixed_[i][u] = row_coordinates_[first_row() + i * step() + u];
+    const int step = words_ && by_rows_ ? 4 : 1;
+    for (int row = thread * step; row < rows_; row += kFetchers * 32 * step) row_coordinates_[slot(row)] = place(row);
   }
 
   // tile[k, row] = lane of (row, k0 + k), zero from k = end and from the last row on.
   __device__ void fill(int64_t k0, int64_t end, uint16_t* tile) const {
-    const Coordinates mine = k_coordinates(operand_, k0 + lane_, end);
+    const Coordinates mine = k_coordinates(operand_, k0 + (words_ && !by_rows_ ? lane_ & ~3 : lane_), end);
     if (by_rows_) {
       __syncwarp();
       ks_[lane_] = mine;
       __syncwarp();
     }
-    if (operand_.codes.wide())
-      fill_from(static_cast<const uint16_t*>(codes_), mine, tile);
-    else if (by_fours_)
-      fill_along_rows(tile, [&](int row, const Coordinates(&fixed)[4], const Coordinates& k) {
-        const uint8_t* at = static_cast<const uint8_t*>(codes_) + (fixed[0].offset + k.offset);
-        const uint32_t codes = load_four_if(k.y == 0 && row < valid_, at);
+    if (words_ && by_rows_)
+      fill_along_rows<1, 4>(tile, [&](const Coordinates(&row)[1], const Coordinates& k) {
+        const uint32_t codes = load_words(row[0] + k);
         return make_uint2(__byte_perm(codes, 0, 0x4140), __byte_perm(codes, 0, 0x4342));
       });
+    else if (words_)
+      fill_words_along_k(mine, tile);
+    else if (operand_.codes.wide())
+      fill_from(static_cast<const uint16_t*>(codes_), mine, tile);
     else
       fill_from(static_cast<const uint8_t*>(codes_), mine, tile);
   }
 
  private:
+  // Four codes from `at` on. They lie in one line of the image, whose words are wholly inside or outside; but taps move
+  // them against the words.
+  __device__ uint32_t load_words(const Coordinates& at) const {
+    const int before = at.x & 3, x = at.x - before;
+    const bool line = static_cast<unsigned>(at.y) < extent_.y;
+    const uint8_t* word = static_cast<const uint8_t*>(codes_) + (at.offset - before);
+    const uint32_t first = load_four_if(line && static_cast<unsigned>(x) < extent_.x, word);
+    const uint32_t second = load_four_if(line && before != 0 && static_cast<unsigned>(x + 4) < extent_.x, word + 4);
+    return __funnelshift_r(first, second, 8 * before);
+  }
+
   // A code at a time.
   template <typename Code>
   __device__ void fill_from(const Code* codes, const Coordinates& mine, uint16_t* tile) const {
@@ -85,17 +99,20 @@ class Fetcher {
       return load_if(inside(extent_, row, k), codes + (row.offset + k.offset));
     };
     if (by_rows_)
-      fill_along_rows(tile, [&](int, const Coordinates(&fixed)[4], const Coordinates& k) {
-        return four([&](int u) { return load_if_inside(fixed[u], k); });
+      fill_along_rows<4, 2>(tile, [&](const Coordinates(&row)[4], const Coordinates& k) {
+        return four([&](int u) { return load_if_inside(row[u], k); });
       });
     else if (strided_)
       fill_along_k(tile, [&](int row) {
-        const Code* at = codes + (row_coordinates_[row].offset + mine.offset);
-        return four([&](int u) { return load_if(mine.y == 0 && row + u < valid_, at + u * operand_.row_stride); });
+        const Code* at = codes + (row_coordinates_[slot(row)].offset + mine.offset);
+        return four([&](int u) {
+          return load_if(mine.y + row_coordinates_[slot(row + u)].y == 0, at + u * operand_.row_stride);
+        });
       });
     else
-      fill_along_k(
-          tile, [&](int row) { return four([&](int u) { return load_if_inside(row_coordinates_[row + u], mine); }); });
+      fill_along_k(tile, [&](int row) {
+        return four([&](int u) { return load_if_inside(row_coordinates_[slot(row + u)], mine); });
+      });
   }
 
   // The codes of four rows, two to a word.
@@ -107,7 +124,7 @@ class Fetcher {
     return make_uint2(code[0] | code[1] << 16, code[2] | code[3] << 16);
   }
 
-  // Both go in pairs, so that eight loads are under way; a tile has a multiple of 32 rows.
+  // A thread goes along k; in pairs, so that eight loads are under way.
   template <typename Load>
   __device__ void fill_along_k(uint16_t* tile, Load load) const {
     constexpr int step = kFetchers * 4;
@@ -118,23 +135,57 @@ class Fetcher {
       store(next, to + row + step);
     }
   }
-  template <typename Load>
+
+  // Words along k: a thread takes four of four rows and exchanges them, a warp 16 rows.
+  __device__ void fill_words_along_k(const Coordinates& mine, uint16_t* tile) const {
+    constexpr int step = kFetchers * 16;
+    const int pitch = pitch_of(rows_);
+    uint16_t* to = tile + (lane_ & ~3) * pitch;
+    const auto take = [&]<int kUnits>(int row) {
+      uint32_t words[kUnits][4];
+#pragma unroll
+      for (int n = 0; n < kUnits; ++n)
+#pragma unroll
+        for (int u = 0; u < 4; ++u) words[n][u] = load_words(row_coordinates_[slot(row + n * step + u)] + mine);
+#pragma unroll
+      for (int n = 0; n < kUnits; ++n)
+#pragma unroll
+        for (int k = 0; k < 4; ++k) {  // lanes() takes no notice of bits between codes
+          const uint32_t pick = 0x4400 + 0x1111 * k;
+          const uint2 codes =
+              make_uint2(__byte_perm(words[n][0], words[n][1], pick), __byte_perm(words[n][2], words[n][3], pick));
+          store(codes, to + k * pitch + row + n * step);
+        }
+    };
+    int row = fetcher_ * 16 + lane_ % 4 * 4;
+    for (; row + step < rows_; row += 2 * step) take.template operator()<2>(row);
+    if (row < rows_) take.template operator()<1>(row);
+  }
+
+  // Where contiguous rows are, a warp takes its share of the ks. kCoordinates: of a load; kBatch: loads under way.
+  template <int kCoordinates, int kBatch, typename Load>
   __device__ void fill_along_rows(uint16_t* tile, Load load) const {
     constexpr int share = kChunk / kFetchers;
-    const int pitch = pitch_of(rows_), threads = step() / 4,
+    const int pitch = pitch_of(rows_), threads = min(32, rows_ / 4),
               ks = 32 / threads;  // of one k; that the warp takes at once
+    if (lane_ >= threads * ks) return;
+    for (int row = lane_ % threads * 4; row < rows_; row += 32 * 4) {
+      Coordinates fixed[kCoordinates];
 #pragma unroll
-    for (int i = 0; i < kRounds; ++i) {
-      const int row = first_row() + i * step();
-      if (row >= rows_) break;
-      for (int j = lane_ / threads; j < share; j += 2 * ks) {
-        const int k = fetcher_ * share + j;
-        const uint2 codes = load(row, fixed_[i], ks_[k]), next = load(row, fixed_[i], ks_[k + ks]);
-        store(codes, tile + k * pitch + row);
-        store(next, tile + (k + ks) * pitch + row);
+      for (int u = 0; u < kCoordinates; ++u) fixed[u] = row_coordinates_[slot(row + u)];
+      for (int j = lane_ / threads; j < share; j += kBatch * ks) {
+        uint2 codes[kBatch];
+#pragma unroll
+        for (int b = 0; b < kBatch; ++b) codes[b] = load(fixed, ks_[fetcher_ * share + min(j + b * ks, share - 1)]);
+#pragma unroll
+        for (int b = 0; b < kBatch; ++b)
+          if (j + b * ks < share) store(codes[b], tile + (fetcher_ * share + j + b * ks) * pitch + row);
       }
     }
   }
+
+  // Where a row's coordinates stand: threads that go along rows, four each, then meet in no bank.
+  __device__ int slot(int row) const { return row % 4 * (rows_ / 4) + row / 4; }
 
   __device__ void store(const uint2& codes, uint16_t* to) const {
     *reinterpret_cast<uint2*>(to) = make_uint2(lanes(codes.x), lanes(codes.y));
@@ -148,33 +199,17 @@ class Fetcher {
     return exponents + present * lane_code_.zero_shift + negative * lane_code_.sign_step;
   }
 
-  // Is every four rows' code at every k one aligned word, wholly inside or outside?
-  __device__ bool fours_are_words() const {
-    const Axis& k = operand_.k_axis;
-    return !operand_.codes.wide() && strided_ && operand_.row_stride == 1 && valid_ % 4 == 0 &&
-           (reinterpret_cast<uintptr_t>(codes_) | k.inner_stride | k.middle_stride | k.outer_stride) % 4 == 0;
-  }
-
-  // Along rows: a thread's first one, and how many the warp takes in a round.
-  __device__ int step() const { return min(32 * 4, rows_); }
-  __device__ int first_row() const { return lane_ % (step() / 4) * 4; }
-
-  static constexpr int kRounds = 2;  // for up to 256 rows
   const OperandView& operand_;
   const LaneCode& lane_code_;
-  bool strided_, by_rows_;
+  bool words_, strided_, by_rows_;
   Extent extent_;
   int rows_;
-  const Coordinates* row_coordinates_;
+  Coordinates* row_coordinates_;
   Coordinates* ks_;
   int fetcher_, lane_;
   uint32_t exponents_;  // a code's exponent bits, in both halves
   int sign_shift_;
-  // Of the tile.
-  const void* codes_;
-  int valid_;
-  bool by_fours_;
-  Coordinates fixed_[kRounds][4];
+  const void* codes_;  // the tile's
 };
 
 }  // namespace lns::cuda

@@ -2,6 +2,8 @@
 #include "cuda/gemm.h"
 
 #include <algorithm>
+#include <cmath>
+#include <numeric>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -21,15 +23,17 @@ namespace {
 
 struct Tiling {
   bool exchanged;  // the product's right side along the tile's rows
-  int rows_per_thread, warps_r, warps_c;
+  int rows_per_thread, tile_r, tile_c, together;
   int64_t tiles_r, tiles_c, segments, segment_vectors;
   int table_shift;
 };
 
-constexpr int kArrangements[][2] = {{8, 1}, {4, 2}};
-// Clocks of a multiprocessor: a look-up of a warp takes one, what surrounds a lane's look-ups so many, a tile's start
-// and a warp's store of a row this much; segments are joined by kernels of their own, so many outputs a clock.
-constexpr double kLaneClocks = 6, kTileClocks = 12000, kStoreClocks = 6, kScatterClocks = 32;
+// Clocks of a multiprocessor: a look-up of a warp takes one, what surrounds a lane's look-ups so many; as many warps as
+// multiply on one of its four schedulers, this much for each of their look-ups, however few; a lane that is fetched in
+// words, or code by code; a tile's start and a warp's store of a row; segments are joined by kernels of their own, so
+// many outputs a clock.
+constexpr double kLaneClocks = 6, kIssueClocks = 3.9, kWordClocks = 0.5, kCodeClocks = 1;
+constexpr double kTileClocks = 12000, kStoreClocks = 6, kScatterClocks = 32;
 constexpr double kJoinClocks = 12000, kJoinedPerClock = 200;
 constexpr int64_t kSegmentBytes = int64_t{1} << 28;
 
@@ -43,6 +47,58 @@ size_t words(const ProductTable& t) { return (t.rows.size() + 1) / 2; }
 
 int bounded_rows(const Product& p) { return p.block > 0 ? 8 : kBoundedRows; }
 
+// May a side be read in words (Fetcher)? Four neighbours then always lie in one line, from an aligned word on, or moved
+// against it by a tap.
+bool reads_words(const Side& side, const Batch& batch, bool left, int64_t k) {
+  const auto fours = [](auto... n) { return ((n % 4 == 0) && ...); };
+  const OperandView& o = side.operand;
+  if (o.codes.wide() || reinterpret_cast<uintptr_t>(o.codes.data) % 4 != 0) return false;
+  for (int d = 0; d < batch.dims; ++d)
+    if (!fours(left ? batch.strides[d].left : batch.strides[d].right)) return false;
+  const Axis& a = o.k_axis;
+  if (o.kind == OperandView::Kind::strided)
+    return along_rows(o) ? o.row_stride == 1 && fours(side.rows, a.inner_stride, a.middle_stride, a.outer_stride)
+                         : a.inner_stride == 1 && fours(k, a.inner, a.middle_stride, a.outer_stride, o.row_stride);
+  const Patches& i = o.patches;
+  return i.x.grow == i.x.shrink && i.x.image_stride == 1 &&
+         fours(i.x.grid, i.x.image, i.y.image_stride, i.channel_stride, i.batch_stride);
+}
+
+// Along K, lines of an operand and how many of them follow each other before the next level.
+std::pair<int64_t, int64_t> lines(const OperandView& o) {
+  if (o.kind == OperandView::Kind::strided) return {o.k_axis.inner, o.k_axis.middle};
+  return {o.patches.x.grid, o.patches.y.grid};
+}
+
+// Do the coordinates of k within a segment add to those of its start, wherever that is?
+bool splits_at(const OperandView& o, int64_t lanes) {
+  if (o.kind == OperandView::Kind::positions) return false;
+  const auto [line, count] = lines(o);
+  if (line % lanes == 0) return true;
+  return lanes % line == 0 && (count % (lanes / line) == 0 || lanes / line % count == 0);
+}
+
+// Calls body(vectors of a segment, are they alike?) for the ways to cut K that are tried.
+template <typename Body>
+void for_segments(const Product& p, int64_t vectors, int vector_size, Body body) {
+  for (int64_t segments = 1; segments <= vectors; segments = segments < 4 ? segments + 1 : segments * 3 / 2)
+    body(ceil_div(vectors, segments), false);
+  // Powers of two, and of whole images.
+  const auto [line, count] = lines(p.right.operand);
+  const int64_t image = line * count / std::gcd(line * count, int64_t{vector_size});
+  for (const int64_t first : {int64_t{1}, image})
+    for (int64_t each = first; 2 * each <= vectors; each *= 2) {
+      const int64_t lanes = each * vector_size;
+      if (p.k % lanes == 0 && splits_at(p.left.operand, lanes) && splits_at(p.right.operand, lanes)) body(each, true);
+    }
+}
+
+// Clocks of one k of a tile in which so many warps multiply.
+double lane_clocks(double warps, double look_ups, double fetched) {
+  const double pipe = warps * (look_ups + kLaneClocks), issue = std::ceil(warps / 4) * look_ups * kIssueClocks;
+  return std::max({pipe, issue, fetched});
+}
+
 // The cheapest cut by the rules.
 Tiling choose(const Product& p, const ProductTable& t, const Datapath& d, const Limits& limits) {
   Tiling best{};
@@ -51,44 +107,66 @@ Tiling choose(const Product& p, const ProductTable& t, const Datapath& d, const 
   const int64_t vectors = std::max<int64_t>(1, ceil_div(p.k, d.vector_size)), batch = p.batch.count();
   for (const bool exchanged : {false, true}) {
     const Side &rows = exchanged ? p.right : p.left, &columns = exchanged ? p.left : p.right;
-    for (const int per_thread : {16, 8})
-      for (const auto [warps_r, warps_c] : kArrangements) {
-        if (per_thread == 16 && (shifted || t.sums != Sums::fused)) continue;
-        Tiling c = {.exchanged = exchanged,
-                    .rows_per_thread = per_thread,
-                    .warps_r = warps_r,
-                    .warps_c = warps_c,
-                    .tiles_r = ceil_div(rows.rows, per_thread * warps_r),
-                    .tiles_c = ceil_div(columns.rows, 32 * kColumns * warps_c),
-                    .segments = 1,
-                    .segment_vectors = vectors,
-                    .table_shift = t.sums == Sums::direct ? 0 : 5};
-        const auto bytes = [&] {
-          return shared_bytes(t, c.table_shift, per_thread * warps_r, 32 * kColumns * warps_c);
-        };
-        while (c.table_shift > 0 && bytes() > limits.shared_bytes) --c.table_shift;
-        if (bytes() > limits.shared_bytes) continue;
-        // Warps outside the outputs cost nothing.
-        const double active =
-            static_cast<double>(ceil_div(rows.rows, per_thread) * ceil_div(columns.rows, 32 * kColumns)) /
-            static_cast<double>(c.tiles_r * warps_r * c.tiles_c * warps_c);
-        const double lane = active * kMultipliers * (per_thread * kColumns * (1 << (5 - c.table_shift)) + kLaneClocks);
-        const double store =
-            kMultipliers * per_thread * (columns.output.inner_stride == 1 ? kStoreClocks : kScatterClocks);
-        const int64_t tiles = c.tiles_r * c.tiles_c * batch;
-        for (int64_t segments = 1; segments <= vectors; segments = segments < 4 ? segments + 1 : segments * 3 / 2) {
-          if (segments > 1 && (!can_cut || per_thread != bounded_rows(p))) break;
-          if (segments > 1 && 16 * segments * rows.rows * columns.rows * batch > kSegmentBytes) break;
-          c.segment_vectors = ceil_div(vectors, segments);
-          c.segments = ceil_div(vectors, c.segment_vectors);
-          const double waves = static_cast<double>(ceil_div(tiles * c.segments, limits.multiprocessors));
-          double clocks = waves * (lane * c.segment_vectors * d.vector_size + store + kTileClocks);
-          if (c.segments > 1)
-            clocks +=
-                kJoinClocks + static_cast<double>(c.segments * rows.rows * columns.rows * batch) / kJoinedPerClock;
-          if (least == 0 || clocks < least) best = c, least = clocks;
+    const double row_clocks = reads_words(rows, p.batch, !exchanged, p.k) ? kWordClocks : kCodeClocks,
+                 column_clocks = reads_words(columns, p.batch, exchanged, p.k) ? kWordClocks : kCodeClocks;
+    const int64_t across = ceil_div(columns.rows, kColumns);
+    const auto consider = [&](int per_thread, int tile_r, int tile_c, int together) {
+      if (tile_r * tile_c * together > kMultipliers * 32 || (together > 1 && !can_cut)) return;
+      Tiling c = {.exchanged = exchanged,
+                  .rows_per_thread = per_thread,
+                  .tile_r = tile_r,
+                  .tile_c = tile_c,
+                  .together = together,
+                  .tiles_r = ceil_div(rows.rows, per_thread * tile_r),
+                  .tiles_c = ceil_div(across, tile_c),
+                  .segments = 1,
+                  .segment_vectors = vectors,
+                  .table_shift = t.sums == Sums::direct ? 0 : 5};
+      const int fetched_rows = fetched(per_thread, tile_r, together),
+                fetched_columns = fetched(kColumns, tile_c, together);
+      const auto bytes = [&] { return shared_bytes(t, c.table_shift, fetched_rows, fetched_columns); };
+      while (c.table_shift > 0 && bytes() > limits.shared_bytes) --c.table_shift;
+      if (bytes() > limits.shared_bytes || (together > 1 && c.table_shift < 5)) return;
+      // Warps outside the outputs cost nothing.
+      const double warps = together == 1 ? static_cast<double>(ceil_div(rows.rows, per_thread) * ceil_div(across, 32)) /
+                                               static_cast<double>(c.tiles_r * c.tiles_c)
+                                         : static_cast<double>(ceil_div(tile_r * tile_c * together, 32));
+      const double lane = lane_clocks(warps, per_thread * kColumns * (1 << (5 - c.table_shift)),
+                                      fetched_rows * row_clocks + fetched_columns * column_clocks);
+      const double store =
+          kMultipliers * per_thread * (columns.output.inner_stride == 1 ? kStoreClocks : kScatterClocks);
+      const int64_t tiles = c.tiles_r * c.tiles_c * batch;
+      for_segments(p, vectors, d.vector_size, [&](int64_t segment_vectors, bool alike) {
+        c.segment_vectors = segment_vectors;
+        c.segments = ceil_div(vectors, segment_vectors);
+        if (alike != (together > 1) || together > c.segments) return;
+        if (c.segments > 1 && (!can_cut || per_thread != bounded_rows(p) ||
+                               16 * c.segments * rows.rows * columns.rows * batch > kSegmentBytes))
+          return;
+        const double waves =
+            static_cast<double>(ceil_div(tiles * ceil_div(c.segments, together), limits.multiprocessors));
+        double clocks = waves * (lane * c.segment_vectors * d.vector_size + store + kTileClocks);
+        if (c.segments > 1)
+          clocks += kJoinClocks + static_cast<double>(c.segments * rows.rows * columns.rows * batch) / kJoinedPerClock;
+        if (least == 0 || clocks < least) best = c, least = clocks;
+      });
+    };
+    for (const int per_thread : {16, 8}) {
+      if (per_thread == 16 && (shifted || t.sums != Sums::fused)) continue;
+      const int64_t down = ceil_div(rows.rows, per_thread);
+      for (const int tile_r : {8, 4, 2, 1}) {
+        if (tile_r > 1 && tile_r / 2 >= down) continue;
+        for (const int tile_c : {32, 64, 128})
+          if (tile_c == 32 || tile_c / 2 < across) consider(per_thread, tile_r, tile_c, 1);
+        for (const int parts : {1, 2, 3}) {
+          const int64_t tile_c = ceil_div(across, parts);
+          if (tile_c * tile_r > kMultipliers * 32) continue;
+          for (const int warps : {2, 3, 4, 6, 8})
+            if (const int together = warps * 32 / (tile_r * static_cast<int>(tile_c)); together > 1)
+              consider(per_thread, tile_r, static_cast<int>(tile_c), together);
         }
       }
+    }
   }
   if (least == 0)  // no GPU of compute capability 8.0 or later is so small
     throw std::runtime_error("this GPU lends a block only " + std::to_string(limits.shared_bytes) +
@@ -99,10 +177,11 @@ Tiling choose(const Product& p, const ProductTable& t, const Datapath& d, const 
 // Enqueues a kernel over tiles of its own height.
 template <typename ThreadSums>
 void launch(TiledProduct tiled, const ProductTable& t, const Launch& at) {
-  tiled.tiles_r = ceil_div(tiled.rows.rows, ThreadSums::kRows * tiled.warps_r);
-  tiled.tiles = tiled.tiles_r * tiled.tiles_c * tiled.segments * tiled.batch.count();
-  const int bytes =
-      shared_bytes(t, tiled.table_shift, ThreadSums::kRows * tiled.warps_r, 32 * kColumns * tiled.warps_c);
+  constexpr int R = ThreadSums::kRows;
+  tiled.tiles_r = ceil_div(tiled.rows.rows, R * tiled.tile_r);
+  tiled.tiles = tiled.tiles_r * tiled.tiles_c * ceil_div(tiled.segments, tiled.together) * tiled.batch.count();
+  const int bytes = shared_bytes(t, tiled.table_shift, fetched(R, tiled.tile_r, tiled.together),
+                                 fetched(kColumns, tiled.tile_c, tiled.together));
   const int64_t blocks = std::min<int64_t>(tiled.tiles, Limits(at.device).multiprocessors);
   check(cudaFuncSetAttribute(multiply<ThreadSums>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes),
         "shared memory");
@@ -115,9 +194,9 @@ constexpr int kGatedRows = 8;  // of a thread, where segments are computed again
 template <Use use>
 void join(const TiledProduct& tiled, int32_t* starts, int32_t* gates, const Launch& at) {
   const int64_t outputs = tiled.outputs() * tiled.batch.count();
-  const int64_t blocks = std::min<int64_t>(ceil_div(outputs, 256), Limits(at.device).multiprocessors * 8);
-  join_segments<use><<<static_cast<unsigned>(blocks), 256, 0, at.stream>>>(
-      tiled, starts, gates, kGatedRows * tiled.warps_r, 32 * kColumns * tiled.warps_c);
+  const int64_t blocks = std::min<int64_t>(ceil_div(outputs, 32), Limits(at.device).multiprocessors * 8);
+  join_segments<use><<<static_cast<unsigned>(blocks), 32 * std::min(tiled.segments, kJoinWarps), 0, at.stream>>>(
+      tiled, starts, gates, kGatedRows * tiled.tile_r, kColumns * tiled.tile_c);
   check(cudaGetLastError(), "join_segments");
 }
 
@@ -134,7 +213,7 @@ void run_segments(TiledProduct tiled, const ProductTable& t, const Launch& at) {
   launch<Bounded>(tiled, t, at);
   int32_t* gates = nullptr;
   if (tiled.datapath.overflow == Overflow::saturate) {
-    const int64_t count = ceil_div(tiled.rows.rows, kGatedRows * tiled.warps_r) * tiled.tiles_c * tiled.batch.count();
+    const int64_t count = ceil_div(tiled.rows.rows, kGatedRows * tiled.tile_r) * tiled.tiles_c * tiled.batch.count();
     gates = words(count);
     check(cudaMemsetAsync(gates, 0, count * sizeof(int32_t), at.stream), "memset");
   }
@@ -184,13 +263,16 @@ void run_tiles(const Product& p, const ProductTable& t, size_t rows, const Datap
                         .products = tables,
                         .block_vectors = static_cast<int>(p.block / d.vector_size),
                         .blocks = shifted ? p.blocks() : 0,
-                        .warps_r = c.warps_r,
-                        .warps_c = c.warps_c,
+                        .tile_r = c.tile_r,
+                        .tile_c = c.tile_c,
+                        .together = c.together,
                         .tiles_c = c.tiles_c,
                         .segments = static_cast<int>(c.segments),
                         .segment_vectors = c.segment_vectors,
                         .bounded_rows = bounded_rows(p),
                         .overflows = overflows};
+  tiled.row_words = reads_words(tiled.rows, tiled.batch, true, p.k);
+  tiled.column_words = reads_words(tiled.columns, tiled.batch, false, p.k);
   if (shifted) {
     tiled.row_shifts = gather(tiled.rows, tiled, true, at);
     tiled.column_shifts = gather(tiled.columns, tiled, false, at);

@@ -1,12 +1,12 @@
 // The kernel under every GEMM and convolution pass on a GPU.
 //
-// A block computes tiles of outputs. Eight of its warps multiply: they stand in warps_r x warps_c over a tile, each
-// thread holds R rows x 4 columns; all 32 threads of a warp share their rows, a thread's four columns are neighbours.
-// Four warps fetch: along K in chunks of 32 lanes, straight from the operands, encoded as 16-bit lanes
-// (product_table.h) into one of two buffers in shared memory while the other is multiplied. The product table stands in
-// shared memory once per lane of a warp (as often as fits), so that 32 look-ups of different rows meet no bank
-// conflict: a product is one multiply-add for the address, one shared load and half an addition, and the loads are the
-// limit (32 a clock and multiprocessor).
+// A block computes tiles of outputs. The threads of eight of its warps multiply: tile_r x tile_c of them stand over a
+// tile, each holds R rows x 4 neighbouring columns. Where outputs are few and K is long, further threads do the same
+// for the next segments of K, side by side in one tile: `together`. Four warps fetch: along K in chunks of 32 lanes,
+// straight from the operands, encoded as 16-bit lanes (product_table.h) into one of two buffers in shared memory while
+// the other is multiplied. The product table stands in shared memory once per lane of a warp (as often as fits), so
+// that 32 look-ups of different rows meet no bank conflict: a product is one multiply-add for the address, one shared
+// load and half an addition, and the loads are the limit (32 a clock and multiprocessor).
 #pragma once
 
 #include "core/datapath.h"
@@ -40,8 +40,9 @@ struct TiledProduct {
   int block_vectors;
   int64_t blocks;
   GatheredShifts row_shifts, column_shifts;
-  // Tiles.
-  int warps_r, warps_c;
+  bool row_words, column_words;  // see Fetcher
+  // Tiles, in threads, and for how many segments.
+  int tile_r, tile_c, together;
   int64_t tiles_r, tiles_c, tiles;
   // Segments of K that are accumulated apart, in vectors; 1: none are.
   int segments;
@@ -55,9 +56,15 @@ struct TiledProduct {
   unsigned long long* overflows;  // null: not counted
 
   __host__ __device__ int64_t outputs() const { return rows.rows * columns.rows; }
+  __host__ __device__ int64_t segment_lanes() const { return segment_vectors * datapath.vector_size; }
 };
 
-// Bytes of shared memory behind the table.
+// Rows (or columns) that are fetched for a tile.
+__host__ __device__ inline int fetched(int each, int threads, int together) {
+  return (each * threads * together + 31) & ~31;
+}
+
+// Bytes of shared memory behind the table, for so many fetched rows and columns.
 __host__ __device__ inline int tile_bytes(int rows, int columns) {
   const int lanes = 2 * kChunk * (pitch_of(rows) + pitch_of(columns)),
             coordinates = 2 * (rows + columns + kFetchers * kChunk);
@@ -123,7 +130,9 @@ struct Placing {
 // The block's shared memory.
 template <typename ThreadSums>
 struct Memory {
-  int rows, columns, pitch_r, pitch_c, row_bytes;
+  int tile_rows, tile_columns;  // of one segment
+  int rows, columns;            // that are fetched
+  int pitch_r, pitch_c, row_bytes;
   char* table;
   Coordinates *side_coordinates, *k_coordinates;  // rows, then columns; a chunk per fetcher and side
   Placing* placing;                               // rows, then columns
@@ -131,8 +140,10 @@ struct Memory {
   uint16_t *row_tile, *column_tile;
 
   __device__ Memory(const TiledProduct& tiled, char* shared)
-      : rows(ThreadSums::kRows * tiled.warps_r),
-        columns(32 * kColumns * tiled.warps_c),
+      : tile_rows(ThreadSums::kRows * tiled.tile_r),
+        tile_columns(kColumns * tiled.tile_c),
+        rows(fetched(ThreadSums::kRows, tiled.tile_r, tiled.together)),
+        columns(fetched(kColumns, tiled.tile_c, tiled.together)),
         pitch_r(pitch_of(rows)),
         pitch_c(pitch_of(columns)),
         row_bytes(4 << tiled.table_shift),
@@ -151,45 +162,60 @@ struct Memory {
   __device__ uint16_t* column_lanes(int buffer) const { return column_tile + buffer * kChunk * pitch_c; }
 };
 
-// One tile of one segment of one product.
+// One tile of one product, of one segment or of several together. The latter lie alike (splits_at): what is fetched for
+// one of them is found from its start.
 struct Tile {
-  int64_t row, column, part, begin, end;
+  int64_t row, column, begin, end;
+  int64_t instance;
+  int segment;
   bool open;
-  Offsets offsets;
 
   __device__ Tile(const TiledProduct& tiled, int64_t i, int rows, int columns) {
     column = i % tiled.tiles_c * columns;
     i /= tiled.tiles_c;
     row = i % tiled.tiles_r * rows;
-    part = i / tiled.tiles_r;
-    offsets = tiled.batch.at(part / tiled.segments);
+    i /= tiled.tiles_r;
+    const int groups = (tiled.segments + tiled.together - 1) / tiled.together;
+    instance = i / groups;
+    segment = static_cast<int>(i % groups) * tiled.together;
     open = tiled.gates == nullptr ||
-           tiled.gates[(part / tiled.segments * tiled.tiles_r + row / rows) * tiled.tiles_c + column / columns] != 0;
-    begin = part % tiled.segments * tiled.segment_vectors * tiled.datapath.vector_size;
-    end = min(tiled.k, begin + tiled.segment_vectors * tiled.datapath.vector_size);
+           tiled.gates[(instance * tiled.tiles_r + row / rows) * tiled.tiles_c + column / columns] != 0;
+    begin = tiled.together > 1 ? 0 : segment * tiled.segment_lanes();
+    end = min(tiled.k, begin + tiled.segment_lanes());
   }
 };
+
+// Where the i-th row that is fetched of a side lies: `rows` from `first` on, and again for every segment.
+__device__ inline Coordinates place(const TiledProduct& tiled, const Tile& tile, const Side& side, int64_t first,
+                                    int rows, int i) {
+  const int beside = i / rows, segment = tile.segment + beside;
+  const int64_t row = first + i % rows;
+  if (beside >= tiled.together || segment >= tiled.segments || row >= side.rows) return kNowhere;
+  const Coordinates at = row_coordinates(side.operand, row, side.rows);
+  return tiled.together > 1 ? at + k_coordinates(side.operand, segment * tiled.segment_lanes(), tiled.k) : at;
+}
 
 // What the fetching warps do: stay one chunk ahead.
 template <typename ThreadSums>
 __device__ void fetch(const TiledProduct& tiled, const Memory<ThreadSums>& m, int fetcher) {
   const int thread = fetcher * 32 + threadIdx.x % 32;
   Coordinates* ks = m.k_coordinates + 2 * fetcher * kChunk;
-  Fetcher row_fetcher(tiled.rows.operand, tiled.lane_code, m.rows, m.side_coordinates, ks, fetcher);
-  Fetcher column_fetcher(tiled.columns.operand, tiled.lane_code, m.columns, m.side_coordinates + m.rows, ks + kChunk,
-                         fetcher);
+  Fetcher row_fetcher(tiled.rows.operand, tiled.lane_code, tiled.row_words, m.rows, m.side_coordinates, ks, fetcher);
+  // From the other end: warps that have less to do for rows have more for columns.
+  Fetcher column_fetcher(tiled.columns.operand, tiled.lane_code, tiled.column_words, m.columns,
+                         m.side_coordinates + m.rows, ks + kChunk, kFetchers - 1 - fetcher);
   uint32_t chunk = 0;  // of the block
   for (int64_t i = blockIdx.x; i < tiled.tiles; i += gridDim.x) {
-    const Tile tile(tiled, i, m.rows, m.columns);
+    const Tile tile(tiled, i, m.tile_rows, m.tile_columns);
     if (!tile.open) continue;
+    const Offsets offsets = tiled.batch.at(tile.instance);
     synchronize(1, kFetchers * 32);  // all are done with the last tile's coordinates
-    for (int at = thread; at < m.rows + m.columns; at += kFetchers * 32)
-      m.side_coordinates[at] =
-          at < m.rows ? row_coordinates(tiled.rows.operand, tile.row + at, tiled.rows.rows)
-                      : row_coordinates(tiled.columns.operand, tile.column + at - m.rows, tiled.columns.rows);
+    row_fetcher.start_tile(offsets.left, thread,
+                           [&](int at) { return place(tiled, tile, tiled.rows, tile.row, m.tile_rows, at); });
+    column_fetcher.start_tile(offsets.right, thread, [&](int at) {
+      return place(tiled, tile, tiled.columns, tile.column, m.tile_columns, at);
+    });
     synchronize(1, kFetchers * 32);
-    row_fetcher.start_tile(tile.offsets.left, tiled.rows.rows - tile.row);
-    column_fetcher.start_tile(tile.offsets.right, tiled.columns.rows - tile.column);
     for (int64_t k0 = tile.begin; k0 < tile.end; k0 += kChunk, ++chunk) {
       const int buffer = chunk & 1;
       m.multiplied(buffer).wait((chunk >> 1 & 1) ^ 1);  // passes at once the first time
@@ -200,11 +226,12 @@ __device__ void fetch(const TiledProduct& tiled, const Memory<ThreadSums>& m, in
   }
 }
 
-// Writes a tile's results; the multiplying warps' common work.
+// Writes a tile's results; the multiplying warps' common work. `mine`: has the thread any?
 template <typename ThreadSums>
 __device__ void write(const TiledProduct& tiled, const Memory<ThreadSums>& m, const Tile& tile, const ThreadSums& sums,
-                      int row0, int column0) {
+                      bool mine, int row0, int column0) {
   constexpr int threads = kMultipliers * 32;
+  const Offsets offsets = tiled.batch.at(tile.instance);
   synchronize(2, threads);  // the last tile's placings are done with
   for (int i = threadIdx.x; i < m.rows + m.columns; i += threads) {
     const bool is_row = i < m.rows;
@@ -212,12 +239,13 @@ __device__ void write(const TiledProduct& tiled, const Memory<ThreadSums>& m, co
     const int64_t at = is_row ? tile.row + i : tile.column + i - m.rows;
     if (at >= side.rows) continue;
     const unsigned row = static_cast<unsigned>(at);
-    const float* scale = side.scale + (is_row ? tile.offsets.left_scale : tile.offsets.right_scale);
+    const float* scale = side.scale + (is_row ? offsets.left_scale : offsets.right_scale);
     const double unit = is_row ? unit_factor(tiled.datapath) : 1.0;
     m.placing[i] = {.at = axis_offset(side.output, row),
                     .factor = unit * scale_factor(float_bits(scale[axis_offset(side.scale_axis, row)]))};
   }
   synchronize(2, threads);
+  if (!mine) return;
   const Placing* columns = m.placing + m.rows + column0;
   const int64_t left = tiled.columns.rows - tile.column - column0;
   bool whole = left >= kColumns;  // and are they neighbours in the output?
@@ -232,7 +260,7 @@ __device__ void write(const TiledProduct& tiled, const Memory<ThreadSums>& m, co
       const int32_t acc = sums.read(tiled.datapath, i, j);
       out[j] = tiled.accumulators || j >= left ? acc : __float_as_int(read_out(acc, row.factor * columns[j].factor));
     }
-    int32_t* to = static_cast<int32_t*>(tiled.output) + tile.offsets.output + row.at;
+    int32_t* to = static_cast<int32_t*>(tiled.output) + offsets.output + row.at;
     if (whole && (reinterpret_cast<uintptr_t>(to + columns[0].at) & 15) == 0) {
       *reinterpret_cast<int4*>(to + columns[0].at) = make_int4(out[0], out[1], out[2], out[3]);
     } else {
@@ -280,32 +308,39 @@ __global__ void __launch_bounds__((kMultipliers + kFetchers) * 32, 1)
   __syncthreads();
   if (warp >= kMultipliers) return fetch(tiled, m, warp - kMultipliers);
 
-  const int row0 = warp / tiled.warps_c * R, column0 = warp % tiled.warps_c * 32 * kColumns + lane * kColumns;
+  // Threads that are too many do what the first segment's do, to no end.
+  const int thread = static_cast<int>(threadIdx.x), each = tiled.tile_r * tiled.tile_c;
+  const bool employed = thread / each < tiled.together;
+  const int beside = employed ? thread / each : 0, row0 = thread % each / tiled.tile_c * R,
+            column0 = thread % tiled.tile_c * kColumns;
   const int copy = (lane & ((1 << tiled.table_shift) - 1)) * 4;
   const int64_t outputs = tiled.outputs();
   ThreadSums sums;
   uint32_t chunk = 0;  // of the block
   for (int64_t i = blockIdx.x; i < tiled.tiles; i += gridDim.x) {
-    const Tile tile(tiled, i, m.rows, m.columns);
+    const Tile tile(tiled, i, m.tile_rows, m.tile_columns);
     if (!tile.open) continue;
+    const int segment = tile.segment + beside;
+    const bool mine = employed && segment < tiled.segments && tile.row + row0 < tiled.rows.rows &&
+                      tile.column + column0 < tiled.columns.rows;
+    // Warps wholly outside the outputs only keep step: the loads are the limit, and theirs would be wasted.
+    const bool active = __any_sync(~0u, mine);
+    [[maybe_unused]] const auto part = [&] { return tile.instance * tiled.segments + segment; };
     sums.start(tiled.datapath);
     if constexpr (ThreadSums::kUse == Use::overflows) {
-      if (tiled.starts)
+      if (tiled.starts && mine)
         for_outputs<R>(tiled, tile, row0, column0, [&](int r, int c, int64_t at) {
-          sums.resume(tiled.datapath, r, c, tiled.starts[tile.part * outputs + at]);
+          sums.resume(tiled.datapath, r, c, tiled.starts[part() * outputs + at]);
         });
     }
-    // Warps wholly outside the outputs only keep step: the loads are the limit, and theirs would be wasted.
-    const bool active =
-        tile.row + row0 < tiled.rows.rows && tile.column + column0 - lane * kColumns < tiled.columns.rows;
     int lanes_left = tiled.datapath.vector_size;  // of the current vector
     // The vector's shifts, if there is one, are fetched long before it is closed.
-    [[maybe_unused]] unsigned vector = static_cast<unsigned>(tile.begin / tiled.datapath.vector_size);
+    [[maybe_unused]] unsigned vector = static_cast<unsigned>(segment * tiled.segment_vectors);
     [[maybe_unused]] const auto load_shifts = [&] {
       if constexpr (requires { sums.shifts.columns; })
-        if (active)
+        if (mine)
           sums.shifts.load(tiled.row_shifts, tiled.column_shifts,
-                           tile.part / tiled.segments * tiled.blocks + vector / tiled.block_vectors, tile.row + row0,
+                           tile.instance * tiled.blocks + vector / tiled.block_vectors, tile.row + row0,
                            tile.column + column0);
     };
     if (tile.begin < tile.end) load_shifts();
@@ -316,8 +351,8 @@ __global__ void __launch_bounds__((kMultipliers + kFetchers) * 32, 1)
         m.multiplied(buffer).arrive();
         continue;
       }
-      const uint16_t* row_lanes = m.row_lanes(buffer) + row0;
-      const uint16_t* column_lanes = m.column_lanes(buffer) + column0;
+      const uint16_t* row_lanes = m.row_lanes(buffer) + beside * m.tile_rows + row0;
+      const uint16_t* column_lanes = m.column_lanes(buffer) + beside * m.tile_columns + column0;
       const int depth = static_cast<int>(min(static_cast<int64_t>(kChunk), tile.end - k0));
       constexpr int kGroup = ThreadSums::kSums == Sums::direct ? 1 : kUnroll;
       Lanes<R> now(row_lanes, column_lanes);
@@ -346,59 +381,108 @@ __global__ void __launch_bounds__((kMultipliers + kFetchers) * 32, 1)
     }
     if (lanes_left != tiled.datapath.vector_size) sums.close(tiled.datapath);
     if constexpr (ThreadSums::kUse == Use::segment) {
+      if (!mine) continue;
       for_outputs<R>(tiled, tile, row0, column0, [&](int r, int c, int64_t at) {
-        int32_t* to = tiled.segment_sums + tile.part * 3 * outputs + at;
+        int32_t* to = tiled.segment_sums + part() * 3 * outputs + at;
         to[0] = sums.sum[r][c], to[outputs] = sums.from_low[r][c], to[2 * outputs] = sums.from_high[r][c];
       });
     } else if constexpr (ThreadSums::kUse == Use::bounded) {
+      if (!mine) continue;
       for_outputs<R>(tiled, tile, row0, column0, [&](int r, int c, int64_t at) {
-        tiled.segment_sums[tile.part * outputs + at] = sums.read(tiled.datapath, r, c);
+        tiled.segment_sums[part() * outputs + at] = sums.read(tiled.datapath, r, c);
       });
-      if (tile.row + row0 < tiled.rows.rows && tile.column + column0 < tiled.columns.rows) {
-        const int64_t at = bounds_index(tiled, tile.part, tile.row + row0, tile.column + column0);
-        tiled.segment_bounds[at] = sums.lowest, tiled.segment_bounds[at + 1] = sums.highest;
-      }
+      const int64_t at = bounds_index(tiled, part(), tile.row + row0, tile.column + column0);
+      tiled.segment_bounds[at] = sums.lowest, tiled.segment_bounds[at + 1] = sums.highest;
     } else if (!tiled.starts) {
-      write(tiled, m, tile, sums, row0, column0);
+      write(tiled, m, tile, sums, mine, row0, column0);
     }
   }
-  if (tiled.overflows && sums.overflows) atomicAdd(tiled.overflows, static_cast<unsigned long long>(sums.overflows));
+  if (tiled.overflows && employed && sums.overflows)
+    atomicAdd(tiled.overflows, static_cast<unsigned long long>(sums.overflows));
 }
+
+// What a segment does to the accumulator that it starts with.
+template <Use use>
+struct Step {
+  int32_t sum, from_low, from_high;  // the latter of SegmentSums
+
+  __device__ static Step of(const TiledProduct& tiled, int64_t part, int64_t output) {
+    const int64_t outputs = tiled.outputs();
+    if constexpr (use == Use::bounded) {
+      return {.sum = tiled.segment_sums[part * outputs + output], .from_low = 0, .from_high = 0};
+    } else {
+      const int32_t* from = tiled.segment_sums + part * 3 * outputs + output;
+      return {.sum = from[0], .from_low = from[outputs], .from_high = from[2 * outputs]};
+    }
+  }
+  // Sums wrap: what is beyond the accumulator's range is either wrapped by it as well, or found not to fit.
+  __device__ int32_t on(const Accumulator<int32_t>& a, int32_t acc) const {
+    return use == Use::bounded ? a.narrow(added(acc, sum)) : clamped(acc + sum);
+  }
+  __device__ Step then(const Accumulator<int32_t>& a, const Step& next) const {
+    if constexpr (use == Use::bounded) {
+      return {.sum = added(sum, next.sum), .from_low = 0, .from_high = 0};
+    } else {
+      const int32_t most = 1 << min(a.acc_bits + 1, 30);
+      return {.sum = max(-most, min(most, sum + next.sum)),
+              .from_low = next.clamped(from_low + next.sum),
+              .from_high = next.clamped(from_high + next.sum)};
+    }
+  }
+
+ private:
+  __device__ int32_t clamped(int32_t acc) const { return max(from_low, min(from_high, acc)); }
+  __device__ static int32_t added(int32_t a, int32_t b) {
+    return static_cast<int32_t>(static_cast<uint32_t>(a) + static_cast<uint32_t>(b));
+  }
+};
+
+constexpr int kJoinWarps = 32;  // at most, of a block
 
 // Carries accumulators through the segments of every output and writes the results; `starts`, unless null, takes what
 // each segment starts with. With bounded sums a saturating accumulator may turn out to need SegmentSums: then the gate
-// of its tile of `rows` x `columns` is opened; SegmentSums are joined where gates are open.
+// of its tile of `rows` x `columns` is opened; SegmentSums are joined where gates are open. A block takes 32 outputs at
+// a time, each of its warps a share of the segments: first what the share does to any accumulator, then to its own.
 template <Use use>
-__global__ void __launch_bounds__(256) join_segments(const __grid_constant__ TiledProduct tiled, int32_t* starts,
-                                                     int32_t* gates, int gate_rows, int gate_columns) {
+__global__ void __launch_bounds__(32 * kJoinWarps)
+    join_segments(const __grid_constant__ TiledProduct tiled, int32_t* starts, int32_t* gates, int gate_rows,
+                  int gate_columns) {
+  __shared__ Step<use> shares[kJoinWarps][32];
   const Accumulator<int32_t> a(tiled.datapath);
+  const int warps = blockDim.x / 32, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  const int share = (tiled.segments + warps - 1) / warps, begin = min(tiled.segments, warp * share),
+            end = min(tiled.segments, begin + share);
   const int64_t columns = tiled.columns.rows, outputs = tiled.outputs(), all = outputs * tiled.batch.count();
-  for (int64_t i = blockIdx.x * int64_t{blockDim.x} + threadIdx.x; i < all; i += gridDim.x * int64_t{blockDim.x}) {
-    const int64_t instance = i / outputs, output = i % outputs;
+  const int64_t gates_r = (tiled.rows.rows + gate_rows - 1) / gate_rows,
+                gates_c = (columns + gate_columns - 1) / gate_columns;
+  for (int64_t first = blockIdx.x * int64_t{32}; first < all; first += gridDim.x * int64_t{32}) {
+    const int64_t i = min(first + lane, all - 1), instance = i / outputs, output = i % outputs;
+    const int64_t part = instance * tiled.segments;
     const unsigned r = static_cast<unsigned>(output / columns), c = static_cast<unsigned>(output % columns);
-    const int64_t gates_r = (tiled.rows.rows + gate_rows - 1) / gate_rows,
-                  gates_c = (columns + gate_columns - 1) / gate_columns;
     int32_t* gate = gates ? gates + (instance * gates_r + r / gate_rows) * gates_c + c / gate_columns : nullptr;
-    if (use == Use::segment && *gate == 0) continue;
+    const bool open = first + lane < all && (use != Use::segment || *gate != 0);
+    __syncthreads();  // all are done with the last shares
+    if (open && begin < end) {
+      Step<use> step = Step<use>::of(tiled, part + begin, output);
+      for (int s = begin + 1; s < end; ++s) step = step.then(a, Step<use>::of(tiled, part + s, output));
+      shares[warp][lane] = step;
+    }
+    __syncthreads();
+    if (!open || begin == end) continue;
     int32_t acc = 0;
+    for (int w = 0; w < warp; ++w) acc = shares[w][lane].on(a, acc);
     bool fits = true;
-    for (int s = 0; s < tiled.segments; ++s) {
-      const int64_t part = instance * tiled.segments + s;
-      if (starts) starts[part * outputs + output] = acc;
-      if constexpr (use == Use::bounded) {
-        const int32_t sum = tiled.segment_sums[part * outputs + output];
-        if (s > 0 && a.overflow == Overflow::saturate) {
-          const int32_t* bounds = tiled.segment_bounds + bounds_index(tiled, part, r, c);
-          const int64_t lowest = bounds[0], highest = bounds[1];
-          fits &= min(lowest, lowest + acc) >= a.low && max(highest, highest + acc) <= a.high;
-        }
-        acc = a.narrow(acc + sum);
-      } else {
-        const int32_t* from = tiled.segment_sums + part * 3 * outputs + output;
-        acc = max(from[outputs], min(from[2 * outputs], acc + from[0]));
+    for (int s = begin; s < end; ++s) {
+      if (starts) starts[(part + s) * outputs + output] = acc;
+      if (use == Use::bounded && s > 0 && a.overflow == Overflow::saturate) {
+        const int32_t* bounds = tiled.segment_bounds + bounds_index(tiled, part + s, r, c);
+        const int64_t lowest = bounds[0], highest = bounds[1];
+        fits &= min(lowest, lowest + acc) >= a.low && max(highest, highest + acc) <= a.high;
       }
+      acc = Step<use>::of(tiled, part + s, output).on(a, acc);
     }
     if (!fits) *gate = 1;
+    if (end < tiled.segments) continue;
     const Offsets o = tiled.batch.at(instance);
     const int64_t at = o.output + axis_offset(tiled.rows.output, r) + axis_offset(tiled.columns.output, c);
     if (tiled.accumulators) {

@@ -54,9 +54,14 @@ struct LogTile {
   static constexpr int buffers = ahead ? 2 : 1;
   static constexpr int blocks = ahead ? 3 : 2;  // on a multiprocessor
 
-  // Words of a side in shared memory: [k][row], four more than the rows for few bank conflicts.
-  LNS_HD static constexpr int pitch(int side_rows) { return side_rows + 4; }
-  static constexpr int words = chunk * (pitch(rows) + pitch(columns));  // of both sides in a buffer
+  // Words of a side in shared memory: [k][row], or [row][k] where a thread reads several k of one row; a line is four
+  // longer for few bank conflicts.
+  LNS_HD static constexpr int at(int side, int row, int k) {
+    return ahead ? row * (chunk + 4) + k : k * (side + 4) + row;
+  }
+  static constexpr int row_words = ahead ? at(rows, rows, 0) : at(rows, 0, chunk);
+  static constexpr int column_words = ahead ? at(columns, columns, 0) : at(columns, 0, chunk);
+  static constexpr int words = row_words + column_words;  // of a buffer
   static constexpr int bytes = buffers * words * static_cast<int>(sizeof(int32_t)) +
                                (rows + columns + buffers * 2 * chunk) * static_cast<int>(sizeof(Coordinates));
 };
@@ -75,13 +80,13 @@ __device__ void fetch_words(const OperandView& o, const CodeView& codes, const C
 #pragma unroll 1
   for (int first = 0; first < each; first += together) {
     const int row = row0 + first * row_step, k = k0 + first * k_step;
-    int32_t* to = tile + k * Tile::pitch(Rows) + row;
+    int32_t* to = tile + Tile::at(Rows, row, k);
     int code[together];  // all loads before the first store, which might change what the next one reads
 #pragma unroll
     for (int j = 0; j < together; ++j) code[j] = load_code(codes, e, rows[row + j * row_step], ks[k + j * k_step]);
 #pragma unroll
     for (int j = 0; j < together; ++j)
-      to[j * (k_step * Tile::pitch(Rows) + row_step)] = word(codes.format.negative(code[j]), codes.exponent(code[j]));
+      to[j * Tile::at(Rows, row_step, k_step)] = word(codes.format.negative(code[j]), codes.exponent(code[j]));
   }
 }
 
@@ -175,10 +180,11 @@ template <typename Tile, typename Adder>
 __device__ int32_t add_chunk(Adder& adder, int32_t acc, const int32_t* row_words, const int32_t* column_words) {
   constexpr int n = 8;
   const auto load = [&](int32_t(&products)[n], int k) {
+    int32_t a[n], b[n];
+    load_words(a, row_words + k);
+    load_words(b, column_words + k);
 #pragma unroll
-    for (int i = 0; i < n; ++i)
-      products[i] =
-          log_product(row_words[(k + i) * Tile::pitch(Tile::rows)], column_words[(k + i) * Tile::pitch(Tile::columns)]);
+    for (int i = 0; i < n; ++i) products[i] = log_product(a[i], b[i]);
   };
   int32_t products[n], next[n];
   load(products, 0);
@@ -242,7 +248,6 @@ __global__ void __launch_bounds__(kLogThreads, LogTile<R, C>::blocks)
     log_multiply(const __grid_constant__ LogTiledProduct t) {
   using Tile = LogTile<R, C>;
   constexpr int kRows = Tile::rows, kColumns = Tile::columns, kChunk = Tile::chunk;
-  constexpr int kRowPitch = Tile::pitch(kRows), kColumnPitch = Tile::pitch(kColumns);
   extern __shared__ __align__(16) char shared[];
   int32_t* words = reinterpret_cast<int32_t*>(shared);  // of each buffer: the rows', then the columns'
   Coordinates* row_places = reinterpret_cast<Coordinates*>(words + Tile::buffers * Tile::words);
@@ -290,12 +295,12 @@ __global__ void __launch_bounds__(kLogThreads, LogTile<R, C>::blocks)
       int32_t* to = words + buffer * Tile::words;
       fetch_words<Tile, kRows>(t.rows.operand, left, row_places, at, to, fetcher,
                                [&](bool negative, int e) { return t.operands.left(negative, e); });
-      fetch_words<Tile, kColumns>(t.columns.operand, right, column_places, at + kChunk, to + kChunk * kRowPitch,
-                                  fetcher, [&](bool negative, int e) { return t.operands.right(negative, e); });
+      fetch_words<Tile, kColumns>(t.columns.operand, right, column_places, at + kChunk, to + Tile::row_words, fetcher,
+                                  [&](bool negative, int e) { return t.operands.right(negative, e); });
     };
     const auto multiply = [&](int64_t k0, int buffer) {
-      const int32_t* row_words = words + buffer * Tile::words + row0;
-      const int32_t* column_words = words + buffer * Tile::words + kChunk * kRowPitch + column0;
+      const int32_t* row_words = words + buffer * Tile::words + Tile::at(kRows, row0, 0);
+      const int32_t* column_words = words + buffer * Tile::words + Tile::row_words + Tile::at(kColumns, column0, 0);
       if constexpr (Tile::ahead && Use == LogUse::plain) {  // behind the end of K stand zeros
         acc[0][0] = add_chunk<Tile>(adder, acc[0][0], row_words, column_words);
       } else {
@@ -303,8 +308,8 @@ __global__ void __launch_bounds__(kLogThreads, LogTile<R, C>::blocks)
 #pragma unroll 1
         for (int d = 0; d < depth; ++d) {
           int32_t a[R], b[C], sign[C];
-          load_words(a, row_words + d * kRowPitch);
-          load_words(b, column_words + d * kColumnPitch);
+          load_words(a, row_words + Tile::at(kRows, 0, d));
+          load_words(b, column_words + Tile::at(kColumns, 0, d));
 #pragma unroll
           for (int c = 0; c < C; ++c) sign[c] = b[c] & 1, b[c] &= ~1;
           if constexpr (Tree) {

@@ -42,8 +42,8 @@ __global__ void __launch_bounds__(256)
 template <int R>
 struct ThreadShifts {
   static_assert(R == 8);
-  uint2 rows;
-  uint32_t columns;
+  uint2 rows = {};
+  uint32_t columns = 0;
 
   __device__ void load(const GatheredShifts& of_rows, const GatheredShifts& of_columns, int64_t block, int64_t row,
                        int64_t column) {

@@ -4,6 +4,7 @@
 
 #include <torch/csrc/stable/library.h>
 
+#include "core/float8.h"
 #include "core/madam.h"
 #include "core/powers_of_two.h"
 #include "core/rescale.h"
@@ -97,6 +98,66 @@ Tensor round_to_powers(Tensor x, Tensor top, int64_t octaves, bool stochastic_be
   check_rng(rng, x, r.draws());
   Tensor out = new_tensor(x, sizes_of(x), ScalarType::Float);
   Device::round_to_powers(r, torch::stable::contiguous(x), top, rng, out);
+  return out;
+}
+
+template <typename Device>
+Tensor largest_magnitude(Tensor x) {
+  check_float(x, x, "x");
+  Tensor top = new_tensor(x, {}, ScalarType::Float);
+  Device::largest_magnitude(torch::stable::contiguous(x), top);
+  return top;
+}
+
+template <typename Device>
+Tensor scale_to_largest(Tensor x, double largest) {
+  check_float(x, x, "x");
+  require(largest > 0, "largest must be positive");
+  Tensor scale = new_tensor(x, {}, ScalarType::Float);
+  Device::scale_to_largest(torch::stable::contiguous(x), largest, scale);
+  return scale;
+}
+
+template <typename Device>
+std::tuple<Tensor, Tensor, Tensor> quantize_integers(Tensor x, std::optional<int64_t> dim, int64_t top, int64_t groups,
+                                                     bool zero_point, bool values, Rng rng) {
+  check_float(x, x, "x");
+  check_rng(rng, x, false);
+  require(top >= 1 && top <= 255, "top must be between 1 and 255, got ", top);
+  require(groups >= 1 && groups <= 8, "groups must be between 1 and 8, got ", groups);
+  require(!values || (groups == 1 && !zero_point && !rng), "values are of nearest symmetric codes without shifts");
+  const IntegerGrid g = {.top = static_cast<int>(top), .groups = static_cast<int>(groups), .zero_point = zero_point};
+  const Slices slices = slices_of(x, dim);
+  Tensor out = new_tensor(x, sizes_of(x),
+                          values              ? ScalarType::Float
+                          : g.largest() < 128 ? ScalarType::Char
+                                              : ScalarType::Short);
+  Tensor scale = new_tensor(x, {}, ScalarType::Float), shifts = new_tensor(x, {slices.slices}, ScalarType::Int);
+  Device::quantize_integers(g, values, rng, torch::stable::contiguous(x), slices, out, scale, shifts);
+  return {out, scale, shifts};
+}
+
+// Of a scale that is one number.
+inline void check_one_scale(const Tensor& scale, const Tensor& first) {
+  check_float(scale, first, "scale");
+  require(scale.numel() == 1, "scale must be one number");
+}
+
+template <typename Device>
+Tensor quantize_float8(Tensor x, Tensor scale, bool e5m2) {
+  check_float(x, x, "x");
+  check_one_scale(scale, x);
+  Tensor codes = new_tensor(x, sizes_of(x), ScalarType::Byte);
+  Device::quantize_float8(e5m2, torch::stable::contiguous(x), scale, codes);
+  return codes;
+}
+
+template <typename Device>
+Tensor dequantize_float8(Tensor codes, Tensor scale, bool e5m2) {
+  check_tensor(codes, ScalarType::Byte, codes, "codes");
+  check_one_scale(scale, codes);
+  Tensor out = new_tensor(codes, sizes_of(codes), ScalarType::Float);
+  Device::dequantize_float8(e5m2, torch::stable::contiguous(codes), scale, out);
   return out;
 }
 

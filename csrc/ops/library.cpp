@@ -30,6 +30,17 @@ STABLE_TORCH_LIBRARY(lns_sim, m) {
   m.def(
       "round_to_powers(Tensor x, Tensor top, int octaves, bool stochastic_below, bool stochastic_above, Tensor? rng) "
       "-> Tensor");
+  // max|x|, and the scale at which it is `largest`: 1 of zeros, NaN where a number is not finite.
+  m.def("largest_magnitude(Tensor x) -> Tensor");
+  m.def("scale_to_largest(Tensor x, float largest) -> Tensor");
+  // Codes from -top to top, with a zero point `top` from the least to the largest, int8 where they fit and else int16;
+  // with `dim` each slice shifted by up to groups - 1 bits. `values`: float32 of the nearest codes instead.
+  m.def(
+      "quantize_integers(Tensor x, int? dim, int top, int groups, bool zero_point, bool values, Tensor? rng) -> "
+      "(Tensor codes, Tensor scale, Tensor shifts)");
+  // Numbers of x / scale in E4M3 or E5M2, as uint8; what is beyond the largest is that.
+  m.def("quantize_float8(Tensor x, Tensor scale, bool e5m2) -> Tensor");
+  m.def("dequantize_float8(Tensor codes, Tensor scale, bool e5m2) -> Tensor");
   m.def(
       "forward_codes(Tensor codes, Tensor scale, int update_bits, int update_gamma, int bits, int gamma) "
       "-> (Tensor codes, Tensor scale)");

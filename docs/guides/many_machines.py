@@ -2,10 +2,11 @@
 
 Run it: torchrun --nproc-per-node 2 docs/guides/many_machines.py [ddp|fsdp] [FOLDER]
 On several machines add what torchrun needs to find them (--nnodes, --rdzv-backend c10d, --rdzv-endpoint HOST:PORT);
-GPUs are used where each rank has one. A sweep needs none of this: start
-`lns-sim sweep ... --storage FILE_OR_DATABASE` on every machine.
+GPUs are used where each rank has one. What `lns-sim train` trains needs no loop of one's own: `torchrun ... -m lns_sim
+train` (docs/jobs.md). Nor does a sweep: start `lns-sim sweep ... --storage FILE_OR_DATABASE` on every machine.
 """
 
+import gc
 import os
 import sys
 
@@ -75,5 +76,6 @@ dcp.save({"model": weights, "optimizer": moments}, checkpoint_id=os.path.join(fo
 if rank == 0:
     print(f"wrote {os.path.join(folder, 'checkpoint')}")
 del model, parallel, optimizer
+gc.collect()  # what holds the process group goes before it
 dist.barrier()
 dist.destroy_process_group()

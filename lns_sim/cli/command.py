@@ -15,6 +15,7 @@ from lns_sim.cli.console import Output
 from lns_sim.cli.errors import user_errors
 from lns_sim.datapath import Datapath
 from lns_sim.datapaths import AnyDatapath
+from lns_sim.distributed import started
 from lns_sim.format import LNSFormat
 from lns_sim.log_datapath import LogDatapath
 from lns_sim.log_tables import LogTables
@@ -172,6 +173,10 @@ def command(function: Callable) -> Callable:
     def run(**arguments):
         quiet, as_json, debug = (arguments.pop(name, False) for name in _SHOWN)
         with user_errors(debug):
+            if started() > 1 and function.__name__ != "train":
+                raise ValueError(
+                    f"torchrun started {started()} processes, but only lns-sim train shares a run among them"
+                )
             changes = _changes(known, arguments)
             if "changes" in own:
                 arguments["changes"] = changes

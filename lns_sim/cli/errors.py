@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from contextlib import contextmanager
 
@@ -9,6 +10,7 @@ import torch
 import typer
 
 from lns_sim.cli.console import Output
+from lns_sim.distributed import started
 from lns_sim.optim import Diverged
 
 MENDABLE = (ValueError, TypeError, OSError, ImportError, Diverged)
@@ -51,5 +53,6 @@ def user_errors(debug: bool = False):
             text = str(error)
         else:
             raise
-        typer.echo(f"lns-sim: {text}", err=True)
+        who = f"lns-sim, process {os.environ['RANK']}" if started() > 1 else "lns-sim"
+        typer.echo(f"{who}: {text}", err=True)
         raise typer.Exit(1) from None

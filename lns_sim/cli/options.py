@@ -19,7 +19,8 @@ Data = Annotated[
     str,
     typer.Option(
         help="digits (bundled with scikit-learn), npz:PATH with arrays x_train, y_train, x_test, "
-        "y_test, openml:NAME, text:PATH, text (Python's standard library), or module:function, which returns such"
+        "y_test, openml:NAME, text:FILE, text:FOLDER (its *.py), text:python (Python's standard library), text (its "
+        "first megabyte), or module:function, which returns such"
     ),
 ]
 Context = Annotated[int | None, typer.Option(help="text: tokens that the model sees", show_default="128")]

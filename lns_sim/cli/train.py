@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import tempfile
 import time
 from pathlib import Path
@@ -29,12 +30,12 @@ from lns_sim.cli.options import (
     run_folder,
 )
 from lns_sim.files import numbered
-from lns_sim.studies.contest import learns_by
+from lns_sim.studies.contest import has_codes, learns_by
 from lns_sim.studies.training import data as datasets
-from lns_sim.studies.training import report
+from lns_sim.studies.training import ranks, report
 from lns_sim.studies.training.experiment import METRICS, RECORD, Experiment, read_record
 from lns_sim.studies.training.tensorboard import Events, check_tensorboard
-from lns_sim.studies.training.trainer import Settings, Trainer, check_augment, check_fit
+from lns_sim.studies.training.trainer import Settings, Trainer, check_augment, check_fit, check_precision
 
 DEFAULTS = Settings()
 FIRST_THREE = ["fp32", "lns-madam-fake-quant", "lns-madam"]
@@ -48,20 +49,43 @@ def train(
     recipe: Annotated[
         list[str] | None, typer.Option(help=f"{RECIPE_HELP}; repeat for several", show_default="the first three")
     ] = None,
-    epochs: Annotated[int, typer.Option(help="passes over the training set; with --resume more than before")] = (
-        DEFAULTS.epochs
-    ),
+    epochs: Annotated[
+        int, typer.Option(help="passes over the training set, or see --epoch-samples; with --resume more than before")
+    ] = DEFAULTS.epochs,
+    epoch_samples: Annotated[
+        int, typer.Option(help="so many samples are an epoch, going on through the training set; 0: all of it", min=0)
+    ] = DEFAULTS.epoch_samples,
+    test_samples: Annotated[
+        int, typer.Option(help="so many of the test set, evenly spread over it, test; 0: all", min=0)
+    ] = DEFAULTS.test_samples,
     batch_size: Annotated[int, typer.Option(help="samples per step")] = DEFAULTS.batch_size,
+    micro_batches: Annotated[
+        int | None,
+        typer.Option(
+            help="equal parts of a batch whose gradients are averaged, one after another or on several processes",
+            show_default="1, or as many as there are processes",
+        ),
+    ] = None,
+    precision: Annotated[
+        str, typer.Option(help="of fp32's products: float32, tf32, or bf16 (torch's autocast)")
+    ] = DEFAULTS.precision,
     lr: Annotated[float, typer.Option(help="LNS-Madam: octaves per unit of normalized gradient")] = DEFAULTS.lr,
     float_optimizer: FloatOptimizer = None,
     float_lr: FloatLr = None,
     p_scale: Annotated[
         float, typer.Option(help="LNS-Madam: how far weights may grow, in root mean squares of the initial ones")
     ] = DEFAULTS.p_scale,
+    turn_below: Annotated[
+        float | None,
+        typer.Option(
+            help="LNS-Madam: weights so many octaves below that root mean square take the other sign",
+            show_default="never",
+        ),
+    ] = DEFAULTS.turn_below,
     weight_decay: Annotated[float, typer.Option(help="of float parameters")] = DEFAULTS.weight_decay,
     warmup: Annotated[float, typer.Option(help="share of steps in which learning rates rise")] = DEFAULTS.warmup,
     schedule: Annotated[
-        str, typer.Option(help="how learning rates fall: cosine, or step (by --decay after each third)")
+        str, typer.Option(help="how learning rates fall: cosine, linear, or step (by --decay after each third)")
     ] = DEFAULTS.schedule,
     decay: Annotated[float, typer.Option(help="factor of a step of the schedule step")] = DEFAULTS.decay,
     fine_tune: Annotated[
@@ -107,8 +131,14 @@ def train(
     By default a small CNN learns scikit-learn's handwritten digits three times: in float32 with SGD, by LNS-Madam with
     fake quantization, and by LNS-Madam with every product on the simulated 8-bit datapath. With --data text a small GPT
     learns Python.
+
+    On several GPUs: torchrun --nproc-per-node N -m lns_sim train --device cuda ... shares each batch and, by FSDP2, the
+    weights among N processes, with the codes of one process and --micro-batches N.
     """
     check_device(device)
+    device = ranks.join(device)
+    if not ranks.first():
+        output = Output(quiet=True)
     if tensorboard:
         check_tensorboard()
     if resume and force:
@@ -123,9 +153,11 @@ def train(
             float_lr,
             epochs=epochs,
             batch_size=batch_size,
+            micro_batches=ranks.count() if micro_batches is None else micro_batches,
             lr=lr,
             augment=augment,
             p_scale=p_scale,
+            turn_below=turn_below,
             weight_decay=weight_decay,
             warmup=warmup,
             schedule=schedule,
@@ -133,22 +165,31 @@ def train(
             fine_tune=fine_tune,
             fine_tune_lr=fine_tune_lr,
             counters=not no_counters,
+            epoch_samples=epoch_samples,
+            test_samples=test_samples,
+            precision=precision,
         )
         chosen = chosen_recipes(recipe or FIRST_THREE, changes)
+        check_precision(precision, chosen)
         if not any(learns_by(r) == "lr" for r in chosen):
             refuse(ctx, ("lr", "p_scale"), "no recipe here learns by multiplicative updates")
+        if not any(has_codes(r) for r in chosen):
+            refuse(ctx, ("turn_below",), "no recipe here has weights that are codes")
         dataset = datasets.load(data, context, tokens, held_out)
         check_fit(settings.model, dataset)
         check_augment(augment, dataset)
-        folder = run_folder(out, "train", force)
+        folder = ranks.from_first(lambda: run_folder(out, "train", force))
         experiment = Experiment(
             dataset, chosen, list(range(seed, seed + seeds)), settings, folder, device, overwrite=force
         )
-    with tempfile.TemporaryFile(dir=experiment.folder):  # refused now rather than after an epoch
-        pass
+    if ranks.first():
+        with tempfile.TemporaryFile(dir=experiment.folder):  # refused now rather than after an epoch
+            pass
     with interruptible(output, f"finished epochs are kept: lns-sim train --resume --out {experiment.folder}"):
-        _run(experiment, output, Events(experiment.folder / "tensorboard") if tensorboard else None)
-    _show(experiment, output)
+        _run(experiment, output, Events(experiment.folder / "tensorboard") if tensorboard and ranks.first() else None)
+    if ranks.first():
+        _show(experiment, output)
+    ranks.leave()
 
 
 def _resumed(ctx: typer.Context, out: Path | None, device: str, changes: dict) -> Experiment:
@@ -163,7 +204,7 @@ def _resumed(ctx: typer.Context, out: Path | None, device: str, changes: dict) -
         raise FileNotFoundError("there is no runs/train/1 to go on with; --out says where")
     folder = earlier[-1] if out is None else out
     record = read_record(folder)
-    settings, origin = record["settings"], record["data"]["origin"]
+    settings, origin = dataclasses.asdict(Settings(**record["settings"])), record["data"]["origin"]
     asked = given(ctx)
     if not origin:
         raise ValueError(f"{folder} was trained in Python, on data that no option names: go on there")
@@ -215,7 +256,9 @@ def _run(experiment: Experiment, output: Output, events: Events | None) -> None:
 def _show(experiment: Experiment, output: Output) -> None:
     measure, folder = experiment.data.measure, experiment.folder
     title = experiment.settings.title(experiment.data)
-    report.draw_curves(experiment.results, title, measure, folder / "curves.png", experiment.record)
+    report.draw_curves(
+        experiment.results, title, measure, folder / "curves.png", experiment.record, experiment.tokens_per_epoch
+    )
     output.table(
         title,
         "mean ± standard deviation over seeds; seconds, MACs and counts of one run, tests included; saturated: share "

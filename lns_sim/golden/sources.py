@@ -59,7 +59,7 @@ def operands(
         if block is not None:
             return [], a, b, _load_shifts(path, (len(a), block_vectors.blocks(a.shape[1], block)))
         with np.load(path) as held:
-            if "a_shifts" in held.files:
+            if not {"a_shifts", "b_shifts"}.isdisjoint(held.files):
                 raise ValueError(f"{path} holds shifts of blocks: say how long a block is")
         return [], a, b, None
     raise ValueError(f"source must be 'random', 'corner' or 'npz:PATH', got {source!r}")

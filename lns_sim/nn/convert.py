@@ -264,12 +264,18 @@ def weights_alone(model: nn.Module) -> Iterator[None]:
 
 
 def memories(model: nn.Module) -> list[dict[Hashable, Memory]]:
-    """What quantizers keep from earlier steps, by module and product, for a checkpoint."""
+    """What quantizers keep from earlier steps, such as histories of maxima, by module and product. A checkpoint needs
+    it beside the model's ``state_dict``, which holds none of it; trainers' have it.
+    """
     return [{key: dict(kept) for key, kept in scope.memories.items()} for scope in _scopes(model)]
 
 
 def load_memories(model: nn.Module, found: list[dict[Hashable, Memory]]) -> None:
-    """Takes up what :func:`memories` gave for the same model and recipe."""
+    """Takes up what :func:`memories` gave.
+
+    Raises:
+        ValueError: for another model.
+    """
     scopes = _scopes(model)
     if not any(found):  # of a version that counted modules otherwise, too
         found = [{}] * len(scopes)

@@ -14,16 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from lns_sim.checks import check_int, check_number
-from lns_sim.quantizers import Integer
+from lns_sim.quantizers.integer import nearest_values
 
 C = math.sqrt(math.pi / 2)
 
 
 def _rounded(x: Tensor, bits: int | None) -> Tensor:
     """x rounded to integers of so many bits, as their values; None leaves it."""
-    if bits is None:
-        return x
-    return Integer(bits).values(x.float()).to(x.dtype)
+    return x if bits is None else nearest_values(x, bits)
 
 
 class _Normalize(torch.autograd.Function):
@@ -35,7 +33,7 @@ class _Normalize(torch.autograd.Function):
         centered = x - x.mean(dims, keepdim=True)
         s = C * centered.abs().mean(dims, keepdim=True) + eps
         xh = centered / s
-        ctx.save_for_backward(xh, centered.sign(), s)
+        ctx.save_for_backward(xh, centered.sign_(), s)
         ctx.dims, ctx.bits = dims, bits
         ctx.mark_non_differentiable(s)
         return _rounded(xh, bits), s
@@ -44,8 +42,8 @@ class _Normalize(torch.autograd.Function):
     def backward(ctx, dxh, _):
         xh, sign, s = ctx.saved_tensors
         dxh = _rounded(dxh, ctx.bits)
-        d = (dxh - C * sign * (dxh * xh).mean(ctx.dims, keepdim=True)) / s
-        return _rounded(d - d.mean(ctx.dims, keepdim=True), ctx.bits), None, None, None
+        d = torch.addcmul(dxh, sign, C * (dxh * xh).mean(ctx.dims, keepdim=True), value=-1).div_(s)
+        return _rounded(d.sub_(d.mean(ctx.dims, keepdim=True)), ctx.bits), None, None, None
 
 
 class _StraightThrough(torch.autograd.Function):

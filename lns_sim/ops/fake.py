@@ -10,6 +10,7 @@ import functools
 import torch
 
 from lns_sim.contract import COUNTERS
+from lns_sim.quantizers.quantizer import integer_dtype
 
 
 def code_dtype(bits: int) -> torch.dtype:
@@ -87,6 +88,33 @@ def _(like, rng):
 @_register("round_to_powers")
 def _(x, top, octaves, stochastic_below, stochastic_above, rng):
     return x.new_empty(x.shape)
+
+
+@_register("largest_magnitude")
+def _(x):
+    return x.new_empty(())
+
+
+@_register("scale_to_largest")
+def _(x, largest):
+    return x.new_empty(())
+
+
+@_register("quantize_integers")
+def _(x, dim, top, groups, zero_point, values, rng):
+    dtype = torch.float32 if values else integer_dtype(top << (groups - 1))
+    shifts = x.new_empty(1 if dim is None else x.shape[dim], dtype=torch.int32)
+    return x.new_empty(x.shape, dtype=dtype), x.new_empty(()), shifts
+
+
+@_register("quantize_float8")
+def _(x, scale, e5m2):
+    return x.new_empty(x.shape, dtype=torch.uint8)
+
+
+@_register("dequantize_float8")
+def _(codes, scale, e5m2):
+    return codes.new_empty(codes.shape, dtype=torch.float32)
 
 
 @_register("rescale")

@@ -23,10 +23,10 @@ def quantize(x: Tensor, q: Quantizer | None, rng: Tensor | None, stream: str, di
         operand = Operand(x.clone(), x.new_ones(()), None)  # operators return no input
     elif q.keeps is not None:
         place = memory.announced(q)
-        random = stream_of(rng, stream) if q.stochastic else None
+        random = stream_of(rng, stream, x) if q.stochastic else None
         operand = q.remembered(x, random, dim, place.of(stream), place.mode)
     else:
-        operand = q.operand(x, stream_of(rng, stream) if q.stochastic else None, dim)
+        operand = q.operand(x, stream_of(rng, stream, x) if q.stochastic else None, dim)
     operand = operand.with_codes(operand.codes.contiguous())  # as compilers are told, whatever torch's own functions do
     return observer.report_codes(stream, x, operand)
 
@@ -38,7 +38,7 @@ def quantize_batch(x: Tensor, q: Quantizer | None, rng: Tensor | None, stream: s
     if q.format is None:
         raise ValueError(f"a global batch has codes and scales of LNS formats only, not of {type(q).__name__}")
     if q.stochastic:
-        rng = stream_of(rng, stream)
+        rng = stream_of(rng, stream, x)
         rng[FIRST_ELEMENT].fill_(distributed.offset_of(x))
     with_largest = torch.cat([x.reshape(-1), distributed.largest(x)])  # which the scale follows
     codes, scale = q.quantize(with_largest, rng if q.stochastic else None, -1)
@@ -57,7 +57,7 @@ def error_operands(
         error = quantize_batch(dy, q, rng, "error", dim)
         return error, error
     known = {} if place is None else place.memory
-    operands = q.error_operands(dy, stream_of(rng, "error") if q.stochastic else None, dim, known)
+    operands = q.error_operands(dy, stream_of(rng, "error", dy) if q.stochastic else None, dim, known)
     return observer.report_codes("error", dy, operands[0]), operands[1]
 
 

@@ -18,7 +18,7 @@ from lns_sim.ops import observer
 from lns_sim.ops.memory import Place
 from lns_sim.ops.quantize import error_operands, quantize_batch, weight_operand
 from lns_sim.policies import MOST_SHIFT
-from lns_sim.quantizers import Operand
+from lns_sim.quantizers.operand import Operand, Reused
 from lns_sim.random import stream_of
 from lns_sim.recipes import Recipe
 from lns_sim.tensor import LNSTensor
@@ -87,7 +87,7 @@ class Side(NamedTuple):
             return observer.report_codes(self.kind, x, Operand(x, x.new_ones(()), None))
         else:
             codes = reshape(self.source)
-            rng = stream_of(self.rng, self.kind) if q.stochastic else None
+            rng = stream_of(self.rng, self.kind, codes) if q.stochastic else None
             made = q.quantize_blocks(codes, rng, dim % codes.dim(), block)
         operand = Operand(*made[:2], q, made[2], dim % codes.dim() - codes.dim(), block)
         return observer.report_codes(self.kind, reshape(self.source), operand)
@@ -118,8 +118,10 @@ def errors(dy: Tensor, r: Recipe, rng: Tensor | None, dim: int, place: Place | N
     if r.block is not None:
         side = _blocks(dy, "error", r, rng)
         return side, side
-    first, second = (Side(None, "error", r, rng, o) for o in error_operands(dy, r, rng, dim, place))
-    return first, second
+    first, second = error_operands(dy, r, rng, dim, place)
+    if first is second:
+        first = second = Reused(*first)
+    return Side(None, "error", r, rng, first), Side(None, "error", r, rng, second)
 
 
 def saved(a: Tensor, a_scale: Tensor, b: Tensor, b_scale: Tensor, rng: Tensor | None, r: Recipe) -> tuple[Side, Side]:

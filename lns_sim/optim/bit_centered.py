@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from lns_sim.quantizers.integer import Integer
+from lns_sim.quantizers.integer import nearest_values
 
 # What has no parameters, and gives the same for the same input.
 _PLAIN = (
@@ -66,7 +66,7 @@ def gradient_difference(
     """
 
     def low(t: Tensor) -> Tensor:
-        return t if bits is None else Integer(bits).values(t)
+        return t if bits is None else nearest_values(t, bits)
 
     layers = layers_of(model)
     own = [dict(layer.named_parameters()) for layer in layers]

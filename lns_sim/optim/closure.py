@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -18,14 +19,17 @@ class Batch:
         model: from x to what the criterion takes.
         x: inputs.
         criterion: from the model's output to the mean loss.
+        context: what the loss is computed in, such as autocast.
     """
 
     model: torch.nn.Module
     x: Tensor
     criterion: Callable[[Tensor], Tensor]
+    context: Callable[[], AbstractContextManager] = nullcontext
 
     def loss(self) -> Tensor:
-        return self.criterion(self.model(self.x))
+        with self.context():
+            return self.criterion(self.model(self.x))
 
     def __call__(self) -> Tensor:
         value = self.loss()

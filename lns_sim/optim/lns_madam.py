@@ -11,6 +11,7 @@ from lns_sim.contract import FIRST_ELEMENT, MADAM, STEP, in_order
 from lns_sim.distributed import first_element, local, sum_over_shards
 from lns_sim.nn.weight import LNSWeight
 from lns_sim.optim.groups import number
+from lns_sim.optim.signs import smallest_exponent, turn_signs
 from lns_sim.optim.split import SplitOptimizer
 from lns_sim.random import STREAMS, random_state, stream_of
 
@@ -43,6 +44,8 @@ class LNSMadam(SplitOptimizer):
         g_bound: clamp of the normalized gradient.
         p_scale: weights are kept below ``p_scale`` times the root mean square of their initial values
             (:func:`weight_cap`), and below the largest number of their format at their scale.
+        turn_below: a weight that falls so many octaves below that root mean square stays there and takes the other
+            sign: ours. None: signs never flip, as in the paper.
         rounding: "nearest" (half to even) or "stochastic" steps.
         seed: of the stochastic steps, where a weight's recipe draws no random bits itself, in [0, 2^64).
         float_optimizer: "sgd", "adam" or "adamw", for all parameters that are not LNSWeights.
@@ -64,13 +67,15 @@ class LNSMadam(SplitOptimizer):
         beta: float = 0.999,
         g_bound: float = 10.0,
         p_scale: float = 3.0,
+        turn_below: float | None = None,
         rounding: str = "nearest",
         seed: int = 0,
         float_optimizer: str = "sgd",
         float_lr: float = 0.1,
         float_kwargs: dict | None = None,
     ):
-        defaults = dict(lr=lr, beta=beta, g_bound=g_bound, p_scale=p_scale, rounding=rounding, seed=seed)
+        defaults = dict(lr=lr, beta=beta, g_bound=g_bound, p_scale=p_scale, turn_below=turn_below)
+        defaults |= dict(rounding=rounding, seed=seed)
         super().__init__(params, defaults, float_optimizer, float_lr, float_kwargs)
 
     def takes(self, p: torch.Tensor) -> bool:
@@ -79,11 +84,13 @@ class LNSMadam(SplitOptimizer):
     def _check(self, options: dict) -> None:
         super()._check(options)
         check_madam(options)
+        if options["turn_below"] is not None:
+            check_number("turn_below", options["turn_below"], 0.0, low_open=True)
         check_choice("rounding", options["rounding"], ("nearest", "stochastic"))
         check_int("seed", options["seed"], 0, (1 << 64) - 1)
 
     def _step_own(self, group: dict, weights: list[torch.Tensor], index: int) -> None:
-        stochastic = group["rounding"] == "stochastic"
+        stochastic, turns = group["rounding"] == "stochastic", group["turn_below"] is not None
         hyper = {}  # by device and number of updates, which most weights share
         for position, p in enumerate(weights):
             w = local(p)
@@ -91,6 +98,8 @@ class LNSMadam(SplitOptimizer):
                 state = self.state[p]
                 if not state:
                     state.update(t=0, moment=torch.zeros_like(p), cap=weight_cap(p, group["p_scale"]))
+                if turns and "smallest" not in state:
+                    state["smallest"] = smallest_exponent(w.format, initial_size(p), group["turn_below"])
                 state["t"] += 1
                 key = w.device, w.format.gamma, state["t"]
                 if key not in hyper:
@@ -107,6 +116,8 @@ class LNSMadam(SplitOptimizer):
                     stochastic,
                     self._random(group, p, index, position) if stochastic else None,
                 )
+                if turns:
+                    turn_signs(w, state["smallest"])
             if w.rng is not None:
                 w.rng[STEP] += 1
 
@@ -124,9 +135,9 @@ class LNSMadam(SplitOptimizer):
 
     @staticmethod
     def _random(group: dict, p: torch.Tensor, index: int, position: int) -> torch.Tensor:
-        own = local(p).rng
-        if own is not None:
-            rng = stream_of(own, "update")
+        own = local(p)
+        if own.rng is not None:
+            rng = stream_of(own.rng, "update", own.codes)
         else:
             tensor_id = len(STREAMS) * ((index << 20) + position) + STREAMS["update"]
             rng = random_state(group["seed"], group["step"], tensor_id)
@@ -134,9 +145,9 @@ class LNSMadam(SplitOptimizer):
         return rng.to(p.device, non_blocking=True)
 
 
-def weight_cap(weight: torch.Tensor, p_scale: float) -> torch.Tensor:
-    """``p_scale`` times the root mean square of an LNSTensor's values, float32 shaped like its scale; of a sharded
-    one's all. Infinite where nothing is larger than the smallest code: such a weight's initial values tell no size.
+def initial_size(weight: torch.Tensor) -> float:
+    """The root mean square of an LNSTensor's values, of a sharded one's all, in units of its scale. Infinite where
+    nothing is larger than the smallest code: such a weight's initial values tell no size.
 
     Exponents are counted and their squares summed exactly, so every device and any number of ranks find the same
     number.
@@ -147,7 +158,12 @@ def weight_cap(weight: torch.Tensor, p_scale: float) -> torch.Tensor:
     counts = torch.bincount(exponents, minlength=format.e_max + 1)
     counts = sum_over_shards(counts, weight).tolist()
     if not any(counts[2:]):
-        return torch.full_like(shard.scale, math.inf)
+        return math.inf
     squares = math.fsum(n * 4.0 ** (e / format.gamma) for e, n in enumerate(counts) if e and n)
-    root = p_scale * math.sqrt(squares / max(weight.numel(), 1))
-    return torch.full_like(shard.scale, root) * shard.scale
+    return math.sqrt(squares / max(weight.numel(), 1))
+
+
+def weight_cap(weight: torch.Tensor, p_scale: float) -> torch.Tensor:
+    """``p_scale`` times :func:`initial_size`, as a magnitude: float32 shaped like the scale."""
+    scale = local(weight).scale
+    return torch.full_like(scale, p_scale * initial_size(weight)) * scale

@@ -51,22 +51,26 @@ class FP8(Quantizer):
         return "history of maxima" if self.history else None
 
     def quantize(self, x: Tensor, rng: Tensor | None, dim: int) -> tuple[Tensor, Tensor]:
-        scale = self._scale(largest_magnitude(x))
-        return (x / scale).to(self.dtype), scale
+        scale = torch.ops.lns_sim.scale_to_largest(x, self._top)
+        return self._codes(x, scale), scale
 
-    def _scale(self, top: Tensor) -> Tensor:
-        return scale_to(top, torch.finfo(self.dtype).max * 2.0**-self.margin)
+    @property
+    def _top(self) -> float:
+        """Where the largest magnitude comes to lie."""
+        return torch.finfo(self.dtype).max * 2.0**-self.margin
+
+    def _codes(self, x: Tensor, scale: Tensor) -> Tensor:
+        return torch.ops.lns_sim.quantize_float8(x, scale, self.kind == "e5m2").view(self.dtype)
 
     def remembered(self, x: Tensor, rng: Tensor | None, dim: int, memory: dict[str, Tensor], mode: str) -> Operand:
         own = largest_magnitude(x)
         maxima = memory.get("maxima", x.new_zeros(self.history)).to(own.device)
-        scale = memory["scale"] if mode == "repeat" else self._scale(maxima.amax())
+        scale = memory["scale"] if mode == "repeat" else scale_to(maxima.amax(), self._top)
         if mode == "learn":
             memory["maxima"] = torch.cat([torch.where(own.isfinite(), own, 0.0).reshape(1), maxima[:-1]])
             memory["scale"] = scale
         scale = torch.where(own.isfinite(), scale, torch.nan)
-        top = torch.finfo(self.dtype).max
-        return Operand((x / scale).clamp_(-top, top).to(self.dtype), scale, self)
+        return Operand(self._codes(x, scale), scale, self)
 
     def error_operands(
         self, x: Tensor, rng: Tensor | None, dim: int, memory: dict[str, Tensor]
@@ -75,15 +79,4 @@ class FP8(Quantizer):
         return operand, operand
 
     def value(self, codes: Tensor, scale: Tensor) -> Tensor:
-        return widen(codes).mul_(scale)
-
-
-def widen(codes: Tensor) -> Tensor:
-    """Finite float8 numbers in float32: their bits, moved to where float16 has them (torch converts one by one, seven
-    times slower).
-    """
-    if codes.dtype == torch.float8_e5m2:  # the upper half of a float16
-        return codes.view(torch.int8).to(torch.int16).bitwise_left_shift_(8).view(torch.float16).float()
-    # One exponent bit fewer, and a bias smaller by 8; the sign fills bit 14, too, which is cleared.
-    bits = codes.view(torch.int8).to(torch.int16).bitwise_left_shift_(7).bitwise_and_(~(1 << 14))
-    return bits.view(torch.float16).float().mul_(256)
+        return torch.ops.lns_sim.dequantize_float8(codes.view(torch.uint8), scale, self.kind == "e5m2")

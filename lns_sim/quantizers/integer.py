@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from lns_sim.checks import check_bool, check_choice, check_int
-from lns_sim.quantizers.quantizer import LARGEST_VALUE, Quantizer, extremes, largest_magnitude, scale_to
-from lns_sim.random import draw
+from lns_sim.quantizers.quantizer import Quantizer, integer_dtype
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,7 @@ class Integer(Quantizer):
 
     @property
     def dtype(self) -> torch.dtype:
-        return torch.int8 if self.largest < 128 else torch.int16
+        return integer_dtype(self.largest)
 
     @property
     def largest(self) -> int:
@@ -51,27 +50,10 @@ class Integer(Quantizer):
         return self.rounding == "stochastic"
 
     def quantize(self, x: Tensor, rng: Tensor | None, dim: int) -> tuple[Tensor, Tensor]:
-        codes, scale = self.rounded(x, rng)
-        return codes.to(self.dtype), scale
-
-    def rounded(self, x: Tensor, rng: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Integers in float32 and the scale, otherwise as :meth:`quantize`."""
-        if self.zero_point:
-            low, high = extremes(x)
-            scale = scale_to(high / 2 - low / 2, self.largest / 2).clamp(max=LARGEST_VALUE / self.largest)
-            zero = (-low / scale).round_()
-            return rounded_to(x / scale, x, rng).clamp_(-zero, self.largest - zero), scale
-        scale = scale_to(largest_magnitude(x), self.largest)
-        return rounded_to(x / scale, x, rng).clamp_(-self.largest, self.largest), scale
-
-    def values(self, x: Tensor) -> Tensor:
-        """What the nearest codes stand for, in x's own dtype."""
-        codes, scale = self.rounded(x, None)
-        return codes.mul_(scale)
+        return torch.ops.lns_sim.quantize_integers(x, None, self.largest, 1, self.zero_point, False, rng)[:2]
 
 
-def rounded_to(steps: Tensor, x: Tensor, rng: Tensor | None) -> Tensor:
-    """Integers of ``steps``, in place: the nearest, or with a random state either neighbour without bias, drawn for the
-    elements of x.
-    """
-    return steps.round_() if rng is None else steps.add_(draw(x, rng)).floor_()
+def nearest_values(x: Tensor, bits: int) -> Tensor:
+    """What the nearest symmetric integers of so many bits stand for, in x's own dtype."""
+    largest = Integer(bits).largest
+    return torch.ops.lns_sim.quantize_integers(x.float(), None, largest, 1, False, True, None)[0].to(x.dtype)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
@@ -78,3 +79,12 @@ class Operand(NamedTuple):
             return self.with_codes(self.codes.mT)
         turned = {-1: -2, -2: -1}.get(self.dim, self.dim)
         return self._replace(codes=self.codes.mT, shifts=self.shifts.mT, dim=turned)
+
+
+class Reused(Operand):
+    """An operand whose values several products take: computed once."""
+
+    @functools.cached_property
+    def value(self) -> Tensor:
+        """What the codes stand for, in float32."""
+        return Operand(*self).value

@@ -110,17 +110,13 @@ class Quantizer:
 
 
 def largest_magnitude(x: Tensor) -> Tensor:
-    """max|x|, 0-d, in one pass over x; 0 of nothing, NaN where x has one."""
-    if x.numel() == 0:
-        return x.new_zeros(())
-    low, high = torch.aminmax(x)
-    return torch.maximum(-low, high)
+    """max|x|, 0-d; 0 of nothing, NaN where x has one."""
+    return torch.ops.lns_sim.largest_magnitude(x)
 
 
-def extremes(x: Tensor) -> tuple[Tensor, Tensor]:
-    """The smallest and the largest number of x and zero, 0-d; NaN where x has one."""
-    low, high = torch.aminmax(x) if x.numel() else (x.new_zeros(()), x.new_zeros(()))
-    return low.clamp(max=0), high.clamp(min=0)
+def integer_dtype(largest: int) -> torch.dtype:
+    """Of integer codes up to that magnitude."""
+    return torch.int8 if largest < 128 else torch.int16
 
 
 # No scale is smaller: a subnormal one holds too few bits to bring the largest magnitude to where codes end.

@@ -18,8 +18,7 @@ import torch
 from torch import Tensor
 
 from lns_sim.checks import check_bool, check_int
-from lns_sim.quantizers.quantizer import LARGEST_VALUE, Quantizer, scale_to
-from lns_sim.random import draw
+from lns_sim.quantizers.quantizer import Quantizer, integer_dtype
 
 
 @dataclass(frozen=True)
@@ -38,13 +37,16 @@ class ShiftQuant(Quantizer):
     bits: int = 4
     groups: int = 4
     zero_point: bool = False
-    dtype: ClassVar[torch.dtype] = torch.int16
     stochastic: ClassVar[bool] = True
 
     def __post_init__(self):
         check_int("bits", self.bits, 2, 8)
         check_int("groups", self.groups, 1, 8)
         check_bool("zero_point", self.zero_point)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return integer_dtype(self.largest)
 
     @property
     def top(self) -> int:
@@ -55,40 +57,16 @@ class ShiftQuant(Quantizer):
     def largest(self) -> int:
         return self.top << (self.groups - 1)
 
-    def ends(self, x: Tensor, dim: int) -> tuple[Tensor, Tensor]:
-        """From where to where each channel's codes are, shaped to broadcast with x."""
-        others = [d for d in range(x.dim()) if d != dim % x.dim()]
-        if self.zero_point:
-            return x.amin(others, keepdim=True).clamp(max=0), x.amax(others, keepdim=True).clamp(min=0)
-        high = x.abs().amax(others, keepdim=True)
-        return -high, high
+    def _quantized(self, x: Tensor, rng: Tensor | None, dim: int) -> tuple[Tensor, Tensor, Tensor]:
+        return torch.ops.lns_sim.quantize_integers(x, dim % x.dim(), self.top, self.groups, self.zero_point, False, rng)
 
-    def ranges(self, x: Tensor, dim: int) -> Tensor:
-        """Half the range of every channel's codes, shaped to broadcast with x: symmetric ones' largest magnitude."""
-        low, high = self.ends(x, dim)
-        return high / 2 - low / 2
-
-    def shifts(self, ranges: Tensor) -> Tensor:
-        """k_c of every channel."""
-        octaves = torch.frexp(ranges.amax() / ranges)[1] - 1  # floor(log2)
-        return torch.where(ranges > 0, octaves, self.groups - 1).clamp_(0, self.groups - 1)
+    def octaves(self, x: Tensor, dim: int) -> Tensor:
+        """k_c of every channel along ``dim``, int32."""
+        return self.groups - 1 - self._quantized(x, None, dim)[2]
 
     def quantize(self, x: Tensor, rng: Tensor | None, dim: int) -> tuple[Tensor, Tensor]:
         assert rng is not None
-        if x.numel() == 0:
-            return x.to(torch.int16), x.new_ones(())
-        low, high = self.ends(x, dim)
-        ranges, top = high / 2 - low / 2, self.top
-        s0 = scale_to(ranges.amax(), top / 2 if self.zero_point else top)
-        s0 = s0.clamp(max=LARGEST_VALUE / top)
-        power = (self.shifts(ranges) + 127 << 23).view(torch.float32)  # 2^k_c
-        q = torch.addcmul(draw(x, rng), x / s0, power).floor_()
-        if self.zero_point:
-            lowest = (low / s0 * power).round_()
-            q.clamp_(lowest, lowest + top)
-        else:
-            q.clamp_(-top, top)
-        return q.mul_(2.0 ** (self.groups - 1) / power).to(torch.int16), s0 * 2.0 ** (1 - self.groups)
+        return self._quantized(x, rng, dim)[:2]
 
 
 def optimal_grouping(ranges: Sequence[float], groups: int, bits: int) -> list[float]:

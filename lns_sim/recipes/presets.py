@@ -20,6 +20,7 @@ def lns_madam(
     update_bits: int = Recipe.update.bits,
     datapath: AnyDatapath | None = None,
     stochastic_gradients: bool = False,
+    underflow: str = "clamp",
     seed: int = 0,
 ) -> Recipe:
     """Bit-exact LNS-Madam: one format for all operands, one datapath for all three passes.
@@ -29,6 +30,9 @@ def lns_madam(
         update_bits: width of the update format; its octaves are the operands', its steps finer by the extra bits.
         datapath: None for the default datapath of the format.
         stochastic_gradients: stochastic rounding of errors and weight gradients.
+        underflow: of errors below the smallest code: "clamp" to it, as the paper has it, "flush" to zero, or
+            "stochastic", either of the two. A softmax over thousands of tokens has thousands of such errors of one sign
+            in every row; clamped, they add up to what no token has earned (docs/results.md).
         seed: of the random bits.
 
     Raises:
@@ -38,13 +42,20 @@ def lns_madam(
     check_int("update_bits", update_bits, bits, 16)
     update = LNSFormat(update_bits, gamma << (update_bits - bits))
     pe = Datapath(fmt) if datapath is None else datapath
-    error = LNS(fmt, rounding="stochastic" if stochastic_gradients else "nearest")
-    return Recipe("lns-madam", LNS(fmt), fmt, error, error, update, pe, pe, pe, seed=seed)
+    gradient = LNS(fmt, rounding="stochastic" if stochastic_gradients else "nearest")
+    error = replace(gradient, underflow=underflow)
+    name = "lns-madam" if underflow == "clamp" else f"lns-madam-{underflow}"
+    return Recipe(name, LNS(fmt), fmt, error, gradient, update, pe, pe, pe, seed=seed)
 
 
 def lns_madam_fake_quant(**kwargs) -> Recipe:
     """The codes of :func:`lns_madam` with every product in float32: what differs is the datapath alone."""
     return fake_quant(lns_madam(**kwargs))
+
+
+def gamma_in_blocks(bits: int) -> int:
+    """The gamma of formats with block scales, where nobody says another."""
+    return {4: 1, 5: 2, 6: 4}.get(bits, LNSFormat.gamma)
 
 
 def lns_madam_blocks(bits: int = LNSFormat.bits, gamma: int | None = None, block: int = 32, **kwargs) -> Recipe:
@@ -59,7 +70,7 @@ def lns_madam_blocks(bits: int = LNSFormat.bits, gamma: int | None = None, block
     Raises:
         TypeError, ValueError: as :func:`lns_madam`, or blocks that hold no whole vectors.
     """
-    gamma = {4: 1, 5: 2, 6: 4}.get(bits, LNSFormat.gamma) if gamma is None else gamma
+    gamma = gamma_in_blocks(bits) if gamma is None else gamma
     own = lns_madam(bits, gamma, **kwargs)
     update = own.update if "update_bits" in kwargs else Recipe.update
     few = "" if bits == LNSFormat.bits else f"-{bits}bit"
@@ -69,6 +80,8 @@ def lns_madam_blocks(bits: int = LNSFormat.bits, gamma: int | None = None, block
 RECIPES.register("fp32", lambda **_: None)
 RECIPES.register("lns-madam", lns_madam)
 RECIPES.register("lns-madam-fake-quant", lns_madam_fake_quant)
+RECIPES.register("lns-madam-flush", partial(lns_madam, underflow="flush"))
+RECIPES.register("lns-madam-flush-fake-quant", partial(lns_madam_fake_quant, underflow="flush"))
 RECIPES.register("lns-madam-block32", lns_madam_blocks)
 for _bits in (4, 5, 6):
     RECIPES.register(f"lns-madam-block32-{_bits}bit", partial(lns_madam_blocks, _bits))

@@ -43,6 +43,12 @@ def learns_by(recipe: Any) -> str:
     return "lr" if r.coded_weights else OPTIMIZERS[r.optimizer].learns_by
 
 
+def has_codes(recipe: Any) -> bool:
+    """Do its weights exist as codes only, which LNS-Madam moves?"""
+    r = _default(recipe)
+    return r is not None and r.coded_weights
+
+
 def bits_of(recipe: Any) -> dict[str, str]:
     """Bits of each tensor kind: "8", "32", of weights that are codes also the update format's, "8 (16)"."""
     r = _default(recipe)

@@ -358,7 +358,7 @@ def test_input_gradients_of_a_resnet(kernel, stride, rng):
     ],
     ids=str,
 )
-@pytest.mark.parametrize("m, k, n", [(300, 260, 517), (33, 9000, 40), (1, 30_000, 70)])
+@pytest.mark.parametrize("m, k, n", [(300, 260, 517), (33, 9000, 40), (1, 30_000, 70), (16, 16_384, 144)])
 def test_tiles_and_segments_of_a_gpu(options, m, k, n, rng):
     d = Datapath(**options)
     block = 64 // d.vector_size * d.vector_size

@@ -15,6 +15,9 @@ from torch import nn
 
 import lns_sim
 from lns_sim import Datapath, LNSFormat, recipes
+from lns_sim.quantizers import FP8, Integer, ShiftQuant
+from lns_sim.quantizers.integer import nearest_values
+from lns_sim.random import random_state
 from lns_sim.studies import models
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not HAVE_CUDA, reason="no GPU, or built without CUDA kernels")]
@@ -69,11 +72,14 @@ def test_any_datapath_any_shape(datapath, m, n, k, seed):
 @pytest.mark.parametrize("acc_bits, headroom", [(24, 5), (24, 0), (16, 0), (12, 0)])
 @pytest.mark.parametrize("overflow", ["saturate", "wrap"])
 @pytest.mark.parametrize("bias", [0, 60, 127])
-def test_long_dot_products_that_overflow_anywhere(acc_bits, headroom, overflow, bias, rng):
-    """Segments are joined exactly, wherever accumulators saturate: everywhere, in drifts up and down, or never."""
+@pytest.mark.parametrize("m, k, n", [(70, 20_000, 130), (16, 32_768, 144), (27, 32_768, 62)])
+def test_long_dot_products_that_overflow_anywhere(acc_bits, headroom, overflow, bias, m, k, n, rng):
+    """Segments are joined exactly, wherever accumulators saturate: everywhere, in drifts up and down, or never. Of the
+    narrow ones a tile has several side by side.
+    """
     datapath = Datapath(acc_bits=acc_bits, headroom_bits=headroom, overflow=overflow)
-    a, b = random_codes((70, 20_000), FMT, rng), random_codes((20_000, 130), FMT, rng)
-    drift = torch.arange(20_000) // 1000 % 3  # up, down, to and fro
+    a, b = random_codes((m, k), FMT, rng), random_codes((k, n), FMT, rng)
+    drift = torch.arange(k) // 1000 % 3  # up, down, to and fro
     a.codes.clamp_(min=bias)
     a.codes[:, drift == 0] &= 127
     b.codes[drift < 2] &= 127
@@ -89,6 +95,13 @@ LAYERS = [
     (16, 512, 512, 4, 1, 3),
     (4, 3, 64, 32, 1, 3),
     (2, 3, 64, 64, 2, 7),
+    # Narrow ones, in lines of whole words, of half of them, and of none.
+    (16, 16, 16, 32, 1, 3),
+    (16, 16, 32, 32, 2, 3),
+    (16, 32, 32, 16, 1, 3),
+    (16, 5, 16, 14, 1, 3),
+    (16, 16, 15, 28, 1, 5),
+    (8, 16, 16, 33, 1, 3),
 ]
 
 
@@ -101,6 +114,8 @@ def test_layers_of_residual_networks(n, c, o, size, stride, kernel, rng):
     of_dy = (dy.codes, dy.scale)
     everywhere(ops.conv2d_input_gradient, *of_dy, w.codes, w.scale, 8, 8, list(x.shape), *tail, False)
     everywhere(ops.conv2d_weight_gradient, *of_dy, x.codes, x.scale, 8, 8, [kernel, kernel], *tail, False)
+    everywhere(ops.conv2d_weight_gradient, *of_dy, x.codes, x.scale, 8, 8, [kernel, kernel], *tail, True)
+    tail = (*tail[:4], Datapath(acc_bits=16, headroom_bits=0).encode(), False)
     everywhere(ops.conv2d_weight_gradient, *of_dy, x.codes, x.scale, 8, 8, [kernel, kernel], *tail, True)
 
 
@@ -128,12 +143,25 @@ def test_tensors_of_many_millions():
         )
 
 
+@pytest.mark.parametrize("shape", [(64, 33, 50, 51), (64, 32, 48, 48), (300, 130, 4, 4), (300_000, 17)])
+def test_other_systems_codes_of_many_millions(shape):
+    x = torch.randn(shape) * torch.logspace(-3, 3, shape[1]).view(1, -1, *[1] * (len(shape) - 2))
+    rng = random_state(3, 1, 2)
+    for q in (Integer(), Integer(8, "stochastic", True), ShiftQuant(6, 4, True), ShiftQuant(4), FP8(), FP8("e5m2")):
+        codes, scale = everywhere(q.quantize, x, rng if q.stochastic else None, 1)
+        everywhere(q.value, codes, scale)
+    everywhere(nearest_values, x, 8)
+    everywhere(ops.largest_magnitude, x)
+
+
 def test_offsets_and_strides(rng):
     """Views whose addresses allow no wide load."""
     flat = torch.randn(1003)
     for start in range(4):
         view = flat.cuda()[start:]
         assert same(lns_sim.quantize(flat[start:]), lns_sim.quantize(view))
+        assert same(Integer().quantize(flat[start:], None, -1), Integer().quantize(view, None, -1))
+        assert same(FP8().quantize(flat[start:], None, -1), FP8().quantize(view, None, -1))
     a, b = random_codes((41, 67), FMT, rng), random_codes((67, 131), FMT, rng)
     expected = lns_sim.matmul(a[1:, 3:], b[3:, 5::3])
     assert same(expected, lns_sim.matmul(a.to("cuda")[1:, 3:], b.to("cuda")[3:, 5::3]))

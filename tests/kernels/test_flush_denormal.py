@@ -32,6 +32,11 @@ CASES = {
     "dequantize short runs": (ops.dequantize, (codes(N // 8, 8) & 135, SMALL.expand(N // 8, 1) / 2**10, 8, 8)),
     "rescale": (ops.rescale, (codes(N), SMALL, ONE, 8, 8, 2, RNG)),
     "round_to_powers": (ops.round_to_powers, (tiny(N), SMALL / 2, 7, True, True, RNG)),
+    "scale_to_largest": (ops.scale_to_largest, (tiny(N), 448.0)),
+    "quantize_integers": (ops.quantize_integers, (tiny(N // 8 * 8).view(-1, 4, 2), 1, 63, 4, True, False, RNG)),
+    "quantize_integers, values": (ops.quantize_integers, (tiny(N), None, 127, 1, False, True, None)),
+    "quantize_float8": (ops.quantize_float8, (tiny(N), SMALL, True)),
+    "dequantize_float8": (ops.dequantize_float8, (codes(N) & 191, SMALL / 2**10, False)),
     "matmul": (
         ops.matmul,
         (codes(90, 70), SMALL.expand(90, 1), codes(70, 80), ONE.expand(1, 80) / 2**40, 8, 8, DATAPATH, False, False),

@@ -40,6 +40,13 @@ CASES = {
     ),
     "uniform": (ops.uniform, (torch.randn(3, 4), RNG)),
     "round_to_powers": (ops.round_to_powers, (torch.randn(3, 4), ONE, 7, True, False, RNG)),
+    "largest_magnitude": (ops.largest_magnitude, (torch.randn(3, 4),)),
+    "scale_to_largest": (ops.scale_to_largest, (torch.randn(3, 4), 448.0)),
+    "quantize_integers": (ops.quantize_integers, (torch.randn(3, 4), None, 127, 1, False, False, None)),
+    "quantize_integers by channel": (ops.quantize_integers, (torch.randn(3, 4), 1, 63, 4, True, False, RNG)),
+    "quantize_integers, values": (ops.quantize_integers, (torch.randn(3, 4), None, 127, 1, False, True, None)),
+    "quantize_float8": (ops.quantize_float8, (torch.randn(3, 4), ONE, True)),
+    "dequantize_float8": (ops.dequantize_float8, (codes(3, 4) & 191, ONE, False)),
     "matmul": (
         ops.matmul,
         (codes(2, 3, 4), torch.ones(2, 3, 1), codes(2, 4, 5), torch.ones(2, 1, 5), 8, 8, DATAPATH, False, False),

@@ -183,6 +183,21 @@ REFUSED = {
     ),
     "round_to_powers, stochastic": (lambda: ops.round_to_powers(V, ONE, 7, True, True, None), "need rng"),
     "round_to_powers, octaves": (lambda: ops.round_to_powers(V, ONE, 2**32 + 7, False, False, None), "octaves must be"),
+    "scale_to_largest, 0": (lambda: ops.scale_to_largest(V, 0.0), "largest must be positive"),
+    "quantize_integers, top": (
+        lambda: ops.quantize_integers(V, None, 256, 1, False, False, None),
+        "top must be between 1 and 255, got 256",
+    ),
+    "quantize_integers, groups": (
+        lambda: ops.quantize_integers(V, 0, 7, 2**32 + 4, False, False, None),
+        "groups must be between 1 and 8",
+    ),
+    "quantize_integers, shifted values": (
+        lambda: ops.quantize_integers(V, 0, 7, 2, False, True, None),
+        "values are of nearest symmetric codes",
+    ),
+    "quantize_float8, scales": (lambda: ops.quantize_float8(V, V, False), "scale must be one number"),
+    "dequantize_float8, codes": (lambda: ops.dequantize_float8(V, ONE, False), "codes must be uint8"),
     "madam, stochastic": (lambda: madam(stochastic=True), "need rng"),
     "madam, hyper": (lambda: madam(hyper=torch.zeros(4)), "hyper must hold 5 numbers"),
     "madam, cap": (lambda: madam(cap=torch.ones(3)), "cap must have the shape of scale"),

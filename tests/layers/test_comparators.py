@@ -28,8 +28,8 @@ from lns_sim.optim.bit_centered import Offset, gradient_difference
 from lns_sim.optim.halp import HALP, Diverged, grid, least_squares_in_integers, on_grid
 from lns_sim.optim.madam import IntegerMadam, Madam, PublishedLNSMadam
 from lns_sim.quantizers.fp4 import FP4
-from lns_sim.quantizers.fp8 import FP8, widen
-from lns_sim.quantizers.integer import Integer
+from lns_sim.quantizers.fp8 import FP8
+from lns_sim.quantizers.integer import Integer, nearest_values
 from lns_sim.quantizers.luq import LUQ, SAWB, logarithmic, maximum_in_hindsight
 from lns_sim.quantizers.shiftquant import ShiftQuant, optimal_grouping
 from lns_sim.random import random_state
@@ -102,6 +102,54 @@ def test_codes_times_scale_are_near_the_values(q):
     assert type(q) is QUANTIZERS[type(q).__name__]
 
 
+def integers_in_torch(x, dim, top, groups, zero_point, u):
+    """Codes and scale of :class:`Integer` and :class:`ShiftQuant`, operation by operation."""
+    others = [d for d in range(x.dim()) if d != dim]
+    high, low = x.amax(others, keepdim=True).clamp(min=0), x.amin(others, keepdim=True).clamp(max=0)
+    ranges = high / 2 - low / 2 if zero_point else torch.maximum(high, -low)
+    widest = ranges.amax()
+    most = (2.0**128 - 2.0**105) / top
+    step = (widest / (top / 2 if zero_point else top)).clamp(2.0**-126, most) if widest > 0 else torch.tensor(1.0)
+    octaves = torch.where(ranges > 0, torch.frexp(widest / ranges)[1] - 1, groups - 1).clamp(0, groups - 1)
+    steps = x / step * torch.exp2(octaves.float())
+    q = steps.round() if u is None else (steps + u).floor()
+    lowest = (low / step * torch.exp2(octaves.float())).round() if zero_point else -top
+    q = q.clamp(lowest, lowest + top) if zero_point else q.clamp(-top, top)
+    return q * torch.exp2(groups - 1.0 - octaves), step * 2.0 ** (1 - groups)
+
+
+SPREAD = [
+    torch.randn(40, 30),
+    torch.randn(7, 5, 6, 8) * torch.exp2(-2.0 * torch.arange(5)).view(1, 5, 1, 1),
+    torch.randn(3, 2, 60, 60),  # long runs
+    -torch.rand(90, 3),
+    torch.zeros(3, 4),
+    torch.tensor([[3e38, -3.3e38], [1.0, 0.0]]),
+    torch.tensor([[1e-42, -2e-39], [0.0, -0.0]]),
+    torch.randn(100, 3) * 1e-38,
+]
+
+
+@pytest.mark.parametrize("q", [q for q in EXAMPLES if isinstance(q, (Integer, ShiftQuant))], ids=repr)
+def test_integers_are_those_of_torchs_operations(q):
+    for x in SPREAD:
+        codes, scale = quantized(q, x, dim=1)
+        u = torch.ops.lns_sim.uniform(x, random_state(0)) if q.stochastic else None
+        if isinstance(q, ShiftQuant):
+            expected, step = integers_in_torch(x, 1, q.top, q.groups, q.zero_point, u)
+        else:
+            whole, step = integers_in_torch(
+                x.flatten()[:, None], 1, q.largest, 1, q.zero_point, None if u is None else u.flatten()[:, None]
+            )
+            expected = whole.view(x.shape)
+        assert torch.equal(codes.float(), expected) and scale == step
+        if isinstance(q, Integer) and not q.zero_point:
+            values = everywhere(nearest_values, x, q.bits)
+            assert same(
+                values, integers_in_torch(x.flatten()[:, None], 1, q.largest, 1, False, None)[0].view(x.shape) * step
+            )
+
+
 def test_fp8_is_torchs_own():
     x = torch.randn(1000)
     codes, scale = FP8().quantize(x, None, -1)
@@ -110,7 +158,15 @@ def test_fp8_is_torchs_own():
     for dtype in (torch.float8_e4m3fn, torch.float8_e5m2):
         every = torch.arange(256, dtype=torch.uint8).view(dtype)
         every = every[every.float().isfinite()]
-        assert len(every) >= 248 and same(everywhere(widen, every), every.float())
+        q = FP8("e5m2" if dtype == torch.float8_e5m2 else "e4m3")
+        assert len(every) >= 248 and same(everywhere(q.value, every, torch.tensor(1.0)), every.float())
+        # Between neighbours, and below the smallest: rounded as torch does.
+        exact = torch.cat([torch.linspace(-1, 1, 4001), every.float() * 1.0625, 2.0 ** torch.arange(-20.0, 0)])
+        exact = torch.cat([exact, torch.tensor([torch.finfo(dtype).max])])  # at scale 1
+        codes, scale = everywhere(q.quantize, exact.clamp(-exact[-1], exact[-1]), None, -1)
+        assert scale == 1 and torch.equal(
+            codes.view(torch.uint8), exact.clamp(-exact[-1], exact[-1]).to(dtype).view(torch.uint8)
+        )
 
 
 def test_integers_and_sawb_by_hand():
@@ -431,6 +487,20 @@ def test_delayed_scaling_has_a_history_of_maxima():
     assert FP8(margin=3).quantize(x, None, -1)[1] == 8 * FP8().quantize(x, None, -1)[1]
 
 
+def test_what_is_kept_goes_from_model_to_model():
+    """A state_dict alone begins anew; with the memories the same numbers come."""
+    generator = torch.Generator().manual_seed(0)
+    batches = [torch.randn(5, 4, generator=generator) * size for size in (3.0, 0.1)]
+    torch.manual_seed(0)
+    model, fresh, other = (lns_sim.convert(nn.Sequential(nn.Linear(4, 4), nn.ReLU()), delayed()) for _ in range(3))
+    model(batches[0]).sum().backward()
+    for copied in (fresh, other):
+        copied.load_state_dict(model.state_dict())
+    lns_sim.nn.load_memories(other, json_free_copy(lns_sim.nn.memories(model)))
+    y = model(batches[1])
+    assert torch.equal(other(batches[1]), y) and not torch.equal(fresh(batches[1]), y)
+
+
 class Twice(nn.Module):
     """Two layers, whose first part a checkpoint may compute again."""
 
@@ -626,12 +696,12 @@ def test_shiftquant_is_shifts_in_an_integer_product():
     x = torch.randn(20, 16) * torch.exp2(-torch.arange(16) / 2)
     q, w = ShiftQuant(4, 4), torch.randint(-127, 128, (16, 9))
     codes, scale = q.quantize(x, random_state(0), -1)
-    k = q.shifts(q.ranges(x, -1))
+    k = q.octaves(x, -1)
     ranges = x.abs().amax(0)
-    assert k.flatten().tolist() == [min(3, int(torch.floor(torch.log2(ranges.max() / r)))) for r in ranges]
+    assert k.tolist() == [min(3, int(torch.floor(torch.log2(ranges.max() / r)))) for r in ranges]
     narrow = codes.to(torch.int64) >> (3 - k)  # what is stored: 4 bits
     assert narrow.abs().max() <= 7 and torch.equal(narrow << (3 - k), codes.to(torch.int64))
-    shifted = sum((narrow[:, c : c + 1] * w[c : c + 1]) << (3 - int(k[0, c])) for c in range(16))  # in the accumulator
+    shifted = sum((narrow[:, c : c + 1] * w[c : c + 1]) << (3 - int(k[c])) for c in range(16))  # in the accumulator
     assert torch.equal(shifted, codes.to(torch.int64) @ w)
     assert scale == x.abs().max() / 7 / 8
     one, s = ShiftQuant(4, 1).quantize(x, random_state(0), -1)
@@ -653,7 +723,7 @@ def test_zero_points_by_hand():
     codes, scale = q.quantize(x, random_state(0), -1)
     low, high = x.amin(0).clamp(max=0), x.amax(0).clamp(min=0)
     k = torch.floor(torch.log2((high - low).max() / (high - low))).clamp(max=3).int()
-    assert q.shifts(q.ranges(x, -1)).flatten().tolist() == k.tolist()
+    assert q.octaves(x, -1).tolist() == k.tolist()
     steps = 8 * scale * torch.exp2(-k.float())
     assert scale.item() * 8 == pytest.approx((high - low).max().item() / 15)
     stored = (codes.int() >> (3 - k)) + (-low / steps).round().int()
@@ -1176,6 +1246,8 @@ def test_what_a_table_says_of_recipes():
         "fp32": "FP32",
         "lns-madam": "LNS",
         "lns-madam-fake-quant": "LNS",
+        "lns-madam-flush": "LNS",
+        "lns-madam-flush-fake-quant": "LNS",
         "lns-madam-block32": None,
         "lns-madam-block32-4bit": None,
         "lns-madam-block32-5bit": None,

@@ -171,3 +171,11 @@ def test_compiles_without_warnings_of_ours():
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message=".*LNSWeight.*")
         torch.compile(model, fullgraph=True)(torch.randn(2, 4))
+
+
+def test_stochastic_recipes_have_gradients_on_the_meta_device():
+    recipe = lns_sim.recipes.lns_madam(stochastic_gradients=True)
+    model = lns_sim.convert(nn.Sequential(nn.Conv2d(2, 3, 3), nn.Flatten(), nn.Linear(12, 4)), recipe).to("meta")
+    x = torch.randn(5, 2, 4, 4, device="meta", requires_grad=True)
+    model(x).sum().backward()
+    assert x.grad.is_meta and all(p.grad.shape == p.shape for p in model.parameters())

@@ -1,6 +1,7 @@
 """LNS-Madam on codes against the reference, and the optimizer around it."""
 
 import copy
+import math
 
 import numpy as np
 import pytest
@@ -12,7 +13,10 @@ from torch import nn
 
 import lns_sim
 from lns_sim import LNSFormat, _extension, recipes, reference
+from lns_sim.optim import LNSMadam
 from lns_sim.optim.lns_madam import weight_cap
+from lns_sim.optim.signs import smallest_exponent, turn_signs
+from lns_sim.tensor import LNSTensor
 
 core = _extension.load()
 
@@ -121,6 +125,44 @@ def test_the_optimizer_makes_reference_steps(rounding):
         )
         optimizer.step()
         np.testing.assert_array_equal(unsigned(w.codes, fmt), codes)
+
+
+@pytest.mark.parametrize("bits, gamma", [(8, 8), (12, 128), (16, 2048)])
+def test_signs_turn_below_an_exponent(bits, gamma):
+    fmt = LNSFormat(bits, gamma)
+    codes = torch.arange(1 << bits).to(fmt.dtype)
+    values = fmt.values().double()
+    smallest = smallest_exponent(fmt, 2.0**9, 5.0)
+    assert smallest == 4 * gamma and smallest_exponent(fmt, math.inf, 5.0) == 1 == smallest_exponent(fmt, 2.0, 9.0)
+    turn_signs(LNSTensor(codes, torch.ones(()), fmt), smallest)
+    fallen = (values != 0) & (values.abs() < 2.0**4)
+    expected = torch.where(fallen, -values.sign() * 2.0**4, values)
+    assert torch.equal(fmt.values()[codes.to(torch.int64) & (1 << bits) - 1].double(), expected) and fallen.any()
+
+
+def test_a_weight_of_the_wrong_sign_turns():
+    torch.manual_seed(0)
+    target = 0.2 * torch.randn(6, 8)
+    errors = {}
+    for octaves in (None, 4.0):
+        torch.manual_seed(1)
+        layer = lns_sim.convert(nn.Linear(8, 6, bias=False), recipes.lns_madam_fake_quant())
+        before = layer.weight.dequantize()
+        optimizer = LNSMadam(layer.parameters(), lr=1 / 8, p_scale=10.0, turn_below=octaves)
+        for _ in range(150):
+            optimizer.zero_grad()
+            (layer.weight.dequantize() - target).square().sum().backward()
+            optimizer.step()
+        after = layer.weight.dequantize()
+        errors[octaves] = (after - target).square().mean().item()
+        assert torch.equal(after.sign(), before.sign()) == (octaves is None)
+    assert errors[4.0] < 0.1 * errors[None]
+    state = optimizer.state_dict()
+    again = LNSMadam(layer.parameters(), lr=1 / 8, turn_below=octaves)
+    again.load_state_dict(state)
+    assert again.state[layer.weight]["smallest"] == optimizer.state[layer.weight]["smallest"] > 1
+    with pytest.raises(ValueError, match="turn_below"):
+        LNSMadam(layer.parameters(), turn_below=-1.0)
 
 
 def test_signs_and_zeros_stay_and_the_cap_holds():

@@ -2,13 +2,11 @@
 process.
 """
 
-import subprocess
-import sys
-
 import loading_ranks
 import pytest
 import ranks
 import torch
+from command import torchrun
 from helpers import HAVE_CUDA
 
 import lns_sim
@@ -25,20 +23,7 @@ backends = pytest.mark.parametrize("backend", ["gloo", pytest.param("nccl", mark
 
 
 def run_two_ranks(backend, way, model, out) -> dict[str, torch.Tensor]:
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node=2",
-        ranks.__file__,
-        backend,
-        way,
-        model,
-        out,
-    ]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=240)
-    assert run.returncode == 0, run.stderr[-3000:]
+    torchrun(2, ranks.__file__, backend, way, model, out)
     saved = torch.load(out, weights_only=True)
     assert saved["ranks"] == 2
     return saved["found"]
@@ -99,6 +84,4 @@ def test_a_global_batch_needs_ranks():
 
 
 def test_weights_are_broadcast_loaded_or_refused():
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    run = subprocess.run([*command, loading_ranks.__file__], capture_output=True, text=True, timeout=240)
-    assert run.returncode == 0, run.stderr[-3000:]
+    torchrun(2, loading_ranks.__file__)

@@ -185,7 +185,7 @@ def test_the_command(report):
         (["cnn", "--out", "out"], "out is not empty"),
         ([], "compare needs a model, or a checkpoint"),
         (["cnn", "--recipe", "luq", "--acc-bits", "12"], "--acc-bits would change nothing in luq"),
-        (["gpt"], "gpt256 read text"),
+        (["gpt"], "llama read text"),
     ]:
         run = command("compare", *args, cwd=report)
         assert run.returncode == 1 and message in run.stderr and run.stderr.count("\n") == 1, (args, run.stderr)

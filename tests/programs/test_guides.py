@@ -1,12 +1,11 @@
 """Every guide runs, and shows what its reader is told to look at."""
 
-import os
 import re
 import runpy
-import subprocess
 import sys
 
 import pytest
+from command import torchrun
 from helpers import ROOT
 from tools import require_module
 
@@ -82,20 +81,7 @@ def test_guide(name, capsys, tmp_path, monkeypatch):
 def test_the_guide_for_many_machines(tmp_path):
     sums = []
     for way in ("ddp", "fsdp"):
-        command = [
-            sys.executable,
-            "-m",
-            "torch.distributed.run",
-            "--standalone",
-            "--nproc-per-node=2",
-            GUIDES / "many_machines.py",
-            way,
-            tmp_path / way,
-        ]
-        run = subprocess.run(
-            command, capture_output=True, text=True, timeout=240, env={**os.environ, "OMP_NUM_THREADS": "1"}
-        )
-        assert run.returncode == 0, run.stderr[-3000:]
+        run = torchrun(2, GUIDES / "many_machines.py", way, tmp_path / way)
         assert "the same on all ranks: True" in run.stdout and (tmp_path / way / "checkpoint/.metadata").exists()
         sums.append(re.search(r"2 ranks: loss 0\.\d+, sum of codes (\d+)", run.stdout)[1])
     assert sums[0] == sums[1]

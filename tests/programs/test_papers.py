@@ -9,7 +9,7 @@ import pytest
 import torch
 from command import lns_sim as command
 
-from lns_sim import LNSFormat, recipes
+from lns_sim import Datapath, LNSFormat, recipes
 from lns_sim.quantizers import LNS
 from lns_sim.studies import search as rates
 from lns_sim.studies.papers import STUDIES, chosen, halp, update_error
@@ -233,11 +233,18 @@ def test_the_error_of_an_update_by_hand():
     assert update_error.bound("sign-multiplicative", w, g, 0.5, 8) == 2 * 0.5 / 8
 
 
-def test_no_energy_of_block_scales(bench):
-    def priced(name):
-        return energies(bench, {"name": "images"}, "mlp", 2, recipes.to_plain(recipes.get(name)))
+def test_energies_are_those_of_the_recipes_datapaths(bench):
+    def priced(recipe):
+        return energies(bench, {"name": "images"}, "mlp", 2, recipes.to_plain(recipe))
 
-    assert priced("lns-madam-block32-4bit") == {} and len(priced("lns-madam")) == 2
+    assert priced(recipes.get("lns-madam-block32-4bit")) == {}
+    usual, short = priced(recipes.lns_madam()), priced(recipes.lns_madam(6, 4))
+    assert len(usual) == 2 and usual == priced(recipes.get("lns-madam-published"))
+    assert list(short) == ["uJ a sample, paper's prices"] and short == priced(
+        recipes.lns_madam_fake_quant(bits=6, gamma=4)
+    )
+    one = priced(recipes.lns_madam(datapath=Datapath(lut_entries=1)))
+    assert all(float(found[name]) < float(usual[name]) for found in (one, short) for name in found)
 
 
 def test_names_of_studies():

@@ -55,6 +55,15 @@ def test_what_a_space_says():
         space.parse(["bits=6", "bits=7"])
 
 
+@pytest.mark.parametrize("bits", [4, 5, 6])
+def test_short_formats_with_block_scales_are_the_presets(bits):
+    preset = recipes.get(f"lns-madam-block32-{bits}bit")
+    assert space.recipe_of({"bits": bits}, recipes.get("lns-madam-block32")) == replace(
+        preset, name="lns-madam-block32"
+    )
+    assert space.recipe_of({"bits": bits, "gamma": 2}, preset).activation.format == LNSFormat(bits, 2)
+
+
 def test_the_recipe_of_a_point():
     base = recipes.lns_madam()
     assert space.recipe_of({"bits": 6, "gamma": 4, "update_bits": 12}, base) == recipes.lns_madam(6, 4, 12)

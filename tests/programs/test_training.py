@@ -256,6 +256,17 @@ def test_the_table_and_the_curves(digits, tmp_path):
     assert (tmp_path / "c.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_curves_of_text_are_by_tokens_and_by_seconds(tmp_path):
+    results = [Result(name, 0, [2.0, 1.5], [1.9, 1.4], epoch_seconds=[3.0, 5.0]) for name in ("fp32", "lns-madam")]
+    report.draw_curves(results, "a title", "validation loss", tmp_path / "c.png", provenance(), tokens=1_500_000)
+    drawn = (tmp_path / "c.svg").read_text()
+    assert drawn.count("million tokens") == 2 and drawn.count("seconds of training") == 1 and "epoch" not in drawn
+    unknown = [*results, Result("fp8", 0, [2.0, 1.5], [1.9, 1.4])]  # as of a checkpoint from before they were told
+    report.draw_curves(unknown, "a title", "validation loss", tmp_path / "c.png", provenance(), tokens=1_500_000)
+    drawn = (tmp_path / "c.svg").read_text()
+    assert drawn.count("million tokens") == 2 and "seconds of training" not in drawn
+
+
 def test_curves_of_many_recipes_have_a_panel_each(tmp_path):
     results = [Result(f"recipe{i}", seed, [2.0, 0.5], [50.0, 90.0 + i + seed]) for i in range(7) for seed in (0, 1)]
     report.draw_curves(results, "a title", "test accuracy %", tmp_path / "c.png", provenance())

@@ -1,4 +1,4 @@
-"""The command ``lns-sim`` as a user runs it."""
+"""The command ``lns-sim`` as a user runs it, and what torchrun starts in several processes."""
 
 import os
 import subprocess
@@ -18,3 +18,14 @@ spec.loader.exec_module(command)
 def lns_sim(*args, cwd=None):
     command = [sys.executable, "-c", f"{LOAD}command.main()", *args]
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env={**os.environ, "COLUMNS": "140"})
+
+
+def torchrun(processes, *args):
+    """A script, or ``-m`` a module, in so many processes, which must end well. NVLink's multicast stays off, which a
+    host whose GPUs others use may not bear.
+    """
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", *args]
+    environment = {"NCCL_NVLS_ENABLE": "0", **os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "140"}
+    run = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=240, env=environment)
+    assert run.returncode == 0, run.stderr
+    return run

@@ -35,6 +35,26 @@ struct Cpu {
     cpu::round_to_powers(r, top.const_data_ptr<float>(), random_state(rng), x.const_data_ptr<float>(), x.numel(),
                          out.mutable_data_ptr<float>());
   }
+  static void largest_magnitude(const Tensor& x, Tensor& top) {
+    cpu::largest_magnitude(x.const_data_ptr<float>(), x.numel(), top.mutable_data_ptr<float>());
+  }
+  static void scale_to_largest(const Tensor& x, double largest, Tensor& scale) {
+    cpu::scale_to_largest(x.const_data_ptr<float>(), x.numel(), largest, scale.mutable_data_ptr<float>());
+  }
+  static void quantize_integers(const IntegerGrid& g, bool values, const Rng& rng, const Tensor& x, const Slices& s,
+                                Tensor& out, Tensor& scale, Tensor& shifts) {
+    const RandomState random = random_state(rng);
+    cpu::quantize_integers(g, values, rng ? &random : nullptr, x.const_data_ptr<float>(), s, out.mutable_data_ptr(),
+                           scale.mutable_data_ptr<float>(), shifts.mutable_data_ptr<int32_t>());
+  }
+  static void quantize_float8(bool e5m2, const Tensor& x, const Tensor& scale, Tensor& codes) {
+    cpu::quantize_float8(e5m2, scale.const_data_ptr<float>(), x.const_data_ptr<float>(), x.numel(),
+                         codes.mutable_data_ptr<uint8_t>());
+  }
+  static void dequantize_float8(bool e5m2, const Tensor& codes, const Tensor& scale, Tensor& out) {
+    cpu::dequantize_float8(e5m2, codes.const_data_ptr<uint8_t>(), scale.const_data_ptr<float>(), codes.numel(),
+                           out.mutable_data_ptr<float>());
+  }
   static void forward_codes(const Format& forward, const Format& update, const Tensor& codes, const Tensor& scale,
                             const Slices& s, Tensor& out, Tensor& out_scale) {
     cpu::forward_codes(forward, {.data = codes.const_data_ptr(), .format = update}, scale.const_data_ptr<float>(), s,
@@ -57,6 +77,11 @@ STABLE_TORCH_LIBRARY_IMPL(lns_sim, CPU, m) {
   m.impl("forward_codes", TORCH_BOX(&forward_codes<Cpu>));
   m.impl("uniform", TORCH_BOX(&uniform<Cpu>));
   m.impl("round_to_powers", TORCH_BOX(&round_to_powers<Cpu>));
+  m.impl("largest_magnitude", TORCH_BOX(&largest_magnitude<Cpu>));
+  m.impl("scale_to_largest", TORCH_BOX(&scale_to_largest<Cpu>));
+  m.impl("quantize_integers", TORCH_BOX(&quantize_integers<Cpu>));
+  m.impl("quantize_float8", TORCH_BOX(&quantize_float8<Cpu>));
+  m.impl("dequantize_float8", TORCH_BOX(&dequantize_float8<Cpu>));
   m.impl("madam_step", TORCH_BOX(&madam_step<Cpu>));
 }
 

@@ -34,6 +34,31 @@ struct Cuda {
     cuda::round_to_powers(r, top.const_data_ptr<float>(), pointer(rng), x.const_data_ptr<float>(), x.numel(),
                           out.mutable_data_ptr<float>(), call.launch());
   }
+  static void largest_magnitude(const Tensor& x, Tensor& top) {
+    const DeviceCall call(x);
+    cuda::largest_magnitude(x.const_data_ptr<float>(), x.numel(), top.mutable_data_ptr<float>(), call.launch());
+  }
+  static void scale_to_largest(const Tensor& x, double largest, Tensor& scale) {
+    const DeviceCall call(x);
+    cuda::scale_to_largest(x.const_data_ptr<float>(), x.numel(), largest, scale.mutable_data_ptr<float>(),
+                           call.launch());
+  }
+  static void quantize_integers(const IntegerGrid& g, bool values, const Rng& rng, const Tensor& x, const Slices& s,
+                                Tensor& out, Tensor& scale, Tensor& shifts) {
+    const DeviceCall call(x);
+    cuda::quantize_integers(g, values, pointer(rng), x.const_data_ptr<float>(), s, out.mutable_data_ptr(),
+                            scale.mutable_data_ptr<float>(), shifts.mutable_data_ptr<int32_t>(), call.launch());
+  }
+  static void quantize_float8(bool e5m2, const Tensor& x, const Tensor& scale, Tensor& codes) {
+    const DeviceCall call(x);
+    cuda::quantize_float8(e5m2, scale.const_data_ptr<float>(), x.const_data_ptr<float>(), x.numel(),
+                          codes.mutable_data_ptr<uint8_t>(), call.launch());
+  }
+  static void dequantize_float8(bool e5m2, const Tensor& codes, const Tensor& scale, Tensor& out) {
+    const DeviceCall call(codes);
+    cuda::dequantize_float8(e5m2, codes.const_data_ptr<uint8_t>(), scale.const_data_ptr<float>(), codes.numel(),
+                            out.mutable_data_ptr<float>(), call.launch());
+  }
   static void forward_codes(const Format& forward, const Format& update, const Tensor& codes, const Tensor& scale,
                             const Slices& s, Tensor& out, Tensor& out_scale) {
     const DeviceCall call(codes);
@@ -58,6 +83,11 @@ STABLE_TORCH_LIBRARY_IMPL(lns_sim, CUDA, m) {
   m.impl("forward_codes", TORCH_BOX(&forward_codes<Cuda>));
   m.impl("uniform", TORCH_BOX(&uniform<Cuda>));
   m.impl("round_to_powers", TORCH_BOX(&round_to_powers<Cuda>));
+  m.impl("largest_magnitude", TORCH_BOX(&largest_magnitude<Cuda>));
+  m.impl("scale_to_largest", TORCH_BOX(&scale_to_largest<Cuda>));
+  m.impl("quantize_integers", TORCH_BOX(&quantize_integers<Cuda>));
+  m.impl("quantize_float8", TORCH_BOX(&quantize_float8<Cuda>));
+  m.impl("dequantize_float8", TORCH_BOX(&dequantize_float8<Cuda>));
   m.impl("madam_step", TORCH_BOX(&madam_step<Cuda>));
 }
 

@@ -7,12 +7,14 @@ from typing import Any
 import torch
 
 from lns_sim import recipes
-from lns_sim.quantizers import LUQ, Quantizer
-from lns_sim.recipes import PASSES
+from lns_sim.format import LNSFormat
+from lns_sim.quantizers import LNS, LUQ, Quantizer
+from lns_sim.recipes import PASSES, Recipe
 from lns_sim.registry import RECIPES
 from lns_sim.studies import models
 from lns_sim.studies.contest import bits_of, has_hardware
-from lns_sim.studies.energy import energy
+from lns_sim.studies.energy import Energy, energy
+from lns_sim.studies.energy.technology import NoSuchDesign
 from lns_sim.studies.papers.bench import Bench
 from lns_sim.studies.papers.lns_madam import tuned
 from lns_sim.studies.papers.pool import Run
@@ -38,12 +40,25 @@ def _format(q: Quantizer | None) -> str | None:
     return q.hardware or (f"INT{q.bits}" if q.largest is not None else None)
 
 
+def _with_datapaths(recipe: Recipe | None) -> Recipe:
+    """A recipe whose datapaths are what LNS products cost: its own, without any the default one of its format."""
+    quantizers = [recipe and recipe.quantizer(kind) for kinds in PASSES.values() for kind in kinds]
+    formats = [q.format for q in quantizers if isinstance(q, LNS)]
+    if recipe is None or not formats:
+        return recipes.lns_madam()
+    if all(getattr(recipe, step) is not None for step in PASSES):
+        return recipe
+    format = LNSFormat.holding(*formats)
+    return recipes.lns_madam(format.bits, format.gamma)
+
+
 def energies(bench: Bench, data: dict, network: str, batch: int, recipe: Any) -> dict[str, Any]:
     """Microjoule of training on one sample, at the paper's prices and at those of our RTL.
 
     A format that the paper's technology lacks costs what INT8 does there, times its energy to INT8's in our RTL, pass
-    by pass; 6-bit integers are the geometric mean of INT4 and INT8 in our RTL. Both are marked "extrapolated". Nothing
-    is given where neither has the hardware, as of block scales.
+    by pass; 6-bit integers are the geometric mean of INT4 and INT8 in our RTL. Both are marked "extrapolated". LNS
+    products cost what the recipe's datapaths do, or without any the default one of its format. Nothing is given where
+    there are no prices of the hardware, as of block scales.
     """
     known, chosen = bench.data(**data), recipes.from_plain(recipe)
     if not has_hardware(chosen):
@@ -53,12 +68,24 @@ def energies(bench: Bench, data: dict, network: str, batch: int, recipe: Any) ->
         model = models.build(network, known.input_shape, known.classes).eval()
     paper, ours = (energy(model, x, recipe=recipes.lns_madam(), technology=t) for t in ("paper", "measured"))
 
+    def of_codes(technology: str) -> Energy | None:
+        try:
+            return energy(model, x, recipe=_with_datapaths(chosen), technology=technology)
+        except NoSuchDesign:
+            return None
+
+    codes_at_papers, codes_at_ours = of_codes("paper"), of_codes("measured")
+
     def at_ours(name: str, step: str) -> float | None:
+        if name == "LNS":
+            return codes_at_ours and sum(codes_at_ours.components(name, step).values())
         if name == "INT6":
             return (at_ours("INT4", step) * at_ours("INT8", step)) ** 0.5
         return sum(ours.components(name, step).values()) if name in ours.formats else None
 
     def at_papers(name: str, step: str) -> float | None:
+        if name == "LNS":
+            return codes_at_papers and sum(codes_at_papers.components(name, step).values())
         if name in paper.formats:
             return sum(paper.components(name, step).values())
         own = at_ours(name, step)

@@ -42,7 +42,8 @@ class PerChannel(Quantizer):
         if x.numel() == 0:
             return x, x.new_ones(())
         top = (1 << self.bits) - 1
-        low, high = ShiftQuant(self.bits, zero_point=True).ends(x, dim)
+        others = [d for d in range(x.dim()) if d != dim % x.dim()]
+        low, high = x.amin(others, keepdim=True).clamp(max=0), x.amax(others, keepdim=True).clamp(min=0)
         scale = scale_to(high / 2 - low / 2, top / 2)
         lowest = (low / scale).round_()
         return (x / scale).add_(draw(x, rng)).floor_().clamp_(lowest, lowest + top).mul_(scale), x.new_ones(())
@@ -150,7 +151,7 @@ def variances(groups: int, bits: int = BITS) -> dict[str, float]:
     q = ShiftQuant(bits, groups)
     _, scale = q.quantize(x, random_state(0), -1)
     drawn = torch.stack([q.quantize(x, random_state(i), -1)[0] * scale for i in range(200)])
-    steps = scale * 2.0 ** (groups - 1) * torch.exp2(-q.shifts(q.ranges(x, -1)).float())
+    steps = scale * 2.0 ** (groups - 1) * torch.exp2(-q.octaves(x, -1).float())
     best = optimal_grouping(ranges, groups, bits)
     return {
         "measured": drawn.var(0).mean().item() / whole,

@@ -16,6 +16,7 @@ from lns_sim.log_datapath import ORDERS, LogDatapath
 from lns_sim.log_tables import LogTables
 from lns_sim.quantizers import LNS
 from lns_sim.recipes import PASSES, ModelRecipe, Recipe, map_recipes
+from lns_sim.recipes.presets import gamma_in_blocks
 
 Value = int | str
 AnyRecipe = Recipe | ModelRecipe | None
@@ -152,14 +153,17 @@ def recipe_of(point: Point, base: Recipe) -> Recipe:
     """The base recipe with a choice of values: a key without a pass or tensor holds for all of them.
 
     Where a key changes formats, a datapath's is the smallest that holds its operands'; the LUT has gamma entries where
-    the base's has and no key says otherwise; the update format keeps the weight format's octaves.
+    the base's has and no key says otherwise; the update format keeps the weight format's octaves. With block scales
+    gamma follows from bits, and the update format stays, as in :func:`lns_sim.recipes.lns_madam_blocks`.
 
     Raises:
         TypeError, ValueError: values that do not fit together.
     """
 
     def format_of(tensor: str, own: LNSFormat) -> LNSFormat:
-        return LNSFormat(point.get(f"{tensor}.bits", point.get("bits", own.bits)), point.get("gamma", own.gamma))
+        bits = point.get(f"{tensor}.bits", point.get("bits", own.bits))
+        gamma = own.gamma if base.block is None or bits == own.bits else gamma_in_blocks(bits)
+        return LNSFormat(bits, point.get("gamma", gamma))
 
     changes = {}
     for tensor in _TENSORS:
@@ -169,7 +173,8 @@ def recipe_of(point: Point, base: Recipe) -> Recipe:
         changes[tensor] = (
             format_of(tensor, own) if tensor == "weight" else replace(own, format=format_of(tensor, own.format))
         )
-    if base.coded_weights and {"bits", "weight.bits", "gamma", "update_bits"} & point.keys():
+    of_update = {"update_bits"} if base.block is not None else {"bits", "weight.bits", "gamma", "update_bits"}
+    if base.coded_weights and of_update & point.keys():
         weight, bits = changes["weight"], point.get("update_bits", base.update.bits)
         if bits < weight.bits:
             raise ValueError(f"update_bits must be at least the weight's {weight.bits}, got {bits}")

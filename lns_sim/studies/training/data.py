@@ -105,8 +105,8 @@ def load(source: str, context: int | None = None, tokens: str | None = None, hel
     """Labelled samples or text by name.
 
     Sources are "digits", "npz:PATH" (arrays x_train, y_train, x_test, y_test), "openml:NAME" (through scikit-learn),
-    "text:PATH", "text" (Python's standard library), and "MODULE:FUNCTION", which returns a Data, or four such arrays or
-    tensors.
+    "text:PATH" (a file, or a folder's *.py), "text:python" (Python's standard library), "text" (its first megabyte),
+    and "MODULE:FUNCTION", which returns a Data, or four such arrays or tensors.
 
     Args:
         source: which.

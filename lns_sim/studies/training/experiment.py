@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,10 @@ from lns_sim.checks import check_same
 from lns_sim.environment import provenance
 from lns_sim.files import write_atomically, write_json
 from lns_sim.recipes import ModelRecipe, Recipe
+from lns_sim.studies.training import ranks
 from lns_sim.studies.training.checkpoint import ForeignFile, read_checkpoint, save_checkpoint
 from lns_sim.studies.training.data import Data
-from lns_sim.studies.training.trainer import Result, Settings, Trainer
+from lns_sim.studies.training.trainer import Result, Settings, Trainer, check_precision
 
 RECORD = "run.json"
 METRICS = "metrics.jsonl"
@@ -48,7 +50,8 @@ class Experiment:
     """Runs every recipe with every seed, one after another, saving after each epoch.
 
     The folder gets ``run.json`` (what was run and what came of it), ``metrics.jsonl`` (a line an epoch, as it ends),
-    and a checkpoint a run, ``RECIPE-seedN.pt``, which :func:`lns_sim.studies.training.load` reads.
+    and a checkpoint a run, ``RECIPE-seedN.pt``, which :func:`lns_sim.studies.training.load` reads. Of several processes
+    the first one writes, and all of them read where they resume.
 
     Args:
         data: the data set.
@@ -76,6 +79,7 @@ class Experiment:
         overwrite: bool = False,
     ):
         by_name.check_names(recipes)
+        check_precision(settings.precision, recipes)
         for recipe in recipes:
             if recipe is not None and Path(recipe.name).name != recipe.name:
                 raise ValueError(f"the recipe's name {recipe.name!r} is to be a file's, and holds a separator")
@@ -100,12 +104,13 @@ class Experiment:
     def record(self) -> dict:
         """All that is known of it: the commands that made it, what was run, in which environment, and the results."""
         results = [dataclasses.asdict(r) for r in self.results]
-        return {**self._record, "device": self.device, **self.describe(), "results": results}
+        made = {**self._record, "device": self.device, "processes": ranks.count()}
+        return {**made, **self.describe(), "results": results}
 
     def checkpoint(self, run: int) -> Path:
         """Where a run's checkpoint is."""
         recipe, seed = self.runs[run]
-        return self.folder / f"{'fp32' if recipe is None else recipe.name}-seed{seed}.pt"
+        return self.folder / f"{self.settings.run_name(recipe)}-seed{seed}.pt"
 
     def _describe_run(self, run: int) -> dict:
         recipe, seed = self.runs[run]
@@ -137,7 +142,9 @@ class Experiment:
                     raise ForeignFile(f"{path} is damaged: {error}") from error
 
     def _save(self, run: int, trainer: Trainer) -> None:
-        save_checkpoint({**self._describe_run(run), "trainer": trainer.state_dict()}, self.checkpoint(run))
+        state = {**self._describe_run(run), "trainer": trainer.state_dict()}
+        if ranks.first():
+            save_checkpoint(state, self.checkpoint(run))
 
     def _trainer(self, run: int) -> Trainer:
         recipe, seed = self.runs[run]
@@ -152,7 +159,14 @@ class Experiment:
 
     @property
     def _steps_per_epoch(self) -> int:
-        return -(-len(self.data.x_train) // self.settings.batch_size)
+        return self.settings.steps_per_epoch(len(self.data.x_train))
+
+    @property
+    def tokens_per_epoch(self) -> int:
+        """Tokens of text that an epoch trains on; 0: the data are no text."""
+        if self.data.tokenizer is None:
+            return 0
+        return self.settings.epoch_of(len(self.data.x_train)) * self.data.input_shape[0]
 
     @property
     def steps(self) -> int:
@@ -176,11 +190,25 @@ class Experiment:
             Diverged: a run made NaN or Inf; finished epochs are kept.
             FileExistsError: the folder holds an experiment that was not resumed.
         """
+        ranks.from_first(self._begin)
+        self._ours = True
+        with open(self.folder / METRICS if ranks.first() else os.devnull, "a") as log:
+            for run in range(len(self.runs)):
+                known = self._known.get(run)
+                if known and len(known.test) >= self.settings.epochs:
+                    self.results.append(known)
+                    continue
+                self.results.append(self._run_one(run, log, on_step, on_epoch))
+                if ranks.first():
+                    write_json(self.record, self.folder / RECORD)
+        return self.results
+
+    def _begin(self) -> None:
+        """Leaves nothing in the folder but what is known."""
         if not self._ours and (self.folder / RECORD).exists():
             raise FileExistsError(
                 f"{self.folder} holds an experiment; resume() goes on with it, overwrite=True begins anew"
             )
-        self._ours = True
         for run in range(len(self.runs)):
             if run not in self._known:
                 self.checkpoint(run).unlink(missing_ok=True)
@@ -189,15 +217,6 @@ class Experiment:
         lines = [metrics(r, epoch) for r in self._known.values() for epoch in range(len(r.test))]
         text = "".join(json.dumps(line) + "\n" for line in lines)
         write_atomically(lambda file: file.write(text.encode()), self.folder / METRICS)
-        with open(self.folder / METRICS, "a") as log:
-            for run in range(len(self.runs)):
-                known = self._known.get(run)
-                if known and len(known.test) >= self.settings.epochs:
-                    self.results.append(known)
-                    continue
-                self.results.append(self._run_one(run, log, on_step, on_epoch))
-                write_json(self.record, self.folder / RECORD)
-        return self.results
 
     def _run_one(self, run: int, log: Any, on_step, on_epoch) -> Result:
         trainer = self._trainer(run)
@@ -225,7 +244,7 @@ def _check_same(known: dict, new: dict, what: str) -> None:
 
     def told(d: dict) -> dict:
         kept = {name: value for name, value in d.items() if name in new and name not in ("data", "settings")}
-        settings = {name: value for name, value in d["settings"].items() if name != "epochs"}
+        settings = {**dataclasses.asdict(Settings()), **d["settings"], "epochs": None}  # an older version had fewer
         return {"data": {"fingerprint": d["data"].get("fingerprint")}, "settings": settings, **kept}
 
     try:

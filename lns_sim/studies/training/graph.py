@@ -14,10 +14,17 @@ from lns_sim.optim import ClosureOptimizer
 from lns_sim.random import Draws
 from lns_sim.recipes import ModelRecipe, Recipe
 from lns_sim.studies import models
+from lns_sim.studies.training import ranks
 from lns_sim.watching.counting import Totals
 
 Compute = Callable[[tuple[Tensor, ...]], Tensor]
 EAGER_STEPS = 3  # before the capture: tables, algorithms and the optimizer's state are made in them
+
+
+def kept_between_steps(recipe: Recipe | ModelRecipe | None) -> str:
+    """What quantizers of a recipe keep from step to step, as "FP8's history"; empty where none does."""
+    parts = [recipe.default, *(r for _, r in recipe.overrides)] if isinstance(recipe, ModelRecipe) else [recipe]
+    return next((f"{type(q).__name__}'s {q.keeps}" for r in parts if (q := memory.keeper(r))), "")
 
 
 def why_eager(recipe: Recipe | ModelRecipe | None, model: str, optimizer: torch.optim.Optimizer) -> str:
@@ -32,10 +39,10 @@ def why_eager(recipe: Recipe | ModelRecipe | None, model: str, optimizer: torch.
         return f"{type(optimizer).__name__} computes gradients itself"
     if model not in models.NAMES:
         return "a model of one's own may do on the host what a graph would not repeat"
-    parts = [recipe.default, *(r for _, r in recipe.overrides)] if isinstance(recipe, ModelRecipe) else [recipe]
-    for r in parts:
-        if q := memory.keeper(r):
-            return f"{type(q).__name__}'s {q.keeps} changes from step to step"
+    if kept := kept_between_steps(recipe):
+        return f"{kept} changes from step to step"
+    if ranks.count() > 1:
+        return "FSDP2 gathers weights as they are needed"
     return ""
 
 

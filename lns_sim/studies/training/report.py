@@ -73,9 +73,9 @@ def header(measure: str) -> list[str]:
     return ["recipe", measure, "seconds", "MACs simulated", "weight bytes", "saturated", "vanished"]
 
 
-def draw_curves(results: list[Result], title: str, measure: str, path: Path, made: dict) -> None:
-    """Training loss and the test's measure by epoch: mean and range over seeds of each recipe, in a panel of its own
-    where there are many.
+def draw_curves(results: list[Result], title: str, measure: str, path: Path, made: dict, tokens: int = 0) -> None:
+    """Training loss and the test's measure by epoch, of text by tokens, and its validation loss by seconds of training:
+    mean and range over seeds of each recipe, in a panel of its own where there are many.
 
     Args:
         results: of all runs.
@@ -83,6 +83,7 @@ def draw_curves(results: list[Result], title: str, measure: str, path: Path, mad
         measure: what a test gives.
         path: a PNG, or whatever its ending asks for; the same as SVG is written beside it.
         made: a record's provenance, for the caption (:func:`lns_sim.environment.caption`).
+        tokens: of an epoch; 0: the data are no text.
     """
     groups = {
         attribute: {
@@ -93,28 +94,47 @@ def draw_curves(results: list[Result], title: str, measure: str, path: Path, mad
     }
     seeds = len({r.seed for r in results})
     title += f"; mean and range of {seeds} seeds" if seeds > 1 else "; 1 seed"
-    figure = (_panels if len(groups["loss"]) > 6 else _overlaid)(groups, measure)
+    if len(groups["loss"]) > 6:
+        figure = _panels(groups, measure)
+    else:
+        figure = _overlaid(groups, measure, tokens, _times(results) if tokens else None)
     finish(figure, title, caption(made), path)
 
 
-def _curve(axes, curves: torch.Tensor, **how) -> None:
-    """A recipe's mean, with a band from the lowest to the highest seed."""
-    epochs = range(1, curves.shape[1] + 1)
-    (line,) = axes.plot(epochs, curves.mean(0), marker="." if curves.shape[1] == 1 else None, **how)
-    axes.fill_between(epochs, curves.amin(0), curves.amax(0), color=line.get_color(), alpha=0.15, linewidth=0)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+def _times(results: list[Result]) -> dict[str, torch.Tensor] | None:
+    """Seconds of training until the end of each epoch, mean over seeds; None where some are not known."""
+    if any(len(r.epoch_seconds) != len(r.test) for r in results):
+        return None
+    return {
+        name: torch.tensor([r.epoch_seconds for r in group], dtype=torch.float64).mean(0).cumsum(0)
+        for name, group in by_recipe(results).items()
+    }
+
+
+def _curve(axes, curves: torch.Tensor, places=None, **how) -> None:
+    """A recipe's mean, with a band from the lowest to the highest seed, by epoch or at places along the axis."""
+    if places is None:
+        places = range(1, curves.shape[1] + 1)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+    (line,) = axes.plot(places, curves.mean(0), marker="." if curves.shape[1] == 1 else None, **how)
+    axes.fill_between(places, curves.amin(0), curves.amax(0), color=line.get_color(), alpha=0.15, linewidth=0)
     axes.grid(alpha=0.3)
 
 
-def _overlaid(groups: dict[str, dict[str, torch.Tensor]], measure: str):
+def _overlaid(
+    groups: dict[str, dict[str, torch.Tensor]], measure: str, tokens: int, times: dict[str, torch.Tensor] | None
+):
     """A panel of each quantity, with a line for each recipe."""
-    figure, (left, right) = pyplot().subplots(1, 2, figsize=(10, 4), layout="constrained")
-    for axes, curves in zip((left, right), groups.values()):
-        for style, (name, found) in zip(itertools.cycle(["-", "--", ":", "-."]), curves.items()):
-            _curve(axes, found, ls=style, label=name)
-    left.set(title="training loss", xlabel="epoch", yscale="log")
-    right.set(title=measure, xlabel="epoch")
-    right.legend(loc="best")
+    panels = [("training loss", "loss", None), (measure, "test", None)] + ([(measure, "test", times)] if times else [])
+    figure, all_axes = pyplot().subplots(1, len(panels), figsize=(5 * len(panels), 4), layout="constrained")
+    for axes, (title, attribute, places) in zip(all_axes, panels):
+        for style, (name, found) in zip(itertools.cycle(["-", "--", ":", "-."]), groups[attribute].items()):
+            million = [tokens * epoch / 1e6 for epoch in range(1, found.shape[1] + 1)] if tokens else None
+            _curve(axes, found, million if places is None else places[name], ls=style, label=name)
+        unit = "million tokens" if tokens else "epoch"
+        axes.set(title=title, xlabel=unit if places is None else "seconds of training")
+    all_axes[0].set_yscale("log")
+    all_axes[-1].legend(loc="best")
     return figure
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import random
 import sysconfig
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
 import torch
 
 from lns_sim.checks import check_int
@@ -14,6 +16,9 @@ from lns_sim.studies.training.data import Data
 
 STANDARD_LIBRARY_BYTES = 1 << 20
 CONTEXT, TOKENS = 128, "byte"  # unless one asks for others
+PYTHON = "python"  # instead of a path: all of the standard library
+_PIECE = 1 << 16  # bytes that are encoded at a time, to the end of a line
+_BATCH = 256  # pieces that the library encodes in parallel
 
 
 class Tokenizer(Protocol):
@@ -21,7 +26,7 @@ class Tokenizer(Protocol):
 
     size: int
 
-    def encode(self, text: bytes) -> list[int]: ...
+    def encode(self, texts: Sequence[bytes]) -> np.ndarray: ...
 
     def decode(self, tokens: list[int]) -> str: ...
 
@@ -31,49 +36,123 @@ class Bytes:
 
     size = 256
 
-    def encode(self, text: bytes) -> list[int]:
-        return list(text)
+    def encode(self, texts: Sequence[bytes]) -> np.ndarray:
+        return np.frombuffer(b"".join(texts), dtype=np.uint8)
 
     def decode(self, tokens: list[int]) -> str:
         return bytes(tokens).decode("utf-8", errors="replace")
 
 
 class BytePairs:
-    """Byte-pair tokens, learned from a text (the library ``tokenizers``; extra "text").
+    """Byte-pair tokens, learned from texts (the library ``tokenizers``; extra "text").
 
     Raises:
         ValueError: the library is not installed.
     """
 
-    def __init__(self, text: bytes, size: int):
+    def __init__(self, texts: Sequence[bytes], size: int):
         try:
-            from tokenizers import ByteLevelBPETokenizer
+            from tokenizers import Tokenizer as Model
+            from tokenizers import decoders, models, pre_tokenizers, trainers
         except ImportError:
             raise ValueError("byte-pair tokens need the library tokenizers: pip install tokenizers") from None
-        self._model = ByteLevelBPETokenizer()
-        lines = text.decode("utf-8", errors="replace").splitlines(True)
-        self._model.train_from_iterator(lines, vocab_size=size, show_progress=False)
+        self._model = Model(models.BPE())
+        self._model.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        self._model.decoder = decoders.ByteLevel()
+        alphabet = pre_tokenizers.ByteLevel.alphabet()
+        trainer = trainers.BpeTrainer(vocab_size=size, min_frequency=2, initial_alphabet=alphabet, show_progress=False)
+        self._model.train_from_iterator(_pieces(texts), trainer)
         self.size = self._model.get_vocab_size()
 
-    def encode(self, text: bytes) -> list[int]:
-        return self._model.encode(text.decode("utf-8", errors="replace")).ids
+    def encode(self, texts: Sequence[bytes]) -> np.ndarray:
+        pieces = list(_pieces(texts))
+        batches = (pieces[i : i + _BATCH] for i in range(0, len(pieces), _BATCH))
+        found = [np.array(e.ids, dtype=np.int32) for b in batches for e in self._model.encode_batch_fast(b)]
+        return np.concatenate(found) if found else np.empty(0, dtype=np.int32)
 
     def decode(self, tokens: list[int]) -> str:
         return self._model.decode(tokens)
 
 
-def standard_library() -> bytes:
-    """The first megabyte of the running interpreter's own top-level modules, in a fixed random order."""
-    files = sorted(Path(sysconfig.get_paths()["stdlib"]).glob("*.py"))
+def _pieces(texts: Iterable[bytes]) -> Iterable[str]:
+    """The texts, long ones cut at the ends of lines."""
+    for text in texts:
+        begin = 0
+        while begin < len(text):
+            end = text.find(b"\n", begin + _PIECE) + 1 or len(text)
+            yield text[begin:end].decode("utf-8", errors="replace")
+            begin = end
+
+
+def python_sources(folder: Path) -> list[bytes]:
+    """All ``*.py`` below a folder but what is installed into it (``site-packages``), in a fixed random order, a line
+    end behind each; what is no UTF-8 is left out, and of equal files all but one.
+
+    Raises:
+        ValueError: there are none.
+    """
+    names = sorted(name for name in (f.relative_to(folder) for f in folder.rglob("*.py")) if _is_own(name))
+    random.Random(0).shuffle(names)
+    texts = dict.fromkeys((folder / name).read_bytes() for name in names)
+    found = [text + b"\n" for text in texts if _is_utf8(text)]
+    if not found:
+        raise ValueError(f"there are no Python sources (*.py) below {folder}")
+    return found
+
+
+def _is_own(name: Path) -> bool:
+    return "site-packages" not in name.parts
+
+
+def _is_utf8(text: bytes) -> bool:
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def standard_library() -> Path:
+    """Where the running interpreter's is."""
+    return Path(sysconfig.get_paths()["stdlib"])
+
+
+def _first_megabyte() -> bytes:
+    """Of the standard library's own top-level modules, in a fixed random order."""
+    files = sorted(standard_library().glob("*.py"))
     random.Random(0).shuffle(files)
     return b"\n".join(f.read_bytes() for f in files)[:STANDARD_LIBRARY_BYTES]
 
 
-def load(path: str | None, context: int, tokens: str) -> Data:
-    """Windows of ``context`` tokens of a file, or of :func:`standard_library`, as inputs, and shifted by one as labels.
+def read(path: str | None) -> tuple[str, list[bytes], list[bytes]]:
+    """What tables call a text, and its training and validation part: nine tenths and one of a file, or of a folder's
+    sources, whole files in each part.
 
     Args:
-        path: the file; None for the standard library.
+        path: a file, or a folder of Python sources; "python": the standard library; None: its first megabyte.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a folder without sources.
+    """
+    if path is None or (path != PYTHON and not Path(path).is_dir()):
+        text = _first_megabyte() if path is None else Path(path).read_bytes()
+        cut = len(text) * 9 // 10
+        name = "the first megabyte of Python's standard library" if path is None else Path(path).name
+        return name, [text[:cut]], [text[cut:]]
+    folder = standard_library() if path == PYTHON else Path(path)
+    texts = python_sources(folder)
+    ends = np.cumsum([len(text) for text in texts])
+    files = max(int(np.searchsorted(ends, 0.9 * ends[-1], side="right")), 1)
+    name = "Python's standard library" if path == PYTHON else f"Python sources of {folder.resolve().name}"
+    return name, texts[:files], texts[files:]
+
+
+def load(path: str | None, context: int, tokens: str) -> Data:
+    """Windows of ``context`` tokens of a text as inputs, and shifted by one as labels.
+
+    Args:
+        path: see :func:`read`.
         context: tokens a window.
         tokens: "byte", or "bpe:N" for N byte-pair tokens learned from the training part.
 
@@ -82,22 +161,20 @@ def load(path: str | None, context: int, tokens: str) -> Data:
         FileNotFoundError: no such file.
     """
     check_int("context", context, 2, 1 << 16)
-    text = Path(path).read_bytes() if path else standard_library()
-    cut = len(text) * 9 // 10
+    name, *texts = read(path)
     if tokens == "byte":
         tokenizer: Tokenizer = Bytes()
     elif tokens.startswith("bpe:") and tokens[4:].isdigit() and int(tokens[4:]) >= 256:
-        tokenizer = BytePairs(text[:cut], int(tokens[4:]))
+        tokenizer = BytePairs(texts[0], int(tokens[4:]))
     else:
         raise ValueError(f"tokens must be byte or bpe:N with N of at least 256, got {tokens!r}")
     parts = []
-    for name, part in (("training", text[:cut]), ("validation", text[cut:])):
-        ids = torch.tensor(tokenizer.encode(part), dtype=torch.int64)
+    for kind, part in zip(("training", "validation"), texts):
+        ids = torch.from_numpy(tokenizer.encode(part).astype(np.int64))
         count = (len(ids) - 1) // context
         if count < 1:
             raise ValueError(
-                f"the text's {name} part has {len(ids)} tokens, too few for a window of {context} and one more"
+                f"the text's {kind} part has {len(ids)} tokens, too few for a window of {context} and one more"
             )
         parts += [ids[: count * context].view(count, context), ids[1 : count * context + 1].view(count, context)]
-    name = Path(path).name if path else "Python's standard library"
     return Data(f"{name}, {tokens} tokens", *parts, tokenizer=tokenizer)

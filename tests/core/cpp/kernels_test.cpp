@@ -154,6 +154,58 @@ void test_drawing_floats() {
   CHECK(kernels().magnitude_max(x.data(), static_cast<int64_t>(x.size())) == top);
 }
 
+template <typename Code>
+void check_integers(const IntegerGrid& g, const std::vector<float>& x,
+                    void (*kernel)(const IntegerChannel*, bool, const RandomState*, const float*, int64_t, uint64_t,
+                                   Code*)) {
+  const auto n = static_cast<int64_t>(x.size());
+  Ends ends = {.below = 0, .above = 0};
+  for (const float value : x) widen(ends, float_bits(value));
+  const Ends found = kernels().ends(x.data(), n);
+  CHECK(found.below == ends.below && found.above == ends.above);
+  std::vector<IntegerChannel> channels;
+  for (int64_t i = 0; i < n; ++i)  // of smaller and smaller ranges
+    channels.push_back(channel_of(g, {.below = ends.below >> i % 3, .above = ends.above >> i % 3}, range_of(g, ends)));
+  std::vector<Code> codes(x.size());
+  for (const bool each : {false, true})
+    for (const bool draws : {false, true}) {
+      kernel(channels.data(), each, draws ? &kRandom : nullptr, x.data(), n, 7, codes.data());
+      for (int64_t i = 0; i < n; ++i) {
+        const IntegerChannel& c = channels[each ? i : 0];
+        const float steps = in_steps(c, x[i]);
+        const int rounded = draws ? round_stochastic(steps, philox_u24(kRandom, 7 + i)) : round_half_even(steps);
+        CHECK(codes[i] == static_cast<Code>(integer_code(c, rounded)));
+      }
+    }
+  std::vector<float> values(x.size());
+  kernels().integer_values(channels[0], 3e-3f, x.data(), n, values.data());
+  for (int64_t i = 0; i < n; ++i)
+    CHECK(same(values[i], integer_value(channels[0], in_steps(channels[0], x[i]), 3e-3f)));
+}
+
+void test_integers_and_floats8() {
+  std::vector<float> finite;
+  for (const float value : floats(QuantizerTables(16)))
+    if (std::isfinite(value)) finite.push_back(value);
+  for (const bool zero_point : {false, true})
+    for (const int groups : {1, 4}) {
+      check_integers({.top = 7, .groups = groups, .zero_point = zero_point}, finite, kernels().integers8);
+      check_integers({.top = 255, .groups = groups, .zero_point = zero_point}, finite, kernels().integers16);
+    }
+  std::vector<uint8_t> codes(finite.size());
+  std::vector<float> values(finite.size());
+  const auto n = static_cast<int64_t>(finite.size());
+  for (const bool e5m2 : {false, true})
+    for (const float scale : {1.0f, 3e-39f, 7e36f}) {
+      kernels().to_floats8(e5m2, scale, finite.data(), n, codes.data());
+      kernels().from_floats8(e5m2, codes.data(), scale, n, values.data());
+      for (int64_t i = 0; i < n; ++i) {
+        CHECK(codes[i] == to_float8(e4m3_or_e5m2(e5m2), finite[i] / scale));
+        CHECK(same(values[i], float8_value(e4m3_or_e5m2(e5m2), codes[i], scale)));
+      }
+    }
+}
+
 // Sums of up to 2^bits, among them the accumulator's limits and what is beside them.
 template <typename State>
 std::vector<State> sums(const Accumulator<State>& a, int rows, int bits) {

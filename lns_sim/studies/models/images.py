@@ -1,15 +1,9 @@
-"""Networks for experiments, in plain torch: convert them with ``lns_sim.convert``."""
+"""Classifiers of images, and of rows of numbers."""
 
 from __future__ import annotations
 
-import math
-
 import torch
-import torch.nn.functional as F
 from torch import nn
-
-from lns_sim.checks import check_choice
-from lns_sim.studies.own import made_by
 
 
 def _conv_bn(inputs: int, outputs: int, stride: int = 1, kernel: int = 3) -> nn.Sequential:
@@ -111,44 +105,6 @@ def imagenet_resnet(
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inputs, classes))
 
 
-class DecoderBlock(nn.Module):
-    """Causal self-attention and a feed-forward part, each behind a layer norm."""
-
-    def __init__(self, width: int, heads: int):
-        super().__init__()
-        self.heads = heads
-        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
-        self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        q, k, v = (t.unflatten(-1, (self.heads, -1)).transpose(1, 2) for t in self.qkv(self.norm1(x)).chunk(3, -1))
-        attention = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-        x = x + self.out(attention.transpose(1, 2).flatten(2))
-        return x + self.down(F.gelu(self.up(self.norm2(x))))
-
-
-class GPT(nn.Module):
-    """A small decoder (Radford et al., 2019): tokens (N, T) to logits (N, T, vocabulary), T up to ``context``."""
-
-    def __init__(self, vocabulary: int, context: int, width: int = 128, layers: int = 4, heads: int = 4):
-        super().__init__()
-        self.context = context
-        self.tokens, self.positions = nn.Embedding(vocabulary, width), nn.Embedding(context, width)
-        self.blocks = nn.ModuleList([DecoderBlock(width, heads) for _ in range(layers)])
-        self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, vocabulary, bias=False)
-        for name, p in self.named_parameters():
-            if p.dim() > 1:
-                deep = name.endswith(("out.weight", "down.weight"))  # they add up along the residual path
-                nn.init.normal_(p, std=0.7 * width**-0.5 / ((2 * layers) ** 0.5 if deep else 1))
-
-    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        x = self.tokens(tokens) + self.positions(torch.arange(tokens.shape[1], device=tokens.device))
-        for block in self.blocks:
-            x = block(x)
-        return self.head(self.norm(x))
-
-
 def resnet(channels: int, classes: int, widths=(16, 32, 64), blocks=(3, 3, 3)) -> nn.Module:
     """A CIFAR-form residual network: ResNet-20 by default."""
     layers: list[nn.Module] = [_conv_bn(channels, widths[0]), nn.ReLU()]
@@ -158,52 +114,3 @@ def resnet(channels: int, classes: int, widths=(16, 32, 64), blocks=(3, 3, 3)) -
             layers.append(ResidualBlock(inputs, width, 2 if stage and i == 0 else 1))
             inputs = width
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inputs, classes))
-
-
-NAMES = (
-    "cnn",
-    "mlp",
-    "logistic",
-    "lenet",
-    "resnet8",
-    "resnet20",
-    "resnet18",
-    "resnet18-imagenet",
-    "resnet50",
-    "gpt",
-    "gpt256",
-)
-
-
-def build(name: str, input_shape: tuple[int, ...], classes: int) -> nn.Module:
-    """A network by name for inputs of shape (C, H, W), (features,), or for "gpt" and "gpt256" (of width 128 and
-    256) (context,) tokens of so many classes; or one's own, named as module:function (:mod:`lns_sim.studies.own`).
-
-    Raises:
-        ValueError: an unknown name, or a convolutional network for inputs that are no images.
-        ImportError, TypeError: of one's own: there is none.
-    """
-    if ":" in name:
-        return made_by(name)
-    check_choice("model", name, NAMES)
-    if name == "gpt":
-        return GPT(classes, input_shape[0])
-    if name == "gpt256":
-        return GPT(classes, input_shape[0], width=256, heads=8)
-    if name == "mlp":
-        return mlp(math.prod(input_shape), classes)
-    if name == "logistic":
-        return nn.Sequential(nn.Flatten(), nn.Linear(math.prod(input_shape), classes))
-    if len(input_shape) != 3:
-        raise ValueError(f"model {name!r} needs images (C, H, W), but the data has shape {input_shape}; use 'mlp'")
-    if name == "lenet":
-        return lenet(input_shape, classes)
-    if name == "cnn":
-        return cnn(input_shape[0], classes)
-    if name == "resnet50":
-        return imagenet_resnet(input_shape[0], classes, Bottleneck, (3, 4, 6, 3))
-    if name == "resnet18-imagenet":
-        return imagenet_resnet(input_shape[0], classes, ResidualBlock, (2, 2, 2, 2))
-    if name in ("resnet8", "resnet20"):
-        return resnet(input_shape[0], classes, blocks=(1, 1, 1) if name == "resnet8" else (3, 3, 3))
-    return resnet(input_shape[0], classes, widths=(64, 128, 256, 512), blocks=(2, 2, 2, 2))
