@@ -10,13 +10,15 @@ from dataclasses import replace
 
 import prices
 import pytest
+import torch
 from command import lns_sim as command
 from tools import require_module
 
 import lns_sim
-from lns_sim import Datapath, LNSFormat, recipes
+from lns_sim import Datapath, LNSFormat, LogDatapath, recipes
 from lns_sim.studies import models
 from lns_sim.studies.sweep import report, space
+from lns_sim.studies.sweep.costs import costs_of
 from lns_sim.studies.training import data
 from lns_sim.studies.training.trainer import Settings
 
@@ -339,6 +341,15 @@ def test_hardware_without_a_price_has_cycles_alone(dimension, base, message, tmp
     note = found[0].user_attrs["none"]
     assert found[0].values is None and message in note and note.endswith("; the cost cycles is known of all")
     assert found[1].values[1] > 0
+
+
+def test_logarithms_added_cost_what_their_design_does():
+    recipe = recipes.lns_madam(datapath=LogDatapath(acc_bits=12, tables="shift", vector_size=32))
+    with torch.device("meta"):
+        model, batch = torch.nn.Sequential(torch.nn.Conv2d(32, 32, 1)), torch.zeros(4, 32, 4, 8)
+    priced = lns_sim.energy(model, batch, recipe=recipe, technology="measured").total()
+    energy, area = costs_of(("energy", "area"), model, batch, recipe, "measured")
+    assert energy == pytest.approx(1000 * priced / 4) and area == 568_612
 
 
 def test_costs_that_cannot_be_told_are_refused(tmp_path):
