@@ -51,7 +51,8 @@ struct TiledProduct {
   int32_t* segment_bounds;  // out: (instance, segment, bounded_rows rows, kColumns columns, 2), see FusedSums
   int bounded_rows;         // of a thread
   const int32_t* starts;    // in: (instance, segment, row, column) accumulators at the segments' starts; only counts
-  const int32_t* gates;     // one of every tile (instance, row, column), null: where it holds 0 nothing is done
+  const int32_t* gates;     // one of every tile (instance, row, column), or null: segments before that are not computed
+  const int32_t* sums_before;     // theirs, as of segment_sums
   unsigned long long* overflows;  // null: not counted
 
   __host__ __device__ int64_t outputs() const { return rows.rows * columns.rows; }
@@ -164,7 +165,8 @@ struct Tile {
     part = i / tiled.tiles_r;
     offsets = tiled.batch.at(part / tiled.segments);
     open = tiled.gates == nullptr ||
-           tiled.gates[(part / tiled.segments * tiled.tiles_r + row / rows) * tiled.tiles_c + column / columns] != 0;
+           tiled.gates[(part / tiled.segments * tiled.tiles_r + row / rows) * tiled.tiles_c + column / columns] <=
+               part % tiled.segments;
     begin = part % tiled.segments * tiled.segment_vectors * tiled.datapath.vector_size;
     end = min(tiled.k, begin + tiled.segment_vectors * tiled.datapath.vector_size);
   }
@@ -366,8 +368,9 @@ __global__ void __launch_bounds__((kMultipliers + kFetchers) * 32, 1)
 }
 
 // Carries accumulators through the segments of every output and writes the results; `starts`, unless null, takes what
-// each segment starts with. With bounded sums a saturating accumulator may turn out to need SegmentSums: then the gate
-// of its tile of `rows` x `columns` is opened; SegmentSums are joined where gates are open.
+// each segment starts with. With bounded sums a saturating accumulator may turn out to need SegmentSums: the gate of
+// its tile of `rows` x `columns` takes the first segment that does. From there on SegmentSums are joined, behind
+// bounded ones.
 template <Use use>
 __global__ void __launch_bounds__(256) join_segments(const __grid_constant__ TiledProduct tiled, int32_t* starts,
                                                      int32_t* gates, int gate_rows, int gate_columns) {
@@ -379,26 +382,31 @@ __global__ void __launch_bounds__(256) join_segments(const __grid_constant__ Til
     const int64_t gates_r = (tiled.rows.rows + gate_rows - 1) / gate_rows,
                   gates_c = (columns + gate_columns - 1) / gate_columns;
     int32_t* gate = gates ? gates + (instance * gates_r + r / gate_rows) * gates_c + c / gate_columns : nullptr;
-    if (use == Use::segment && *gate == 0) continue;
+    const int again = use == Use::segment ? *gate : tiled.segments;
+    if (use == Use::segment && again >= tiled.segments) continue;
     int32_t acc = 0;
-    bool fits = true;
+    int fitting = 0;  // segments
     for (int s = 0; s < tiled.segments; ++s) {
       const int64_t part = instance * tiled.segments + s;
       if (starts) starts[part * outputs + output] = acc;
-      if constexpr (use == Use::bounded) {
-        const int32_t sum = tiled.segment_sums[part * outputs + output];
-        if (s > 0 && a.overflow == Overflow::saturate) {
+      if (s < again) {
+        const int32_t sum = (use == Use::segment ? tiled.sums_before : tiled.segment_sums)[part * outputs + output];
+        if (use == Use::bounded && s > 0 && a.overflow == Overflow::saturate) {
           const int32_t* bounds = tiled.segment_bounds + bounds_index(tiled, part, r, c);
           const int64_t lowest = bounds[0], highest = bounds[1];
-          fits &= min(lowest, lowest + acc) >= a.low && max(highest, highest + acc) <= a.high;
+          if (min(lowest, lowest + acc) < a.low || max(highest, highest + acc) > a.high) break;
         }
+        ++fitting;
         acc = a.narrow(acc + sum);
       } else {
         const int32_t* from = tiled.segment_sums + part * 3 * outputs + output;
         acc = max(from[outputs], min(from[2 * outputs], acc + from[0]));
       }
     }
-    if (!fits) *gate = 1;
+    if (use == Use::bounded && fitting < tiled.segments) {
+      atomicMin(gate, fitting);
+      continue;
+    }
     const Offsets o = tiled.batch.at(instance);
     const int64_t at = o.output + axis_offset(tiled.rows.output, r) + axis_offset(tiled.columns.output, c);
     if (tiled.accumulators) {
