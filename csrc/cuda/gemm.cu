@@ -101,6 +101,14 @@ void launch(TiledProduct tiled, const ProductTable& t, const Launch& at) {
   const int bytes =
       shared_bytes(t, tiled.table_shift, ThreadSums::kRows * tiled.warps_r, 32 * kColumns * tiled.warps_c);
   const int64_t blocks = std::min<int64_t>(tiled.tiles, Limits(at.device).multiprocessors);
+  if (ThreadSums::kUse == Use::segment) {
+    auto* chosen = static_cast<int32_t*>(at.allocate((1 + tiled.tiles) * sizeof(int32_t)));
+    check(cudaMemsetAsync(chosen, 0, sizeof(int32_t), at.stream), "memset");
+    choose_tiles<<<static_cast<unsigned>(std::min<int64_t>(ceil_div(tiled.tiles, 256), blocks)), 256, 0, at.stream>>>(
+        tiled, chosen);
+    check(cudaGetLastError(), "choose_tiles");
+    tiled.chosen = chosen;
+  }
   check(cudaFuncSetAttribute(multiply<ThreadSums>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes),
         "shared memory");
   multiply<ThreadSums><<<static_cast<unsigned>(blocks), 32 * (kMultipliers + kFetchers), bytes, at.stream>>>(tiled);

@@ -48,11 +48,12 @@ struct TiledProduct {
   int64_t segment_vectors;
   int32_t*
       segment_sums;  // out: (instance, segment, row, column), or of SegmentSums (instance, segment, 3, row, column)
-  int32_t* segment_bounds;  // out: (instance, segment, bounded_rows rows, kColumns columns, 2), see FusedSums
-  int bounded_rows;         // of a thread
-  const int32_t* starts;    // in: (instance, segment, row, column) accumulators at the segments' starts; only counts
-  const int32_t* gates;     // one of every tile (instance, row, column), or null: segments before that are not computed
-  const int32_t* sums_before;     // theirs, as of segment_sums
+  int32_t* segment_bounds;     // out: (instance, segment, bounded_rows rows, kColumns columns, 2), see FusedSums
+  int bounded_rows;            // of a thread
+  const int32_t* starts;       // in: (instance, segment, row, column) accumulators at the segments' starts; only counts
+  const int32_t* gates;        // SegmentSums: of every tile (instance, row, column) the first segment that is computed
+  const int32_t* sums_before;  // those before, as of segment_sums
+  const int32_t* chosen;       // SegmentSums: how many tiles are computed, and which
   unsigned long long* overflows;  // null: not counted
 
   __host__ __device__ int64_t outputs() const { return rows.rows * columns.rows; }
@@ -152,10 +153,19 @@ struct Memory {
   __device__ uint16_t* column_lanes(int buffer) const { return column_tile + buffer * kChunk * pitch_c; }
 };
 
+// The tiles that blocks share: all, or those that are chosen.
+template <typename ThreadSums>
+__device__ inline int64_t tile_count(const TiledProduct& tiled) {
+  return ThreadSums::kUse == Use::segment ? tiled.chosen[0] : tiled.tiles;
+}
+template <typename ThreadSums>
+__device__ inline int64_t tile_index(const TiledProduct& tiled, int64_t i) {
+  return ThreadSums::kUse == Use::segment ? tiled.chosen[1 + i] : i;
+}
+
 // One tile of one segment of one product.
 struct Tile {
   int64_t row, column, part, begin, end;
-  bool open;
   Offsets offsets;
 
   __device__ Tile(const TiledProduct& tiled, int64_t i, int rows, int columns) {
@@ -164,9 +174,6 @@ struct Tile {
     row = i % tiled.tiles_r * rows;
     part = i / tiled.tiles_r;
     offsets = tiled.batch.at(part / tiled.segments);
-    open = tiled.gates == nullptr ||
-           tiled.gates[(part / tiled.segments * tiled.tiles_r + row / rows) * tiled.tiles_c + column / columns] <=
-               part % tiled.segments;
     begin = part % tiled.segments * tiled.segment_vectors * tiled.datapath.vector_size;
     end = min(tiled.k, begin + tiled.segment_vectors * tiled.datapath.vector_size);
   }
@@ -181,9 +188,8 @@ __device__ void fetch(const TiledProduct& tiled, const Memory<ThreadSums>& m, in
   Fetcher column_fetcher(tiled.columns.operand, tiled.lane_code, m.columns, m.side_coordinates + m.rows, ks + kChunk,
                          fetcher);
   uint32_t chunk = 0;  // of the block
-  for (int64_t i = blockIdx.x; i < tiled.tiles; i += gridDim.x) {
-    const Tile tile(tiled, i, m.rows, m.columns);
-    if (!tile.open) continue;
+  for (int64_t i = blockIdx.x; i < tile_count<ThreadSums>(tiled); i += gridDim.x) {
+    const Tile tile(tiled, tile_index<ThreadSums>(tiled, i), m.rows, m.columns);
     synchronize(1, kFetchers * 32);  // all are done with the last tile's coordinates
     for (int at = thread; at < m.rows + m.columns; at += kFetchers * 32)
       m.side_coordinates[at] =
@@ -287,9 +293,8 @@ __global__ void __launch_bounds__((kMultipliers + kFetchers) * 32, 1)
   const int64_t outputs = tiled.outputs();
   ThreadSums sums;
   uint32_t chunk = 0;  // of the block
-  for (int64_t i = blockIdx.x; i < tiled.tiles; i += gridDim.x) {
-    const Tile tile(tiled, i, m.rows, m.columns);
-    if (!tile.open) continue;
+  for (int64_t i = blockIdx.x; i < tile_count<ThreadSums>(tiled); i += gridDim.x) {
+    const Tile tile(tiled, tile_index<ThreadSums>(tiled, i), m.rows, m.columns);
     sums.start(tiled.datapath);
     if constexpr (ThreadSums::kUse == Use::overflows) {
       if (tiled.starts)
@@ -365,6 +370,15 @@ __global__ void __launch_bounds__((kMultipliers + kFetchers) * 32, 1)
     }
   }
   if (tiled.overflows && sums.overflows) atomicAdd(tiled.overflows, static_cast<unsigned long long>(sums.overflows));
+}
+
+// Writes down which tiles are computed again, so that blocks share them evenly.
+__global__ void __launch_bounds__(256) choose_tiles(const __grid_constant__ TiledProduct tiled, int32_t* chosen) {
+  const int64_t tiles = tiled.tiles_r * tiled.tiles_c;
+  for (int64_t i = blockIdx.x * int64_t{blockDim.x} + threadIdx.x; i < tiled.tiles;
+       i += gridDim.x * int64_t{blockDim.x})
+    if (const int64_t part = i / tiles; tiled.gates[part / tiled.segments * tiles + i % tiles] <= part % tiled.segments)
+      chosen[1 + atomicAdd(chosen, 1)] = static_cast<int32_t>(i);
 }
 
 // Carries accumulators through the segments of every output and writes the results; `starts`, unless null, takes what
