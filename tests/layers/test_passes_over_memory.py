@@ -4,6 +4,8 @@ import pytest
 import torch
 from helpers import same_bits
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 import lns_sim
 from lns_sim import recipes
@@ -43,3 +45,24 @@ def test_a_product_that_nobody_scales_is_not_multiplied_by_one():
         one, two = torch.addmm(b, x, w), torch.addmm(b, x, w, alpha=2)
     assert "Mul" not in str(one.grad_fn.next_functions) and "Mul" in str(two.grad_fn.next_functions)
     assert torch.allclose(two, 2 * one - b)
+
+
+class Made(TorchDispatchMode):
+    """The types of tensors that operators make."""
+
+    def __init__(self):
+        super().__init__()
+        self.dtypes = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        self.dtypes += [x.dtype for x in tree_leaves(out) if isinstance(x, torch.Tensor) and "zeros" in str(func)]
+        return out
+
+
+def test_no_zeros_are_made_for_codes_that_have_no_gradient():
+    layer = lns_sim.convert(nn.Linear(5, 7), recipes.lns_madam())
+    y = layer(torch.randn(3, 5, requires_grad=True)).sum()
+    with Made() as made:
+        y.backward()
+    assert torch.uint8 not in made.dtypes
