@@ -32,7 +32,6 @@ __device__ inline float warp_sum(float x) {
 // What a warp has of its row.
 template <int N>
 struct Row {
-  int64_t index;
   int lane, visible;
   float x[N];
 
@@ -47,9 +46,7 @@ struct Row {
   }
 
   __device__ Row(const CausalRows& rows, int64_t row)
-      : index(row),
-        lane(threadIdx.x % 32),
-        visible(min(rows.first + static_cast<int>(row % rows.rows) + 1, rows.seen)) {
+      : lane(threadIdx.x % 32), visible(min(rows.first + static_cast<int>(row % rows.rows) + 1, rows.seen)) {
     const float* products = rows.products + row * rows.seen;
     each([&](int i, int element) { x[i] = products[element]; });
     each([&](int i, int) { x[i] *= rows.factor; });
