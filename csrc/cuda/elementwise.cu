@@ -383,6 +383,34 @@ struct Dequantize {
   }
 };
 
+// Codes of 8 bits at most, of one scale: what each stands for is looked up.
+constexpr int kQuad = 4;    // codes of a thread at a time
+constexpr int kRun = 4096;  // codes of a contiguous tensor that are a row
+
+__global__ void __launch_bounds__(kThreads)
+    dequantize_rows(Format format, const uint32_t* values, ByteRows rows, const float* scale, float* x, bool wide) {
+  __shared__ float value_of[kThreads];
+  const int thread = threadIdx.y * blockDim.x + threadIdx.x;
+  value_of[thread] = dequantize_one(format, values, thread & (2 * format.sign_bit() - 1), float_bits(*scale));
+  __syncthreads();
+  const int64_t count = rows.count();
+  for (int64_t row = int64_t{blockIdx.x} * blockDim.y + threadIdx.y; row < count;
+       row += int64_t{gridDim.x} * blockDim.y) {
+    const uint8_t* from = rows.codes + rows.place(row);
+    float* to = x + row * rows.length;
+    const int length = static_cast<int>(min(int64_t{rows.length}, rows.n - row * rows.length));
+#pragma unroll 4
+    for (int first = threadIdx.x * kQuad; first < length; first += blockDim.x * kQuad) {
+      if (wide && first + kQuad <= length) {
+        const uchar4 c = *reinterpret_cast<const uchar4*>(from + first);
+        *reinterpret_cast<float4*>(to + first) = {value_of[c.x], value_of[c.y], value_of[c.z], value_of[c.w]};
+      } else {
+        for (int i = first; i < min(first + kQuad, length); ++i) to[i] = value_of[from[i]];
+      }
+    }
+  }
+}
+
 template <typename Code>
 struct Rescale {
   Quantizer q;
@@ -625,6 +653,23 @@ void dequantize(const CodeView& codes, const Quantizer& q, const float* scale, c
             .format = codes.format, .values = q.values, .codes = from, .scale = scale, .x = x, .wide = wide},
         at);
   });
+}
+
+void dequantize(const ByteRows& rows, const Format& format, const Quantizer& q, const float* scale, float* x,
+                const Launch& at) {
+  if (rows.n == 0) return;
+  const bool wide = aligned(x, sizeof(float)) && reinterpret_cast<uintptr_t>(rows.codes) % kQuad == 0 &&
+                    rows.length % kQuad == 0 && rows.outer_stride % kQuad == 0 && rows.inner_stride % kQuad == 0;
+  dim3 block(kThreads);
+  while (block.x > 1 && block.x / 2 * kQuad >= rows.length) block.x /= 2;
+  block.y = kThreads / block.x;
+  const int64_t grid = std::min((rows.count() + block.y - 1) / block.y, full_grid(at));
+  dequantize_rows<<<static_cast<unsigned>(grid), block, 0, at.stream>>>(format, q.values, rows, scale, x, wide);
+  check(cudaGetLastError(), "dequantize_rows");
+}
+
+ByteRows contiguous_rows(const uint8_t* codes, int64_t n) {
+  return {.codes = codes, .n = n, .length = kRun, .outer_stride = kRun};
 }
 
 void rescale(const Quantizer& q, const int64_t* rng, const void* codes, const float* old_scale, const float* new_scale,

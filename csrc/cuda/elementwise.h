@@ -18,12 +18,29 @@ std::vector<int32_t> pack(const QuantizerTables& tables);
 // A quantizer on the device's copy.
 Quantizer view(const int32_t* packed, const QuantizerTables& tables, const Format& f, Rounding r, Underflow u);
 
+// Rows of n codes of 8 bits at most, of which the last may be shorter. What is made of them has no gaps.
+struct ByteRows {
+  const uint8_t* codes;
+  int64_t n;
+  int length;
+  int64_t inner = 1, outer_stride = 0, inner_stride = 0;
+
+  LNS_HD int64_t count() const { return (n + length - 1) / length; }
+  LNS_HD int64_t place(int64_t row) const {
+    if (inner == 1) return row * outer_stride;
+    return row / inner * outer_stride + row % inner * inner_stride;
+  }
+};
+ByteRows contiguous_rows(const uint8_t* codes, int64_t n);
+
 // As in cpu/elementwise.h; `rng` points to the operators' random state on the device, or is null.
 void quantize(const Quantizer& q, const int64_t* rng, const float* x, const Slices& s, void* codes, float* scale,
               const Launch& at);
 // The one scale of n elements, on the device.
 void quantizer_scale(const Quantizer& q, const float* x, int64_t n, float* scale, const Launch& at);
 void dequantize(const CodeView& codes, const Quantizer& q, const float* scale, const Slices& s, float* x,
+                const Launch& at);
+void dequantize(const ByteRows& rows, const Format& format, const Quantizer& q, const float* scale, float* x,
                 const Launch& at);
 void rescale(const Quantizer& q, const int64_t* rng, const void* codes, const float* old_scale, const float* new_scale,
              const Slices& s, void* out, const Launch& at);

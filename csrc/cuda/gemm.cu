@@ -183,6 +183,14 @@ void launch(TiledProduct tiled, const ProductTable& t, const Launch& at) {
   const int bytes = shared_bytes(t, tiled.table_shift, fetched(R, tiled.tile_r, tiled.together),
                                  fetched(kColumns, tiled.tile_c, tiled.together));
   const int64_t blocks = std::min<int64_t>(tiled.tiles, Limits(at.device).multiprocessors);
+  if (ThreadSums::kUse == Use::segment) {
+    auto* chosen = static_cast<int32_t*>(at.allocate((1 + tiled.tiles) * sizeof(int32_t)));
+    check(cudaMemsetAsync(chosen, 0, sizeof(int32_t), at.stream), "memset");
+    choose_tiles<<<static_cast<unsigned>(std::min<int64_t>(ceil_div(tiled.tiles, 256), blocks)), 256, 0, at.stream>>>(
+        tiled, R * tiled.tile_r, kColumns * tiled.tile_c, chosen);
+    check(cudaGetLastError(), "choose_tiles");
+    tiled.chosen = chosen;
+  }
   check(cudaFuncSetAttribute(multiply<ThreadSums>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes),
         "shared memory");
   multiply<ThreadSums><<<static_cast<unsigned>(blocks), 32 * (kMultipliers + kFetchers), bytes, at.stream>>>(tiled);
@@ -190,6 +198,7 @@ void launch(TiledProduct tiled, const ProductTable& t, const Launch& at) {
 }
 
 constexpr int kGatedRows = 8;  // of a thread, where segments are computed again
+constexpr int kShut = 0x7f;    // bytes of a gate
 
 template <Use use>
 void join(const TiledProduct& tiled, int32_t* starts, int32_t* gates, const Launch& at) {
@@ -201,7 +210,8 @@ void join(const TiledProduct& tiled, int32_t* starts, int32_t* gates, const Laun
 }
 
 // Segments of K at once, then joined. First as if no accumulation saturated behind the first segment, which is rare and
-// found out; then, on the device's own decision, the tiles where one did, by what each segment does to any start.
+// found out; then, on the device's own decision, the tiles where one did, from that segment on, by what each segment
+// does to any start.
 template <typename Bounded, typename Segment, typename Overflows>
 void run_segments(TiledProduct tiled, const ProductTable& t, const Launch& at) {
   const auto words = [&](int64_t n) { return static_cast<int32_t*>(at.allocate(n * sizeof(int32_t))); };
@@ -215,11 +225,11 @@ void run_segments(TiledProduct tiled, const ProductTable& t, const Launch& at) {
   if (tiled.datapath.overflow == Overflow::saturate) {
     const int64_t count = ceil_div(tiled.rows.rows, kGatedRows * tiled.tile_r) * tiled.tiles_c * tiled.batch.count();
     gates = words(count);
-    check(cudaMemsetAsync(gates, 0, count * sizeof(int32_t), at.stream), "memset");
+    check(cudaMemsetAsync(gates, kShut, count * sizeof(int32_t), at.stream), "memset");
   }
   join<Use::bounded>(tiled, starts, gates, at);
   if (gates) {
-    tiled.segment_sums = words(3 * each);
+    tiled.sums_before = std::exchange(tiled.segment_sums, words(3 * each));
     tiled.gates = gates;
     launch<Segment>(tiled, t, at);
     join<Use::segment>(tiled, starts, gates, at);

@@ -49,10 +49,12 @@ struct TiledProduct {
   int64_t segment_vectors;
   int32_t*
       segment_sums;  // out: (instance, segment, row, column), or of SegmentSums (instance, segment, 3, row, column)
-  int32_t* segment_bounds;  // out: (instance, segment, bounded_rows rows, kColumns columns, 2), see FusedSums
-  int bounded_rows;         // of a thread
-  const int32_t* starts;    // in: (instance, segment, row, column) accumulators at the segments' starts; only counts
-  const int32_t* gates;     // one of every tile (instance, row, column), null: where it holds 0 nothing is done
+  int32_t* segment_bounds;     // out: (instance, segment, bounded_rows rows, kColumns columns, 2), see FusedSums
+  int bounded_rows;            // of a thread
+  const int32_t* starts;       // in: (instance, segment, row, column) accumulators at the segments' starts; only counts
+  const int32_t* gates;        // SegmentSums: of every tile (instance, row, column) the first segment that is computed
+  const int32_t* sums_before;  // those before, as of segment_sums
+  const int32_t* chosen;       // SegmentSums: how many tiles are computed, and which
   unsigned long long* overflows;  // null: not counted
 
   __host__ __device__ int64_t outputs() const { return rows.rows * columns.rows; }
@@ -162,6 +164,16 @@ struct Memory {
   __device__ uint16_t* column_lanes(int buffer) const { return column_tile + buffer * kChunk * pitch_c; }
 };
 
+// The tiles that blocks share: all, or those that are chosen.
+template <typename ThreadSums>
+__device__ inline int64_t tile_count(const TiledProduct& tiled) {
+  return ThreadSums::kUse == Use::segment ? tiled.chosen[0] : tiled.tiles;
+}
+template <typename ThreadSums>
+__device__ inline int64_t tile_index(const TiledProduct& tiled, int64_t i) {
+  return ThreadSums::kUse == Use::segment ? tiled.chosen[1 + i] : i;
+}
+
 // One tile of one product, of one segment or of several together. The latter lie alike (splits_at): what is fetched for
 // one of them is found from its start.
 struct Tile {
@@ -179,7 +191,8 @@ struct Tile {
     instance = i / groups;
     segment = static_cast<int>(i % groups) * tiled.together;
     open = tiled.gates == nullptr ||
-           tiled.gates[(instance * tiled.tiles_r + row / rows) * tiled.tiles_c + column / columns] != 0;
+           tiled.gates[(instance * tiled.tiles_r + row / rows) * tiled.tiles_c + column / columns] <
+               segment + tiled.together;
     begin = tiled.together > 1 ? 0 : segment * tiled.segment_lanes();
     end = min(tiled.k, begin + tiled.segment_lanes());
   }
@@ -205,9 +218,8 @@ __device__ void fetch(const TiledProduct& tiled, const Memory<ThreadSums>& m, in
   Fetcher column_fetcher(tiled.columns.operand, tiled.lane_code, tiled.column_words, m.columns,
                          m.side_coordinates + m.rows, ks + kChunk, kFetchers - 1 - fetcher);
   uint32_t chunk = 0;  // of the block
-  for (int64_t i = blockIdx.x; i < tiled.tiles; i += gridDim.x) {
-    const Tile tile(tiled, i, m.tile_rows, m.tile_columns);
-    if (!tile.open) continue;
+  for (int64_t i = blockIdx.x; i < tile_count<ThreadSums>(tiled); i += gridDim.x) {
+    const Tile tile(tiled, tile_index<ThreadSums>(tiled, i), m.tile_rows, m.tile_columns);
     const Offsets offsets = tiled.batch.at(tile.instance);
     synchronize(1, kFetchers * 32);  // all are done with the last tile's coordinates
     row_fetcher.start_tile(offsets.left, thread,
@@ -317,9 +329,8 @@ __global__ void __launch_bounds__((kMultipliers + kFetchers) * 32, 1)
   const int64_t outputs = tiled.outputs();
   ThreadSums sums;
   uint32_t chunk = 0;  // of the block
-  for (int64_t i = blockIdx.x; i < tiled.tiles; i += gridDim.x) {
-    const Tile tile(tiled, i, m.tile_rows, m.tile_columns);
-    if (!tile.open) continue;
+  for (int64_t i = blockIdx.x; i < tile_count<ThreadSums>(tiled); i += gridDim.x) {
+    const Tile tile(tiled, tile_index<ThreadSums>(tiled, i), m.tile_rows, m.tile_columns);
     const int segment = tile.segment + beside;
     const bool mine = employed && segment < tiled.segments && tile.row + row0 < tiled.rows.rows &&
                       tile.column + column0 < tiled.columns.rows;
@@ -406,9 +417,15 @@ template <Use use>
 struct Step {
   int32_t sum, from_low, from_high;  // the latter of SegmentSums
 
-  __device__ static Step of(const TiledProduct& tiled, int64_t part, int64_t output) {
-    const int64_t outputs = tiled.outputs();
-    if constexpr (use == Use::bounded) {
+  // `again`: of SegmentSums; those before are bounded, and known not to saturate.
+  __device__ static Step of(const TiledProduct& tiled, const Accumulator<int32_t>& a, int64_t first, int segment,
+                            int again, int64_t output) {
+    const int64_t outputs = tiled.outputs(), part = first + segment;
+    if (use == Use::segment && segment < again) {
+      return {.sum = tiled.sums_before[part * outputs + output],
+              .from_low = static_cast<int32_t>(a.low),
+              .from_high = static_cast<int32_t>(a.high)};
+    } else if constexpr (use == Use::bounded) {
       return {.sum = tiled.segment_sums[part * outputs + output], .from_low = 0, .from_high = 0};
     } else {
       const int32_t* from = tiled.segment_sums + part * 3 * outputs + output;
@@ -439,10 +456,19 @@ struct Step {
 
 constexpr int kJoinWarps = 32;  // at most, of a block
 
+// Writes down which tiles of `rows` x `columns` are computed again, so that blocks share them evenly.
+__global__ void __launch_bounds__(256)
+    choose_tiles(const __grid_constant__ TiledProduct tiled, int rows, int columns, int32_t* chosen) {
+  for (int64_t i = blockIdx.x * int64_t{blockDim.x} + threadIdx.x; i < tiled.tiles;
+       i += gridDim.x * int64_t{blockDim.x})
+    if (Tile(tiled, i, rows, columns).open) chosen[1 + atomicAdd(chosen, 1)] = static_cast<int32_t>(i);
+}
+
 // Carries accumulators through the segments of every output and writes the results; `starts`, unless null, takes what
-// each segment starts with. With bounded sums a saturating accumulator may turn out to need SegmentSums: then the gate
-// of its tile of `rows` x `columns` is opened; SegmentSums are joined where gates are open. A block takes 32 outputs at
-// a time, each of its warps a share of the segments: first what the share does to any accumulator, then to its own.
+// each segment starts with. With bounded sums a saturating accumulator may turn out to need SegmentSums: the gate of
+// its tile of `rows` x `columns` takes the first segment that does. From there on SegmentSums are joined, behind
+// bounded ones. A block takes 32 outputs at a time, each of its warps a share of the segments: first what the share
+// does to any accumulator, then to its own.
 template <Use use>
 __global__ void __launch_bounds__(32 * kJoinWarps)
     join_segments(const __grid_constant__ TiledProduct tiled, int32_t* starts, int32_t* gates, int gate_rows,
@@ -460,28 +486,29 @@ __global__ void __launch_bounds__(32 * kJoinWarps)
     const int64_t part = instance * tiled.segments;
     const unsigned r = static_cast<unsigned>(output / columns), c = static_cast<unsigned>(output % columns);
     int32_t* gate = gates ? gates + (instance * gates_r + r / gate_rows) * gates_c + c / gate_columns : nullptr;
-    const bool open = first + lane < all && (use != Use::segment || *gate != 0);
+    const int again = use == Use::segment ? *gate : tiled.segments;
+    const bool open = first + lane < all && (use != Use::segment || again < tiled.segments);
     __syncthreads();  // all are done with the last shares
     if (open && begin < end) {
-      Step<use> step = Step<use>::of(tiled, part + begin, output);
-      for (int s = begin + 1; s < end; ++s) step = step.then(a, Step<use>::of(tiled, part + s, output));
+      Step<use> step = Step<use>::of(tiled, a, part, begin, again, output);
+      for (int s = begin + 1; s < end; ++s) step = step.then(a, Step<use>::of(tiled, a, part, s, again, output));
       shares[warp][lane] = step;
     }
     __syncthreads();
     if (!open || begin == end) continue;
     int32_t acc = 0;
     for (int w = 0; w < warp; ++w) acc = shares[w][lane].on(a, acc);
-    bool fits = true;
+    int fitting = tiled.segments;  // so many, as far as this share tells
     for (int s = begin; s < end; ++s) {
       if (starts) starts[(part + s) * outputs + output] = acc;
       if (use == Use::bounded && s > 0 && a.overflow == Overflow::saturate) {
         const int32_t* bounds = tiled.segment_bounds + bounds_index(tiled, part + s, r, c);
         const int64_t lowest = bounds[0], highest = bounds[1];
-        fits &= min(lowest, lowest + acc) >= a.low && max(highest, highest + acc) <= a.high;
+        if (min(lowest, lowest + acc) < a.low || max(highest, highest + acc) > a.high) fitting = min(fitting, s);
       }
-      acc = Step<use>::of(tiled, part + s, output).on(a, acc);
+      acc = Step<use>::of(tiled, a, part, s, again, output).on(a, acc);
     }
-    if (!fits) *gate = 1;
+    if (fitting < tiled.segments) atomicMin(gate, fitting);
     if (end < tiled.segments) continue;
     const Offsets o = tiled.batch.at(instance);
     const int64_t at = o.output + axis_offset(tiled.rows.output, r) + axis_offset(tiled.columns.output, c);

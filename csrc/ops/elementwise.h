@@ -47,7 +47,7 @@ Tensor dequantize(Tensor codes, Tensor scale, int64_t bits, int64_t gamma) {
   check_codes(codes, f, codes, "codes");
   const Slices s = slices_of_scale(codes, scale);
   Tensor out = new_tensor(codes, sizes_of(codes), ScalarType::Float);
-  Device::dequantize(f, torch::stable::contiguous(codes), torch::stable::contiguous(scale), s, out);
+  Device::dequantize(f, codes, torch::stable::contiguous(scale), s, out);
   return out;
 }
 

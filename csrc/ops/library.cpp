@@ -66,6 +66,18 @@ STABLE_TORCH_LIBRARY(lns_sim, m) {
       "int[] kernel_size, int[] stride, int[] padding, int[] dilation, int groups, int[] datapath, bool accumulators, "
       "bool count, int dy_gamma=0, int x_gamma=0, Tensor? dy_shifts=None, Tensor? x_shifts=None, int block=0) -> "
       "(Tensor out, Tensor counters)");
+  // Softmax of products * factor under a causal mask, (..., rows, seen) of `length` keys, straight to codes: query i of
+  // a matrix sees the first `first + i + 1`. The scale of probabilities is given, and becomes NaN where one is.
+  m.def(
+      "causal_probabilities(Tensor products, float factor, int first, int length, Tensor(a!) scale, int bits, "
+      "int gamma, int underflow, int[] thresholds) -> Tensor");
+  // Also its derivative, of gradients (..., rows, seen): codes (..., rows, length), errors at a scale of each row, 0
+  // where it is all zero; and rows, of queries 0 and on, moved to one scale.
+  m.def(
+      "causal_errors(Tensor products, Tensor gradients, float factor, int first, Tensor scale, "
+      "Tensor(a!) probabilities, Tensor(b!) errors, Tensor(c!) error_scales, int p_bits, int p_gamma, "
+      "int p_underflow, int[] p_thresholds, int bits, int gamma, int underflow, int[] thresholds) -> ()");
+  m.def("causal_rescale(Tensor(a!) codes, Tensor scales, Tensor scale, int bits, int gamma, int underflow) -> ()");
   // cap: the largest magnitude allowed, shaped like scale.
   m.def(
       "madam_step(Tensor(a!) codes, Tensor(b!) moment, Tensor grad, Tensor scale, Tensor cap, Tensor hyper, int bits, "

@@ -9,14 +9,14 @@ matrices.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from lns_sim._compile import constant_result
-from lns_sim.ops import observer
+from lns_sim.ops import causal_softmax, observer
 from lns_sim.ops.differentiable import differentiate
 from lns_sim.ops.fake import on_one_device
 from lns_sim.ops.gemm import matmul
@@ -107,27 +107,52 @@ class _Attention(NamedTuple):
         on_datapath = getattr(self.recipe, pass_name) is not None
         return x if on_datapath or observer.watching() else Operand(x.value, x.scale, None)
 
+    @property
+    def goes_straight_to_codes(self) -> bool:
+        """Is there nothing but a causal mask between products and codes, and nobody who looks on?"""
+        return self.is_causal and not observer.watching()
+
     def of_heads(self, x: Operand, pass_name: str) -> Operand:
         """Keys or values as every head of a group has them."""
         x = self.decoded(x, pass_name)
-        codes = x.codes.unsqueeze(-3)
-        return x.with_codes(codes.expand(*self.query.codes.shape[:-2], *codes.shape[-2:]))
+        codes = x.codes.unsqueeze(-3).expand(*self.query.codes.shape[:-2], *x.codes.shape[-2:])
+        return x.with_codes(codes.contiguous() if x.quantizer is None else codes)  # or torch copies them for each block
 
-    def probabilities(self, again: bool) -> Iterator[tuple[slice, slice, Tensor]]:
-        """Queries, the keys that they see, and their probabilities of all keys, block by block; ``again``: once more,
-        for the backward pass.
+    def products(self, again: bool) -> Iterator[tuple[slice, slice, Tensor]]:
+        """Queries, the keys that they see, and their products, block by block; ``again``: once more, for the backward
+        pass.
         """
         query, key = self.decoded(self.query, "forward"), self.of_heads(self.key, "forward").mT
-        length = self.lengths[1]
-        scores = self.query.codes.new_empty(0)
         for rows in self.cut(self.lengths[0], QUERIES):
             seen = self.keys(rows)
-            products = matmul("forward", self.recipe, _rows(query, rows), _columns(key, seen), again)
+            yield rows, seen, matmul("forward", self.recipe, _rows(query, rows), _columns(key, seen), again)
+
+    def probabilities(self, again: bool) -> Iterator[tuple[slice, slice, Tensor]]:
+        """Their probabilities of all keys instead."""
+        scores = self.query.codes.new_empty(0)
+        for rows, seen, products in self.products(again):
             if scores.shape[-2:-1] != products.shape[-2:-1]:  # what no block has seen stays as it is
-                scores = products.new_full((*products.shape[:-1], length), -math.inf)
+                scores = products.new_full((*products.shape[:-1], self.lengths[1]), -math.inf)
             torch.mul(products, self.factor, out=scores[..., seen])
             del products
             yield rows, seen, self._softmax(scores, rows, seen)
+
+    def probability_codes(self) -> tuple[Tensor, Iterator[tuple[slice, Tensor]]]:
+        """Their scale, and the keys and codes of each block; they are given away."""
+        q, blocks = self.recipe.activation, []
+        if self.goes_straight_to_codes:
+            scale = q.quantize(self.query.scale.new_ones(()), None, -1)[1]  # the first query sees one key
+            for rows, seen, products in self.products(again=False):
+                block = causal_softmax.probabilities(products, self.factor, rows.start, self.lengths[1], q, scale)
+                blocks.append((seen, block))
+                del products
+            return scale, (blocks.pop(0) for _ in range(len(blocks)))
+        codes, cuts = _Codes(q), []
+        for _, seen, p in self.probabilities(again=False):
+            codes.add(p)
+            cuts.append(seen)
+        scale = codes.scale()
+        return scale, ((seen, block[..., seen]) for seen, block in zip(cuts, codes.at(scale)))
 
     def _softmax(self, scores: Tensor, rows: slice, seen: slice) -> Tensor:
         """Zeros in rows where everything is masked, as torch's own; scores are masked in place."""
@@ -172,15 +197,11 @@ def attention_forward(
     q, k = quantize_batch(query, r.activation, None, "activation"), weight_operand(key, r)
     v = weight_operand(value, r)
     a = _Attention(r, q, k, v, mask, factor, is_causal)
-    probabilities, cuts = _Codes(r.activation), []
-    for _, seen, p in a.probabilities(again=False):
-        probabilities.add(p)
-        cuts.append(seen)
+    scale, blocks = a.probability_codes()
     observer.enter_part(1)
-    scale, values = probabilities.scale(), a.of_heads(v, "forward")
-    parts = []
-    for seen, codes in zip(cuts, probabilities.at(scale)):
-        parts.append(matmul("forward", r, _columns(Operand(codes, scale, r.activation), seen), _rows(values, seen)))
+    values, parts = a.of_heads(v, "forward"), []
+    for seen, codes in blocks:
+        parts.append(matmul("forward", r, Operand(codes, scale, r.activation), _rows(values, seen)))
     return _joined(parts), q.codes, q.scale, k.codes, k.scale, v.codes, v.scale, scale
 
 
@@ -210,15 +231,26 @@ def _of_keys(a: _Attention, left: Operand, right: Operand, queries_last: bool) -
     return whole.sum(-3) if whole.shape[-3] > 1 else whole.squeeze(-3)
 
 
-def _gradients(dy: Tensor, a: _Attention, p_scale: Tensor, needs: Sequence[bool]) -> list[Tensor | None]:
-    """Of query, key and value, where they are needed."""
+class _Errors(NamedTuple):
+    """What a backward pass multiplies, of all queries and keys: codes of probabilities, and errors, which are given
+    away.
+
+    ``cuts`` are the queries of each block and the keys that they see, ``source`` the errors in float32 where somebody
+    looks on. None where it is not needed.
+    """
+
+    p_codes: Tensor | None
+    errors: Callable[[], Operand]
+    cuts: list[tuple[slice, slice]]
+    source: Tensor | None = None
+
+
+def _errors(a: _Attention, error: Operand, p_scale: Tensor, needs: Sequence[bool]) -> _Errors:
     r, length = a.recipe, a.lengths[1]
-    observer.enter_part(1)
-    error, _ = error_operands(dy, r, None, -1, None)
+    whole, values = (*a.query.codes.shape[:-1], length), a.of_heads(a.value, "input_gradient").mT
     errors_of_rows = a.decoded(error, "input_gradient")
-    whole, values = (*dy.shape[:-1], length), a.of_heads(a.value, "input_gradient").mT
-    p_codes = dy.new_zeros(whole, dtype=r.activation.dtype) if needs[2] else None
-    errors, cuts, padded, source = _Codes(r.error), [], dy.new_empty(0), None
+    p_codes = p_scale.new_empty(whole, dtype=r.activation.dtype) if needs[2] else None
+    errors, cuts, padded, source = _Codes(r.error), [], p_scale.new_empty(0), None
     for rows, seen, p in a.probabilities(again=True):
         if p_codes is not None:
             p_codes[..., rows, :] = _at_scale(r.activation, *r.activation.quantize(p, None, -1), p_scale)
@@ -235,16 +267,45 @@ def _gradients(dy: Tensor, a: _Attention, p_scale: Tensor, needs: Sequence[bool]
             source = ds if observer.watching() else None  # the only block
             del dp, ds
         del p
+
+    def joined() -> Operand:
+        scale, codes = errors.scale(), p_scale.new_empty(whole, dtype=r.error.dtype)
+        for (rows, _), block in zip(cuts, errors.at(scale)):
+            codes[..., rows, :] = block
+        return Operand(codes, scale, r.error)
+
+    return _Errors(p_codes, joined, cuts, source)
+
+
+def _causal_errors(a: _Attention, error: Operand, p_scale: Tensor) -> _Errors:
+    """The same, straight to codes."""
+    r, whole = a.recipe, (*a.query.codes.shape[:-1], a.lengths[1])
+    values, errors_of_rows = a.of_heads(a.value, "input_gradient").mT, a.decoded(error, "input_gradient")
+    p_codes, codes = (p_scale.new_empty(whole, dtype=q.dtype) for q in (r.activation, r.error))
+    scales, cuts = p_scale.new_empty(whole[:-1]), []
+    for rows, seen, products in a.products(again=True):
+        dp = matmul("input_gradient", r, _rows(errors_of_rows, rows), _columns(values, seen))
+        p, e = (r.activation, p_scale, p_codes[..., rows, :]), (r.error, scales[..., rows], codes[..., rows, :])
+        causal_softmax.errors(products, dp, a.factor, rows.start, p, e)
+        cuts.append((rows, seen))
+        del products, dp
+    return _Errors(p_codes, lambda: Operand(codes, causal_softmax.at_largest(codes, scales, r.error), r.error), cuts)
+
+
+def _gradients(dy: Tensor, a: _Attention, p_scale: Tensor, needs: Sequence[bool]) -> list[Tensor | None]:
+    """Of query, key and value, where they are needed."""
+    r = a.recipe
+    observer.enter_part(1)
+    error, _ = error_operands(dy, r, None, -1, None)
+    straight = a.goes_straight_to_codes and all(needs)
+    p_codes, errors, cuts, source = _causal_errors(a, error, p_scale) if straight else _errors(a, error, p_scale, needs)
     dq = dk = dv = None
     if p_codes is not None:
         dv = _of_keys(a, error.mT, Operand(p_codes, p_scale, r.activation), queries_last=True)
         del p_codes
     if needs[0] or needs[1]:
         observer.enter_part(0)
-        scale, codes = errors.scale(), dy.new_zeros(whole, dtype=r.error.dtype)
-        for (rows, _), block in zip(cuts, errors.at(scale)):
-            codes[..., rows, :] = block
-        ds, keys = Operand(codes, scale, r.error), a.of_heads(a.key, "input_gradient")
+        ds, keys = errors(), a.of_heads(a.key, "input_gradient")
         if source is not None:
             observer.report_codes("error", source, ds)
         if needs[0]:

@@ -50,6 +50,8 @@ def _(x, weight, rng, recipe):
 def _linear_backward(ctx, saved, dy, *_):
     x, w, rng, r = saved_sides(ctx, saved)
     error, for_weight = sides.errors(_rows(dy), r, rng, 1, ctx.place)
+    if all(ctx.needs_input_grad[:2]):
+        error, for_weight = sides.decoded_once(error, for_weight, r)
     dx = dw = None
     if ctx.needs_input_grad[0]:
         dx = matmul("input_gradient", r, error.along(1), w.along(0)).reshape(x.shape)

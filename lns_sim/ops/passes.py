@@ -45,6 +45,8 @@ def backward_pass(formula):
 
     @functools.wraps(formula)
     def run(ctx, *grads):
+        if grads[0] is None:  # nobody used the result
+            return (None,) * len(ctx.needs_input_grad)
         saved = ctx.saved_tensors
         with torch._C._DisableAutocast():
             if ctx.differentiable or not torch.is_grad_enabled():  # enabled: create_graph=True

@@ -124,6 +124,16 @@ def errors(dy: Tensor, r: Recipe, rng: Tensor | None, dim: int, place: Place | N
     return Side(None, "error", r, rng, first), Side(None, "error", r, rng, second)
 
 
+def decoded_once(error: Side, for_weight: Side, r: Recipe) -> tuple[Side, Side]:
+    """The same values, decoded for both gradients at once, where both multiply values of LNS codes in float32."""
+    o = error.operand
+    in_float32 = r.input_gradient is None and r.weight_gradient is None
+    if o is None or o is not for_weight.operand or o.format is None or not in_float32 or observer.watching():
+        return error, for_weight
+    side = error._replace(operand=Operand(o.value, o.scale, None))
+    return side, side
+
+
 def saved(a: Tensor, a_scale: Tensor, b: Tensor, b_scale: Tensor, rng: Tensor | None, r: Recipe) -> tuple[Side, Side]:
     """Both sides of a forward pass, of what its backward pass kept."""
     if r.block is not None:

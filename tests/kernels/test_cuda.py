@@ -284,3 +284,26 @@ def test_a_residual_network_trains_to_the_bits_of_the_cpu():
             optimizer.step()
         runs.append([p.codes.cpu() for p in net.parameters() if isinstance(p, lns_sim.LNSWeight)])
     assert all(torch.equal(a, b) for a, b in zip(*runs))
+
+
+@pytest.mark.parametrize("bits, gamma", [(8, 8), (5, 4), (12, 64)])
+def test_codes_are_decoded_where_they_lie(bits, gamma):
+    """Parts, transposed and repeated tensors, in rows of any length and alignment."""
+    f = LNSFormat(bits, gamma)
+    codes = random_codes((3, 2, 40, 260), f, np.random.default_rng(0)).codes
+    scale = torch.tensor(0.25)
+    for part in (
+        lambda x: x,
+        lambda x: x[:, :, 3:],
+        lambda x: x[..., 8:136],
+        lambda x: x[:, 1:, 5:9, 3:18],
+        lambda x: x[0, 0, :, 4:5],
+        lambda x: x[:, :1].expand(3, 4, 40, 260)[..., 4:],
+        lambda x: x.mT[..., 1:],
+        lambda x: x[:, :, 40:],
+        lambda x: x.flatten()[: 4096 * 7 + 5],
+    ):
+        expected = ops.dequantize(part(codes), scale, bits, gamma)
+        assert same(ops.dequantize(part(codes.cuda()), scale.cuda(), bits, gamma).cpu(), expected)
+    nan = ops.dequantize(codes.cuda(), torch.tensor(torch.nan, device="cuda"), bits, gamma)
+    assert nan.isnan().all()

@@ -145,6 +145,15 @@ CASES = {
         ops.attention_gradients,
         (torch.randn(2, 3, 5, 8), codes(2, 3, 5, 8), ONE, *[codes(2, 6, 8), ONE] * 2, ONE, None, 0.5, True, RECIPE),
     ),
+    "causal_probabilities": (ops.causal_probabilities, (torch.randn(2, 3, 5), 0.5, 2, 6, 1 * ONE, 8, 8, 0, [])),
+    "causal_errors": (
+        ops.causal_errors,
+        (
+            *(torch.randn(2, 3, 5), torch.randn(2, 3, 5), 0.5, 2, ONE),
+            *(codes(2, 3, 6), codes(2, 3, 6), torch.ones(2, 3), 8, 8, 0, [], 8, 8, 1, []),
+        ),
+    ),
+    "causal_rescale": (ops.causal_rescale, (codes(2, 3, 6), torch.ones(2, 3), 2 * ONE, 8, 8, 0)),
     "unobserved": (ops.unobserved, (torch.randn(2, 3),)),
     "values": (ops.values, (torch.randn(2, 3, requires_grad=True),)),
     "outer_product": (

@@ -19,7 +19,8 @@ struct Cpu {
     cpu::quantize(view(q), random_state(rng), x.const_data_ptr<float>(), s, codes.mutable_data_ptr(),
                   scale.mutable_data_ptr<float>());
   }
-  static void dequantize(const Format& f, const Tensor& codes, const Tensor& scale, const Slices& s, Tensor& out) {
+  static void dequantize(const Format& f, const Tensor& any, const Tensor& scale, const Slices& s, Tensor& out) {
+    const Tensor codes = torch::stable::contiguous(any);
     cpu::dequantize({.data = codes.const_data_ptr(), .format = f}, quantizer_tables(f.gamma),
                     scale.const_data_ptr<float>(), s, out.mutable_data_ptr<float>());
   }

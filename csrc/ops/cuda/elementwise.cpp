@@ -7,6 +7,28 @@ namespace lns::ops {
 
 namespace {
 
+// Codes in rows of one scale, as they lie; none where they do not, or are wider than 8 bits.
+std::optional<cuda::ByteRows> byte_rows(const Tensor& codes, const Slices& s) {
+  if (s.slices != 1 || codes.element_size() != 1) return std::nullopt;
+  const auto* data = static_cast<const uint8_t*>(codes.const_data_ptr());
+  if (codes.is_contiguous()) return cuda::contiguous_rows(data, codes.numel());
+  const int64_t last = codes.dim() - 1;
+  if (last < 1 || codes.stride(last) != 1 || codes.size(last) > int64_t{1} << 30) return std::nullopt;
+  cuda::ByteRows rows = {.codes = data, .n = codes.numel(), .length = static_cast<int>(codes.size(last))};
+  int64_t d = last - 1;
+  const auto together = [&](int64_t& stride) {  // dimensions that are one
+    int64_t size = 1;
+    for (; d >= 0 && (size == 1 || codes.size(d) == 1 || codes.stride(d) == stride * size); --d) {
+      if (codes.size(d) > 1 && size == 1) stride = codes.stride(d);
+      size *= codes.size(d);
+    }
+    return size;
+  };
+  rows.inner = together(rows.inner_stride);
+  together(rows.outer_stride);
+  return d < 0 ? std::optional(rows) : std::nullopt;
+}
+
 struct Cuda {
   static void quantize(const QuantizerChoice& q, const Rng& rng, const Tensor& x, const Slices& s, Tensor& codes,
                        Tensor& scale) {
@@ -14,10 +36,15 @@ struct Cuda {
     cuda::quantize(view(q, call.launch(), x), pointer(rng), x.const_data_ptr<float>(), s, codes.mutable_data_ptr(),
                    scale.mutable_data_ptr<float>(), call.launch());
   }
-  static void dequantize(const Format& f, const Tensor& codes, const Tensor& scale, const Slices& s, Tensor& out) {
-    const DeviceCall call(codes);
-    cuda::dequantize({.data = codes.const_data_ptr(), .format = f}, view({.format = f}, call.launch(), codes),
-                     scale.const_data_ptr<float>(), s, out.mutable_data_ptr<float>(), call.launch());
+  static void dequantize(const Format& f, const Tensor& any, const Tensor& scale, const Slices& s, Tensor& out) {
+    const DeviceCall call(any);
+    const Quantizer q = view({.format = f}, call.launch(), any);
+    const auto* scales = scale.const_data_ptr<float>();
+    if (const auto rows = byte_rows(any, s))
+      return cuda::dequantize(*rows, f, q, scales, out.mutable_data_ptr<float>(), call.launch());
+    const Tensor codes = torch::stable::contiguous(any);
+    cuda::dequantize({.data = codes.const_data_ptr(), .format = f}, q, scales, s, out.mutable_data_ptr<float>(),
+                     call.launch());
   }
   static void rescale(const QuantizerChoice& q, const Rng& rng, const Tensor& codes, const Tensor& from,
                       const Tensor& to, const Slices& s, Tensor& out) {

@@ -1,0 +1,68 @@
+"""What is computed once: passes over memory that change no bit are not made."""
+
+import pytest
+import torch
+from helpers import same_bits
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+import lns_sim
+from lns_sim import recipes
+from lns_sim.quantizers import LNS
+
+
+def gradients(layer, x):
+    layer.zero_grad()
+    x = x.clone().requires_grad_()
+    layer(x).square().sum().backward()
+    return x.grad, layer.weight.grad
+
+
+@pytest.fixture
+def decoded(monkeypatch):
+    """The sizes of LNS codes that became values."""
+    sizes, value = [], LNS.value
+    monkeypatch.setattr(LNS, "value", lambda q, codes, scale: sizes.append(codes.numel()) or value(q, codes, scale))
+    return sizes
+
+
+def test_a_fake_quant_layer_decodes_its_error_once(decoded):
+    torch.manual_seed(0)
+    layer = lns_sim.convert(nn.Linear(5, 7), recipes.lns_madam_fake_quant())
+    x = torch.randn(3, 5)
+    with lns_sim.count():  # observers are told of codes, product by product
+        expected = gradients(layer, x)
+    decoded.clear()
+    for found, of_codes in zip(gradients(layer, x), expected):
+        assert same_bits(found, of_codes)
+    assert decoded.count(3 * 7) == 1 and decoded.count(3 * 5) == decoded.count(7 * 5) - 1 == 2  # Q_G is of the weight
+
+
+def test_a_product_that_nobody_scales_is_not_multiplied_by_one():
+    x, w, b = torch.randn(3, 4), torch.randn(4, 5, requires_grad=True), torch.randn(5)
+    with lns_sim.simulate("lns-madam"):
+        one, two = torch.addmm(b, x, w), torch.addmm(b, x, w, alpha=2)
+    assert "Mul" not in str(one.grad_fn.next_functions) and "Mul" in str(two.grad_fn.next_functions)
+    assert torch.allclose(two, 2 * one - b)
+
+
+class Made(TorchDispatchMode):
+    """The types of tensors that operators make."""
+
+    def __init__(self):
+        super().__init__()
+        self.dtypes = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        self.dtypes += [x.dtype for x in tree_leaves(out) if isinstance(x, torch.Tensor) and "zeros" in str(func)]
+        return out
+
+
+def test_no_zeros_are_made_for_codes_that_have_no_gradient():
+    layer = lns_sim.convert(nn.Linear(5, 7), recipes.lns_madam())
+    y = layer(torch.randn(3, 5, requires_grad=True)).sum()
+    with Made() as made:
+        y.backward()
+    assert torch.uint8 not in made.dtypes
