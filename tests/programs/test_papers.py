@@ -206,7 +206,8 @@ def test_a_searched_rate_is_the_one_that_trains(bench):
     run = training(IMAGES, None, 0)
     result = run.function(bench, **run.arguments, lr={"lr": 0.0125})
     direct = training(IMAGES, None, 0, float_lr=0.0125)
-    assert result == {**direct.function(bench, **direct.arguments), "seconds": result["seconds"]}
+    times = {name: result[name] for name in ("seconds", "epoch_seconds")}
+    assert result == {**direct.function(bench, **direct.arguments), **times}
     assert result["lr"] == 0.0125 and len(result["test"]) == 1
 
 
