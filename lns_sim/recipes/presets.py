@@ -30,7 +30,7 @@ def lns_madam(
         update_bits: width of the update format; its octaves are the operands', its steps finer by the extra bits.
         datapath: None for the default datapath of the format.
         stochastic_gradients: stochastic rounding of errors and weight gradients.
-        underflow: of errors below the smallest code: "clamp" to it, as the paper has it, "flush" to zero, or
+        underflow: of errors below the smallest code: "clamp" to it, "flush" to zero, or
             "stochastic", either of the two. A softmax over thousands of tokens has thousands of such errors of one sign
             in every row; clamped, they add up to what no token has earned (docs/results.md).
         seed: of the random bits.

@@ -17,7 +17,7 @@ DECODERS = {
     "llama-small": (Llama, dict(width=256, layers=4, heads=4)),
     "llama": (Llama, dict(width=512, layers=5, heads=8)),
 }
-"""Models that read text, by name: 3 and 24 million parameters the last two with 8192 tokens."""
+"""Models that read text, by name: 7 and 24 million parameters the last two with 8192 tokens."""
 NAMES = (
     "cnn",
     "mlp",
