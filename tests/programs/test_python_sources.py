@@ -1,7 +1,5 @@
 """The corpus of Python sources, with the licenses that its packages tell."""
 
-from pathlib import Path
-
 from benchmarks import python_sources
 
 
@@ -16,10 +14,10 @@ def test_sources_are_collected_with_their_licenses(monkeypatch, tmp_path):
     (library / "site-packages/other/b.py").write_text("b = 2\n")
     monkeypatch.setattr(python_sources.sysconfig, "get_paths", lambda: {"stdlib": str(library)})
     (name, license, files, size), ours = (
-        python_sources.collect(folder, ["lns-sim"])[0],
-        python_sources.package("lns-sim"),
+        python_sources.collect(folder, ["pytest"])[0],
+        python_sources.package("pytest"),
     )
     assert name.startswith("python 3.") and (license, files, size) == ("PSF-2.0", 1, 6)
-    assert [p.relative_to(folder) for p in folder.rglob("a*.py")][:1] == [Path("python/a.py")]
+    assert [p.name for p in (folder / "python").rglob("*.py")] == ["a.py"]
     table = (folder / "SOURCES.md").read_text()
-    assert "| lns-sim 0." in table and "| BSD-3-Clause |" in table and all(p.endswith(".py") for p in ours)
+    assert "| pytest " in table and "| MIT |" in table and all(p.endswith(".py") for p in ours)
