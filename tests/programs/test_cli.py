@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -190,7 +191,11 @@ def test_interrupting_says_how_to_go_on(tmp_path):
         "--out",
         str(tmp_path),
     ]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    heeded = partial(
+        signal.signal, signal.SIGINT, signal.SIG_DFL
+    )  # also where a shell runs the tests in the background
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    process = subprocess.Popen(command, **pipes, text=True, preexec_fn=heeded)
     while process.poll() is None and not (tmp_path / "fp32-seed0.pt").exists():
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
