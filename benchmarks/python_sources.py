@@ -20,6 +20,8 @@ from typing import Annotated
 
 import typer
 
+from lns_sim.studies.training.text import is_own, is_utf8
+
 LARGEST = 500_000  # bytes
 # The standard library's own license, which no metadata tell.
 PYTHON_LICENSE = "PSF-2.0"
@@ -37,7 +39,7 @@ def standard_library() -> dict[str, Path]:
     """Sources by their path below the library."""
     root = Path(sysconfig.get_paths()["stdlib"])
     found = {path.relative_to(root): path for path in root.rglob("*.py")}
-    return {str(name): path for name, path in found.items() if "site-packages" not in name.parts}
+    return {str(name): path for name, path in found.items() if is_own(name)}
 
 
 def package(name: str) -> dict[str, Path]:
@@ -65,7 +67,7 @@ def collect(folder: Path, packages: Iterable[str]) -> list[tuple[str, str, int, 
                 continue
             text = source.read_bytes()
             digest = hashlib.sha256(text).digest()
-            if not text.strip() or len(text) > LARGEST or digest in seen or not _is_utf8(text):
+            if not text.strip() or len(text) > LARGEST or digest in seen or not is_utf8(text):
                 continue
             seen.add(digest)
             target = folder / name.partition(" ")[0] / path
@@ -76,14 +78,6 @@ def collect(folder: Path, packages: Iterable[str]) -> list[tuple[str, str, int, 
     rows = [f"| {name} | {license} | {files:,} | {size:,} |" for name, license, files, size in table]
     (folder / "SOURCES.md").write_text("\n".join(["| of | license | files | bytes |", "|---|---|---|---|", *rows, ""]))
     return table
-
-
-def _is_utf8(text: bytes) -> bool:
-    try:
-        text.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
 
 
 def main(

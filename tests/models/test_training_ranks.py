@@ -7,7 +7,7 @@ import pytest
 import torch
 import training_ranks
 from command import torchrun
-from helpers import HAVE_CUDA
+from helpers import HAVE_CUDA, flat
 
 import lns_sim
 from lns_sim import recipes
@@ -28,14 +28,6 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-
-
-def flat(state):
-    if isinstance(state, dict):
-        return {f"{key}.{name}": x for key, value in state.items() for name, x in flat(value).items()}
-    if isinstance(state, (list, tuple)):
-        return flat(dict(enumerate(state)))
-    return {"": state}
 
 
 def differences(a, b):

@@ -6,7 +6,7 @@ from dataclasses import asdict, replace
 
 import pytest
 import torch
-from helpers import HAVE_CUDA, same
+from helpers import HAVE_CUDA, flat, same
 
 import lns_sim
 from lns_sim import recipes
@@ -41,14 +41,6 @@ def trained(data, recipe, settings, device="cpu", eager=False, state=None):
         trainer._gradients.why_eager = "the test says so"
     trainer.run()
     return trainer
-
-
-def flat(state):
-    if isinstance(state, dict):
-        return {f"{key}.{name}": x for key, value in state.items() for name, x in flat(value).items()}
-    if isinstance(state, (list, tuple)):
-        return flat(dict(enumerate(state)))
-    return {"": state}
 
 
 def assert_same(trainer, other):

@@ -71,3 +71,12 @@ def same_bits(a, b) -> bool:
     a, b = np.asarray(a, dtype=np.float32), np.asarray(b, dtype=np.float32)
     both_nan = np.isnan(a) & np.isnan(b)
     return a.shape == b.shape and bool((both_nan | (a.view(np.uint32) == b.view(np.uint32))).all())
+
+
+def flat(state):
+    """A nested state by the paths of what it holds."""
+    if isinstance(state, dict):
+        return {f"{key}.{name}": x for key, value in state.items() for name, x in flat(value).items()}
+    if isinstance(state, (list, tuple)):
+        return flat(dict(enumerate(state)))
+    return {"": state}

@@ -91,20 +91,22 @@ def python_sources(folder: Path) -> list[bytes]:
     Raises:
         ValueError: there are none.
     """
-    names = sorted(name for name in (f.relative_to(folder) for f in folder.rglob("*.py")) if _is_own(name))
+    names = sorted(name for name in (f.relative_to(folder) for f in folder.rglob("*.py")) if is_own(name))
     random.Random(0).shuffle(names)
     texts = dict.fromkeys((folder / name).read_bytes() for name in names)
-    found = [text + b"\n" for text in texts if _is_utf8(text)]
+    found = [text + b"\n" for text in texts if is_utf8(text)]
     if not found:
         raise ValueError(f"there are no Python sources (*.py) below {folder}")
     return found
 
 
-def _is_own(name: Path) -> bool:
+def is_own(name: Path) -> bool:
+    """Is a file, by its path below a folder, no part of what is installed into it?"""
     return "site-packages" not in name.parts
 
 
-def _is_utf8(text: bytes) -> bool:
+def is_utf8(text: bytes) -> bool:
+    """Is it text at all?"""
     try:
         text.decode()
     except UnicodeDecodeError:
