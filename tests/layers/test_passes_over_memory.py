@@ -8,7 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import lns_sim
-from lns_sim import recipes
+from lns_sim import LNSFormat, recipes
 from lns_sim.quantizers import LNS
 
 
@@ -27,7 +27,7 @@ def decoded(monkeypatch):
     return sizes
 
 
-def test_a_fake_quant_layer_decodes_its_error_once(decoded):
+def test_a_fake_quant_layer_makes_no_codes_of_its_gradients(decoded):
     torch.manual_seed(0)
     layer = lns_sim.convert(nn.Linear(5, 7), recipes.lns_madam_fake_quant())
     x = torch.randn(3, 5)
@@ -36,7 +36,20 @@ def test_a_fake_quant_layer_decodes_its_error_once(decoded):
     decoded.clear()
     for found, of_codes in zip(gradients(layer, x), expected):
         assert same_bits(found, of_codes)
-    assert decoded.count(3 * 7) == 1 and decoded.count(3 * 5) == decoded.count(7 * 5) - 1 == 2  # Q_G is of the weight
+    assert decoded.count(3 * 7) == 0 and decoded.count(3 * 5) == decoded.count(7 * 5) == 2  # in both passes
+
+
+@pytest.mark.parametrize(
+    "q", [LNS(), LNS(LNSFormat(12, 64), underflow="flush"), LNS(LNSFormat(4, 1)), LNS(rounding="stochastic")]
+)
+@pytest.mark.parametrize("n", [0, 1, 7, 70_001])
+def test_values_without_codes_are_those_of_the_codes(q, n, device):
+    rng = torch.tensor([5, 1, 2, 0], device=device) if q.stochastic else None
+    x = torch.randn(n + 1, device=device)[1:] ** 5
+    for last in (0.0, torch.inf):
+        codes, scale = q.quantize(x, rng, -1)
+        assert all(map(same_bits, q.quantized_values(x, rng, -1), (q.value(codes, scale), scale)))
+        x[-1:] = last
 
 
 def test_a_product_that_nobody_scales_is_not_multiplied_by_one():
