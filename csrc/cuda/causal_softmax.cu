@@ -1,6 +1,6 @@
 // A warp has a row in shared memory: a lane every 32nd element. Sums are added up in the order of torch's kernels, so
 // that codes are those of torch.softmax and its derivative; keys that a query does not see add zeros there, and are not
-// read. Loops stay loops: of code unrolled over a row fetching instructions takes longer than running them.
+// read. (In registers a row took 128 to 255 of a thread's, and loops unrolled over all of it.)
 #include "cuda/causal_softmax.h"
 
 #include <algorithm>
@@ -18,7 +18,6 @@ namespace {
 constexpr unsigned kAll = 0xffffffffu;
 constexpr int kWarps = 4;             // of a block, a row each
 constexpr int kBlocks = 6;            // of a multiprocessor at least, which leaves them registers
-constexpr int kTogether = 8;          // elements of a lane at a time
 constexpr int kTable = 256;           // codes of a byte
 constexpr int kWarpLength = 1024;     // up to which torch's derivative takes a warp for a row, too
 static_assert(kMostKeys == 256 * 8);  // then 256 threads, which take four elements at a time, twice
@@ -64,7 +63,9 @@ struct Values {
   }
 };
 
-// What a warp has of its row.
+// What a warp has of its row, and how many elements a lane takes at a time: more hide more of what loads take, where
+// few warps have room.
+template <int kTogether>
 struct Row {
   int lane, visible;
   int64_t matrix, query;  // of the block's
@@ -191,7 +192,7 @@ __global__ void __launch_bounds__(32 * kWarps, kBlocks)
   float* x = stage.row(all, 0);
   Code* staged = stage.codes<Code>(all);
   for (int64_t row = first_row(); row < rows.count(); row += int64_t{gridDim.x} * kWarps) {
-    const Row r(rows, row);
+    const Row<4> r(rows, row);
     const float* products = rows.products + row * rows.seen;
     float largest = -INFINITY;
     r.each([&](int element) { return products[element] * rows.factor; },
@@ -230,7 +231,7 @@ __global__ void __launch_bounds__(32 * kWarps, kBlocks)
   float *x = stage.row(all, 0), *y = stage.row(all, 1);
   Code* staged = stage.codes<Code>(all);
   for (int64_t row = first_row(); row < rows.count(); row += int64_t{gridDim.x} * kWarps) {
-    const Row r(rows, row);
+    const Row<8> r(rows, row);
     const float *products = rows.products + row * rows.seen, *of_row = gradients + row * rows.seen;
     float largest = -INFINITY, sum = 0;
     r.each([&](int element) { return Two{.x = products[element] * rows.factor, .y = of_row[element]}; },
