@@ -9,7 +9,10 @@ from torch.utils._pytree import tree_leaves
 
 import lns_sim
 from lns_sim import LNSFormat, recipes
+from lns_sim.nn import LNSWeight
+from lns_sim.ops.quantize import weight_operand
 from lns_sim.quantizers import LNS
+from lns_sim.quantizers.operand import lies_transposed
 
 
 def gradients(layer, x):
@@ -50,6 +53,23 @@ def test_values_without_codes_are_those_of_the_codes(q, n, device):
         codes, scale = q.quantize(x, rng, -1)
         assert all(map(same, q.quantized_values(x, rng, -1), (q.value(codes, scale), scale)))
         x[-1:] = last
+
+
+def test_a_transposed_weight_stays_so_where_values_are_multiplied():
+    """As transformers' Conv1D has it; on datapaths codes lie in rows."""
+    torch.manual_seed(0)
+    exact, fake = recipes.lns_madam(), recipes.lns_madam_fake_quant()
+    weight, x = torch.randn(5, 7), torch.randn(3, 5)
+    for recipe in (exact, fake):
+        w = LNSWeight.from_float(weight, recipe).requires_grad_()
+        codes = weight_operand(w.t(), recipe).codes
+        assert lies_transposed(codes) == (recipe is fake)
+        assert torch.equal(codes, weight_operand(LNSWeight.from_float(weight.t().contiguous(), recipe), recipe).codes)
+        (x @ w).square().sum().backward()
+        found, w.grad = w.grad, None
+        with lns_sim.count():  # observers see products of errors by activations, in this order
+            (x @ w).square().sum().backward()
+        assert torch.allclose(found, w.grad, rtol=1e-6) and found.stride() == w.stride()
 
 
 def test_a_product_that_nobody_scales_is_not_multiplied_by_one():
