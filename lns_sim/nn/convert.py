@@ -6,7 +6,7 @@ import contextlib
 import copy
 import dataclasses
 import fnmatch
-from collections.abc import Hashable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -21,7 +21,7 @@ from lns_sim.nn.l1norm import L1Norm, replace_norms
 from lns_sim.nn.scope import Scope
 from lns_sim.nn.weight import LNSWeight
 from lns_sim.nn.zeros import ZEROS, mostly_zero, warn
-from lns_sim.ops.memory import Memory
+from lns_sim.ops import memory
 from lns_sim.recipes import PASSES, ModelRecipe, Recipe
 
 # Which parameters of which modules multiply.
@@ -233,6 +233,8 @@ def _attach_scopes(modules, chosen) -> None:
         known = methods.scope_of(module)
         if within[name] and _needs_scope(module) and (known is None or (known.recipe is None and here is not None)):
             weights = [n for n, p in module.named_parameters() if isinstance(p, LNSWeight)]
+            if memory.keeper(here):
+                state.attach_kept(module)
             methods.attach(module, Scope(here, weights[0] if weights else None, index))
 
 
@@ -261,26 +263,6 @@ def weights_alone(model: nn.Module) -> Iterator[None]:
             scope.recipe = recipe
         for norm, bits in zip(norms, before[1]):
             norm.bits = bits
-
-
-def memories(model: nn.Module) -> list[dict[Hashable, Memory]]:
-    """What quantizers keep from earlier steps, such as histories of maxima, by module and product. A checkpoint needs
-    it beside the model's ``state_dict``, which holds none of it; trainers' have it.
-    """
-    return [{key: dict(kept) for key, kept in scope.memories.items()} for scope in _scopes(model)]
-
-
-def load_memories(model: nn.Module, found: list[dict[Hashable, Memory]]) -> None:
-    """Takes up what :func:`memories` gave.
-
-    Raises:
-        ValueError: for another model.
-    """
-    scopes = _scopes(model)
-    if not any(found):  # of a version that counted modules otherwise, too
-        found = [{}] * len(scopes)
-    for scope, kept in zip(scopes, found, strict=True):
-        scope.memories = {key: dict(memory) for key, memory in kept.items()}
 
 
 def _scopes(model: nn.Module) -> list[Scope]:

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from helpers import everywhere, same
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.distributed.checkpoint.state_dict import get_model_state_dict, set_model_state_dict
 from torch.utils.checkpoint import checkpoint
 from typer.testing import CliRunner
 
@@ -487,18 +488,41 @@ def test_delayed_scaling_has_a_history_of_maxima():
     assert FP8(margin=3).quantize(x, None, -1)[1] == 8 * FP8().quantize(x, None, -1)[1]
 
 
-def test_what_is_kept_goes_from_model_to_model():
-    """A state_dict alone begins anew; with the memories the same numbers come."""
+def test_what_is_kept_goes_from_model_to_model(tmp_path):
+    """By a state_dict, a weight file and torch's distributed checkpoints, to the numbers of a run that went on."""
     generator = torch.Generator().manual_seed(0)
     batches = [torch.randn(5, 4, generator=generator) * size for size in (3.0, 0.1)]
-    torch.manual_seed(0)
-    model, fresh, other = (lns_sim.convert(nn.Sequential(nn.Linear(4, 4), nn.ReLU()), delayed()) for _ in range(3))
+    plain = nn.Sequential(nn.Sequential(nn.Linear(4, 4), nn.ReLU()), nn.Linear(4, 4))
+    model, by_state, by_file, by_torch = (lns_sim.convert(copy.deepcopy(plain), delayed()) for _ in range(4))
     model(batches[0]).sum().backward()
-    for copied in (fresh, other):
-        copied.load_state_dict(model.state_dict())
-    lns_sim.nn.load_memories(other, json_free_copy(lns_sim.nn.memories(model)))
-    y = model(batches[1])
-    assert torch.equal(other(batches[1]), y) and not torch.equal(fresh(batches[1]), y)
+    by_state.load_state_dict(json_free_copy(model.state_dict()))
+    lns_sim.weights.save(model, tmp_path / "weights.safetensors")
+    lns_sim.weights.load(by_file, tmp_path / "weights.safetensors")
+    set_model_state_dict(by_torch, get_model_state_dict(model))
+    found = []
+    for each in (model, by_state, by_file, by_torch, lns_sim.convert(copy.deepcopy(plain), delayed())):
+        y = each(batches[1])
+        grads = torch.autograd.grad(y.square().sum(), each.parameters())
+        found.append((y.detach(), *grads))
+    assert all(same(found[0], other) for other in found[1:4]) and not same(found[0], found[4])
+    assert not any("_extra_state" in name for name in lns_sim.convert(plain, "fp8").state_dict())
+
+
+def test_what_is_kept_is_missed_by_name():
+    """In a state_dict without it, which loads; and where it is something else, which does not."""
+    model = lns_sim.convert(nn.Sequential(nn.Linear(4, 4)), delayed())
+    model(torch.eye(4)).sum().backward()
+    state = model.state_dict()
+    kept = state.pop("0._extra_state")
+    before = model(torch.eye(4))
+    with pytest.warns(UserWarning, match="nothing of what fp8-delayed's quantizers keep between steps"):
+        model.load_state_dict(state)
+    assert torch.equal(model(torch.eye(4)), before)
+    for other in (kept[:-9], kept.half(), {"maxima": 3}):
+        with pytest.raises(RuntimeError, match="0._extra_state is not what lns_sim's quantizers keep"):
+            model.load_state_dict({**state, "0._extra_state": other})
+    with pytest.raises(TypeError, match="Own has a get_extra_state of its own"):
+        lns_sim.convert(type("Own", (nn.Linear,), {"get_extra_state": lambda self: 1})(4, 4), "fp8-delayed")
 
 
 class Twice(nn.Module):

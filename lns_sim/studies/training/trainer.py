@@ -19,7 +19,7 @@ from lns_sim.contract import SEED
 from lns_sim.datapath import Counters
 from lns_sim.distributed import local
 from lns_sim.nn import LNSWeight, convert
-from lns_sim.nn.convert import load_memories, memories, weights_alone
+from lns_sim.nn.convert import weights_alone
 from lns_sim.ops.observer import observe
 from lns_sim.optim import FLOAT_OPTIMIZERS, Batch, ClosureOptimizer, Diverged, LNSMadam
 from lns_sim.optim.two_kinds import joined_schedule
@@ -576,7 +576,6 @@ class Trainer:
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
-            "memories": memories(self.model),
             "result": dataclasses.asdict(self.result),
         }
         return ranks.whole_state(state)
@@ -589,5 +588,4 @@ class Trainer:
         for p, kept in self.optimizer.state.items():
             kept.update(ranks.sharded_as(kept, dict.fromkeys(kept, p)))
         self.scheduler.load_state_dict(joined_schedule(state["scheduler"], len(self.optimizer.param_groups)))
-        load_memories(self.model, state["memories"])
         self.result = Result(**state["result"])
