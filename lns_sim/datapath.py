@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cache, cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -12,6 +12,9 @@ from lns_sim import _extension, contract
 from lns_sim._compile import constant_result
 from lns_sim.checks import check_bool, check_choice, check_int, integers
 from lns_sim.format import LNSFormat
+
+if TYPE_CHECKING:
+    from lns_sim.datapaths import AnyDatapath
 
 ALIGNMENTS = ("truncate", "nearest")
 OVERFLOWS = ("saturate", "wrap")
@@ -183,6 +186,11 @@ class Datapath:
         parts += [f"{name} {value}" for name, value in self.departures.items()]
         return ", ".join(parts)
 
+    def narrowed(self, macs: int, vectors: int) -> int:
+        """How many numbers are put into ``acc_bits`` or ``bin_bits``, in so many products and vectors."""
+        bins = 0 if self.bin_bits is None else len(self.constants) * (1 + (self.bins == "signed"))
+        return vectors * (1 + bins)
+
     def path(self, m: int, n: int, blocks: bool = False) -> str:
         """Which CPU kernels an M x N product takes: "permute8", "permute16", "rows", "row_planes", "lookup32",
         "lookup64", "bins"; ``blocks``: of operands with block scales.
@@ -215,6 +223,8 @@ class Counters:
         vectors: accumulations, one per vector of lanes.
         saturations: accumulations whose result left ``acc_bits`` (and was saturated or wrapped), and bins that left
             ``bin_bits``.
+        narrowed: all that could have: accumulations, with ``bin_bits`` the bins of every vector, too; on a
+            :class:`lns_sim.LogDatapath` products and sums, one each a MAC.
         zero_lanes: products with a zero operand (padding of the last vector not counted).
         vanished: products of non-zero operands that lie under the accumulator's LSB, or are flushed.
         cancelled: additions of a number and its negative, on a :class:`lns_sim.LogDatapath`, whose saturations and
@@ -227,11 +237,13 @@ class Counters:
     zero_lanes: int = 0
     vanished: int = 0
     cancelled: int = 0
+    narrowed: int = 0
 
     @classmethod
-    def from_tensor(cls, macs: int, counters: torch.Tensor) -> Counters:
-        """Reads the int64 tensor that the operators return."""
-        return cls(macs, **dict(zip(contract.COUNTERS, counters.tolist())))
+    def from_tensor(cls, macs: int, counters: torch.Tensor, datapath: AnyDatapath) -> Counters:
+        """Reads the int64 tensor that the operators return of a datapath."""
+        found = cls(macs, **dict(zip(contract.COUNTERS, counters.tolist())))
+        return replace(found, narrowed=datapath.narrowed(macs, found.vectors))
 
     def __add__(self, other: Counters) -> Counters:
         return Counters(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))

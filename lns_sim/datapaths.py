@@ -1,5 +1,5 @@
 """Datapaths of either kind: linear, or adding logarithms. Whatever takes one takes both, by what they have in common:
-``format``, ``vector_size``, ``acc_bits``, ``encode``, ``path``, ``label``.
+``format``, ``vector_size``, ``acc_bits``, ``encode``, ``path``, ``label``, ``narrowed``.
 """
 
 from __future__ import annotations

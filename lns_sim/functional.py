@@ -170,8 +170,8 @@ def _scale_like(x: LNSTensor) -> torch.Tensor:
     return x.scale.reshape([1] * x.dim()) if x.scale.dim() == 0 else x.scale
 
 
-def _results(out, macs: int, counters, count: bool):
-    return (out, Counters.from_tensor(macs, counters)) if count else out
+def _results(out, macs: int, counters, datapath: AnyDatapath | None, count: bool):
+    return (out, Counters.from_tensor(macs, counters, datapath or Datapath())) if count else out
 
 
 @overload
@@ -267,7 +267,7 @@ def matmul(
         *shifts,
         block,
     )
-    return _results(out, out.numel() * k, counts, counters)
+    return _results(out, out.numel() * k, counts, datapath, counters)
 
 
 def _several(name: str, value, n: int, low: int) -> list[int]:
@@ -435,4 +435,4 @@ def conv2d(
         *_shifts(x, w),
         block,
     )
-    return _results(out, out.numel() * w.shape[1:].numel(), counts, counters)
+    return _results(out, out.numel() * w.shape[1:].numel(), counts, datapath, counters)

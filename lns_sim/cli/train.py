@@ -262,7 +262,7 @@ def _show(experiment: Experiment, output: Output) -> None:
     output.table(
         title,
         "mean ± standard deviation over seeds; seconds, MACs and counts of one run, tests included; saturated: share "
-        "of accumulations; vanished: share of products below the accumulator's LSB",
+        "of accumulations and bins; vanished: share of products below the accumulator's LSB",
         report.header(measure),
         report.rows(experiment.results, measure),
         left=["recipe"],

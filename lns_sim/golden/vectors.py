@@ -286,7 +286,7 @@ def make_vectors(
     if block is not None and shifts is not None:
         spread = block_vectors.of_vectors(sum(shifts), block, datapath.vector_size, a.shape[1])
         coverage["shifted_accumulations"] = int((spread > 0).sum())
-    if coverage["saturated"] == len(a) or counters.saturations >= counters.vectors:
+    if coverage["saturated"] == len(a) or counters.saturations >= counters.narrowed:
         warnings.warn(
             f"every dot product overflows: {'more headroom_bits' if log else 'a larger acc_lsb'}, or smaller codes, "
             "would test more",
@@ -371,7 +371,8 @@ def _coverage(d: Datapath, a: np.ndarray, b: np.ndarray, accumulators: np.ndarra
         "cancelled": int((seen & (accumulators == 0)).sum()),
         "vanished": int((some.any(1) & ~seen).sum()),
         "zero": int((~some.any(1)).sum()),
-        "overflowed_accumulations": counters.saturations,
+        "overflowed_sums": counters.saturations,
+        "sums": counters.narrowed,
         "accumulations": counters.vectors,
         "vanished_products": counters.vanished,
         "zero_products": counters.zero_lanes,

@@ -212,13 +212,13 @@ def test_coverage_and_warnings(tmp_path):
     assert {name: made.coverage[name] for name in ("saturated", "cancelled", "vanished", "zero")} == {
         "saturated": 0, "cancelled": 1, "vanished": 1, "zero": 1
     }  # fmt: skip
-    expected = dict(products=10, zero_products=2, vanished_products=2, accumulations=5, overflowed_accumulations=0)
+    expected = dict(products=10, zero_products=2, vanished_products=2, accumulations=5, overflowed_sums=0, sums=5)
     assert made.coverage.items() >= expected.items()
     np.savez(tmp_path / "five.npz", a=np.array([top] * 3), b=np.array([top] * 3))
     for overflow, saturated in (("saturate", 3), ("wrap", 0)):
         with pytest.warns(UserWarning, match="every dot product overflows"):
             full = make_vectors(replace(d, acc_lsb=-2, overflow=overflow), f"npz:{tmp_path / 'five.npz'}")
-        assert full.coverage["saturated"] == saturated and full.coverage["overflowed_accumulations"] == 3
+        assert full.coverage["saturated"] == saturated and full.coverage["overflowed_sums"] == 3
     with pytest.warns(UserWarning, match="no product is seen"):
         make_vectors(replace(d, acc_lsb=20), f"npz:{tmp_path / 'five.npz'}")
 

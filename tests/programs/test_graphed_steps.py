@@ -147,7 +147,7 @@ def test_totals_are_taken_and_begin_anew():
     for _ in range(2):
         with lns_sim.simulate("lns-madam"), lns_sim.ops.observer.observe(totals):
             a @ a.mT
-        assert totals.macs() == {"forward": 3 * 3 * 40}
+        assert totals.macs() == {("forward", lns_sim.Datapath()): 3 * 3 * 40}
         assert totals.take() == expected and totals.take() == {}
 
 

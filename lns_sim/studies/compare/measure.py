@@ -57,7 +57,8 @@ class Row:
             None where no datapath ran.
         difference_fake_quant, difference_bit_exact, difference_datapath: the largest absolute difference of each
             kind, as a share of the float32 (the datapath's: of its own reference's) largest magnitude; None as above.
-        saturated: share of accumulations; vanished: share of products. None where no datapath ran.
+        saturated: share of accumulations and bins (``Counters.narrowed``); vanished: share of products.
+            None where no datapath ran.
         operands: what became of both operands.
     """
 
@@ -263,8 +264,8 @@ class _Recorder(Observer):
         if product.counters is not None:
             same_codes = product.in_float32()
             alone, difference_alone = signal_to_noise(out, same_codes), _difference(out, same_codes)
-            c = Counters.from_tensor(product.macs, product.counters)
-            shares = (c.saturations / max(c.vectors, 1), c.vanished / max(c.macs, 1))
+            c = Counters.from_tensor(product.macs, product.counters, getattr(product.recipe, product.name))
+            shares = (c.saturations / max(c.narrowed, 1), c.vanished / max(c.macs, 1))
         codes = self.codes[key[0]]
         operands = tuple(codes[name] for name in PASSES[product.name] if name in codes)
         return Row(

@@ -255,13 +255,13 @@ class Sweep:
                     return None
             results.append(trainer.result)
             tests.append(trainer.test(self.data))
-        saturations, vanished, vectors, macs = (
-            sum(r.total(n) for r in results) for n in ("saturations", "vanished", "vectors", "macs")
+        saturations, vanished, narrowed, macs = (
+            sum(r.total(n) for r in results) for n in ("saturations", "vanished", "narrowed", "macs")
         )
         held_out = [r.test[-1] for r in results]
         trial.set_user_attr("held out", held_out)
         trial.set_user_attr("tests", tests)
         trial.set_user_attr("seconds", round(time.perf_counter() - start, 3))
-        trial.set_user_attr("saturated", saturations / max(vectors, 1))
+        trial.set_user_attr("saturated", saturations / max(narrowed, 1))
         trial.set_user_attr("vanished", vanished / max(macs, 1))
         return [statistics.mean(held_out), *costs]

@@ -157,7 +157,7 @@ class Result:
 
     def total(self, name: str) -> int:
         """A counter summed over the passes."""
-        return sum(c[name] for c in self.counters.values())
+        return sum(c.get(name, 0) for c in self.counters.values())
 
 
 def draw_crops(n: int, height: int, width: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
