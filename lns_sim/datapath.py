@@ -1,20 +1,15 @@
-"""The processing element's datapath, and what it reports about a run."""
+"""The processing element's datapath."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from functools import cache, cached_property
-from typing import TYPE_CHECKING, Any
-
-import torch
+from typing import Any
 
 from lns_sim import _extension, contract
 from lns_sim._compile import constant_result
 from lns_sim.checks import check_bool, check_choice, check_int, integers
 from lns_sim.format import LNSFormat
-
-if TYPE_CHECKING:
-    from lns_sim.datapaths import AnyDatapath
 
 ALIGNMENTS = ("truncate", "nearest")
 OVERFLOWS = ("saturate", "wrap")
@@ -212,38 +207,3 @@ def _core(encoded: list[int]) -> Any:
 @cache
 def _core_of(encoded: tuple[int, ...]) -> Any:
     return _extension.load().Datapath(list(encoded))
-
-
-@dataclass(frozen=True)
-class Counters:
-    """What happened in a datapath.
-
-    Attributes:
-        macs: products, M * N * K.
-        vectors: accumulations, one per vector of lanes.
-        saturations: accumulations whose result left ``acc_bits`` (and was saturated or wrapped), and bins that left
-            ``bin_bits``.
-        narrowed: all that could have: accumulations, with ``bin_bits`` the bins of every vector, too; on a
-            :class:`lns_sim.LogDatapath` products and sums, one each a MAC.
-        zero_lanes: products with a zero operand (padding of the last vector not counted).
-        vanished: products of non-zero operands that lie under the accumulator's LSB, or are flushed.
-        cancelled: additions of a number and its negative, on a :class:`lns_sim.LogDatapath`, whose saturations and
-            vanished are of products and of sums.
-    """
-
-    macs: int = 0
-    vectors: int = 0
-    saturations: int = 0
-    zero_lanes: int = 0
-    vanished: int = 0
-    cancelled: int = 0
-    narrowed: int = 0
-
-    @classmethod
-    def from_tensor(cls, macs: int, counters: torch.Tensor, datapath: AnyDatapath) -> Counters:
-        """Reads the int64 tensor that the operators return of a datapath."""
-        found = cls(macs, **dict(zip(contract.COUNTERS, counters.tolist())))
-        return replace(found, narrowed=datapath.narrowed(macs, found.vectors))
-
-    def __add__(self, other: Counters) -> Counters:
-        return Counters(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))

@@ -14,8 +14,8 @@ from lns_sim._compile import constant_result
 from lns_sim.block_tensor import BlockTensor
 from lns_sim.checks import check_choice, check_int
 from lns_sim.contract import DATAPATH
-from lns_sim.datapath import Counters, Datapath
-from lns_sim.datapaths import AnyDatapath
+from lns_sim.datapath import Datapath
+from lns_sim.datapaths import AnyDatapath, Counters
 from lns_sim.format import LNSFormat
 from lns_sim.log_datapath import LogDatapath
 from lns_sim.policies import MOST_SHIFT, ROUNDINGS, UNDERFLOWS, check_thresholds

@@ -27,8 +27,8 @@ from lns_sim import reference
 from lns_sim.accumulators import AccumulatorConverter
 from lns_sim.block_tensor import BlockTensor
 from lns_sim.checks import check_int
-from lns_sim.datapath import Counters, Datapath
-from lns_sim.datapaths import AnyDatapath, from_fields
+from lns_sim.datapath import Datapath
+from lns_sim.datapaths import AnyDatapath, Counters, from_fields
 from lns_sim.environment import provenance
 from lns_sim.files import write_json
 from lns_sim.format import LNSFormat

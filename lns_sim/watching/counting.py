@@ -7,8 +7,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from lns_sim.datapath import Counters
-from lns_sim.datapaths import AnyDatapath
+from lns_sim.datapaths import AnyDatapath, Counters
 from lns_sim.ops.observer import Observer, Product, observe
 
 # A pass by name, and one of its datapaths: what counters mean is the datapath's.

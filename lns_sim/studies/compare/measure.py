@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lns_sim import recipes
-from lns_sim.datapath import Counters
+from lns_sim.datapaths import Counters
 from lns_sim.nn import LNSWeight, convert
 from lns_sim.ops.observer import Observer, Product, Quantized, observe
 from lns_sim.recipes import PASSES, ModelRecipe, Recipe

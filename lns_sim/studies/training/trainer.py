@@ -16,7 +16,7 @@ import torch.nn.functional as F
 
 from lns_sim.checks import check_choice, check_int, check_number
 from lns_sim.contract import SEED
-from lns_sim.datapath import Counters
+from lns_sim.datapaths import Counters
 from lns_sim.distributed import local
 from lns_sim.nn import LNSWeight, convert
 from lns_sim.nn.convert import weights_alone
