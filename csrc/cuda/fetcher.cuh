@@ -19,15 +19,6 @@ __host__ __device__ inline bool along_rows(const OperandView& o) {
                                               : o.kind == OperandView::Kind::positions;
 }
 
-// As load_if of a code.
-__device__ inline uint32_t load_four_if(bool there, const uint8_t* at) {
-  uint32_t codes;
-  asm("{ .reg .pred p; setp.ne.u32 p, %2, 0; mov.u32 %0, 0; @p ld.global.nc.u32 %0, [%1]; }"
-      : "=r"(codes)
-      : "l"(at), "r"(static_cast<uint32_t>(there)));
-  return codes;
-}
-
 // One warp's share of filling a side's chunks, four rows to a store. Threads go along whatever is contiguous in memory,
 // rows or K.
 class Fetcher {
@@ -86,9 +77,9 @@ class Fetcher {
   __device__ uint32_t load_words(const Coordinates& at) const {
     const int before = at.x & 3, x = at.x - before;
     const bool line = static_cast<unsigned>(at.y) < extent_.y;
-    const uint8_t* word = static_cast<const uint8_t*>(codes_) + (at.offset - before);
-    const uint32_t first = load_four_if(line && static_cast<unsigned>(x) < extent_.x, word);
-    const uint32_t second = load_four_if(line && before != 0 && static_cast<unsigned>(x + 4) < extent_.x, word + 4);
+    const auto* word = reinterpret_cast<const uint32_t*>(static_cast<const uint8_t*>(codes_) + (at.offset - before));
+    const uint32_t first = load_if(line && static_cast<unsigned>(x) < extent_.x, word);
+    const uint32_t second = load_if(line && before != 0 && static_cast<unsigned>(x + 4) < extent_.x, word + 1);
     return __funnelshift_r(first, second, 8 * before);
   }
 
