@@ -186,7 +186,7 @@ class Recipe:
     @constant_result
     def decode(text: str) -> Recipe:
         """The recipe of :meth:`encode`."""
-        return _decode(text)
+        return _decode(text, QUANTIZERS.registrations)
 
 
 @dataclass(frozen=True, repr=False)
@@ -232,7 +232,8 @@ class ModelRecipe:
 
 
 @cache
-def _decode(text: str) -> Recipe:
+def _decode(text: str, registrations: int) -> Recipe:
+    """Anew where quantizers were registered since: one of them may be defined anew."""
     fields = json.loads(text)
 
     def quantizer(d):

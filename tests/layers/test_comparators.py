@@ -1,9 +1,11 @@
 """The systems that LNS-Madam is compared with: their quantizers, optimizers and layers, and each paper's headline."""
 
 import copy
+import importlib
 import json
 import math
 import statistics
+import sys
 from dataclasses import replace
 from functools import partial
 
@@ -14,7 +16,6 @@ import torch.nn.functional as F
 from helpers import everywhere, same
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.distributed.checkpoint.state_dict import get_model_state_dict, set_model_state_dict
 from torch.utils.checkpoint import checkpoint
 from typer.testing import CliRunner
 
@@ -34,6 +35,7 @@ from lns_sim.quantizers.integer import Integer, nearest_values
 from lns_sim.quantizers.luq import LUQ, SAWB, logarithmic, maximum_in_hindsight
 from lns_sim.quantizers.shiftquant import ShiftQuant, optimal_grouping
 from lns_sim.random import random_state
+from lns_sim.recipes import Recipe
 from lns_sim.recipes import files as recipe_files
 from lns_sim.registry import QUANTIZERS, RECIPES
 from lns_sim.studies import models
@@ -490,6 +492,8 @@ def test_delayed_scaling_has_a_history_of_maxima():
 
 def test_what_is_kept_goes_from_model_to_model(tmp_path):
     """By a state_dict, a weight file and torch's distributed checkpoints, to the numbers of a run that went on."""
+    from torch.distributed.checkpoint.state_dict import get_model_state_dict, set_model_state_dict
+
     generator = torch.Generator().manual_seed(0)
     batches = [torch.randn(5, 4, generator=generator) * size for size in (3.0, 0.1)]
     plain = nn.Sequential(nn.Sequential(nn.Linear(4, 4), nn.ReLU()), nn.Linear(4, 4))
@@ -586,12 +590,51 @@ def test_compiled_models_compute_the_same(name):
     assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
 
 
+@pytest.mark.slow
+def test_compiled_code_is_of_the_sources_that_are(tmp_path, monkeypatch):
+    """Not what torch's cache on the disk holds of a derivative that has changed; with the same sources it serves."""
+    from torch._dynamo.utils import counters
+    from torch._inductor.utils import fresh_cache
+
+    monkeypatch.syspath_prepend(tmp_path)
+    source = (
+        "from dataclasses import dataclass\n\nfrom lns_sim.quantizers.fp8 import FP8\n\n\n@dataclass(frozen=True)\n"
+        "class Scaled(FP8):\n    def error_operands(self, x, rng, dim, memory):\n"
+        "        return super().error_operands(FACTOR * x, rng, dim, memory)\n\n\nFACTOR = "
+    )
+    found = []
+    with fresh_cache():
+        for name, factor in (("scaled", 1), ("scaled", 1), ("scaled", 20)):
+            (tmp_path / f"{name}.py").write_text(f"{source}{factor}\n")
+            sys.modules.pop(name, None)
+            importlib.invalidate_caches()
+            own = importlib.import_module(name)
+            torch._dynamo.reset()
+            hits = counters["aot_autograd"]["autograd_cache_hit"]
+            torch.manual_seed(0)
+            layer = lns_sim.convert(nn.Linear(6, 3), replace(recipes.get("fp8"), error=own.Scaled()))
+            torch.compile(layer)(torch.ones(2, 6)).sum().backward()
+            found.append(
+                (
+                    layer.bias.grad.sum().item(),
+                    layer.weight.grad.sum().item(),
+                    counters["aot_autograd"]["autograd_cache_hit"] - hits,
+                )
+            )
+    del QUANTIZERS._entries["Scaled"]
+    assert found[0][1] == found[1][1] == found[2][1] / 20 and [hits for *_, hits in found] == [0, 1, 0]
+
+
 def test_a_quantizer_defined_anew_takes_its_own_place():
     def define(place):
         return type("Halved", (FP8,), {"__module__": "notebook", "__qualname__": place})
 
-    first, again = define("Halved"), define("Halved")
+    first = define("Halved")
+    recipe = replace(recipes.get("fp8"), activation=first())
+    assert type(Recipe.decode(recipe.encode()).activation) is first
+    again = define("Halved")
     assert first is not again and QUANTIZERS["Halved"] is again
+    assert type(Recipe.decode(recipe.encode()).activation) is again  # as operators read it
     with pytest.raises(ValueError, match="there is a quantizer 'Halved' already"):
         define("Other.Halved")
     del QUANTIZERS._entries["Halved"]
