@@ -496,6 +496,7 @@ def test_what_is_kept_goes_from_model_to_model(tmp_path):
 
     generator = torch.Generator().manual_seed(0)
     batches = [torch.randn(5, 4, generator=generator) * size for size in (3.0, 0.1)]
+    torch.manual_seed(0)
     plain = nn.Sequential(nn.Sequential(nn.Linear(4, 4), nn.ReLU()), nn.Linear(4, 4))
     model, by_state, by_file, by_torch = (lns_sim.convert(copy.deepcopy(plain), delayed()) for _ in range(4))
     model(batches[0]).sum().backward()
