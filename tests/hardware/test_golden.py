@@ -305,7 +305,6 @@ def test_codes_of_ones_own(tmp_path):
         make_vectors(Datapath(), "layer")
 
 
-@pytest.mark.slow
 def test_commands_find_the_first_wrong_result(tmp_path):
     folder = tmp_path / "golden"
     made = command("vectors", str(folder), "--source", "corner", "--k", "70", "--lut-entries", "2", "--acc-bits", "22")

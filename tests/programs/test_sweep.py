@@ -288,7 +288,6 @@ def test_a_study_of_other_settings_is_refused(tmp_path):
         make(tmp_path / "j", "random", 3)
 
 
-@pytest.mark.slow
 def test_mendable_errors_are_one_sentence(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "optuna", None)

@@ -6,10 +6,13 @@ import contextlib
 import copy
 import dataclasses
 import math
+import sys
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from importlib import import_module
+from threading import Thread
 
 import torch
 import torch.nn.functional as F
@@ -275,6 +278,16 @@ def lr_factor(settings: Settings, steps_per_epoch: int, step: int) -> float:
     return 1 - done if settings.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * done))
 
 
+def _load_compiler() -> None:
+    """Loads what torch's first optimizer loads, in a thread of its own: while it is loaded, torch.fx.wrap keeps all
+    frames that led there, and what a trainer's hold with them, until a garbage collection.
+    """
+    if "torch._dynamo" not in sys.modules:
+        thread = Thread(target=import_module, args=("torch._dynamo",))
+        thread.start()
+        thread.join()
+
+
 class Trainer:
     """Trains one model by one recipe; of several processes (:mod:`lns_sim.studies.training.ranks`) all of them the same
     one, each its share of the micro-batches, with weights sharded by FSDP2.
@@ -305,6 +318,7 @@ class Trainer:
             settings = dataclasses.replace(settings, model=type(model).__name__)
         check_augment(settings.augment, data)
         check_precision(settings.precision, [recipe])
+        _load_compiler()
         self.data, self.settings, self.seed, self.device = data, settings, seed, torch.device(device)
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
