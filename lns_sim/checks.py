@@ -89,11 +89,13 @@ def check_same(known, new, what: str) -> None:
 
 
 def integers(name: str, value) -> tuple[int, ...] | None:
-    """A sequence of integers as a tuple; None stays. Raises TypeError for anything else."""
+    """A sequence of integers, or an array of them, as a tuple; None stays. Raises TypeError for anything else."""
     if value is None:
         return None
+    if hasattr(value, "tolist"):
+        value = value.tolist()
     if isinstance(value, str) or not isinstance(value, Sequence) or not value:
-        raise TypeError(f"{name} must be a sequence of integers, got {value!r}")
+        raise TypeError(f"{name} must be a sequence of integers, one or more, got {value!r}")
     for item in value:
         check_int(name, item, None, None)
     return tuple(map(int, value))

@@ -283,7 +283,10 @@ def _clone(func, args, kwargs):
 def _to(func, args, kwargs):
     x = args[0]
     if kwargs.get("dtype", torch.float32) not in (None, torch.float32):
-        raise TypeError(f"codes have no {kwargs['dtype']} form; call .dequantize() first")
+        raise TypeError(
+            f"codes have no {kwargs['dtype']} form; call .dequantize() first (a model of codes stays in float32: "
+            "torch.autocast narrows what is no product)"
+        )
     moved = {k: v for k, v in kwargs.items() if k in ("device", "non_blocking", "pin_memory", "memory_format")}
     rest = {k: v for k, v in moved.items() if k != "memory_format"}
     return x.map_inner(lambda t: func(t, *args[1:], **rest), lambda codes: func(codes, *args[1:], **moved))

@@ -268,7 +268,7 @@ def make_vectors(
     if formats is not None:
         if layout or source == "corner":
             what = "a layout of words" if layout else "the source corner"
-            raise ValueError(f"{what} is for operands of the datapath's own format")
+            raise ValueError(f"{what} is for operands of the datapath's own format; take random or npz:PATH for others")
         for name, own in zip("ab", formats):
             f.check_holds(name, own)
     names, a, b, shifts = operands(datapath, source, count, k, rng, exponents, formats, block)

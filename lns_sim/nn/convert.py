@@ -179,13 +179,17 @@ def _check(modules: dict[str, nn.Module], chosen: dict[str, Recipe | None]) -> N
             if isinstance(weight, LNSWeight) or not isinstance(weight, nn.Parameter):
                 continue
             if isinstance(weight, nn.parameter.UninitializedParameter):
-                raise ValueError(f"the {p} of {name} has no shape yet; run the model once before it is converted")
+                raise ValueError(
+                    f"the {p} of {name or 'the model'} has no shape yet; run the model once before it is converted"
+                )
             if local(weight) is not weight and chosen[name] is not None:
-                raise ValueError(f"the {p} of {name} is sharded already; convert the model before it is distributed")
+                raise ValueError(
+                    f"the {p} of {name or 'the model'} is sharded already; convert the model before it is distributed"
+                )
             if weight.dtype != torch.float32:
-                raise TypeError(f"the {p} of {name} must be float32, got {weight.dtype}")
+                raise TypeError(f"the {p} of {name or 'the model'} must be float32, got {weight.dtype}")
             if chosen[name] is not None and not weight.is_meta and not weight.isfinite().all():
-                raise ValueError(f"the {p} of {name} holds NaN or Inf and has no codes")
+                raise ValueError(f"the {p} of {name or 'the model'} holds NaN or Inf and has no codes")
             other, recipe = users.setdefault(id(weight), (name, chosen[name]))
             if recipe != chosen[name]:
                 raise ValueError(f"{name} and {other} share a weight, so one recipe must hold for both, or none")

@@ -137,6 +137,44 @@ CASES = {
         ValueError,
         "must be float32, got torch.float16",
     ),
+    "a datapath for both operands": (
+        lambda: lns_sim.matmul(codes(2, 2, fmt=LNSFormat(10, 16)), codes(2, 2), Datapath()),
+        ValueError,
+        "a datapath of bits=10, gamma=16 takes both",
+    ),
+    "no datapath for both operands": (
+        lambda: LNSFormat(16, 1).check_holds("a", LNSFormat(8, 128)),
+        ValueError,
+        "no format of up to 16 bits holds",
+    ),
+    "recipe's datapath": (
+        lambda: recipes.lns_madam(datapath="log"),
+        TypeError,
+        "forward must be a Datapath, a LogDatapath or None, got 'log'",
+    ),
+    "recipe's activation": (
+        lambda: recipes.Recipe("mine", activation=FMT),
+        TypeError,
+        r"activation must be a quantizer \(lns_sim.quantizers\) or None, got LNSFormat",
+    ),
+    "recipe's weight": (
+        lambda: recipes.Recipe("mine", weight=8),
+        TypeError,
+        "weight must be an LNSFormat, a quantizer",
+    ),
+    "recipe's update": (lambda: recipes.Recipe("mine", update=16), TypeError, "update must be an LNSFormat, got 16"),
+    "rows of a path": (lambda: Datapath().path("a", 3), TypeError, "m must be an integer, got 'a'"),
+    "columns of a path": (lambda: lns_sim.LogDatapath().path(3, 0), ValueError, "n must be at least 1, got 0"),
+    "a model in float16": (
+        lambda: lns_sim.convert(nn.Linear(2, 2), "lns-madam").half(),
+        TypeError,
+        "codes have no torch.float16 form; .* torch.autocast narrows",
+    ),
+    "a root's weight": (
+        lambda: lns_sim.convert(nn.Linear(2, 2).double(), "lns-madam"),
+        TypeError,
+        "the weight of the model must be float32, got torch.float64",
+    ),
     "isa": (
         lambda: lns_sim._extension.load().set_isa("avx1024"),
         ValueError,
