@@ -173,6 +173,10 @@ class LNSTensor(FloatMemory, torch.Tensor):
             f"{type(self).__name__}(shape={tuple(self.shape)}, {self.format!r}, {k}, device={str(self.device)!r}{grad})"
         )
 
+    def __format__(self, spec: str) -> str:
+        """A single number takes a number's format, as of other tensors."""
+        return format(self.item(), spec) if spec and not self.dim() else super().__format__(spec)
+
     __torch_function__ = torch._C._disabled_torch_function_impl
 
     @classmethod
