@@ -170,6 +170,16 @@ CASES = {
         TypeError,
         "codes have no torch.float16 form; .* torch.autocast narrows",
     ),
+    "a sparse input": (
+        lambda: lns_sim.convert(nn.Linear(2, 2), "lns-madam")(torch.eye(2).to_sparse()),
+        NotImplementedError,
+        "the input of a simulated product is a sparse tensor; give x.to_dense",
+    ),
+    "a scripted model": (
+        lambda: torch.jit.script(lns_sim.convert(nn.Sequential(nn.Linear(2, 2)), "lns-madam")),
+        TypeError,
+        "torch.jit.script cannot compile a converted Linear; use torch.compile",
+    ),
     "a root's weight": (
         lambda: lns_sim.convert(nn.Linear(2, 2).double(), "lns-madam"),
         TypeError,
