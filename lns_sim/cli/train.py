@@ -262,7 +262,8 @@ def _show(experiment: Experiment, output: Output) -> None:
     output.table(
         title,
         "mean ± standard deviation over seeds; seconds, MACs and counts of one run, tests included; saturated: share "
-        "of accumulations; vanished: share of products below the accumulator's LSB",
+        "of accumulations (bins, and sums of logarithms, count each); vanished: share of products below the "
+        "accumulator's LSB",
         report.header(measure),
         report.rows(experiment.results, measure),
         left=["recipe"],

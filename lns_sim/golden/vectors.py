@@ -286,7 +286,10 @@ def make_vectors(
     if block is not None and shifts is not None:
         spread = block_vectors.of_vectors(sum(shifts), block, datapath.vector_size, a.shape[1])
         coverage["shifted_accumulations"] = int((spread > 0).sum())
-    if coverage["saturated"] == len(a) or counters.saturations >= counters.vectors:
+    each = (
+        not log and datapath.bin_bits is None and counters.saturations >= counters.vectors
+    )  # else of bins or sums, too
+    if coverage["saturated"] == len(a) or each:
         warnings.warn(
             f"every dot product overflows: {'more headroom_bits' if log else 'a larger acc_lsb'}, or smaller codes, "
             "would test more",

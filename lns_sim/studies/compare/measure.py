@@ -57,7 +57,8 @@ class Row:
             None where no datapath ran.
         difference_fake_quant, difference_bit_exact, difference_datapath: the largest absolute difference of each
             kind, as a share of the float32 (the datapath's: of its own reference's) largest magnitude; None as above.
-        saturated: share of accumulations; vanished: share of products. None where no datapath ran.
+        saturated: share of accumulations, in one of which bins, or sums of logarithms, may each saturate.
+        vanished: share of products. Both are None where no datapath ran.
         operands: what became of both operands.
     """
 
