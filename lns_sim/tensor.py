@@ -29,8 +29,8 @@ class LNSTensor(FloatMemory, torch.Tensor):
 
     Args:
         codes: uint8 (up to 8 bits) or int16 codes, any shape.
-        scale: float32 powers of two, 0-d for the whole tensor, or of the codes' rank with one dimension of the codes'
-            size and ones elsewhere.
+        scale: float32 powers of two 2^k (products on a CPU refuse others), 0-d for the whole tensor, or of the codes'
+            rank with one dimension of the codes' size and ones elsewhere.
         format: the codes' format.
     """
 

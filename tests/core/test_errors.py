@@ -55,6 +55,14 @@ CASES = {
     "codes dtype": (lambda: LNSTensor(torch.zeros(2), torch.ones(()), FMT), TypeError, "codes .* must be torch.uint8"),
     "scale shape": (lambda: LNSTensor(codes(2, 3).codes, torch.ones(2), FMT), ValueError, "scale must be 0-d or"),
     "k": (lambda: codes(3).rescale(200), ValueError, "k must be between -126 and 127, got 200"),
+    **{
+        f"scale {scale}": (
+            lambda scale=scale: lns_sim.matmul(LNSTensor(codes(2, 2).codes, torch.tensor(scale), FMT), codes(2, 2)),
+            ValueError,
+            "the scale of a must hold powers of two",
+        )
+        for scale in (-14.0, 3.0, 0.0, 2.0**-130, float("inf"))
+    },
     "operand type": (lambda: lns_sim.matmul(torch.randn(2, 2), codes(2, 2)), TypeError, "a must be an LNSTensor"),
     "operand format": (
         lambda: lns_sim.matmul(codes(2, 2), codes(2, 2, fmt=LNSFormat(8, 4)), Datapath()),
