@@ -49,6 +49,12 @@ def check_bool(name: str, value) -> None:
         raise TypeError(f"{name} must be true or false, got {value!r}")
 
 
+def check_module(model) -> None:
+    """Raises TypeError for anything but a module, such as its class or its output."""
+    if not isinstance(model, torch.nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module, got {model!r}")
+
+
 _MANY = 30  # choices that nobody reads
 
 

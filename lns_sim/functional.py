@@ -16,9 +16,8 @@ from lns_sim.block_tensor import BlockTensor
 from lns_sim.checks import check_choice, check_int
 from lns_sim.contract import DATAPATH
 from lns_sim.datapath import Counters, Datapath
-from lns_sim.datapaths import AnyDatapath
+from lns_sim.datapaths import AnyDatapath, check_datapath
 from lns_sim.format import LNSFormat
-from lns_sim.log_datapath import LogDatapath
 from lns_sim.policies import MOST_SHIFT, ROUNDINGS, UNDERFLOWS, check_thresholds
 from lns_sim.random import random_state
 from lns_sim.tensor import LNSTensor, known
@@ -138,10 +137,9 @@ def _check_operands(datapath: AnyDatapath | None, **operands: LNSTensor) -> list
         _check_scale(name, t)
     if datapath is None:
         encoded = _default_datapath((a.bits, a.gamma), (b.bits, b.gamma))
-    elif isinstance(datapath, (Datapath, LogDatapath)):
-        encoded = datapath.encode()
     else:
-        raise TypeError(f"datapath must be a Datapath or a LogDatapath, got {datapath!r}")
+        check_datapath(datapath)
+        encoded = datapath.encode()
     bits, gamma = encoded[1:3] if encoded[0] == contract.LOG_MARKER else encoded[:2]
     for name, t in operands.items():  # in integers, which torch.compile can follow
         if t.gamma > gamma or ((1 << t.bits - 1) - 1) * (gamma // t.gamma) >= 1 << bits - 1:

@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn.utils.parametrize import ParametrizationList
 
 from lns_sim import recipes
-from lns_sim.checks import check_choice
+from lns_sim.checks import check_choice, check_module
 from lns_sim.distributed import local
 from lns_sim.nn import frozen, grouped, methods, state
 from lns_sim.nn.l1norm import L1Norm, replace_norms
@@ -128,6 +128,7 @@ def convert(
             weight or module that stands in places of different recipes, or a part that another recipe has converted
             before.
     """
+    check_module(model)
     check_choice("zeros", zeros, ZEROS)
     if isinstance(recipe, str):
         recipe = recipes.get(recipe)

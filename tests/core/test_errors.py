@@ -6,6 +6,7 @@ from torch import nn
 
 import lns_sim
 from lns_sim import Datapath, LNSFormat, LNSTensor, recipes
+from lns_sim.golden import make_vectors
 
 FMT = LNSFormat()
 
@@ -154,6 +155,33 @@ CASES = {
         lambda: LNSFormat(16, 1).check_holds("a", LNSFormat(8, 128)),
         ValueError,
         "no format of up to 16 bits holds",
+    ),
+    "vectors' datapath": (lambda: make_vectors("log"), TypeError, "datapath must be a Datapath or a LogDatapath"),
+    "vectors' formats": (
+        lambda: make_vectors(Datapath(), formats=(FMT,)),
+        TypeError,
+        "formats must be two LNSFormats, a's and b's, got",
+    ),
+    "a trace's datapath": (
+        lambda: lns_sim.trace_dot([1], [2], 8),
+        TypeError,
+        "datapath must be a Datapath or a LogDatapath, got 8",
+    ),
+    "a class to convert": (
+        lambda: lns_sim.convert(nn.Linear, "lns-madam"),
+        TypeError,
+        "model must be a torch.nn.Module, got <class",
+    ),
+    "a summary of no model": (lambda: lns_sim.summary(3), TypeError, "model must be a torch.nn.Module, got 3"),
+    "a comparison without loss": (
+        lambda: lns_sim.compare(nn.Linear(2, 2), 3),
+        TypeError,
+        "loss must be a function of the model, e.g. lambda m: .* got 3",
+    ),
+    "a simulation's recipe": (
+        lambda: lns_sim.simulate(3),
+        TypeError,
+        "recipe must be a Recipe, the name of one or None, got 3",
     ),
     "recipe's datapath": (
         lambda: recipes.lns_madam(datapath="log"),
