@@ -190,6 +190,8 @@ class Datapath:
         """Which CPU kernels an M x N product takes: "permute8", "permute16", "rows", "row_planes", "lookup32",
         "lookup64", "bins"; ``blocks``: of operands with block scales.
         """
+        check_int("m", m, 1, None)
+        check_int("n", n, 1, None)
         return _core(self.encode()).path(m, n, blocks)
 
     def __repr__(self) -> str:

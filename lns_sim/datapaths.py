@@ -20,6 +20,12 @@ AnyDatapath = Datapath | LogDatapath
 KINDS: dict[str, type[AnyDatapath]] = {kind.__name__: kind for kind in (Datapath, LogDatapath)}
 
 
+def check_datapath(datapath: Any) -> None:
+    """Raises TypeError for anything but a datapath of either kind."""
+    if not isinstance(datapath, (Datapath, LogDatapath)):
+        raise TypeError(f"datapath must be a Datapath or a LogDatapath, got {datapath!r}")
+
+
 def from_fields(fields: Mapping[str, Any]) -> AnyDatapath:
     """The datapath of ``dataclasses.asdict``; only log-domain ones have tables.
 

@@ -158,6 +158,8 @@ class LogDatapath:
 
     def path(self, m: int, n: int) -> str:
         """Which CPU kernels an M x N product takes: "log_registers", "log_lookup"."""
+        check_int("m", m, 1, None)
+        check_int("n", n, 1, None)
         return _core(self.encode()).path(m, n)
 
     def __repr__(self) -> str:

@@ -382,6 +382,7 @@ void enqueue_lane_counts(const Product& p, const Format& format, int64_t first_v
   const int levels = format.e_max() + 1, window = std::min(levels, kLevels);
   const int depth = std::clamp(2048 / window, 1, 8);
   const int64_t units = ceil_div(p.k, depth) * p.batch.count();
+  if (units == 0) return;  // sums of nothing, as of a weight gradient over no images
   const int64_t vectors = p.left.rows * p.right.rows * p.batch.count() * ceil_div(p.k, vector_size);
   const auto blocks = static_cast<unsigned>(std::min<int64_t>(units, limits.multiprocessors * 8));
   count_lanes<<<blocks, 256, depth * window * sizeof(int), at.stream>>>(

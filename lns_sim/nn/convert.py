@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn.utils.parametrize import ParametrizationList
 
 from lns_sim import recipes
-from lns_sim.checks import check_choice
+from lns_sim.checks import check_choice, check_module
 from lns_sim.distributed import local
 from lns_sim.nn import frozen, grouped, methods, state
 from lns_sim.nn.l1norm import L1Norm, replace_norms
@@ -128,6 +128,7 @@ def convert(
             weight or module that stands in places of different recipes, or a part that another recipe has converted
             before.
     """
+    check_module(model)
     check_choice("zeros", zeros, ZEROS)
     if isinstance(recipe, str):
         recipe = recipes.get(recipe)
@@ -179,13 +180,17 @@ def _check(modules: dict[str, nn.Module], chosen: dict[str, Recipe | None]) -> N
             if isinstance(weight, LNSWeight) or not isinstance(weight, nn.Parameter):
                 continue
             if isinstance(weight, nn.parameter.UninitializedParameter):
-                raise ValueError(f"the {p} of {name} has no shape yet; run the model once before it is converted")
+                raise ValueError(
+                    f"the {p} of {name or 'the model'} has no shape yet; run the model once before it is converted"
+                )
             if local(weight) is not weight and chosen[name] is not None:
-                raise ValueError(f"the {p} of {name} is sharded already; convert the model before it is distributed")
+                raise ValueError(
+                    f"the {p} of {name or 'the model'} is sharded already; convert the model before it is distributed"
+                )
             if weight.dtype != torch.float32:
-                raise TypeError(f"the {p} of {name} must be float32, got {weight.dtype}")
+                raise TypeError(f"the {p} of {name or 'the model'} must be float32, got {weight.dtype}")
             if chosen[name] is not None and not weight.is_meta and not weight.isfinite().all():
-                raise ValueError(f"the {p} of {name} holds NaN or Inf and has no codes")
+                raise ValueError(f"the {p} of {name or 'the model'} holds NaN or Inf and has no codes")
             other, recipe = users.setdefault(id(weight), (name, chosen[name]))
             if recipe != chosen[name]:
                 raise ValueError(f"{name} and {other} share a weight, so one recipe must hold for both, or none")

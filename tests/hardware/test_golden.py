@@ -15,6 +15,7 @@ from strategies import datapaths
 import lns_sim
 from lns_sim import AccumulatorConverter, Datapath, LNSFormat, LogDatapath, reference, reference_blocks
 from lns_sim.golden import check_results, make_vectors, read_vectors, trace_dot
+from lns_sim.golden.words import read_words
 
 CONFIGURATIONS = [
     Datapath(),
@@ -349,3 +350,24 @@ def test_commands_find_the_first_wrong_result(tmp_path):
     (folder / "b.hex").write_text("0\n")
     damaged = command("check-vectors", str(folder), str(results))
     assert damaged.returncode == 1 and "is no set of vectors" in damaged.stderr
+
+
+def test_results_that_are_no_text_are_named(tmp_path):
+    (tmp_path / "results.hex").write_bytes(b"1f\n\xff\xfe\n")
+    with pytest.raises(ValueError, match="line 2 of .*results.hex holds .*, which is no hex number"):
+        read_words(tmp_path / "results.hex", 8, True)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    "pe",
+    [
+        Datapath(bin_bits=8),
+        LogDatapath(order="tree", vector_size=64, acc_bits=10, acc_gamma=8, underflow="saturate", offset=300),
+    ],
+    ids=["bins", "sums of logarithms"],
+)
+def test_vectors_whose_parts_saturate_are_not_called_overflowing(pe):
+    coverage = make_vectors(pe, "random", 200, 128).coverage
+    saturations = coverage.get("overflowed_accumulations", coverage.get("saturated_operations"))
+    assert coverage["saturated"] == 0 and saturations >= coverage["accumulations"]

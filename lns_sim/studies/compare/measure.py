@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lns_sim import recipes
+from lns_sim.checks import check_module
 from lns_sim.datapaths import Counters
 from lns_sim.nn import LNSWeight, convert
 from lns_sim.ops.observer import Observer, Product, Quantized, observe
@@ -295,8 +296,12 @@ def compare(
         recipe: see :func:`lns_sim.convert`.
 
     Raises:
+        TypeError: model is no module, or loss no function.
         ValueError: a converted model, a recipe that simulates nothing, or a loss that is no scalar.
     """
+    check_module(model)
+    if not callable(loss):
+        raise TypeError(f"loss must be a function of the model, e.g. lambda m: m(x).sum(), got {loss!r}")
     if any(isinstance(p, LNSWeight) for p in model.parameters()):
         raise ValueError("compare takes a float32 model; lns_sim.nn.to_float makes one of a converted model")
     exact = recipes.get(recipe) if isinstance(recipe, str) else recipe
