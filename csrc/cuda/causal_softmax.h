@@ -33,18 +33,23 @@ struct RowScales {
 
 constexpr int kMostKeys = 2048;
 
-// Codes at `scale` of the probabilities of `seen` keys. The scale becomes NaN where a probability is.
-void causal_probabilities(const Quantizer& q, const CausalRows& rows, float* scale, void* codes, const Launch& at);
+// Of the probabilities of `seen` keys codes at `scale`, or as floats what these stand for (`values`), for which `to`
+// may be the products. The scale becomes NaN where a probability is.
+void causal_probabilities(const Quantizer& q, const CausalRows& rows, float* scale, void* to, bool values,
+                          const Launch& at);
 
 // Codes of `length` keys: of probabilities at their scale, and of errors (the gradients of products) at a scale of each
 // row, 0 where it is all zero; codes of both have one type. `gradients` are of the probabilities and lie as `products`
-// do.
+// do. With `values` probabilities become as causal_probabilities', of `seen` keys.
 void causal_errors(const Quantizer& of_probabilities, const Quantizer& of_errors, const CausalRows& rows,
-                   const float* gradients, const float* scale, const CodeRows& probabilities, const CodeRows& errors,
-                   const RowScales& error_scales, const Launch& at);
+                   const float* gradients, const float* scale, const CodeRows& probabilities, bool values,
+                   const CodeRows& errors, const RowScales& error_scales, const Launch& at);
 
 // Moves rows of codes, of queries 0 to count - 1 in each matrix, from scales of their own to `scale`, in place.
 void causal_rescale(const Quantizer& q, const CodeRows& rows, int64_t matrices, int64_t count, int length,
                     const RowScales& scales, const float* scale, const Launch& at);
+// What they would stand for there, without gaps, of `length` keys.
+void causal_values(const Quantizer& q, const CodeRows& rows, int64_t matrices, int64_t count, int length,
+                   const RowScales& scales, const float* scale, float* to, const Launch& at);
 
 }  // namespace lns::cuda

@@ -6,6 +6,7 @@
 
 #include "core/encoding.h"
 #include "cuda/check.h"
+#include "cuda/nearest.cuh"
 
 namespace lns::cuda {
 
@@ -22,7 +23,21 @@ int64_t full_grid(const Launch& at) {
   return int64_t{multiprocessors} * kBlocksPerSm;
 }
 
+// Blocks of a kernel that the device runs together: more would wait, and end when few are left.
+template <typename Kernel>
+int64_t resident_blocks(Kernel kernel, const Launch& at) {
+  int multiprocessors, each;
+  check(cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, at.device), "device attribute");
+  check(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&each, kernel, kThreads, 0), "occupancy");
+  return int64_t{multiprocessors} * each;
+}
+
 bool aligned(const void* p, size_t element) { return reinterpret_cast<uintptr_t>(p) % (kPack * element) == 0; }
+bool aligned(const FloatRuns& runs) {
+  static_assert(FloatRuns::kMultiple % kPack == 0);
+  return aligned(runs.x, sizeof(float)) &&
+         std::ranges::all_of(runs.strides, [](int64_t stride) { return stride % kPack == 0; });
+}
 
 template <typename T>
 struct alignas(kPack * sizeof(T)) Pack {
@@ -50,13 +65,14 @@ __device__ inline void store(T* to, int64_t first, int64_t n, bool wide, const P
     if (first + j < n) to[first + j] = p.at[j];
 }
 
-// Body: enter(slice) for every run of one slice that a thread meets, then pack(first, n), or one(i) where slices change
-// within a pack.
+// Body: begin() by the whole block where it has that, enter(slice) for every run of one slice that a thread meets, then
+// pack(first, n), or one(i) where slices change within a pack.
 template <typename Body>
 __global__ void __launch_bounds__(kThreads) for_packs(Slices s, Body body) {
   const int64_t n = s.numel(), step = int64_t{gridDim.x} * kThreads * kPack;
   const bool whole_packs = s.slices == 1 || s.inner % kPack == 0;
   int64_t slice = -1;
+  if constexpr (requires { body.begin(); }) body.begin();
   for (int64_t first = (int64_t{blockIdx.x} * kThreads + threadIdx.x) * kPack; first < n; first += step) {
     for (int64_t i = first; i < min(first + kPack, n); ++i) {
       const int64_t now = s.slices == 1 ? 0 : i / s.inner % s.slices;
@@ -74,23 +90,39 @@ template <typename Body>
 void run(const Slices& s, const Body& body, const Launch& at) {
   const int64_t n = s.numel();
   if (n == 0) return;
-  const int64_t blocks = std::min((n + kThreads * kPack - 1) / (kThreads * kPack), full_grid(at));
+  const int64_t blocks =
+      std::min((n + kThreads * kPack - 1) / (kThreads * kPack), resident_blocks(for_packs<Body>, at));
   for_packs<<<static_cast<unsigned>(blocks), kThreads, 0, at.stream>>>(s, body);
   check(cudaGetLastError(), "elementwise kernel");
 }
 
-// A body that makes each element of one tensor an element of another: Of has enter(slice), and then (value, index).
+// Elements of one run.
+template <typename T>
+struct OneRun {
+  const T* x;
+  __device__ const T* origin(int64_t) const { return x; }
+};
+template <typename T>
+bool aligned(const OneRun<T>& run) {
+  return aligned(run.x, sizeof(T));
+}
+
+// A body that makes each element of one tensor an element of another. From tells where elements lie (OneRun,
+// FloatRuns); Of has a body's begin and enter, and (value, index).
 template <typename From, typename To, typename Of>
 struct Mapping {
-  const From* from;
+  From from;
   To* to;
   Of of;
   bool wide;
 
+  __device__ void begin() {
+    if constexpr (requires { of.begin(); }) of.begin();
+  }
   __device__ void enter(int64_t slice) { of.enter(slice); }
-  __device__ void one(int64_t i) { to[i] = of(from[i], i); }
+  __device__ void one(int64_t i) { to[i] = of(from.origin(i)[i], i); }
   __device__ void pack(int64_t first, int64_t n) {
-    const Pack<From> p = load(from, first, n, wide);
+    const auto p = load(from.origin(first), first, n, wide);
     Pack<To> made;
 #pragma unroll
     for (int j = 0; j < kPack; ++j) made.at[j] = of(p.at[j], first + j);
@@ -99,9 +131,13 @@ struct Mapping {
 };
 
 template <typename From, typename To, typename Of>
-void map(const Slices& s, const From* from, To* to, const Of& of, const Launch& at) {
-  const bool wide = aligned(from, sizeof(From)) && aligned(to, sizeof(To));
+void map(const Slices& s, const From& from, To* to, const Of& of, const Launch& at) {
+  const bool wide = aligned(from) && aligned(to, sizeof(To));
   run(s, Mapping<From, To, Of>{.from = from, .to = to, .of = of, .wide = wide}, at);
+}
+template <typename From, typename To, typename Of>
+void map(const Slices& s, const From* from, To* to, const Of& of, const Launch& at) {
+  map(s, OneRun<From>{.x = from}, to, of, at);
 }
 
 // ---- The largest values of every slice, by unsigned comparison; there are Value::kCount of them.
@@ -133,12 +169,13 @@ __device__ inline uint32_t top_of(const Tops& t, int64_t slice, int which) {
   return block_max(largest);
 }
 
-// Blocks walk long runs of one slice.
+// Blocks walk long runs of one slice, from the end: what is read last is in the cache for who walks from the beginning.
 template <typename Value>
 __global__ void __launch_bounds__(kThreads) top_of_runs(Slices s, int64_t blocks_per_run, Value value, uint32_t* top) {
   const int64_t run = blockIdx.x / blocks_per_run, part = blockIdx.x % blocks_per_run, begin = run * s.inner;
+  const int64_t step = blocks_per_run * kThreads * kPack, last = (s.inner - 1) / step * step;
   uint32_t largest[Value::kCount] = {};
-  for (int64_t i = (part * kThreads + threadIdx.x) * kPack; i < s.inner; i += blocks_per_run * kThreads * kPack)
+  for (int64_t i = last + (part * kThreads + threadIdx.x) * kPack; i >= 0; i -= step)
     value.pack(begin, i, s.inner, largest);
   for (int j = 0; j < Value::kCount; ++j) {
     const uint32_t of_block = block_max(largest[j]);
@@ -195,11 +232,11 @@ Tops top_of_slices(Slices s, const Value& value, const Launch& at) {
 
 struct Magnitude {
   static constexpr int kCount = 1;
-  const float* x;
+  FloatRuns x;
   bool wide;
-  __device__ void one(int64_t i, uint32_t* top) const { *top = max(*top, float_bits(x[i]) & 0x7fffffffu); }
+  __device__ void one(int64_t i, uint32_t* top) const { *top = max(*top, float_bits(x.origin(i)[i]) & 0x7fffffffu); }
   __device__ void pack(int64_t begin, int64_t i, int64_t n, uint32_t* top) const {
-    const Pack<float> p = load(x + begin, i, n, wide && begin % kPack == 0);
+    const Pack<float> p = load(x.origin(begin + i) + begin, i, n, wide && begin % kPack == 0);
 #pragma unroll
     for (int j = 0; j < kPack; ++j) *top = max(*top, float_bits(p.at[j]) & 0x7fffffffu);
   }
@@ -326,23 +363,49 @@ struct FromFloat8 {
   __device__ float operator()(uint8_t code, int64_t) const { return float8_value(e4m3_or_e5m2(kE5M2), code, unit); }
 };
 
-template <typename Code>
+// Codes, or what they stand for (Out: float).
+template <typename Code, typename Out, bool kDraws>
 struct Quantize {
+  static constexpr bool kValues = std::is_same_v<Out, float>;
   Quantizer q;
   const int64_t* rng;
-  const float* scale;
+  Tops tops;     // of one slice whose scale is still to be found; of several slices none
+  float* scale;  // where it goes, or where those of slices are
   RandomState random;
   uint32_t bits;
+  const float* value_of;
 
-  __device__ void enter(int64_t slice) {
-    random = decode_random_state(rng);
-    bits = float_bits(scale[slice]);
+  __device__ void begin() {
+    if (tops.at == nullptr) return;
+    bits = scale_for(q, top_of<1>(tops, 0, 0));
+    if (blockIdx.x == 0 && threadIdx.x == 0) *scale = bits_float(bits);
+    if constexpr (kValues && sizeof(Code) == 1) {
+      __shared__ float table[kThreads];
+      table[threadIdx.x] = dequantize_one(q.format, q.values, threadIdx.x & (2 * q.format.sign_bit() - 1), bits);
+      __syncthreads();
+      value_of = table;
+    }
   }
-  __device__ Code operator()(float value, int64_t i) const {
+  __device__ void enter(int64_t slice) {
+    if constexpr (kDraws) random = decode_random_state(rng);
+    if (tops.at == nullptr) bits = float_bits(scale[slice]);
+  }
+  __device__ Code code(float value, int64_t i) const {
     if (scale_is_nan(bits)) return 0;  // no value survives
-    const bool draws = q.rounding == Rounding::stochastic || q.underflow == Underflow::stochastic;
-    return static_cast<Code>(
-        quantize_one(q, float_bits(value), scale_exponent(bits), draws ? philox_u24(random, i) : 0));
+    const int k = scale_exponent(bits);
+    if constexpr (kDraws)
+      return static_cast<Code>(quantize_one(q, float_bits(value), k, philox_u24(random, i)));
+    else
+      return static_cast<Code>(nearest_code(q, value, k));
+  }
+  __device__ Out operator()(float value, int64_t i) const {
+    const Code c = code(value, i);
+    if constexpr (!kValues)
+      return c;
+    else if constexpr (sizeof(Code) == 1)
+      return value_of[c];
+    else
+      return dequantize_one(q.format, q.values, c, bits);
   }
 };
 
@@ -441,22 +504,30 @@ struct ForwardScale {
   Coarsening c;
   const float* update_scale;
   float* scale;
-  __device__ void operator()(int64_t i, uint32_t top) const {
+  __device__ uint32_t bits(int64_t i, uint32_t top) const {
     const uint32_t old = float_bits(update_scale[i]);
-    const bool nan = scale_is_nan(old);
-    scale[i] = bits_float(
-        nan ? kNanBits
-            : scale_bits(forward_scale(c.forward, c.update, c.shift, static_cast<int>(top), scale_exponent(old))));
+    if (scale_is_nan(old)) return kNanBits;
+    return scale_bits(forward_scale(c.forward, c.update, c.shift, static_cast<int>(top), scale_exponent(old)));
   }
+  __device__ void operator()(int64_t i, uint32_t top) const { scale[i] = bits_float(bits(i, top)); }
 };
 
 template <typename To>
 struct Coarsen {
   Coarsening coarsening;
-  const float *update_scale, *scale;
+  ForwardScale scale;
+  bool finds;  // the scale, of one slice
+  Tops tops;   // of which it is made; none where it is kept
+  uint32_t to;
 
+  __device__ void begin() {
+    if (!finds) return;
+    to = scale.bits(0, tops.at == nullptr ? 0 : top_of<1>(tops, 0, 0));
+    if (blockIdx.x == 0 && threadIdx.x == 0) *scale.scale = bits_float(to);
+  }
   __device__ void enter(int64_t slice) {
-    const uint32_t from = float_bits(update_scale[slice]), to = float_bits(scale[slice]);
+    const uint32_t from = float_bits(scale.update_scale[slice]);
+    if (!finds) to = float_bits(scale.scale[slice]);
     coarsening.offset = coarsening.forward.gamma * (scale_is_nan(from) ? 0 : scale_exponent(from) - scale_exponent(to));
   }
   __device__ To operator()(int code, int64_t) const { return static_cast<To>(coarsen_code(coarsening, code)); }
@@ -520,19 +591,41 @@ Quantizer view(const int32_t* packed, const QuantizerTables& t, const Format& f,
 namespace {
 
 Tops magnitude_of(const float* x, int64_t n, const Launch& at) {
-  return top_of_slices(whole(n), Magnitude{.x = x, .wide = aligned(x, sizeof(float))}, at);
+  return top_of_slices(whole(n), Magnitude{.x = {.x = x}, .wide = aligned(x, sizeof(float))}, at);
+}
+
+// In two kernels where there is one slice, whose scale the second one finds.
+template <typename Code, typename Out>
+void quantize_to(const Quantizer& q, const int64_t* rng, const FloatRuns& x, const Slices& s, Out* out, float* scale,
+                 const Launch& at) {
+  Tops tops = top_of_slices(s, Magnitude{.x = x, .wide = aligned(x)}, at);
+  if (s.slices != 1 || s.numel() == 0) {
+    finish(tops, s.slices, QuantizerScale{.q = q, .scale = scale}, at);
+    tops = {.at = nullptr, .parts = 0};
+  }
+  const auto quantize = [&](auto of) {
+    of.q = q, of.rng = rng, of.tops = tops, of.scale = scale;
+    map(s, x, out, of, at);
+  };
+  if (q.rounding == Rounding::stochastic || q.underflow == Underflow::stochastic)
+    quantize(Quantize<Code, Out, true>{});
+  else
+    quantize(Quantize<Code, Out, false>{});
 }
 
 }  // namespace
 
-void quantize(const Quantizer& q, const int64_t* rng, const float* x, const Slices& s, void* codes, float* scale,
+void quantize(const Quantizer& q, const int64_t* rng, const FloatRuns& x, const Slices& s, void* codes, float* scale,
               const Launch& at) {
-  const Tops tops = top_of_slices(s, Magnitude{.x = x, .wide = aligned(x, sizeof(float))}, at);
-  finish(tops, s.slices, QuantizerScale{.q = q, .scale = scale}, at);
   with_code_type(q.format, [&](auto type) {
     using Code = decltype(type);
-    map(s, x, static_cast<Code*>(codes), Quantize<Code>{.q = q, .rng = rng, .scale = scale}, at);
+    quantize_to<Code>(q, rng, x, s, static_cast<Code*>(codes), scale, at);
   });
+}
+
+void quantized_values(const Quantizer& q, const int64_t* rng, const FloatRuns& x, int64_t n, float* values,
+                      float* scale, const Launch& at) {
+  with_code_type(q.format, [&](auto type) { quantize_to<decltype(type)>(q, rng, x, whole(n), values, scale, at); });
 }
 
 void quantizer_scale(const Quantizer& q, const float* x, int64_t n, float* scale, const Launch& at) {
@@ -596,7 +689,7 @@ void dequantize(const ByteRows& rows, const Format& format, const Quantizer& q, 
   dim3 block(kThreads);
   while (block.x > 1 && block.x / 2 * kQuad >= rows.length) block.x /= 2;
   block.y = kThreads / block.x;
-  const int64_t grid = std::min((rows.count() + block.y - 1) / block.y, full_grid(at));
+  const int64_t grid = std::min((rows.count() + block.y - 1) / block.y, resident_blocks(dequantize_rows, at));
   dequantize_rows<<<static_cast<unsigned>(grid), block, 0, at.stream>>>(format, q.values, rows, scale, x, wide);
   check(cudaGetLastError(), "dequantize_rows");
 }
@@ -634,11 +727,11 @@ void forward_codes(const Format& forward, const CodeView& update, const float* u
       const Exponent<From> exponent = {.codes = from, .format = update.format};
       const Coarsening coarsening = {.update = update.format, .forward = forward, .shift = shift, .offset = 0};
       const ForwardScale of = {.c = coarsening, .update_scale = update_scale, .scale = scale};
-      if (spans_fewer_octaves(forward, update.format))
-        finish(top_of_slices(s, exponent, at), s.slices, of, at);
-      else  // nothing is read: scales are kept
-        finish(Tops{.at = nullptr, .parts = 1}, s.slices, of, at);
-      const Coarsen<To> coarsen = {.coarsening = coarsening, .update_scale = update_scale, .scale = scale};
+      Tops tops = {.at = nullptr, .parts = 1};  // where nothing is read scales are kept
+      if (spans_fewer_octaves(forward, update.format)) tops = top_of_slices(s, exponent, at);
+      const bool finds = s.slices == 1 && s.numel() > 0;
+      if (!finds) finish(tops, s.slices, of, at);
+      const Coarsen<To> coarsen = {.coarsening = coarsening, .scale = of, .finds = finds, .tops = tops};
       map(s, from, static_cast<To*>(codes), coarsen, at);
     });
   });

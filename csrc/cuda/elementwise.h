@@ -33,9 +33,31 @@ struct ByteRows {
 };
 ByteRows contiguous_rows(const uint8_t* codes, int64_t n);
 
+// Floats in the order of a tensor's elements, in runs of neighbours that lie apart by up to three strides, the
+// innermost first; all are one run where `length` is 0.
+struct FloatRuns {
+  static constexpr int kMultiple = 8;  // of which lengths are
+
+  const float* x;
+  uint32_t length = 0;
+  uint32_t sizes[2] = {1, 1};
+  int64_t strides[3] = {};
+
+  // Where element 0 would lie if all were one run with element i's.
+  LNS_HD const float* origin(int64_t i) const {
+    if (length == 0) return x;
+    const uint32_t run = static_cast<uint32_t>(i) / length, outer = run / sizes[0];
+    return x + run % sizes[0] * strides[0] + outer % sizes[1] * strides[1] + outer / sizes[1] * strides[2] -
+           int64_t{run} * length;
+  }
+};
+
 // As in cpu/elementwise.h; `rng` points to the operators' random state on the device, or is null.
-void quantize(const Quantizer& q, const int64_t* rng, const float* x, const Slices& s, void* codes, float* scale,
+void quantize(const Quantizer& q, const int64_t* rng, const FloatRuns& x, const Slices& s, void* codes, float* scale,
               const Launch& at);
+// What the codes of n elements of one scale stand for instead.
+void quantized_values(const Quantizer& q, const int64_t* rng, const FloatRuns& x, int64_t n, float* values,
+                      float* scale, const Launch& at);
 // The one scale of n elements, on the device.
 void quantizer_scale(const Quantizer& q, const float* x, int64_t n, float* scale, const Launch& at);
 void dequantize(const CodeView& codes, const Quantizer& q, const float* scale, const Slices& s, float* x,

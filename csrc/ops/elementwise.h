@@ -22,9 +22,9 @@ struct QuantizerChoice {
   bool draws() const { return rounding == Rounding::stochastic || underflow == Underflow::stochastic; }
 };
 
-template <typename Device>
-std::tuple<Tensor, Tensor> quantize(Tensor x, int64_t bits, int64_t gamma, std::optional<int64_t> dim, int64_t rounding,
-                                    int64_t underflow, Rng rng, std::vector<int64_t> thresholds) {
+// Of x, with a random state.
+inline QuantizerChoice checked_choice(const Tensor& x, int64_t bits, int64_t gamma, int64_t rounding, int64_t underflow,
+                                      const Rng& rng, const std::vector<int64_t>& thresholds) {
   const QuantizerChoice q = {.format = make_format(bits, gamma),
                              .rounding = as_rounding(rounding),
                              .underflow = as_underflow(underflow),
@@ -32,13 +32,29 @@ std::tuple<Tensor, Tensor> quantize(Tensor x, int64_t bits, int64_t gamma, std::
   check_float(x, x, "x");
   check_rng(rng, x, q.draws());
   require(thresholds.empty() || q.rounding == Rounding::nearest, "thresholds are for rounding to nearest");
+  return q;
+}
+
+template <typename Device>
+std::tuple<Tensor, Tensor> quantize(Tensor x, int64_t bits, int64_t gamma, std::optional<int64_t> dim, int64_t rounding,
+                                    int64_t underflow, Rng rng, std::vector<int64_t> thresholds) {
+  const QuantizerChoice q = checked_choice(x, bits, gamma, rounding, underflow, rng, thresholds);
   const Slices slices = slices_of(x, dim);
   std::vector<int64_t> scale_sizes(dim ? x.dim() : 0, 1);
   if (dim) scale_sizes[*dim] = x.size(*dim);
   Tensor codes = new_tensor(x, sizes_of(x), code_type(q.format));
   Tensor scale = new_tensor(x, scale_sizes, ScalarType::Float);
-  Device::quantize(q, rng, torch::stable::contiguous(x), slices, codes, scale);
+  Device::quantize(q, rng, x, slices, codes, scale);
   return {codes, scale};
+}
+
+template <typename Device>
+std::tuple<Tensor, Tensor> quantized_values(Tensor x, int64_t bits, int64_t gamma, int64_t rounding, int64_t underflow,
+                                            Rng rng, std::vector<int64_t> thresholds) {
+  const QuantizerChoice q = checked_choice(x, bits, gamma, rounding, underflow, rng, thresholds);
+  Tensor values = new_tensor(x, sizes_of(x), ScalarType::Float), scale = new_tensor(x, {}, ScalarType::Float);
+  Device::quantized_values(q, rng, x, values, scale);
+  return {values, scale};
 }
 
 template <typename Device>

@@ -10,6 +10,10 @@ STABLE_TORCH_LIBRARY(lns_sim, m) {
   m.def(
       "quantize(Tensor x, int bits, int gamma, int? dim, int rounding, int underflow, Tensor? rng, "
       "int[] thresholds=[]) -> (Tensor codes, Tensor scale)");
+  // What the codes of one scale stand for instead.
+  m.def(
+      "quantized_values(Tensor x, int bits, int gamma, int rounding, int underflow, Tensor? rng, int[] thresholds=[]) "
+      "-> (Tensor values, Tensor scale)");
   m.def("dequantize(Tensor codes, Tensor scale, int bits, int gamma) -> Tensor");
   m.def(
       "rescale(Tensor codes, Tensor scale, Tensor new_scale, int bits, int gamma, int underflow, Tensor? rng) -> "
@@ -71,13 +75,20 @@ STABLE_TORCH_LIBRARY(lns_sim, m) {
   m.def(
       "causal_probabilities(Tensor products, float factor, int first, int length, Tensor(a!) scale, int bits, "
       "int gamma, int underflow, int[] thresholds) -> Tensor");
+  // The same in place of the products, as what the codes stand for.
+  m.def(
+      "causal_probability_values(Tensor(a!) products, float factor, int first, int length, Tensor(b!) scale, int bits, "
+      "int gamma, int underflow, int[] thresholds) -> ()");
   // Also its derivative, of gradients (..., rows, seen): codes (..., rows, length), errors at a scale of each row, 0
-  // where it is all zero; and rows, of queries 0 and on, moved to one scale.
+  // where it is all zero (probabilities may be float32 of products' shape, and the products themselves: then they
+  // become what codes stand for); and rows, of queries 0 and on, moved to one scale, or what rows' codes stand for
+  // there.
   m.def(
       "causal_errors(Tensor products, Tensor gradients, float factor, int first, Tensor scale, "
       "Tensor(a!) probabilities, Tensor(b!) errors, Tensor(c!) error_scales, int p_bits, int p_gamma, "
       "int p_underflow, int[] p_thresholds, int bits, int gamma, int underflow, int[] thresholds) -> ()");
   m.def("causal_rescale(Tensor(a!) codes, Tensor scales, Tensor scale, int bits, int gamma, int underflow) -> ()");
+  m.def("causal_values(Tensor codes, Tensor scales, Tensor scale, int bits, int gamma, int underflow) -> Tensor");
   // cap: the largest magnitude allowed, shaped like scale.
   m.def(
       "madam_step(Tensor(a!) codes, Tensor(b!) moment, Tensor grad, Tensor scale, Tensor cap, Tensor hyper, int bits, "

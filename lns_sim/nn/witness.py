@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch._library.custom_ops import OPDEFS
 from torch._ops import OpOverload, OpOverloadPacket
@@ -25,6 +26,7 @@ from lns_sim.ops.float_products import (
 from lns_sim.tensor import LNSTensor
 
 _harmless: set[Callable] = set()
+_NORMS_OF_LAYERS = {F.batch_norm, F.group_norm, F.instance_norm, F.layer_norm, F.rms_norm}
 # What a backward pass leaves in float32 is listed by summary.
 _BACKWARD = {torch.Tensor.backward, torch.autograd.backward, torch.autograd.grad}
 
@@ -97,6 +99,8 @@ def _arguments_decide(func: Callable, args) -> bool:
     """May another call multiply where this one did not?"""
     if functions.is_handled(func) or isinstance(func, (OpOverload, OpOverloadPacket)):
         return True
+    if func in _NORMS_OF_LAYERS:
+        return False
     name = getattr(func, "__name__", "")
     if "norm" in name or name.startswith(("linalg_", "fft_")):
         return True

@@ -8,6 +8,7 @@ matrices.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
@@ -16,12 +17,12 @@ import torch
 from torch import Tensor
 
 from lns_sim._compile import constant_result
-from lns_sim.ops import causal_softmax, observer
+from lns_sim.ops import attention_values, causal_softmax, observer
 from lns_sim.ops.differentiable import differentiate
 from lns_sim.ops.fake import on_one_device
 from lns_sim.ops.gemm import matmul
 from lns_sim.ops.passes import backward_pass, outside_autocast
-from lns_sim.ops.quantize import error_operands, fake_operand, quantize_batch, weight_operand
+from lns_sim.ops.quantize import error_operands, fake_operand, quantize_batch, quantized_values, weight_operand
 from lns_sim.policies import UNDERFLOWS
 from lns_sim.quantizers import LNS, Operand
 from lns_sim.recipes import Recipe
@@ -45,6 +46,11 @@ def _at_scale(q: LNS, codes: Tensor, own: Tensor, scale: Tensor) -> Tensor:
     return torch.ops.lns_sim.rescale(
         codes, own, scale, q.format.bits, q.format.gamma, UNDERFLOWS.index(q.underflow), None
     )
+
+
+@functools.cache
+def _scale_of_one(q: LNS) -> float:
+    return float(q.quantize(torch.ones((), device="cpu"), None, -1)[1])
 
 
 class _Codes:
@@ -102,6 +108,10 @@ class _Attention(NamedTuple):
         seen = self.lengths[1]
         return slice(0, min(queries.stop, seen) if self.is_causal and not observer.watching() else seen)
 
+    def blocks(self) -> list[tuple[slice, slice]]:
+        """Queries, and the keys that they see."""
+        return [(rows, self.keys(rows)) for rows in self.cut(self.lengths[0], QUERIES)]
+
     def decoded(self, x: Operand, pass_name: str) -> Operand:
         """For all blocks at once, where the pass multiplies values in float32."""
         on_datapath = getattr(self.recipe, pass_name) is not None
@@ -111,6 +121,11 @@ class _Attention(NamedTuple):
     def goes_straight_to_codes(self) -> bool:
         """Is there nothing but a causal mask between products and codes, and nobody who looks on?"""
         return self.is_causal and not observer.watching()
+
+    @property
+    def multiplies_values(self) -> bool:
+        """Do all passes go that way, and end in products of values?"""
+        return self.recipe.in_float32 and self.goes_straight_to_codes
 
     def of_heads(self, x: Operand, pass_name: str) -> Operand:
         """Keys or values as every head of a group has them."""
@@ -123,8 +138,7 @@ class _Attention(NamedTuple):
         pass.
         """
         query, key = self.decoded(self.query, "forward"), self.of_heads(self.key, "forward").mT
-        for rows in self.cut(self.lengths[0], QUERIES):
-            seen = self.keys(rows)
+        for rows, seen in self.blocks():
             yield rows, seen, matmul("forward", self.recipe, _rows(query, rows), _columns(key, seen), again)
 
     def probabilities(self, again: bool) -> Iterator[tuple[slice, slice, Tensor]]:
@@ -141,7 +155,7 @@ class _Attention(NamedTuple):
         """Their scale, and the keys and codes of each block; they are given away."""
         q, blocks = self.recipe.activation, []
         if self.goes_straight_to_codes:
-            scale = q.quantize(self.query.scale.new_ones(()), None, -1)[1]  # the first query sees one key
+            scale = self.scale_of_probabilities()
             for rows, seen, products in self.products(again=False):
                 block = causal_softmax.probabilities(products, self.factor, rows.start, self.lengths[1], q, scale)
                 blocks.append((seen, block))
@@ -153,6 +167,10 @@ class _Attention(NamedTuple):
             cuts.append(seen)
         scale = codes.scale()
         return scale, ((seen, block[..., seen]) for seen, block in zip(cuts, codes.at(scale)))
+
+    def scale_of_probabilities(self) -> Tensor:
+        """Under a causal mask: the first query sees one key."""
+        return self.query.scale.new_full((), _scale_of_one(self.recipe.activation))
 
     def _softmax(self, scores: Tensor, rows: slice, seen: slice) -> Tensor:
         """Zeros in rows where everything is masked, as torch's own; scores are masked in place."""
@@ -197,6 +215,9 @@ def attention_forward(
     q, k = quantize_batch(query, r.activation, None, "activation"), weight_operand(key, r)
     v = weight_operand(value, r)
     a = _Attention(r, q, k, v, mask, factor, is_causal)
+    if a.multiplies_values:
+        y, scale = attention_values.forward(a)
+        return y, q.codes, q.scale, k.codes, k.scale, v.codes, v.scale, scale
     scale, blocks = a.probability_codes()
     observer.enter_part(1)
     values, parts = a.of_heads(v, "forward"), []
@@ -295,6 +316,8 @@ def _causal_errors(a: _Attention, error: Operand, p_scale: Tensor) -> _Errors:
 def _gradients(dy: Tensor, a: _Attention, p_scale: Tensor, needs: Sequence[bool]) -> list[Tensor | None]:
     """Of query, key and value, where they are needed."""
     r = a.recipe
+    if a.multiplies_values and all(needs):
+        return attention_values.gradients(quantized_values(dy, r.error, None, "error").value, a, p_scale)
     observer.enter_part(1)
     error, _ = error_operands(dy, r, None, -1, None)
     straight = a.goes_straight_to_codes and all(needs)

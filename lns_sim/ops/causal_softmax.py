@@ -40,6 +40,12 @@ def probabilities(products: Tensor, factor: float, first: int, length: int, q: L
     return run(products, factor, first, length, scale, *_described(q))
 
 
+def become_probabilities(products: Tensor, factor: float, first: int, length: int, q: LNS, scale: Tensor) -> None:
+    """The same in place of the products, as what the codes stand for."""
+    run = _ops.causal_probability_values if _has_kernel(products, length) else _probability_values
+    run(products, factor, first, length, scale, *_described(q))
+
+
 def errors(
     products: Tensor,
     gradients: Tensor,
@@ -53,11 +59,12 @@ def errors(
 
     Args:
         products, factor, first: as of :func:`probabilities`.
-        p: the quantizer, the scale, and where codes go.
+        p: the quantizer, the scale, and where codes go; or (..., rows, seen) of float32, which may be the products,
+            where what they stand for goes.
         e: the quantizer, where a scale for each row goes (..., rows), 0 where all is zero, and where codes go.
     """
     (q_p, scale, p_codes), (q_e, scales, e_codes) = p, e
-    kernel = _has_kernel(products, p_codes.shape[-1]) and q_p.dtype == q_e.dtype
+    kernel = _has_kernel(products, e_codes.shape[-1]) and q_p.dtype == q_e.dtype
     run = _ops.causal_errors if kernel else _errors
     run(products, gradients, factor, first, scale, p_codes, e_codes, scales, *_described(q_p), *_described(q_e))
 
@@ -66,10 +73,20 @@ def at_largest(codes: Tensor, scales: Tensor, q: LNS) -> Tensor:
     """Moves codes (..., queries, keys) from a scale for each row to the largest, in place, and returns that: 1 where
     all are zero.
     """
-    largest = scales.amax()
-    scale = torch.where(largest == 0, 1.0, largest)
+    scale = largest(scales)
     _ops.causal_rescale(codes, scales, scale, *_described(q)[:3])
     return scale
+
+
+def largest(scales: Tensor) -> Tensor:
+    """The scale of rows together, each of which has one, 0 where all is zero: 1 where all are."""
+    found = scales.amax()
+    return torch.where(found == 0, 1.0, found)
+
+
+def values(codes: Tensor, scales: Tensor, scale: Tensor, q: LNS) -> Tensor:
+    """What codes (..., queries, keys) with a scale for each row would stand for at another."""
+    return _ops.causal_values(codes, scales, scale, *_described(q)[:3])
 
 
 # ---- The same by torch's functions.
@@ -98,11 +115,17 @@ def _probabilities(products, factor, first, length, scale, bits, gamma, underflo
     return _ops.rescale(codes, own, scale, bits, gamma, underflow, None)
 
 
+def _probability_values(products, factor, first, length, scale, bits, gamma, underflow, thresholds):
+    codes = _probabilities(products, factor, first, length, scale, bits, gamma, underflow, thresholds)
+    products.copy_(_ops.dequantize(codes, scale, bits, gamma))
+
+
 def _errors(products, gradients, factor, first, scale, p_codes, e_codes, scales, bits, gamma, underflow, *others):
     thresholds, *of_errors = others
-    p = _softmax(products, factor, first, p_codes.shape[-1])
+    p = _softmax(products, factor, first, e_codes.shape[-1])
     codes, own = _quantized(p, bits, gamma, underflow, thresholds)
-    p_codes.copy_(_ops.rescale(codes, own, scale, bits, gamma, underflow, None))
+    codes = _ops.rescale(codes, own, scale, bits, gamma, underflow, None)[..., : p_codes.shape[-1]]
+    p_codes.copy_(_ops.dequantize(codes, scale, bits, gamma) if p_codes.dtype == torch.float32 else codes)
     padded = torch.zeros_like(p)
     padded[..., : gradients.shape[-1]] = gradients
     ds = torch.ops.aten._softmax_backward_data(padded, p, -1, torch.float32).mul_(factor)
@@ -111,13 +134,27 @@ def _errors(products, gradients, factor, first, scale, p_codes, e_codes, scales,
     scales.copy_(torch.where((codes.any() != 0) | own.isnan(), own, 0.0))  # one for all rows
 
 
-def _rescale(codes, scales, scale, bits, gamma, underflow):
+def _moved(codes, scales, scale, bits, gamma, underflow):
     rows, of_rows = codes.reshape(-1, codes.shape[-1]), scales.reshape(-1, 1)
     moved = _ops.rescale(rows, of_rows, scale.expand(of_rows.shape), bits, gamma, underflow, None)
-    codes.copy_(moved.view(codes.shape))
+    return moved.view(codes.shape)
 
 
-for _name, _body in (("probabilities", _probabilities), ("errors", _errors), ("rescale", _rescale)):
+def _rescale(codes, *described):
+    codes.copy_(_moved(codes, *described))
+
+
+def _values(codes, scales, scale, bits, gamma, underflow):
+    return _ops.dequantize(_moved(codes, scales, scale, bits, gamma, underflow), scale, bits, gamma)
+
+
+for _name, _body in {
+    "probabilities": _probabilities,
+    "probability_values": _probability_values,
+    "errors": _errors,
+    "rescale": _rescale,
+    "values": _values,
+}.items():
     torch.library.impl(f"lns_sim::causal_{_name}", "CPU", _body)
 
 
@@ -126,5 +163,10 @@ def _(products, factor, first, length, scale, bits, gamma, underflow, thresholds
     return products.new_empty(products.shape, dtype=code_dtype(bits))
 
 
-for _name in ("causal_errors", "causal_rescale"):
+@torch.library.register_fake("lns_sim::causal_values")
+def _(codes, scales, scale, bits, gamma, underflow):
+    return codes.new_empty(codes.shape, dtype=torch.float32)
+
+
+for _name in ("causal_probability_values", "causal_errors", "causal_rescale"):
     torch.library.register_fake(f"lns_sim::{_name}", lambda *_: None)

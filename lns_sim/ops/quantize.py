@@ -10,6 +10,7 @@ from lns_sim.contract import FIRST_ELEMENT
 from lns_sim.ops import memory, observer
 from lns_sim.ops.memory import Place
 from lns_sim.quantizers import Operand, Quantizer
+from lns_sim.quantizers.operand import lies_transposed
 from lns_sim.random import stream_of
 from lns_sim.recipes import Recipe
 from lns_sim.tensor import LNSTensor
@@ -29,6 +30,14 @@ def quantize(x: Tensor, q: Quantizer | None, rng: Tensor | None, stream: str, di
         operand = q.operand(x, stream_of(rng, stream, x) if q.stochastic else None, dim)
     operand = operand.with_codes(operand.codes.contiguous())  # as compilers are told, whatever torch's own functions do
     return observer.report_codes(stream, x, operand)
+
+
+def quantized_values(x: Tensor, q: Quantizer | None, rng: Tensor | None, stream: str, dim: int = -1) -> Operand:
+    """The values of :func:`quantize`'s codes, as an operand without a quantizer; nobody sees the codes."""
+    if q is None or q.keeps is not None or observer.watching():
+        operand = quantize(x, q, rng, stream, dim)
+        return Operand(operand.value, operand.scale, None)
+    return Operand(*q.quantized_values(x, stream_of(rng, stream, x) if q.stochastic else None, dim), None)
 
 
 def quantize_batch(x: Tensor, q: Quantizer | None, rng: Tensor | None, stream: str, dim: int = -1) -> Operand:
@@ -67,15 +76,17 @@ def weight_operand(weight: Tensor, recipe: Recipe) -> Operand:
     if not isinstance(weight, LNSTensor):
         return quantize_batch(weight, q, None, "weight")
     u, f = recipe.update, recipe.weight
-    operand = Operand(*torch.ops.lns_sim.forward_codes(weight.codes, weight.scale, u.bits, u.gamma, f.bits, f.gamma), q)
-    return observer.report_codes("weight", weight, operand)
+    turned = recipe.in_float32 and lies_transposed(weight.codes)  # then they stay so, as products of values take them
+    codes = weight.codes.mT if turned else weight.codes
+    operand = Operand(*torch.ops.lns_sim.forward_codes(codes, weight.scale, u.bits, u.gamma, f.bits, f.gamma), q)
+    return observer.report_codes("weight", weight, operand.mT if turned else operand)
 
 
 def round_gradient(dw: Tensor, recipe: Recipe, rng: Tensor | None) -> Tensor:
     """Q_G: the weight gradient as the optimizer sees it."""
     if distributed.batches_are_one():
         dw = distributed.mean_over_ranks(dw)
-    return dw if recipe.gradient is None else quantize(dw, recipe.gradient, rng, "gradient").value
+    return dw if recipe.gradient is None else quantized_values(dw, recipe.gradient, rng, "gradient").value
 
 
 def fake_operand(x: Tensor, recipe: Recipe, kind: str) -> tuple[Tensor, Tensor]:

@@ -16,7 +16,7 @@ from torch import Tensor
 from lns_sim import distributed
 from lns_sim.ops import observer
 from lns_sim.ops.memory import Place
-from lns_sim.ops.quantize import error_operands, quantize_batch, weight_operand
+from lns_sim.ops.quantize import error_operands, quantize_batch, quantized_values, weight_operand
 from lns_sim.policies import MOST_SHIFT
 from lns_sim.quantizers.operand import Operand, Reused
 from lns_sim.random import stream_of
@@ -118,20 +118,14 @@ def errors(dy: Tensor, r: Recipe, rng: Tensor | None, dim: int, place: Place | N
     if r.block is not None:
         side = _blocks(dy, "error", r, rng)
         return side, side
+    of_lns = r.error is not None and r.error.format is not None
+    if r.in_float32 and of_lns and not observer.watching() and not distributed.batches_are_one():
+        side = Side(None, "error", r, rng, quantized_values(dy, r.error, rng, "error", dim))
+        return side, side
     first, second = error_operands(dy, r, rng, dim, place)
     if first is second:
         first = second = Reused(*first)
     return Side(None, "error", r, rng, first), Side(None, "error", r, rng, second)
-
-
-def decoded_once(error: Side, for_weight: Side, r: Recipe) -> tuple[Side, Side]:
-    """The same values, decoded for both gradients at once, where both multiply values of LNS codes in float32."""
-    o = error.operand
-    in_float32 = r.input_gradient is None and r.weight_gradient is None
-    if o is None or o is not for_weight.operand or o.format is None or not in_float32 or observer.watching():
-        return error, for_weight
-    side = error._replace(operand=Operand(o.value, o.scale, None))
-    return side, side
 
 
 def saved(a: Tensor, a_scale: Tensor, b: Tensor, b_scale: Tensor, rng: Tensor | None, r: Recipe) -> tuple[Side, Side]:

@@ -10,6 +10,7 @@ from torch import Tensor
 from lns_sim.checks import check_choice
 from lns_sim.format import LNSFormat
 from lns_sim.policies import MOST_SHIFT, ROUNDINGS, UNDERFLOWS, check_thresholds
+from lns_sim.quantizers.operand import lies_transposed
 from lns_sim.quantizers.quantizer import Quantizer
 
 
@@ -54,6 +55,10 @@ class LNS(Quantizer):
         f, policies = self.format, (ROUNDINGS.index(self.rounding), UNDERFLOWS.index(self.underflow))
         return torch.ops.lns_sim.quantize(x, f.bits, f.gamma, None, *policies, rng, self.thresholds or ())
 
+    def quantized_values(self, x: Tensor, rng: Tensor | None, dim: int) -> tuple[Tensor, Tensor]:
+        f, policies = self.format, (ROUNDINGS.index(self.rounding), UNDERFLOWS.index(self.underflow))
+        return torch.ops.lns_sim.quantized_values(x, f.bits, f.gamma, *policies, rng, self.thresholds or ())
+
     def quantize_blocks(self, x: Tensor, rng: Tensor | None, dim: int, block: int) -> tuple[Tensor, Tensor, Tensor]:
         f, policies = self.format, (ROUNDINGS.index(self.rounding), UNDERFLOWS.index(self.underflow))
         return torch.ops.lns_sim.quantize_blocks(
@@ -67,6 +72,6 @@ class LNS(Quantizer):
     def value(self, codes: Tensor, scale: Tensor) -> Tensor:
         bits, gamma = self.format.bits, self.format.gamma
         # As they lie: a GPU copies transposed bytes slowly, and products take transposed values.
-        if codes.is_cuda and codes.dim() > 1 and codes.stride(-2) == 1 != codes.stride(-1):
+        if codes.is_cuda and lies_transposed(codes):
             return torch.ops.lns_sim.dequantize(codes.mT, scale, bits, gamma).mT
         return torch.ops.lns_sim.dequantize(codes, scale, bits, gamma)

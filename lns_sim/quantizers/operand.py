@@ -12,6 +12,11 @@ from torch import Tensor
 from lns_sim.format import LNSFormat
 
 
+def lies_transposed(x: Tensor) -> bool:
+    """Are the columns of its matrices contiguous?"""
+    return x.dim() > 1 and x.stride(-2) == 1 != x.stride(-1)
+
+
 class Decoder(Protocol):
     """What an operand asks of its quantizer."""
 

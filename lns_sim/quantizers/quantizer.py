@@ -66,6 +66,11 @@ class Quantizer:
         """What the codes stand for, in float32."""
         return codes.to(torch.float32) * scale
 
+    def quantized_values(self, x: Tensor, rng: Tensor | None, dim: int) -> tuple[Tensor, Tensor]:
+        """What the codes of :meth:`quantize` stand for instead of them, and the scale."""
+        operand = self.operand(x, rng, dim)
+        return operand.value, operand.scale
+
     def quantize_blocks(self, x: Tensor, rng: Tensor | None, dim: int, block: int) -> tuple[Tensor, Tensor, Tensor]:
         """Codes, the tensor's scale, and the octaves by which that of every block along ``dim`` lies under it (uint8).
 

@@ -183,6 +183,11 @@ class Recipe:
         """Is any tensor made codes? Else the products are plain ones, in float32."""
         return any(q is not None for q in (self.activation, self.weight, self.error, self.gradient))
 
+    @property
+    def in_float32(self) -> bool:
+        """Do all passes multiply values in float32?"""
+        return self.forward is None and self.input_gradient is None and self.weight_gradient is None
+
     def __repr__(self) -> str:
         return f"Recipe({self.name!r}: {describe(self)})"
 

@@ -15,7 +15,7 @@ from torch import nn
 
 import lns_sim
 from lns_sim import Datapath, LNSFormat, recipes
-from lns_sim.quantizers import FP8, Integer, ShiftQuant
+from lns_sim.quantizers import FP8, LNS, Integer, ShiftQuant
 from lns_sim.quantizers.integer import nearest_values
 from lns_sim.random import random_state
 from lns_sim.studies import models
@@ -165,6 +165,28 @@ def test_offsets_and_strides(rng):
     a, b = random_codes((41, 67), FMT, rng), random_codes((67, 131), FMT, rng)
     expected = lns_sim.matmul(a[1:, 3:], b[3:, 5::3])
     assert same(expected, lns_sim.matmul(a.to("cuda")[1:, 3:], b.to("cuda")[3:, 5::3]))
+
+
+@pytest.mark.parametrize(
+    "view",
+    [
+        lambda x: x.view(3, 5, 3, 4, 16)[:, :, 1].transpose(1, 2),  # heads of a projection of query, key and value
+        lambda x: x.view(3, 5, 3, 4, 16)[:, 1:, 1].permute(2, 0, 1, 3),
+        lambda x: x[:, 8:72],
+        lambda x: x[:, 8:72].t(),
+        lambda x: x[:, 8:75],
+        lambda x: x[::2, 4:68],  # begins between packs
+        lambda x: x[:, None, :64].expand(15, 3, 64),
+        lambda x: x.view(3, 5, 3, 2, 2, 16)[:, ::2, ::2, :, 1],  # of more strides than kernels follow
+    ],
+)
+def test_numbers_are_quantized_where_they_lie(view):
+    x = torch.randn(15, 192)
+    for q in (LNS(), LNS(rounding="stochastic")):
+        rng = torch.tensor([5, 1, 2, 0]) if q.stochastic else None
+        for run in (q.quantize, q.quantized_values):
+            expected, found = run(view(x), rng, -1), run(view(x.cuda()), rng if rng is None else rng.cuda(), -1)
+            assert all(same(a, b) for a, b in zip(expected, found))
 
 
 def test_runs_repeat_and_streams_agree(rng):

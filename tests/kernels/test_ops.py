@@ -146,6 +146,11 @@ CASES = {
         (torch.randn(2, 3, 5, 8), codes(2, 3, 5, 8), ONE, *[codes(2, 6, 8), ONE] * 2, ONE, None, 0.5, True, RECIPE),
     ),
     "causal_probabilities": (ops.causal_probabilities, (torch.randn(2, 3, 5), 0.5, 2, 6, 1 * ONE, 8, 8, 0, [])),
+    "quantized_values": (ops.quantized_values, (torch.randn(2, 3, 5), 8, 8, 0, 0, None)),
+    "causal_probability_values": (
+        ops.causal_probability_values,
+        (torch.randn(2, 3, 5), 0.5, 2, 6, 1 * ONE, 8, 8, 0, []),
+    ),
     "causal_errors": (
         ops.causal_errors,
         (
@@ -154,6 +159,7 @@ CASES = {
         ),
     ),
     "causal_rescale": (ops.causal_rescale, (codes(2, 3, 6), torch.ones(2, 3), 2 * ONE, 8, 8, 0)),
+    "causal_values": (ops.causal_values, (codes(2, 3, 6), torch.ones(2, 3), 2 * ONE, 8, 8, 0)),
     "unobserved": (ops.unobserved, (torch.randn(2, 3),)),
     "values": (ops.values, (torch.randn(2, 3, requires_grad=True),)),
     "outer_product": (

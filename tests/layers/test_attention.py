@@ -16,6 +16,7 @@ from lns_sim.ops import attention
 from lns_sim.quantizers import LNS
 
 R = recipes.lns_madam()
+FAKE = recipes.fake_quant(R)
 FLUSHED = recipes.Recipe("flushed", LNS(underflow="flush"), LNSFormat(), LNS(underflow="flush"))
 
 
@@ -53,6 +54,12 @@ def options_of(mask, queries, keys):
     }[mask]
 
 
+def same_but_for_the_order(found, expected):
+    """Of float32 sums."""
+    size = float(expected.nan_to_num().abs().max())
+    return torch.allclose(found, expected, rtol=1e-5, atol=1e-6 * size, equal_nan=True)
+
+
 def same_in_blocks(recipe, queries, keys, mask, device):
     given = operands(4, 2, queries, keys)
     options = dict(options_of(mask, queries, keys), enable_gqa=True)
@@ -83,24 +90,37 @@ def test_blocks_of_other_formats_and_datapaths(recipe, mask, device):
 
 
 @pytest.mark.parametrize("value", [0.0, torch.nan, torch.inf])
-def test_zeros_and_numbers_that_are_none(value):
+@pytest.mark.parametrize(
+    "recipe, same", [(R, same_bits), (FAKE, same_but_for_the_order)], ids=["bit-exact", "fake-quant"]
+)
+def test_zeros_and_numbers_that_are_none(value, recipe, same):
     q, k, v = operands(2, 2, 40, 40)
     for x in (q, v):
         x[0, 0, 17] = value
     if value == 0.0:
         q.zero_()
         v.zero_()
-    blocks, whole = (attend(R, q, k, v, counted, is_causal=True) for counted in (False, True))
+    blocks, whole = (attend(recipe, q, k, v, counted, is_causal=True) for counted in (False, True))
     for found, expected in zip(blocks, whole):
-        assert same_bits(found.detach(), expected.detach())
+        assert same(found.detach(), expected.detach())
 
 
-def test_fake_quantization_sums_in_another_order():
-    q, k, v = operands(4, 2, 40, 40)
-    fake = recipes.fake_quant(R)
-    blocks, whole = (attend(fake, q, k, v, counted, is_causal=True, enable_gqa=True) for counted in (False, True))
+@pytest.mark.parametrize("recipe", [R, FAKE], ids=["bit-exact", "fake-quant"])
+def test_a_score_that_is_no_number_leaves_no_block_its_numbers(recipe):
+    q, k, v = operands(2, 2, 40, 40)
+    for x in (q, k):
+        x[0, 0, 35] = 1e30
+    blocks, whole = (attend(recipe, q, k, v, counted, is_causal=True) for counted in (False, True))
     for found, expected in zip(blocks, whole):
-        assert torch.allclose(found, expected, rtol=1e-5, atol=1e-6 * float(expected.abs().max()))
+        assert same_but_for_the_order(found, expected)
+    assert recipe is R or blocks[0].isnan().all()
+
+
+@pytest.mark.parametrize("queries, keys", [(40, 40), (32, 45), (50, 21)])
+def test_fake_quantization_sums_in_another_order(queries, keys):
+    q, k, v = operands(4, 2, queries, keys)
+    blocks, whole = (attend(FAKE, q, k, v, counted, is_causal=True, enable_gqa=True) for counted in (False, True))
+    assert all(map(same_but_for_the_order, blocks, whole))
 
 
 @pytest.mark.parametrize("options", [dict(dropout_p=0.5), dict(attn_mask=torch.zeros(40, 40, requires_grad=True))])

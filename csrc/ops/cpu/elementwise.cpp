@@ -14,10 +14,17 @@ Quantizer view(const QuantizerChoice& q) {
 }
 
 struct Cpu {
-  static void quantize(const QuantizerChoice& q, const Rng& rng, const Tensor& x, const Slices& s, Tensor& codes,
+  static void quantize(const QuantizerChoice& q, const Rng& rng, const Tensor& any, const Slices& s, Tensor& codes,
                        Tensor& scale) {
+    const Tensor x = torch::stable::contiguous(any);
     cpu::quantize(view(q), random_state(rng), x.const_data_ptr<float>(), s, codes.mutable_data_ptr(),
                   scale.mutable_data_ptr<float>());
+  }
+  static void quantized_values(const QuantizerChoice& q, const Rng& rng, const Tensor& x, Tensor& values,
+                               Tensor& scale) {
+    Tensor codes = new_tensor(x, sizes_of(x), code_type(q.format));
+    quantize(q, rng, x, whole(x.numel()), codes, scale);
+    dequantize(q.format, codes, scale, whole(x.numel()), values);
   }
   static void dequantize(const Format& f, const Tensor& any, const Tensor& scale, const Slices& s, Tensor& out) {
     const Tensor codes = torch::stable::contiguous(any);
@@ -73,6 +80,7 @@ struct Cpu {
 
 STABLE_TORCH_LIBRARY_IMPL(lns_sim, CPU, m) {
   m.impl("quantize", TORCH_BOX(&quantize<Cpu>));
+  m.impl("quantized_values", TORCH_BOX(&quantized_values<Cpu>));
   m.impl("dequantize", TORCH_BOX(&dequantize<Cpu>));
   m.impl("rescale", TORCH_BOX(&rescale<Cpu>));
   m.impl("forward_codes", TORCH_BOX(&forward_codes<Cpu>));

@@ -64,16 +64,27 @@ cuda::CausalRows causal_rows(const Tensor& products, double factor, int64_t firs
           .length = static_cast<int>(length)};
 }
 
+void run_probabilities(const QuantizerChoice& q, const cuda::CausalRows& rows, const Tensor& products, Tensor& scale,
+                       Tensor& to, bool values) {
+  check_scale(scale, products);
+  const DeviceCall call(products);
+  cuda::causal_probabilities(view(q, call.launch(), products), rows, scale.mutable_data_ptr<float>(),
+                             to.mutable_data_ptr(), values, call.launch());
+}
+
 Tensor causal_probabilities(Tensor products, double factor, int64_t first, int64_t length, Tensor scale, int64_t bits,
                             int64_t gamma, int64_t underflow, std::vector<int64_t> thresholds) {
   const QuantizerChoice q = choice(bits, gamma, underflow, thresholds);
   const cuda::CausalRows rows = causal_rows(products, factor, first, length);
-  check_scale(scale, products);
   Tensor codes = new_tensor(products, sizes_of(products), code_type(q.format));
-  const DeviceCall call(products);
-  cuda::causal_probabilities(view(q, call.launch(), products), rows, scale.mutable_data_ptr<float>(),
-                             codes.mutable_data_ptr(), call.launch());
+  run_probabilities(q, rows, products, scale, codes, false);
   return codes;
+}
+
+void causal_probability_values(Tensor products, double factor, int64_t first, int64_t length, Tensor scale,
+                               int64_t bits, int64_t gamma, int64_t underflow, std::vector<int64_t> thresholds) {
+  const QuantizerChoice q = choice(bits, gamma, underflow, thresholds);
+  run_probabilities(q, causal_rows(products, factor, first, length), products, scale, products, true);
 }
 
 void causal_errors(Tensor products, Tensor gradients, double factor, int64_t first, Tensor scale, Tensor probabilities,
@@ -83,21 +94,30 @@ void causal_errors(Tensor products, Tensor gradients, double factor, int64_t fir
   const QuantizerChoice p = choice(p_bits, p_gamma, p_underflow, p_thresholds);
   const QuantizerChoice e = choice(bits, gamma, underflow, thresholds);
   require(code_type(p.format) == code_type(e.format), "codes of both must have one type");
-  require(products.dim() >= 2 && probabilities.dim() == products.dim(), "codes must have a row for each of products");
+  require(products.dim() >= 2 && errors.dim() == products.dim(), "codes must have a row for each of products");
   std::vector<int64_t> sizes = sizes_of(products);
-  sizes.back() = probabilities.size(probabilities.dim() - 1);
+  sizes.back() = errors.size(errors.dim() - 1);
   const cuda::CausalRows rows = causal_rows(products, factor, first, sizes.back());
   check_float(gradients, products, "gradients");
   check_same_shape(gradients, products, "gradients", "products");
   require(gradients.is_contiguous(), "gradients must be contiguous");
   check_scale(scale, products);
-  require(sizes_of(probabilities) == sizes && sizes_of(errors) == sizes, "codes must have a row for each of products");
-  const cuda::CodeRows of_p = code_rows(probabilities, p.format, products, "probabilities");
+  const bool values = probabilities.scalar_type() == ScalarType::Float;
+  if (values)
+    check_same_shape(probabilities, products, "probabilities", "products");
+  else
+    require(sizes_of(probabilities) == sizes, "codes must have a row for each of products");
+  require(sizes_of(errors) == sizes, "codes must have a row for each of products");
+  const cuda::CodeRows of_p = values ? cuda::CodeRows{.codes = probabilities.mutable_data_ptr(),
+                                                      .matrix_stride = rows.rows * rows.seen,
+                                                      .row_stride = rows.seen}
+                                     : code_rows(probabilities, p.format, products, "probabilities");
+  if (values) require(probabilities.is_contiguous(), "values of probabilities must be contiguous");
   const cuda::CodeRows of_e = code_rows(errors, e.format, products, "errors");
   const cuda::RowScales scales = row_scales(error_scales, errors, products);
   const DeviceCall call(products);
   cuda::causal_errors(view(p, call.launch(), products), view(e, call.launch(), products), rows,
-                      gradients.const_data_ptr<float>(), scale.const_data_ptr<float>(), of_p, of_e, scales,
+                      gradients.const_data_ptr<float>(), scale.const_data_ptr<float>(), of_p, values, of_e, scales,
                       call.launch());
 }
 
@@ -113,12 +133,28 @@ void causal_rescale(Tensor codes, Tensor scales, Tensor scale, int64_t bits, int
                        scale.const_data_ptr<float>(), call.launch());
 }
 
+Tensor causal_values(Tensor codes, Tensor scales, Tensor scale, int64_t bits, int64_t gamma, int64_t underflow) {
+  const QuantizerChoice q = choice(bits, gamma, underflow, {});
+  const cuda::CodeRows rows = code_rows(codes, q.format, codes, "codes");
+  const cuda::RowScales from = row_scales(scales, codes, codes);
+  check_scale(scale, codes);
+  const int64_t count = codes.size(codes.dim() - 2), length = codes.size(codes.dim() - 1);
+  const int64_t matrices = codes.numel() == 0 ? 0 : codes.numel() / (count * length);
+  Tensor out = new_tensor(codes, sizes_of(codes), ScalarType::Float);
+  const DeviceCall call(codes);
+  cuda::causal_values(view(q, call.launch(), codes), rows, matrices, count, as_int(length, "keys"), from,
+                      scale.const_data_ptr<float>(), out.mutable_data_ptr<float>(), call.launch());
+  return out;
+}
+
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(lns_sim, CUDA, m) {
   m.impl("causal_probabilities", TORCH_BOX(&causal_probabilities));
+  m.impl("causal_probability_values", TORCH_BOX(&causal_probability_values));
   m.impl("causal_errors", TORCH_BOX(&causal_errors));
   m.impl("causal_rescale", TORCH_BOX(&causal_rescale));
+  m.impl("causal_values", TORCH_BOX(&causal_values));
 }
 
 }  // namespace lns::ops

@@ -1,6 +1,8 @@
 // The GPU's elementwise kernels behind the operators.
 #include "cuda/elementwise.h"
 
+#include <array>
+
 #include "ops/cuda/quantizer.h"
 
 namespace lns::ops {
@@ -29,12 +31,46 @@ std::optional<cuda::ByteRows> byte_rows(const Tensor& codes, const Slices& s) {
   return d < 0 ? std::optional(rows) : std::nullopt;
 }
 
+// Numbers as they lie, and the tensor that holds them: a copy where that is no matter of a few strides.
+std::pair<cuda::FloatRuns, Tensor> float_runs(const Tensor& x, const Slices& s) {
+  const auto contiguous = [&] {
+    const Tensor copy = torch::stable::contiguous(x);
+    return std::pair(cuda::FloatRuns{.x = copy.const_data_ptr<float>()}, copy);
+  };
+  if (s.slices != 1 || x.numel() == 0 || x.numel() >= int64_t{1} << 31 || x.is_contiguous()) return contiguous();
+  std::array<int64_t, 4> sizes, strides;  // of the run, and of levels around it
+  sizes.fill(1), strides.fill(0);
+  size_t level = 0;
+  strides[0] = 1;
+  for (int64_t d = x.dim() - 1; d >= 0; --d) {
+    if (x.size(d) == 1) continue;
+    if (x.stride(d) != strides[level] * sizes[level]) {
+      if (++level == sizes.size()) return contiguous();
+      strides[level] = x.stride(d);
+    }
+    sizes[level] *= x.size(d);
+  }
+  if (sizes[0] % cuda::FloatRuns::kMultiple != 0) return contiguous();
+  cuda::FloatRuns runs = {.x = x.const_data_ptr<float>(), .length = static_cast<uint32_t>(sizes[0])};
+  for (int i = 0; i < 2; ++i) runs.sizes[i] = static_cast<uint32_t>(sizes[i + 1]);
+  for (int i = 0; i < 3; ++i) runs.strides[i] = strides[i + 1];
+  return {runs, x};
+}
+
 struct Cuda {
-  static void quantize(const QuantizerChoice& q, const Rng& rng, const Tensor& x, const Slices& s, Tensor& codes,
+  static void quantize(const QuantizerChoice& q, const Rng& rng, const Tensor& any, const Slices& s, Tensor& codes,
                        Tensor& scale) {
-    const DeviceCall call(x);
-    cuda::quantize(view(q, call.launch(), x), pointer(rng), x.const_data_ptr<float>(), s, codes.mutable_data_ptr(),
+    const DeviceCall call(any);
+    const auto [runs, x] = float_runs(any, s);
+    cuda::quantize(view(q, call.launch(), x), pointer(rng), runs, s, codes.mutable_data_ptr(),
                    scale.mutable_data_ptr<float>(), call.launch());
+  }
+  static void quantized_values(const QuantizerChoice& q, const Rng& rng, const Tensor& any, Tensor& values,
+                               Tensor& scale) {
+    const DeviceCall call(any);
+    const auto [runs, x] = float_runs(any, whole(any.numel()));
+    cuda::quantized_values(view(q, call.launch(), x), pointer(rng), runs, x.numel(), values.mutable_data_ptr<float>(),
+                           scale.mutable_data_ptr<float>(), call.launch());
   }
   static void dequantize(const Format& f, const Tensor& any, const Tensor& scale, const Slices& s, Tensor& out) {
     const DeviceCall call(any);
@@ -105,6 +141,7 @@ struct Cuda {
 
 STABLE_TORCH_LIBRARY_IMPL(lns_sim, CUDA, m) {
   m.impl("quantize", TORCH_BOX(&quantize<Cuda>));
+  m.impl("quantized_values", TORCH_BOX(&quantized_values<Cuda>));
   m.impl("dequantize", TORCH_BOX(&dequantize<Cuda>));
   m.impl("rescale", TORCH_BOX(&rescale<Cuda>));
   m.impl("forward_codes", TORCH_BOX(&forward_codes<Cuda>));
