@@ -56,6 +56,7 @@ class Settings:
         p_scale: of multiplicative updates: how far weights may grow, in root mean squares of the initial ones.
         turn_below: of LNS-Madam's weights: so many octaves below that root mean square they take the other sign; None:
             never (:class:`lns_sim.optim.LNSMadam`).
+        beta1: of LNS-Madam: decay of a running mean of gradients that takes their place; 0: the gradients themselves.
         float_optimizer: "sgd" or "adamw", for float32 weights without an optimizer of their own and for parameters
             that are no weights.
         float_lr, weight_decay: of that optimizer, and float_lr of others that learn by additive updates; momentum:
@@ -81,6 +82,7 @@ class Settings:
     lr: float = 1 / 16
     p_scale: float = 3.0
     turn_below: float | None = None
+    beta1: float = 0.0
     float_optimizer: str = "sgd"
     float_lr: float = 0.1
     momentum: float = 0.9
@@ -106,6 +108,7 @@ class Settings:
         check_number("p_scale", self.p_scale, 0.0, low_open=True)
         if self.turn_below is not None:
             check_number("turn_below", self.turn_below, 0.0, low_open=True)
+        check_number("beta1", self.beta1, 0.0, 1.0, high_open=True)
         check_number("float_lr", self.float_lr, 0.0, low_open=True)
         check_number("momentum", self.momentum, 0.0, 1.0)
         check_number("weight_decay", self.weight_decay, 0.0)
@@ -369,6 +372,7 @@ class Trainer:
                 lr=s.lr,
                 p_scale=s.p_scale,
                 turn_below=s.turn_below,
+                beta1=s.beta1,
                 float_optimizer=s.float_optimizer,
                 float_lr=s.float_lr,
                 float_kwargs=options,
