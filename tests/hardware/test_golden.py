@@ -369,5 +369,5 @@ def test_results_that_are_no_text_are_named(tmp_path):
 )
 def test_vectors_whose_parts_saturate_are_not_called_overflowing(pe):
     coverage = make_vectors(pe, "random", 200, 128).coverage
-    saturations = coverage.get("overflowed_accumulations", coverage.get("saturated_operations"))
+    saturations = coverage.get("overflowed_sums", coverage.get("saturated_operations"))
     assert coverage["saturated"] == 0 and saturations >= coverage["accumulations"]
