@@ -28,12 +28,12 @@ struct Tiling {
   int table_shift;
 };
 
-// Clocks of a multiprocessor, fitted to 10,000 measured tilings of products on an H100, among which the cheapest by
-// these are 0.6 % slower than the fastest. Of a thread's look-up, while up to four warps multiply, one on each
-// scheduler, or more; what surrounds a lane's look-ups counts as so many, and where bounds are kept all takes longer. A
-// lane that is fetched in words, or code by code; of what takes less, multiplying or fetching, this share shows. A
-// tile's start, and for each row or column that it fetches; a warp's store of a row. Segments are joined by kernels of
-// their own: so many clocks, outputs and numbers a clock.
+// Clocks of a multiprocessor, fitted to 10,000 measured tilings of products on an H100, where those found cheapest take
+// 1 % longer than the fastest. Of a thread's look-up, while up to four warps multiply, one on each scheduler, or more;
+// what surrounds a lane's look-ups counts as so many, and where bounds are kept all takes longer. A lane that is
+// fetched in words, or code by code; of what takes less, multiplying or fetching, this share shows. A tile's start, and
+// for each row or column that it fetches; a warp's store of a row. Segments are joined by kernels of their own: so many
+// clocks, outputs and numbers a clock.
 constexpr double kFourWarpsClocks = 4.3, kEightWarpsClocks = 6.65, kLaneLookUps = 18, kBoundsClocks = 1.07;
 constexpr double kWordClocks = 0.7, kCodeClocks = 1, kHiddenShare = 0.1;
 constexpr double kTileClocks = 1000, kPlaceClocks = 12, kStoreClocks = 30, kScatterClocks = 110;
@@ -226,11 +226,13 @@ constexpr int kGatedRows = 8;  // of a thread, where segments are computed again
 
 template <Use use>
 void join(const TiledProduct& tiled, int32_t* starts, const Launch& at) {
-  const int64_t groups = ceil_div(tiled.cells() * tiled.batch.count(), 32);
-  const int warps = std::min<int>(kJoinWarps, ceil_div(tiled.segments, kJoinLoads));
-  const int64_t blocks = std::min<int64_t>(groups, Limits(at.device).multiprocessors * 32);
-  join_segments<use><<<static_cast<unsigned>(blocks), 32 * warps, 0, at.stream>>>(
-      tiled, starts, kGatedRows * tiled.tile_r, kColumns * tiled.tile_c);
+  const int64_t shares = ceil_div(tiled.segments, kJoinLoads);
+  const int width = shares * 32 > kJoinThreads ? 16 : 32;
+  const int threads = static_cast<int>(std::min<int64_t>(ceil_div(shares * width, 32) * 32, kJoinThreads));
+  const int64_t blocks =
+      std::min<int64_t>(ceil_div(tiled.cells() * tiled.batch.count(), width), Limits(at.device).multiprocessors * 32);
+  join_segments<use><<<static_cast<unsigned>(blocks), threads, 0, at.stream>>>(
+      tiled, starts, width, kGatedRows * tiled.tile_r, kColumns * tiled.tile_c);
   check(cudaGetLastError(), "join_segments");
 }
 
@@ -245,13 +247,13 @@ void run_segments(TiledProduct tiled, const ProductTable& t, const Launch& at) {
   unsigned long long* overflows = std::exchange(tiled.overflows, nullptr);
   // All scratch in one allocation: sums, those of SegmentSums, starts, bounds, gates and chosen tiles.
   auto* words = static_cast<int32_t*>(
-      at.allocate(sizeof(int32_t) * (each * (1 + 3 * saturates + (overflows != nullptr)) + parts * tiled.bounds() +
+      at.allocate(sizeof(int32_t) * (each * (1 + 3 * saturates + (overflows != nullptr)) + 2 * parts * tiled.threads() +
                                      gates + 1 + gates * ceil_div(tiled.segments, tiled.together))));
   const auto take = [&](int64_t n) { return std::exchange(words, words + n); };
   tiled.segment_sums = take(each);
   int32_t* again = saturates ? take(3 * each) : nullptr;
   int32_t* starts = overflows ? take(each) : nullptr;
-  tiled.segment_bounds = take(parts * tiled.bounds());
+  tiled.segment_bounds = take(2 * parts * tiled.threads());
   tiled.gates = take(gates);
   tiled.chosen = words;
   launch<Bounded>(tiled, t, at);

@@ -44,11 +44,11 @@ struct TiledProduct {
   // Tiles, in threads, and for how many segments.
   int tile_r, tile_c, together;
   int64_t tiles_r, tiles_c, tiles;
-  // Segments of K that are accumulated apart, in vectors; 1: none are. Of each, cells: columns filled up to a thread's.
+  // Segments of K that are accumulated apart, in vectors; 1: none are. Of each, cells: outputs filled up to threads'.
   int segments;
   int64_t segment_vectors;
   int32_t* segment_sums;          // out: (instance, segment, cell), or of SegmentSums (instance, segment, 3, cell)
-  int32_t* segment_bounds;        // out: (instance, segment, bounded_rows rows, kColumns columns, 2), see FusedSums
+  int32_t* segment_bounds;        // out: (instance, segment, thread, 2), see FusedSums
   int bounded_rows;               // of a thread
   const int32_t* starts;          // in: (instance, segment, cell) accumulators at the segments' starts; only counts
   int32_t* gates;                 // of every tile of SegmentSums how many segments, the last, are computed
@@ -57,8 +57,8 @@ struct TiledProduct {
   unsigned long long* overflows;  // null: not counted
 
   __host__ __device__ int64_t across() const { return (columns.rows + kColumns - 1) / kColumns; }  // threads
-  __host__ __device__ int64_t cells() const { return rows.rows * across() * kColumns; }
-  __host__ __device__ int64_t bounds() const { return (rows.rows + bounded_rows - 1) / bounded_rows * across() * 2; }
+  __host__ __device__ int64_t threads() const { return (rows.rows + bounded_rows - 1) / bounded_rows * across(); }
+  __host__ __device__ int64_t cells() const { return threads() * bounded_rows * kColumns; }
   __host__ __device__ int64_t segment_lanes() const { return segment_vectors * datapath.vector_size; }
 };
 
@@ -288,13 +288,16 @@ __device__ void write(const TiledProduct& tiled, const Memory<ThreadSums>& m, co
   }
 }
 
-// Calls body(i, where) for a thread's rows that exist; `where` counts a product's cells.
+// Calls body(i, cell) for a thread's rows that exist. Cells lie as threads of bounded_rows rows hold them: first their
+// first rows, a thread's four columns together, so that stores of neighbouring threads fill whole sectors.
 template <int R, typename Body>
 __device__ inline void for_rows(const TiledProduct& tiled, const Tile& tile, int row0, int column0, Body body) {
+  const unsigned first = static_cast<unsigned>(tile.row) + row0, column = static_cast<unsigned>(tile.column) + column0;
+  const unsigned threads = tiled.threads(), across = tiled.across(), held = tiled.bounded_rows;
+  const unsigned thread = first / held * across + column / kColumns;
 #pragma unroll
   for (int i = 0; i < R; ++i)
-    if (const int64_t r = tile.row + row0 + i; r < tiled.rows.rows)
-      body(i, r * tiled.across() * kColumns + tile.column + column0);
+    if (first + i < tiled.rows.rows) body(i, ((first % held + i) * threads + thread) * kColumns);
 }
 
 __device__ inline void store_four(int32_t* to, const int32_t (&of)[kColumns]) {
@@ -352,7 +355,7 @@ __global__ void __launch_bounds__((kMultipliers + kFetchers) * 32, 1)
     sums.start(tiled.datapath);
     if constexpr (ThreadSums::kUse == Use::overflows) {
       if (tiled.starts && mine)
-        for_rows<R>(tiled, tile, row0, column0, [&](int i, int64_t at) {
+        for_rows<R>(tiled, tile, row0, column0, [&](int i, unsigned at) {
 #pragma unroll
           for (int j = 0; j < kColumns; ++j) sums.resume(tiled.datapath, i, j, tiled.starts[part() * cells + at + j]);
         });
@@ -406,7 +409,7 @@ __global__ void __launch_bounds__((kMultipliers + kFetchers) * 32, 1)
     if (lanes_left != tiled.datapath.vector_size) sums.close(tiled.datapath);
     if constexpr (ThreadSums::kUse == Use::segment) {
       if (!mine) continue;
-      for_rows<R>(tiled, tile, row0, column0, [&](int i, int64_t at) {
+      for_rows<R>(tiled, tile, row0, column0, [&](int i, unsigned at) {
         int32_t* to = tiled.segment_sums + part() * 3 * cells + at;
         store_four(to, sums.sum[i]);
         store_four(to + cells, sums.from_low[i]);
@@ -414,14 +417,14 @@ __global__ void __launch_bounds__((kMultipliers + kFetchers) * 32, 1)
       });
     } else if constexpr (ThreadSums::kUse == Use::bounded) {
       if (!mine) continue;
-      for_rows<R>(tiled, tile, row0, column0, [&](int i, int64_t at) {
+      for_rows<R>(tiled, tile, row0, column0, [&](int i, unsigned at) {
         int32_t read[kColumns];
 #pragma unroll
         for (int j = 0; j < kColumns; ++j) read[j] = sums.read(tiled.datapath, i, j);
         store_four(tiled.segment_sums + part() * cells + at, read);
       });
       const int64_t thread_at = (tile.row + row0) / R * tiled.across() + (tile.column + column0) / kColumns;
-      reinterpret_cast<int2*>(tiled.segment_bounds + part() * tiled.bounds())[thread_at] =
+      reinterpret_cast<int2*>(tiled.segment_bounds)[part() * tiled.threads() + thread_at] =
           make_int2(sums.lowest, sums.highest);
     } else if (!tiled.starts) {
       write(tiled, m, tile, sums, mine, row0, column0);
@@ -473,8 +476,8 @@ struct Step {
   }
 };
 
-constexpr int kJoinWarps = 32;  // at most, of a block
-constexpr int kJoinLoads = 8;   // segments whose loads a thread has under way at once
+constexpr int kJoinThreads = 1024;  // at most, of a block
+constexpr int kJoinLoads = 8;       // segments whose loads a thread has under way at once
 
 // Is one of the tile's segments computed again?
 __device__ inline bool is_open(const TiledProduct& tiled, const Tile& tile, int rows, int columns) {
@@ -493,31 +496,35 @@ __global__ void __launch_bounds__(256) choose_tiles(const __grid_constant__ Tile
 // Carries accumulators through the segments of every output and writes the results; `starts`, unless null, takes what
 // each segment starts with. With bounded sums a saturating accumulator may turn out to need SegmentSums from a segment
 // on: the gate of its tile of `rows` x `columns` takes how many these are. From there on SegmentSums are joined, behind
-// bounded ones. A block takes 32 cells at a time, each of its warps a share of the segments: first what the share
-// does to any accumulator, then to its own. There are fewer than 2^28 numbers of all segments (kSegmentBytes).
+// bounded ones. A block takes `width` cells at a time, each of so many threads a share of the segments: first what the
+// share does to any accumulator, then to its own. There are fewer than 2^28 numbers of all segments (kSegmentBytes).
 template <Use use>
-__global__ void __launch_bounds__(32 * kJoinWarps)
-    join_segments(const __grid_constant__ TiledProduct tiled, int32_t* starts, unsigned gate_rows,
+__global__ void __launch_bounds__(kJoinThreads)
+    join_segments(const __grid_constant__ TiledProduct tiled, int32_t* starts, int width, unsigned gate_rows,
                   unsigned gate_columns) {
   if (use == Use::segment && *tiled.chosen == 0) return;
-  __shared__ Step<use> shares[kJoinWarps][32];
+  __shared__ Step<use> shares[kJoinThreads];
   const Accumulator<int32_t> a(tiled.datapath);
-  const int segments = tiled.segments, warps = blockDim.x / 32, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-  const int share = (segments + warps - 1) / warps, begin = min(segments, warp * share),
+  const int32_t low = static_cast<int32_t>(a.low), high = static_cast<int32_t>(a.high);
+  const int segments = tiled.segments, shared_by = blockDim.x / width, mine = threadIdx.x / width,
+            place = threadIdx.x % width;
+  const int share = (segments + shared_by - 1) / shared_by, begin = min(segments, mine * share),
             end = min(segments, begin + share);
-  const unsigned cells = tiled.cells(), all = cells * tiled.batch.count(), across = tiled.across();
+  const unsigned cells = tiled.cells(), all = cells * tiled.batch.count(), across = tiled.across(),
+                 threads = tiled.threads();
   const unsigned gates_r = (tiled.rows.rows + gate_rows - 1) / gate_rows,
                  gates_c = (across * kColumns + gate_columns - 1) / gate_columns;
-  for (unsigned first = blockIdx.x * 32; first < all; first += gridDim.x * 32) {
-    const unsigned i = min(first + lane, all - 1), instance = i / cells, cell = i % cells;
-    const unsigned r = cell / (across * kColumns), c = cell % (across * kColumns), part = instance * segments;
+  for (unsigned first = blockIdx.x * width; first < all; first += gridDim.x * width) {
+    const unsigned i = min(first + place, all - 1), instance = i / cells, cell = i % cells;
+    const unsigned part = instance * segments, thread = cell / kColumns % threads;  // see for_rows
+    const unsigned r = thread / across * tiled.bounded_rows + cell / kColumns / threads,
+                   c = thread % across * kColumns + cell % kColumns;
+    const bool exists = first + place < all && r < tiled.rows.rows;
     int32_t* gate = tiled.gates + (instance * gates_r + r / gate_rows) * gates_c + c / gate_columns;
     const bool saturates = use == Use::bounded && a.overflow == Overflow::saturate;
-    const int again = segments - (use == Use::segment ? *gate : 0);
-    const bool open = first + lane < all && (use != Use::segment || again < segments);
-    const auto* bounds = reinterpret_cast<const int2*>(tiled.segment_bounds + part * tiled.bounds()) +
-                         r / tiled.bounded_rows * across + c / kColumns;
-    const unsigned bounds_pitch = tiled.bounds() / 2;
+    const int again = segments - (use == Use::segment && exists ? *gate : 0);
+    const bool open = exists && (use != Use::segment || again < segments);
+    const auto* bounds = reinterpret_cast<const int2*>(tiled.segment_bounds) + part * threads + thread;
     // Calls body(segment, its step, its bounds) for the share, whose loads do not wait for each other.
     const auto for_share = [&](bool bounded, auto body) {
       for (int s = begin; s < end; s += kJoinLoads) {
@@ -527,7 +534,7 @@ __global__ void __launch_bounds__(32 * kJoinWarps)
         for (int u = 0; u < kJoinLoads; ++u) {
           const int at = min(s + u, end - 1);
           steps[u] = Step<use>::of(tiled, a, cells, part + at, at >= again, cell);
-          range[u] = bounded ? __ldg(bounds + at * bounds_pitch) : make_int2(0, 0);
+          range[u] = bounded ? __ldg(bounds + at * threads) : make_int2(0, 0);
         }
 #pragma unroll
         for (int u = 0; u < kJoinLoads; ++u)
@@ -538,17 +545,17 @@ __global__ void __launch_bounds__(32 * kJoinWarps)
     if (open && begin < end) {
       Step<use> all_steps = Step<use>::nothing(a);
       for_share(false, [&](int, const Step<use>& step, int2) { all_steps = all_steps.then(a, step); });
-      shares[warp][lane] = all_steps;
+      shares[threadIdx.x] = all_steps;
     }
     __syncthreads();
     if (!open || begin == end) continue;
     int32_t acc = 0;
-    for (int w = 0; w < warp; ++w) acc = shares[w][lane].on(a, acc);
+    for (int before = place; before < static_cast<int>(threadIdx.x); before += width) acc = shares[before].on(a, acc);
     int fitting = segments;  // so many, as far as this share tells
     for_share(saturates, [&](int s, const Step<use>& step, int2 range) {
       if (starts) starts[(part + s) * cells + cell] = acc;
-      const int64_t lowest = range.x, highest = range.y;
-      if (saturates && s > 0 && (min(lowest, lowest + acc) < a.low || max(highest, highest + acc) > a.high))
+      // Bounds hold 0: these differences do not overflow.
+      if (saturates && s > 0 && (min(acc, 0) < low - range.x || max(acc, 0) > high - range.y))
         fitting = min(fitting, s);
       acc = step.on(a, acc);
     });
