@@ -63,8 +63,12 @@ class Fetcher {
         const uint32_t codes = load_words(row[0] + k);
         return make_uint2(__byte_perm(codes, 0, 0x4140), __byte_perm(codes, 0, 0x4342));
       });
+    else if (words_ && strided_)
+      fill_words_along_k(mine, tile, [&](const Coordinates& at) {
+        return load_four_if(at.y == 0, static_cast<const uint8_t*>(codes_) + at.offset);
+      });
     else if (words_)
-      fill_words_along_k(mine, tile);
+      fill_words_along_k(mine, tile, [&](const Coordinates& at) { return load_words(at); });
     else if (operand_.codes.wide())
       fill_from(static_cast<const uint16_t*>(codes_), mine, tile);
     else
@@ -128,7 +132,8 @@ class Fetcher {
   }
 
   // Words along k: a thread takes four of four rows and exchanges them, a warp 16 rows.
-  __device__ void fill_words_along_k(const Coordinates& mine, uint16_t* tile) const {
+  template <typename Load>
+  __device__ void fill_words_along_k(const Coordinates& mine, uint16_t* tile, Load load) const {
     constexpr int step = kFetchers * 16;
     const int pitch = pitch_of(rows_);
     uint16_t* to = tile + (lane_ & ~3) * pitch;
@@ -137,7 +142,7 @@ class Fetcher {
 #pragma unroll
       for (int n = 0; n < kUnits; ++n)
 #pragma unroll
-        for (int u = 0; u < 4; ++u) words[n][u] = load_words(row_coordinates_[slot(row + n * step + u)] + mine);
+        for (int u = 0; u < 4; ++u) words[n][u] = load(row_coordinates_[slot(row + n * step + u)] + mine);
 #pragma unroll
       for (int n = 0; n < kUnits; ++n)
 #pragma unroll
