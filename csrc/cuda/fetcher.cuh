@@ -65,7 +65,7 @@ class Fetcher {
       });
     else if (words_ && strided_)
       fill_words_along_k(mine, tile, [&](const Coordinates& at) {
-        return load_four_if(at.y == 0, static_cast<const uint8_t*>(codes_) + at.offset);
+        return load_if(at.y == 0, reinterpret_cast<const uint32_t*>(static_cast<const uint8_t*>(codes_) + at.offset));
       });
     else if (words_)
       fill_words_along_k(mine, tile, [&](const Coordinates& at) { return load_words(at); });
