@@ -200,6 +200,12 @@ def test_the_command(tmp_path, monkeypatch):
         assert result.exit_code == 1 and message in result.stderr
 
 
+@pytest.mark.parametrize("name", models.DECODERS)
+def test_decoders_take_tokens(name, tmp_path):
+    result = run(name, "--out", tmp_path)
+    assert result.exit_code == 0 and f"{name}, 1 x" in result.stdout and "tokens" in result.stdout
+
+
 def test_a_price_file_by_hand(tmp_path):
     """Products at their pass' price, idle lanes at their own, buffers by the process; nothing of the paper's."""
     own = prices.write(tmp_path / "own.toml")
