@@ -5,6 +5,11 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 OLDEST := $(VENV)-oldest
 OLDEST_TORCH := 2.10.0
+# Tests run in as many processes as the machine has processors, a file in one, the longest (core, hardware) first. Each has two threads,
+# so that kernels cut their work whatever the machine, and they sleep while they wait.
+WORKERS := -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
+test test-fast test-nightly: export OMP_NUM_THREADS := 2
+test test-fast test-nightly: export OMP_WAIT_POLICY := passive
 
 .PHONY: train test test-fast test-gpu test-gpus test-nightly test-oldest lint docs bench lock area activity cells formal clean
 
@@ -12,11 +17,11 @@ train: $(READY)
 	$(BIN)/lns-sim train
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(WORKERS)
 
 # What takes under two minutes on two cores.
 test-fast: $(READY)
-	$(BIN)/python -m pytest -m fast
+	$(BIN)/python -m pytest -m fast $(WORKERS)
 
 # What runs on a GPU, on one of them: under eight minutes with 16 cores.
 test-gpu: $(READY)
@@ -32,7 +37,7 @@ test-gpus: $(READY)
 test-nightly: SEED := $(or $(SEED),$(shell od -An -N4 -tu4 /dev/urandom | tr -d ' '))
 test-nightly: $(READY)
 	@echo "hypothesis seed: $(SEED)"
-	HYPOTHESIS_PROFILE=nightly $(BIN)/python -m pytest --hypothesis-seed=$(SEED)
+	HYPOTHESIS_PROFILE=nightly $(BIN)/python -m pytest --hypothesis-seed=$(SEED) $(WORKERS)
 
 # The binary that the current torch built, in the oldest torch that it promises to run in; and torchvision's,
 # timm's and diffusers' models.

@@ -157,7 +157,7 @@ def first_weight_gradients() -> Iterator[Measurement]:
                 dy.codes, dy.scale, x.codes, x.scale, 8, 8, [3, 3], *options
             )
             macs = errors.numel() * c * 9
-            counters = Counters.from_tensor(macs, counted)
+            counters = Counters.from_tensor(macs, counted, Datapath())
             work = f"{c} -> {o}, {data}: {counters.saturations} of {counters.vectors} accumulations saturate"
             yield rate(section, work, macs, conv_passes(x, w, dy, stride)["weight gradient"], target)
 

@@ -6,7 +6,8 @@ from lns_sim import systems as systems  # which registers them
 from lns_sim import views as views  # and these operators of torch's on codes
 from lns_sim.accumulators import AccumulatorConverter
 from lns_sim.block_tensor import BlockTensor
-from lns_sim.datapath import Counters, Datapath
+from lns_sim.datapath import Datapath
+from lns_sim.datapaths import Counters
 from lns_sim.format import LNSFormat
 from lns_sim.functional import conv2d, matmul, quantize
 from lns_sim.golden import trace_dot

@@ -49,6 +49,12 @@ def check_bool(name: str, value) -> None:
         raise TypeError(f"{name} must be true or false, got {value!r}")
 
 
+def check_module(model) -> None:
+    """Raises TypeError for anything but a module, such as its class or its output."""
+    if not isinstance(model, torch.nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module, got {model!r}")
+
+
 _MANY = 30  # choices that nobody reads
 
 
@@ -89,11 +95,13 @@ def check_same(known, new, what: str) -> None:
 
 
 def integers(name: str, value) -> tuple[int, ...] | None:
-    """A sequence of integers as a tuple; None stays. Raises TypeError for anything else."""
+    """A sequence of integers, or an array of them, as a tuple; None stays. Raises TypeError for anything else."""
     if value is None:
         return None
+    if hasattr(value, "tolist"):
+        value = value.tolist()
     if isinstance(value, str) or not isinstance(value, Sequence) or not value:
-        raise TypeError(f"{name} must be a sequence of integers, got {value!r}")
+        raise TypeError(f"{name} must be a sequence of integers, one or more, got {value!r}")
     for item in value:
         check_int(name, item, None, None)
     return tuple(map(int, value))

@@ -1,12 +1,10 @@
-"""The processing element's datapath, and what it reports about a run."""
+"""The processing element's datapath."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
 from functools import cache, cached_property
 from typing import Any
-
-import torch
 
 from lns_sim import _extension, contract
 from lns_sim._compile import constant_result
@@ -183,10 +181,17 @@ class Datapath:
         parts += [f"{name} {value}" for name, value in self.departures.items()]
         return ", ".join(parts)
 
+    def narrowed(self, macs: int, vectors: int) -> int:
+        """How many numbers are put into ``acc_bits`` or ``bin_bits``, in so many products and vectors."""
+        bins = 0 if self.bin_bits is None else len(self.constants) * (1 + (self.bins == "signed"))
+        return vectors * (1 + bins)
+
     def path(self, m: int, n: int, blocks: bool = False) -> str:
         """Which CPU kernels an M x N product takes: "permute8", "permute16", "rows", "row_planes", "lookup32",
         "lookup64", "bins"; ``blocks``: of operands with block scales.
         """
+        check_int("m", m, 1, None)
+        check_int("n", n, 1, None)
         return _core(self.encode()).path(m, n, blocks)
 
     def __repr__(self) -> str:
@@ -204,34 +209,3 @@ def _core(encoded: list[int]) -> Any:
 @cache
 def _core_of(encoded: tuple[int, ...]) -> Any:
     return _extension.load().Datapath(list(encoded))
-
-
-@dataclass(frozen=True)
-class Counters:
-    """What happened in a datapath.
-
-    Attributes:
-        macs: products, M * N * K.
-        vectors: accumulations, one per vector of lanes.
-        saturations: accumulations whose result left ``acc_bits`` (and was saturated or wrapped), and bins that left
-            ``bin_bits``.
-        zero_lanes: products with a zero operand (padding of the last vector not counted).
-        vanished: products of non-zero operands that lie under the accumulator's LSB, or are flushed.
-        cancelled: additions of a number and its negative, on a :class:`lns_sim.LogDatapath`, whose saturations and
-            vanished are of products and of sums.
-    """
-
-    macs: int = 0
-    vectors: int = 0
-    saturations: int = 0
-    zero_lanes: int = 0
-    vanished: int = 0
-    cancelled: int = 0
-
-    @classmethod
-    def from_tensor(cls, macs: int, counters: torch.Tensor) -> Counters:
-        """Reads the int64 tensor that the operators return."""
-        return cls(macs, **dict(zip(contract.COUNTERS, counters.tolist())))
-
-    def __add__(self, other: Counters) -> Counters:
-        return Counters(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))

@@ -73,8 +73,16 @@ class LNSFormat:
         if not self.holds(other):
             raise ValueError(
                 f"{name} has format {other!r}, which does not fit the datapath's {self!r}: an operand's gamma is at "
-                f"most the datapath's, and its e_max, times the gammas' ratio, at most e_max = {self.e_max}"
+                f"most the datapath's, and its e_max, times the gammas' ratio, at most e_max = {self.e_max}; "
+                f"{self._taking_both(other)}"
             )
+
+    def _taking_both(self, other: LNSFormat) -> str:
+        try:
+            both = LNSFormat.holding(self, other)
+        except ValueError as error:
+            return str(error)
+        return f"a datapath of bits={both.bits}, gamma={both.gamma} takes both"
 
     @staticmethod
     def holding(*formats: LNSFormat) -> LNSFormat:

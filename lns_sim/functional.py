@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import cache
 from typing import Literal, overload
@@ -14,13 +15,12 @@ from lns_sim._compile import constant_result
 from lns_sim.block_tensor import BlockTensor
 from lns_sim.checks import check_choice, check_int
 from lns_sim.contract import DATAPATH
-from lns_sim.datapath import Counters, Datapath
-from lns_sim.datapaths import AnyDatapath
+from lns_sim.datapath import Datapath
+from lns_sim.datapaths import AnyDatapath, Counters, check_datapath
 from lns_sim.format import LNSFormat
-from lns_sim.log_datapath import LogDatapath
 from lns_sim.policies import MOST_SHIFT, ROUNDINGS, UNDERFLOWS, check_thresholds
 from lns_sim.random import random_state
-from lns_sim.tensor import LNSTensor
+from lns_sim.tensor import LNSTensor, known
 
 
 def _without_gradient(name: str, x: torch.Tensor) -> None:
@@ -117,6 +117,16 @@ def _default_datapath(*formats: tuple[int, int]) -> list[int]:
     return list(_encoded_default(*formats))
 
 
+def _check_scale(name: str, t: LNSTensor) -> None:
+    """Raises ValueError for a scale that is neither 2^k nor NaN; a GPU would have to be waited for."""
+    if torch.compiler.is_compiling() or not known(t) or t.scale.is_cuda:
+        return
+    for scale in set(t.scale.flatten().tolist()):
+        mantissa, exponent = math.frexp(scale)
+        if not math.isnan(scale) and (mantissa != 0.5 or not -126 < exponent <= 128):
+            raise ValueError(f"the scale of {name} must hold powers of two from 2^-126 to 2^127, got {scale:g}")
+
+
 def _check_operands(datapath: AnyDatapath | None, **operands: LNSTensor) -> list[int]:
     """The operators' encoding of the datapath that takes both operands."""
     (name_a, a), (name_b, b) = operands.items()
@@ -124,12 +134,12 @@ def _check_operands(datapath: AnyDatapath | None, **operands: LNSTensor) -> list
         if not isinstance(t, LNSTensor):
             raise TypeError(f"{name} must be an LNSTensor (see lns_sim.quantize), got {type(t).__name__}")
         _without_gradient(name, t)
+        _check_scale(name, t)
     if datapath is None:
         encoded = _default_datapath((a.bits, a.gamma), (b.bits, b.gamma))
-    elif isinstance(datapath, (Datapath, LogDatapath)):
-        encoded = datapath.encode()
     else:
-        raise TypeError(f"datapath must be a Datapath or a LogDatapath, got {datapath!r}")
+        check_datapath(datapath)
+        encoded = datapath.encode()
     bits, gamma = encoded[1:3] if encoded[0] == contract.LOG_MARKER else encoded[:2]
     for name, t in operands.items():  # in integers, which torch.compile can follow
         if t.gamma > gamma or ((1 << t.bits - 1) - 1) * (gamma // t.gamma) >= 1 << bits - 1:
@@ -170,8 +180,8 @@ def _scale_like(x: LNSTensor) -> torch.Tensor:
     return x.scale.reshape([1] * x.dim()) if x.scale.dim() == 0 else x.scale
 
 
-def _results(out, macs: int, counters, count: bool):
-    return (out, Counters.from_tensor(macs, counters)) if count else out
+def _results(out, macs: int, counters, datapath: AnyDatapath | None, count: bool):
+    return (out, Counters.from_tensor(macs, counters, datapath or Datapath())) if count else out
 
 
 @overload
@@ -267,7 +277,7 @@ def matmul(
         *shifts,
         block,
     )
-    return _results(out, out.numel() * k, counts, counters)
+    return _results(out, out.numel() * k, counts, datapath, counters)
 
 
 def _several(name: str, value, n: int, low: int) -> list[int]:
@@ -435,4 +445,4 @@ def conv2d(
         *_shifts(x, w),
         block,
     )
-    return _results(out, out.numel() * w.shape[1:].numel(), counts, counters)
+    return _results(out, out.numel() * w.shape[1:].numel(), counts, datapath, counters)

@@ -152,8 +152,14 @@ class LogDatapath:
         parts += [f"underflow {self.underflow}"] if self.underflow != LogDatapath.underflow else []
         return ", ".join(parts)
 
+    def narrowed(self, macs: int, vectors: int) -> int:
+        """How many numbers are put into ``acc_bits``, in so many products and vectors."""
+        return 2 * macs
+
     def path(self, m: int, n: int) -> str:
         """Which CPU kernels an M x N product takes: "log_registers", "log_lookup"."""
+        check_int("m", m, 1, None)
+        check_int("n", n, 1, None)
         return _core(self.encode()).path(m, n)
 
     def __repr__(self) -> str:

@@ -105,6 +105,8 @@ class LogTables:
             named = kind == "coarse" and drop.isdecimal() if colon else kind not in _OWN
             if not named:
                 raise ValueError(f"tables must be a name, e.g. exact, shift or coarse:5, got {value!r}")
+            if not colon:
+                check_choice("tables", kind, ("exact", "shift", "coarse:DROP"))
             return cls(kind, drop=int(drop) if colon else None)
         if isinstance(value, Mapping):
             known = [f.name for f in fields(cls)]

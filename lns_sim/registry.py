@@ -29,6 +29,7 @@ class Registry(Generic[_Entry]):
     def __init__(self, kind: str):
         self.kind = kind
         self._entries: dict[str, _Entry] = {}
+        self.registrations = 0
 
     def register(self, name: str, entry: _Entry) -> _Entry:
         """Adds an entry and returns it; a class or function defined anew, as in a notebook, takes its own place.
@@ -39,6 +40,7 @@ class Registry(Generic[_Entry]):
         if name in self._entries and not _again(self._entries[name], entry):
             raise ValueError(f"there is a {self.kind} {name!r} already")
         self._entries[name] = entry
+        self.registrations += 1
         return entry
 
     def __getitem__(self, name: str) -> _Entry:

@@ -29,8 +29,8 @@ class LNSTensor(FloatMemory, torch.Tensor):
 
     Args:
         codes: uint8 (up to 8 bits) or int16 codes, any shape.
-        scale: float32 powers of two, 0-d for the whole tensor, or of the codes' rank with one dimension of the codes'
-            size and ones elsewhere.
+        scale: float32 powers of two 2^k (products on a CPU refuse others), 0-d for the whole tensor, or of the codes'
+            rank with one dimension of the codes' size and ones elsewhere.
         format: the codes' format.
     """
 
@@ -173,6 +173,10 @@ class LNSTensor(FloatMemory, torch.Tensor):
             f"{type(self).__name__}(shape={tuple(self.shape)}, {self.format!r}, {k}, device={str(self.device)!r}{grad})"
         )
 
+    def __format__(self, spec: str) -> str:
+        """A single number takes a number's format, as of other tensors."""
+        return format(self.item(), spec) if spec and not self.dim() else super().__format__(spec)
+
     __torch_function__ = torch._C._disabled_torch_function_impl
 
     @classmethod
@@ -283,7 +287,10 @@ def _clone(func, args, kwargs):
 def _to(func, args, kwargs):
     x = args[0]
     if kwargs.get("dtype", torch.float32) not in (None, torch.float32):
-        raise TypeError(f"codes have no {kwargs['dtype']} form; call .dequantize() first")
+        raise TypeError(
+            f"codes have no {kwargs['dtype']} form; call .dequantize() first (a model of codes stays in float32: "
+            "torch.autocast narrows what is no product)"
+        )
     moved = {k: v for k, v in kwargs.items() if k in ("device", "non_blocking", "pin_memory", "memory_format")}
     rest = {k: v for k, v in moved.items() if k != "memory_format"}
     return x.map_inner(lambda t: func(t, *args[1:], **rest), lambda codes: func(codes, *args[1:], **moved))

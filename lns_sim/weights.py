@@ -14,6 +14,7 @@ from torch import nn
 from lns_sim.checks import check_choice
 from lns_sim.distributed import whole
 from lns_sim.nn import LNSWeight
+from lns_sim.nn.state import EXTRA
 from lns_sim.version import __version__
 
 KEY = "lns_sim"  # of the file's metadata
@@ -58,7 +59,8 @@ def _place(name: str, shared: dict[str, str], names) -> str:
 
 
 def save(model: nn.Module, path: str | Path) -> None:
-    """Writes all parameters and buffers; of an LNSWeight NAME its ``NAME.codes``, ``NAME.scale`` and format.
+    """Writes all parameters and buffers; of an LNSWeight NAME its ``NAME.codes``, ``NAME.scale`` and format; and what
+    quantizers keep between steps.
 
     Of a sharded model every rank must call it: they gather the parameters, one after another, and rank 0 writes them.
 
@@ -134,7 +136,7 @@ def load(model: nn.Module, path: str | Path) -> None:
             if own != given:
                 raise ValueError(f"{name} has format {own} in the model, but {given} in {path}")
             copies += [(value.codes, f"{name}.codes"), (value.scale, f"{name}.scale")]
-        else:
+        elif not name.endswith(EXTRA):
             copies.append((value, name))
     for name in shared | record["shared"]:
         own, given = _place(name, shared, state), _place(name, record["shared"], tensors)
@@ -146,8 +148,10 @@ def load(model: nn.Module, path: str | Path) -> None:
         if (to.shape, to.dtype) != (source.shape, source.dtype):
             own, given = (f"{t.dtype} {tuple(t.shape)}" for t in (to, source))
             raise ValueError(f"{name} is {own} in the model, but {given} in {path}")
-    surplus = set(tensors) - {name for _, name in copies}
+    kept = {name: tensors[name] for name in state if name.endswith(EXTRA) and name in tensors}
+    surplus = set(tensors) - {name for _, name in copies} - set(kept)
     if surplus:
         raise ValueError(f"{path} holds {sorted(surplus)[0]}, which the model has not")
     for to, name in copies:
         to.copy_(tensors[name])
+    model.load_state_dict(kept, strict=False)

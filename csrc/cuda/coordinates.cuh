@@ -73,20 +73,18 @@ __device__ inline Coordinates k_coordinates(const OperandView& o, int64_t k, int
 }
 
 // *at, or 0 unless `there`: a predicate, as a branch would keep few loads in flight.
-__device__ inline uint32_t load_if(bool there, const uint8_t* at) {
-  uint32_t code;
-  asm("{ .reg .pred p; setp.ne.u32 p, %2, 0; mov.u32 %0, 0; @p ld.global.nc.u8 %0, [%1]; }"
-      : "=r"(code)
-      : "l"(at), "r"(static_cast<uint32_t>(there)));
-  return code;
-}
-__device__ inline uint32_t load_if(bool there, const uint16_t* at) {
-  uint32_t code;
-  asm("{ .reg .pred p; setp.ne.u32 p, %2, 0; mov.u32 %0, 0; @p ld.global.nc.u16 %0, [%1]; }"
-      : "=r"(code)
-      : "l"(at), "r"(static_cast<uint32_t>(there)));
-  return code;
-}
+#define LNS_LOAD_IF(Word, size)                                                                     \
+  __device__ inline uint32_t load_if(bool there, const Word* at) {                                  \
+    uint32_t word;                                                                                  \
+    asm("{ .reg .pred p; setp.ne.u32 p, %2, 0; mov.u32 %0, 0; @p ld.global.nc." size " %0, [%1]; }" \
+        : "=r"(word)                                                                                \
+        : "l"(at), "r"(static_cast<uint32_t>(there)));                                              \
+    return word;                                                                                    \
+  }
+LNS_LOAD_IF(uint8_t, "u8")
+LNS_LOAD_IF(uint16_t, "u16")
+LNS_LOAD_IF(uint32_t, "u32")
+#undef LNS_LOAD_IF
 
 // A code, or 0 outside the image or the operand.
 __device__ inline int load_code(const CodeView& codes, const Extent& e, const Coordinates& row, const Coordinates& k) {

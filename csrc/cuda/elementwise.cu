@@ -96,6 +96,50 @@ void run(const Slices& s, const Body& body, const Launch& at) {
   check(cudaGetLastError(), "elementwise kernel");
 }
 
+// Elements of one run.
+template <typename T>
+struct OneRun {
+  const T* x;
+  __device__ const T* origin(int64_t) const { return x; }
+};
+template <typename T>
+bool aligned(const OneRun<T>& run) {
+  return aligned(run.x, sizeof(T));
+}
+
+// A body that makes each element of one tensor an element of another. From tells where elements lie (OneRun,
+// FloatRuns); Of has a body's begin and enter, and (value, index).
+template <typename From, typename To, typename Of>
+struct Mapping {
+  From from;
+  To* to;
+  Of of;
+  bool wide;
+
+  __device__ void begin() {
+    if constexpr (requires { of.begin(); }) of.begin();
+  }
+  __device__ void enter(int64_t slice) { of.enter(slice); }
+  __device__ void one(int64_t i) { to[i] = of(from.origin(i)[i], i); }
+  __device__ void pack(int64_t first, int64_t n) {
+    const auto p = load(from.origin(first), first, n, wide);
+    Pack<To> made;
+#pragma unroll
+    for (int j = 0; j < kPack; ++j) made.at[j] = of(p.at[j], first + j);
+    store(to, first, n, wide, made);
+  }
+};
+
+template <typename From, typename To, typename Of>
+void map(const Slices& s, const From& from, To* to, const Of& of, const Launch& at) {
+  const bool wide = aligned(from) && aligned(to, sizeof(To));
+  run(s, Mapping<From, To, Of>{.from = from, .to = to, .of = of, .wide = wide}, at);
+}
+template <typename From, typename To, typename Of>
+void map(const Slices& s, const From* from, To* to, const Of& of, const Launch& at) {
+  map(s, OneRun<From>{.x = from}, to, of, at);
+}
+
 // ---- The largest values of every slice, by unsigned comparison; there are Value::kCount of them.
 
 // Of one slice's `parts` the largest is meant; of several slices each has one.
@@ -228,7 +272,7 @@ struct Exponent {
   }
 };
 
-// ---- The kernels' bodies.
+// ---- What is done to each element, or to each slice.
 
 // of(slice, its largest value), for every slice: by one block where that is in several parts; 0 where there are none.
 template <typename Of>
@@ -280,11 +324,8 @@ __global__ void __launch_bounds__(kThreads) integer_channels(IntegerGrid g, Tops
 template <typename Out>
 struct Integers {
   const int64_t* rng;
-  const float* x;
   const IntegerChannel* channels;
   const float* scale;
-  Out* out;
-  bool wide;
   RandomState random;
   IntegerChannel channel;
 
@@ -292,7 +333,7 @@ struct Integers {
     random = decode_random_state(rng);
     channel = channels[slice];
   }
-  __device__ Out code(float value, int64_t i) const {
+  __device__ Out operator()(float value, int64_t i) const {
     const float steps = in_steps(channel, value);
     if constexpr (std::is_same_v<Out, float>)
       return integer_value(channel, steps, *scale);
@@ -300,54 +341,26 @@ struct Integers {
       return static_cast<Out>(integer_code(
           channel, rng != nullptr ? round_stochastic(steps, philox_u24(random, i)) : round_half_even(steps)));
   }
-  __device__ void one(int64_t i) { out[i] = code(x[i], i); }
-  __device__ void pack(int64_t first, int64_t n) {
-    const Pack<float> p = load(x, first, n, wide);
-    Pack<Out> c;
-#pragma unroll
-    for (int j = 0; j < kPack; ++j) c.at[j] = code(p.at[j], first + j);
-    store(out, first, n, wide, c);
-  }
 };
 
 template <bool kE5M2>
 struct ToFloat8 {
-  const float *scale, *x;
-  uint8_t* codes;
-  bool wide;
+  const float* scale;
   float unit;
 
   __device__ void enter(int64_t) { unit = *scale; }
-  __device__ uint8_t code(float value) const {
+  __device__ uint8_t operator()(float value, int64_t) const {
     return static_cast<uint8_t>(to_float8(e4m3_or_e5m2(kE5M2), div(value, unit)));
-  }
-  __device__ void one(int64_t i) { codes[i] = code(x[i]); }
-  __device__ void pack(int64_t first, int64_t n) {
-    const Pack<float> p = load(x, first, n, wide);
-    Pack<uint8_t> c;
-#pragma unroll
-    for (int j = 0; j < kPack; ++j) c.at[j] = code(p.at[j]);
-    store(codes, first, n, wide, c);
   }
 };
 
 template <bool kE5M2>
 struct FromFloat8 {
   const float* scale;
-  const uint8_t* codes;
-  float* x;
-  bool wide;
   float unit;
 
   __device__ void enter(int64_t) { unit = *scale; }
-  __device__ void one(int64_t i) { x[i] = float8_value(e4m3_or_e5m2(kE5M2), codes[i], unit); }
-  __device__ void pack(int64_t first, int64_t n) {
-    const Pack<uint8_t> c = load(codes, first, n, wide);
-    Pack<float> p;
-#pragma unroll
-    for (int j = 0; j < kPack; ++j) p.at[j] = float8_value(e4m3_or_e5m2(kE5M2), c.at[j], unit);
-    store(x, first, n, wide, p);
-  }
+  __device__ float operator()(uint8_t code, int64_t) const { return float8_value(e4m3_or_e5m2(kE5M2), code, unit); }
 };
 
 // Codes, or what they stand for (Out: float).
@@ -356,11 +369,8 @@ struct Quantize {
   static constexpr bool kValues = std::is_same_v<Out, float>;
   Quantizer q;
   const int64_t* rng;
-  FloatRuns x;
   Tops tops;     // of one slice whose scale is still to be found; of several slices none
   float* scale;  // where it goes, or where those of slices are
-  Out* out;
-  bool wide;
   RandomState random;
   uint32_t bits;
   const float* value_of;
@@ -388,7 +398,7 @@ struct Quantize {
     else
       return static_cast<Code>(nearest_code(q, value, k));
   }
-  __device__ Out result(float value, int64_t i) const {
+  __device__ Out operator()(float value, int64_t i) const {
     const Code c = code(value, i);
     if constexpr (!kValues)
       return c;
@@ -397,35 +407,16 @@ struct Quantize {
     else
       return dequantize_one(q.format, q.values, c, bits);
   }
-  __device__ void one(int64_t i) { out[i] = result(x.origin(i)[i], i); }
-  __device__ void pack(int64_t first, int64_t n) {
-    const Pack<float> p = load(x.origin(first), first, n, wide);
-    Pack<Out> c;
-#pragma unroll
-    for (int j = 0; j < kPack; ++j) c.at[j] = result(p.at[j], first + j);
-    store(out, first, n, wide, c);
-  }
 };
 
-template <typename Code>
 struct Dequantize {
   Format format;
   const uint32_t* values;
-  const Code* codes;
   const float* scale;
-  float* x;
-  bool wide;
   uint32_t bits;
 
   __device__ void enter(int64_t slice) { bits = float_bits(scale[slice]); }
-  __device__ void one(int64_t i) { x[i] = dequantize_one(format, values, codes[i], bits); }
-  __device__ void pack(int64_t first, int64_t n) {
-    const Pack<Code> c = load(codes, first, n, wide);
-    Pack<float> p;
-#pragma unroll
-    for (int j = 0; j < kPack; ++j) p.at[j] = dequantize_one(format, values, c.at[j], bits);
-    store(x, first, n, wide, p);
-  }
+  __device__ float operator()(int code, int64_t) const { return dequantize_one(format, values, code, bits); }
 };
 
 // Codes of 8 bits at most, of one scale: what each stands for is looked up.
@@ -460,10 +451,7 @@ template <typename Code>
 struct Rescale {
   Quantizer q;
   const int64_t* rng;
-  const Code* codes;
   const float *old_scale, *new_scale;
-  Code* out;
-  bool wide;
   RandomState random;
   uint32_t from, to;
 
@@ -471,18 +459,11 @@ struct Rescale {
     random = decode_random_state(rng);
     from = float_bits(old_scale[slice]), to = float_bits(new_scale[slice]);
   }
-  __device__ Code code(int c, int64_t i) const {
+  __device__ Code operator()(int c, int64_t i) const {
     if (scale_is_nan(from) || scale_is_nan(to)) return static_cast<Code>(c);
     const bool draws = q.underflow == Underflow::stochastic;
     return static_cast<Code>(
         rescale_code(q, c, scale_exponent(from), scale_exponent(to), draws ? philox_u24(random, i) : 0));
-  }
-  __device__ void one(int64_t i) { out[i] = code(codes[i], i); }
-  __device__ void pack(int64_t first, int64_t n) {
-    Pack<Code> c = load(codes, first, n, wide);
-#pragma unroll
-    for (int j = 0; j < kPack; ++j) c.at[j] = code(c.at[j], first + j);
-    store(out, first, n, wide, c);
   }
 };
 
@@ -506,9 +487,6 @@ struct RoundToPowers {
   PowerRounding rounding;
   const float* top;
   const int64_t* rng;
-  const float* x;
-  float* out;
-  bool wide;
   RandomState random;
   float largest, unit;
 
@@ -517,15 +495,8 @@ struct RoundToPowers {
     largest = rounding.largest();
     unit = *top / largest;
   }
-  __device__ float value(float from, int64_t i) const {
+  __device__ float operator()(float from, int64_t i) const {
     return round_to_power(rounding, largest, unit, from, rounding.draws() ? unit_float(philox_u24(random, i)) : 0.0f);
-  }
-  __device__ void one(int64_t i) { out[i] = value(x[i], i); }
-  __device__ void pack(int64_t first, int64_t n) {
-    Pack<float> p = load(x, first, n, wide);
-#pragma unroll
-    for (int j = 0; j < kPack; ++j) p.at[j] = value(p.at[j], first + j);
-    store(out, first, n, wide, p);
   }
 };
 
@@ -541,15 +512,12 @@ struct ForwardScale {
   __device__ void operator()(int64_t i, uint32_t top) const { scale[i] = bits_float(bits(i, top)); }
 };
 
-template <typename From, typename To>
+template <typename To>
 struct Coarsen {
   Coarsening coarsening;
-  const From* codes;
   ForwardScale scale;
   bool finds;  // the scale, of one slice
   Tops tops;   // of which it is made; none where it is kept
-  To* out;
-  bool wide;
   uint32_t to;
 
   __device__ void begin() {
@@ -562,14 +530,7 @@ struct Coarsen {
     if (!finds) to = float_bits(scale.scale[slice]);
     coarsening.offset = coarsening.forward.gamma * (scale_is_nan(from) ? 0 : scale_exponent(from) - scale_exponent(to));
   }
-  __device__ void one(int64_t i) { out[i] = static_cast<To>(coarsen_code(coarsening, codes[i])); }
-  __device__ void pack(int64_t first, int64_t n) {
-    const Pack<From> c = load(codes, first, n, wide);
-    Pack<To> p;
-#pragma unroll
-    for (int j = 0; j < kPack; ++j) p.at[j] = static_cast<To>(coarsen_code(coarsening, c.at[j]));
-    store(out, first, n, wide, p);
-  }
+  __device__ To operator()(int code, int64_t) const { return static_cast<To>(coarsen_code(coarsening, code)); }
 };
 
 template <typename Code>
@@ -642,15 +603,14 @@ void quantize_to(const Quantizer& q, const int64_t* rng, const FloatRuns& x, con
     finish(tops, s.slices, QuantizerScale{.q = q, .scale = scale}, at);
     tops = {.at = nullptr, .parts = 0};
   }
-  const bool wide = aligned(x) && aligned(out, sizeof(Out));
-  const auto run_body = [&](auto body) {
-    body.q = q, body.rng = rng, body.x = x, body.tops = tops, body.scale = scale, body.out = out, body.wide = wide;
-    run(s, body, at);
+  const auto quantize = [&](auto of) {
+    of.q = q, of.rng = rng, of.tops = tops, of.scale = scale;
+    map(s, x, out, of, at);
   };
   if (q.rounding == Rounding::stochastic || q.underflow == Underflow::stochastic)
-    run_body(Quantize<Code, Out, true>{});
+    quantize(Quantize<Code, Out, true>{});
   else
-    run_body(Quantize<Code, Out, false>{});
+    quantize(Quantize<Code, Out, false>{});
 }
 
 }  // namespace
@@ -689,8 +649,7 @@ void quantize_integers(const IntegerGrid& g, bool values, const int64_t* rng, co
   check(cudaGetLastError(), "integer_channels");
   const auto as = [&](auto* typed) {
     using Out = std::remove_pointer_t<decltype(typed)>;
-    const bool wide = aligned(x, sizeof(float)) && aligned(out, sizeof(Out));
-    run(s, Integers<Out>{.rng = rng, .x = x, .channels = channels, .scale = scale, .out = typed, .wide = wide}, at);
+    map(s, x, typed, Integers<Out>{.rng = rng, .channels = channels, .scale = scale}, at);
   };
   if (values)
     as(static_cast<float*>(out));
@@ -701,31 +660,24 @@ void quantize_integers(const IntegerGrid& g, bool values, const int64_t* rng, co
 }
 
 void quantize_float8(bool e5m2, const float* scale, const float* x, int64_t n, uint8_t* codes, const Launch& at) {
-  const bool wide = aligned(x, sizeof(float)) && aligned(codes, 1);
   if (e5m2)
-    run(whole(n), ToFloat8<true>{.scale = scale, .x = x, .codes = codes, .wide = wide}, at);
+    map(whole(n), x, codes, ToFloat8<true>{.scale = scale}, at);
   else
-    run(whole(n), ToFloat8<false>{.scale = scale, .x = x, .codes = codes, .wide = wide}, at);
+    map(whole(n), x, codes, ToFloat8<false>{.scale = scale}, at);
 }
 
 void dequantize_float8(bool e5m2, const uint8_t* codes, const float* scale, int64_t n, float* x, const Launch& at) {
-  const bool wide = aligned(x, sizeof(float)) && aligned(codes, 1);
   if (e5m2)
-    run(whole(n), FromFloat8<true>{.scale = scale, .codes = codes, .x = x, .wide = wide}, at);
+    map(whole(n), codes, x, FromFloat8<true>{.scale = scale}, at);
   else
-    run(whole(n), FromFloat8<false>{.scale = scale, .codes = codes, .x = x, .wide = wide}, at);
+    map(whole(n), codes, x, FromFloat8<false>{.scale = scale}, at);
 }
 
 void dequantize(const CodeView& codes, const Quantizer& q, const float* scale, const Slices& s, float* x,
                 const Launch& at) {
   with_code_type(codes.format, [&](auto type) {
-    using Code = decltype(type);
-    const auto* from = static_cast<const Code*>(codes.data);
-    const bool wide = aligned(x, sizeof(float)) && aligned(from, sizeof(Code));
-    run(s,
-        Dequantize<Code>{
-            .format = codes.format, .values = q.values, .codes = from, .scale = scale, .x = x, .wide = wide},
-        at);
+    const auto* from = static_cast<const decltype(type)*>(codes.data);
+    map(s, from, x, Dequantize{.format = codes.format, .values = q.values, .scale = scale}, at);
   });
 }
 
@@ -750,17 +702,8 @@ void rescale(const Quantizer& q, const int64_t* rng, const void* codes, const fl
              const Slices& s, void* out, const Launch& at) {
   with_code_type(q.format, [&](auto type) {
     using Code = decltype(type);
-    const bool wide = aligned(codes, sizeof(Code)) && aligned(out, sizeof(Code));
-    const auto* from = static_cast<const Code*>(codes);
-    run(s,
-        Rescale<Code>{.q = q,
-                      .rng = rng,
-                      .codes = from,
-                      .old_scale = old_scale,
-                      .new_scale = new_scale,
-                      .out = static_cast<Code*>(out),
-                      .wide = wide},
-        at);
+    const Rescale<Code> of = {.q = q, .rng = rng, .old_scale = old_scale, .new_scale = new_scale};
+    map(s, static_cast<const Code*>(codes), static_cast<Code*>(out), of, at);
   });
 }
 
@@ -770,8 +713,7 @@ void uniform(const int64_t* rng, int64_t n, float* u, const Launch& at) {
 
 void round_to_powers(const PowerRounding& r, const float* top, const int64_t* rng, const float* x, int64_t n,
                      float* out, const Launch& at) {
-  const bool wide = aligned(x, sizeof(float)) && aligned(out, sizeof(float));
-  run(whole(n), RoundToPowers{.rounding = r, .top = top, .rng = rng, .x = x, .out = out, .wide = wide}, at);
+  map(whole(n), x, out, RoundToPowers{.rounding = r, .top = top, .rng = rng}, at);
 }
 
 void forward_codes(const Format& forward, const CodeView& update, const float* update_scale, const Slices& s,
@@ -783,22 +725,14 @@ void forward_codes(const Format& forward, const CodeView& update, const float* u
       using To = decltype(to_type);
       const auto* from = static_cast<const From*>(update.data);
       const Exponent<From> exponent = {.codes = from, .format = update.format};
-      const bool wide = aligned(from, sizeof(From)) && aligned(codes, sizeof(To));
       const Coarsening coarsening = {.update = update.format, .forward = forward, .shift = shift, .offset = 0};
       const ForwardScale of = {.c = coarsening, .update_scale = update_scale, .scale = scale};
       Tops tops = {.at = nullptr, .parts = 1};  // where nothing is read scales are kept
       if (spans_fewer_octaves(forward, update.format)) tops = top_of_slices(s, exponent, at);
       const bool finds = s.slices == 1 && s.numel() > 0;
       if (!finds) finish(tops, s.slices, of, at);
-      run(s,
-          Coarsen<From, To>{.coarsening = coarsening,
-                            .codes = from,
-                            .scale = of,
-                            .finds = finds,
-                            .tops = tops,
-                            .out = static_cast<To*>(codes),
-                            .wide = wide},
-          at);
+      const Coarsen<To> coarsen = {.coarsening = coarsening, .scale = of, .finds = finds, .tops = tops};
+      map(s, from, static_cast<To*>(codes), coarsen, at);
     });
   });
 }

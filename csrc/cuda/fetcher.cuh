@@ -19,15 +19,6 @@ __host__ __device__ inline bool along_rows(const OperandView& o) {
                                               : o.kind == OperandView::Kind::positions;
 }
 
-// As load_if of a code.
-__device__ inline uint32_t load_four_if(bool there, const uint8_t* at) {
-  uint32_t codes;
-  asm("{ .reg .pred p; setp.ne.u32 p, %2, 0; mov.u32 %0, 0; @p ld.global.nc.u32 %0, [%1]; }"
-      : "=r"(codes)
-      : "l"(at), "r"(static_cast<uint32_t>(there)));
-  return codes;
-}
-
 // One warp's share of filling a side's chunks, four rows to a store. Threads go along whatever is contiguous in memory,
 // rows or K.
 class Fetcher {
@@ -72,8 +63,12 @@ class Fetcher {
         const uint32_t codes = load_words(row[0] + k);
         return make_uint2(__byte_perm(codes, 0, 0x4140), __byte_perm(codes, 0, 0x4342));
       });
+    else if (words_ && strided_)
+      fill_words_along_k(mine, tile, [&](const Coordinates& at) {
+        return load_if(at.y == 0, reinterpret_cast<const uint32_t*>(static_cast<const uint8_t*>(codes_) + at.offset));
+      });
     else if (words_)
-      fill_words_along_k(mine, tile);
+      fill_words_along_k(mine, tile, [&](const Coordinates& at) { return load_words(at); });
     else if (operand_.codes.wide())
       fill_from(static_cast<const uint16_t*>(codes_), mine, tile);
     else
@@ -86,9 +81,9 @@ class Fetcher {
   __device__ uint32_t load_words(const Coordinates& at) const {
     const int before = at.x & 3, x = at.x - before;
     const bool line = static_cast<unsigned>(at.y) < extent_.y;
-    const uint8_t* word = static_cast<const uint8_t*>(codes_) + (at.offset - before);
-    const uint32_t first = load_four_if(line && static_cast<unsigned>(x) < extent_.x, word);
-    const uint32_t second = load_four_if(line && before != 0 && static_cast<unsigned>(x + 4) < extent_.x, word + 4);
+    const auto* word = reinterpret_cast<const uint32_t*>(static_cast<const uint8_t*>(codes_) + (at.offset - before));
+    const uint32_t first = load_if(line && static_cast<unsigned>(x) < extent_.x, word);
+    const uint32_t second = load_if(line && before != 0 && static_cast<unsigned>(x + 4) < extent_.x, word + 1);
     return __funnelshift_r(first, second, 8 * before);
   }
 
@@ -137,7 +132,8 @@ class Fetcher {
   }
 
   // Words along k: a thread takes four of four rows and exchanges them, a warp 16 rows.
-  __device__ void fill_words_along_k(const Coordinates& mine, uint16_t* tile) const {
+  template <typename Load>
+  __device__ void fill_words_along_k(const Coordinates& mine, uint16_t* tile, Load load) const {
     constexpr int step = kFetchers * 16;
     const int pitch = pitch_of(rows_);
     uint16_t* to = tile + (lane_ & ~3) * pitch;
@@ -146,7 +142,7 @@ class Fetcher {
 #pragma unroll
       for (int n = 0; n < kUnits; ++n)
 #pragma unroll
-        for (int u = 0; u < 4; ++u) words[n][u] = load_words(row_coordinates_[slot(row + n * step + u)] + mine);
+        for (int u = 0; u < 4; ++u) words[n][u] = load(row_coordinates_[slot(row + n * step + u)] + mine);
 #pragma unroll
       for (int n = 0; n < kUnits; ++n)
 #pragma unroll

@@ -2,11 +2,11 @@
 #include "cuda/gemm.h"
 
 #include <algorithm>
-#include <cmath>
 #include <numeric>
 #include <stdexcept>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "cuda/bins.cuh"
 #include "cuda/check.h"
@@ -28,13 +28,17 @@ struct Tiling {
   int table_shift;
 };
 
-// Clocks of a multiprocessor: a look-up of a warp takes one, what surrounds a lane's look-ups so many; as many warps as
-// multiply on one of its four schedulers, this much for each of their look-ups, however few; a lane that is fetched in
-// words, or code by code; a tile's start and a warp's store of a row; segments are joined by kernels of their own, so
-// many outputs a clock.
-constexpr double kLaneClocks = 6, kIssueClocks = 3.9, kWordClocks = 0.5, kCodeClocks = 1;
-constexpr double kTileClocks = 12000, kStoreClocks = 6, kScatterClocks = 32;
-constexpr double kJoinClocks = 12000, kJoinedPerClock = 200;
+// Clocks of a multiprocessor, fitted to 10,000 measured tilings of products on an H100, where those found cheapest take
+// 1 % longer than the fastest. Of a thread's look-up, while up to four warps multiply, one on each scheduler, or more;
+// what surrounds a lane's look-ups counts as so many, and where bounds are kept all takes longer. A lane that is
+// fetched in words, or code by code; of what takes less, multiplying or fetching, this share shows. A tile's start, and
+// for each row or column that it fetches; a warp's store of a row. Segments are joined by kernels of their own: so many
+// clocks, outputs and numbers a clock.
+constexpr double kFourWarpsClocks = 4.3, kEightWarpsClocks = 6.65, kLaneLookUps = 18, kBoundsClocks = 1.07;
+constexpr double kWordClocks = 0.7, kCodeClocks = 1, kHiddenShare = 0.1;
+constexpr double kTileClocks = 1000, kPlaceClocks = 12, kStoreClocks = 30, kScatterClocks = 110;
+constexpr double kJoinClocks = 20000, kJoinedOutputsPerClock = 12, kJoinedPerClock = 150;
+constexpr int64_t kMostWaves = 8;
 constexpr int64_t kSegmentBytes = int64_t{1} << 28;
 
 int shared_bytes(const ProductTable& t, int table_shift, int rows, int columns) {
@@ -78,25 +82,23 @@ bool splits_at(const OperandView& o, int64_t lanes) {
   return lanes % line == 0 && (count % (lanes / line) == 0 || lanes / line % count == 0);
 }
 
-// Calls body(vectors of a segment, are they alike?) for the ways to cut K that are tried.
-template <typename Body>
-void for_segments(const Product& p, int64_t vectors, int vector_size, Body body) {
-  for (int64_t segments = 1; segments <= vectors; segments = segments < 4 ? segments + 1 : segments * 3 / 2)
-    body(ceil_div(vectors, segments), false);
-  // Powers of two, and of whole images.
+// Vectors of a segment, of the ways to cut K into segments that are alike: coordinates of k within one add to those of
+// its start. Powers of two of vectors, lines and images.
+std::vector<int64_t> alike_segments(const Product& p, int vector_size) {
+  std::vector<int64_t> found;
   const auto [line, count] = lines(p.right.operand);
-  const int64_t image = line * count / std::gcd(line * count, int64_t{vector_size});
-  for (const int64_t first : {int64_t{1}, image})
-    for (int64_t each = first; 2 * each <= vectors; each *= 2) {
+  int64_t last = 0;
+  for (const int64_t size : {int64_t{1}, line, line * count}) {
+    const int64_t first = size / std::gcd(size, int64_t{vector_size});
+    if (first == last) continue;
+    last = first;
+    for (int64_t each = first; 2 * each * vector_size <= p.k; each *= 2) {
       const int64_t lanes = each * vector_size;
-      if (p.k % lanes == 0 && splits_at(p.left.operand, lanes) && splits_at(p.right.operand, lanes)) body(each, true);
+      if (p.k % lanes == 0 && splits_at(p.left.operand, lanes) && splits_at(p.right.operand, lanes))
+        found.push_back(each);
     }
-}
-
-// Clocks of one k of a tile in which so many warps multiply.
-double lane_clocks(double warps, double look_ups, double fetched) {
-  const double pipe = warps * (look_ups + kLaneClocks), issue = std::ceil(warps / 4) * look_ups * kIssueClocks;
-  return std::max({pipe, issue, fetched});
+  }
+  return found;
 }
 
 // The cheapest cut by the rules.
@@ -105,13 +107,16 @@ Tiling choose(const Product& p, const ProductTable& t, const Datapath& d, const 
   double least = 0;
   const bool shifted = p.block > 0, can_cut = t.sums == Sums::fused && (!shifted || t.apart32);
   const int64_t vectors = std::max<int64_t>(1, ceil_div(p.k, d.vector_size)), batch = p.batch.count();
+  // Outputs, filled up as those of segments are at most (TiledProduct::cells).
+  const int64_t cells = ceil_div(p.left.rows, 16) * 16 * ceil_div(p.right.rows, 16) * 16 * batch;
+  const int64_t most_segments = can_cut ? std::clamp<int64_t>(kSegmentBytes / (16 * cells), 1, vectors) : 1;
+  const std::vector<int64_t> alike = can_cut ? alike_segments(p, d.vector_size) : std::vector<int64_t>{};
   for (const bool exchanged : {false, true}) {
     const Side &rows = exchanged ? p.right : p.left, &columns = exchanged ? p.left : p.right;
     const double row_clocks = reads_words(rows, p.batch, !exchanged, p.k) ? kWordClocks : kCodeClocks,
                  column_clocks = reads_words(columns, p.batch, exchanged, p.k) ? kWordClocks : kCodeClocks;
     const int64_t across = ceil_div(columns.rows, kColumns);
     const auto consider = [&](int per_thread, int tile_r, int tile_c, int together) {
-      if (tile_r * tile_c * together > kMultipliers * 32 || (together > 1 && !can_cut)) return;
       Tiling c = {.exchanged = exchanged,
                   .rows_per_thread = per_thread,
                   .tile_r = tile_r,
@@ -120,36 +125,55 @@ Tiling choose(const Product& p, const ProductTable& t, const Datapath& d, const 
                   .tiles_r = ceil_div(rows.rows, per_thread * tile_r),
                   .tiles_c = ceil_div(across, tile_c),
                   .segments = 1,
-                  .segment_vectors = vectors,
+                  .segment_vectors = 1,
                   .table_shift = t.sums == Sums::direct ? 0 : 5};
-      const int fetched_rows = fetched(per_thread, tile_r, together),
-                fetched_columns = fetched(kColumns, tile_c, together);
-      const auto bytes = [&] { return shared_bytes(t, c.table_shift, fetched_rows, fetched_columns); };
-      while (c.table_shift > 0 && bytes() > limits.shared_bytes) --c.table_shift;
-      if (bytes() > limits.shared_bytes || (together > 1 && c.table_shift < 5)) return;
-      // Warps outside the outputs cost nothing.
-      const double warps = together == 1 ? static_cast<double>(ceil_div(rows.rows, per_thread) * ceil_div(across, 32)) /
-                                               static_cast<double>(c.tiles_r * c.tiles_c)
-                                         : static_cast<double>(ceil_div(tile_r * tile_c * together, 32));
-      const double lane = lane_clocks(warps, per_thread * kColumns * (1 << (5 - c.table_shift)),
-                                      fetched_rows * row_clocks + fetched_columns * column_clocks);
-      const double store =
-          kMultipliers * per_thread * (columns.output.inner_stride == 1 ? kStoreClocks : kScatterClocks);
+      const auto fetched_rows = [&] { return fetched(per_thread, tile_r, c.together); };
+      const auto fetched_columns = [&] { return fetched(kColumns, tile_c, c.together); };
+      const auto fits = [&] {
+        return shared_bytes(t, c.table_shift, fetched_rows(), fetched_columns()) <= limits.shared_bytes;
+      };
+      while (c.together > 1 && !fits()) --c.together;
+      if (together > 1 && c.together == 1) return;
+      while (c.table_shift > 0 && !fits()) --c.table_shift;
+      if (!fits()) return;
+      // Warps outside the outputs cost nothing. Tiles that are full set the pace.
+      const int64_t warps = tile_c % 32 == 0 ? std::min<int64_t>(tile_r, ceil_div(rows.rows, per_thread)) *
+                                                   std::min<int64_t>(tile_c / 32, ceil_div(across, 32)) * c.together
+                                             : ceil_div(tile_r * tile_c * c.together, 32);
+      const double look_ups = per_thread * kColumns * (1 << (5 - c.table_shift)) + kLaneLookUps;
+      const double multiplying = look_ups * (warps > 4 ? kEightWarpsClocks : kFourWarpsClocks),
+                   fetching = fetched_rows() * row_clocks + fetched_columns() * column_clocks;
+      // From a stride of eight floats on every one lies in a sector of its own.
+      const double apart = static_cast<double>(std::min<int64_t>(columns.output.inner_stride - 1, 7)) / 7;
+      const double rows_stored = static_cast<double>(warps * per_thread), store = rows_stored * kStoreClocks,
+                   scatter = store + rows_stored * apart * (kScatterClocks - kStoreClocks);
+      const double start = kTileClocks + kPlaceClocks * (fetched_rows() + fetched_columns());
       const int64_t tiles = c.tiles_r * c.tiles_c * batch;
-      for_segments(p, vectors, d.vector_size, [&](int64_t segment_vectors, bool alike) {
-        c.segment_vectors = segment_vectors;
-        c.segments = ceil_div(vectors, segment_vectors);
-        if (alike != (together > 1) || together > c.segments) return;
-        if (c.segments > 1 && (!can_cut || per_thread != bounded_rows(p) ||
-                               16 * c.segments * rows.rows * columns.rows * batch > kSegmentBytes))
-          return;
+      const auto cut = [&](int64_t segment_vectors) {
+        c.segments = ceil_div(vectors, segment_vectors), c.segment_vectors = segment_vectors;
+        if (c.segments > most_segments || c.segments < c.together) return;
+        const bool joined = c.segments > 1;
         const double waves =
-            static_cast<double>(ceil_div(tiles * ceil_div(c.segments, together), limits.multiprocessors));
-        double clocks = waves * (lane * c.segment_vectors * d.vector_size + store + kTileClocks);
-        if (c.segments > 1)
-          clocks += kJoinClocks + static_cast<double>(c.segments * rows.rows * columns.rows * batch) / kJoinedPerClock;
+            static_cast<double>(ceil_div(tiles * ceil_div(c.segments, c.together), limits.multiprocessors));
+        const double bounded = multiplying * (joined ? kBoundsClocks : 1);
+        const double lane = bounded > fetching ? bounded + kHiddenShare * fetching
+                                               : fetching + kHiddenShare * look_ups * static_cast<double>(warps);
+        double clocks =
+            waves * (lane * static_cast<double>(segment_vectors * d.vector_size) + (joined ? store : scatter) + start);
+        if (joined)
+          clocks += kJoinClocks + static_cast<double>(cells) / kJoinedOutputsPerClock +
+                    static_cast<double>(c.segments * cells) / kJoinedPerClock;
         if (least == 0 || clocks < least) best = c, least = clocks;
-      });
+      };
+      if (c.together > 1) {
+        for (const int64_t segment_vectors : alike) cut(segment_vectors);
+        return;
+      }
+      cut(vectors);
+      if (per_thread != bounded_rows(p)) return;
+      for (int64_t waves = 1; waves <= kMostWaves; ++waves)  // that are full
+        if (const int64_t n = std::min(waves * limits.multiprocessors / tiles, most_segments); n > 1)
+          cut(ceil_div(vectors, n));
     };
     for (const int per_thread : {16, 8}) {
       if (per_thread == 16 && (shifted || t.sums != Sums::fused)) continue;
@@ -157,13 +181,17 @@ Tiling choose(const Product& p, const ProductTable& t, const Datapath& d, const 
       for (const int tile_r : {8, 4, 2, 1}) {
         if (tile_r > 1 && tile_r / 2 >= down) continue;
         for (const int tile_c : {32, 64, 128})
-          if (tile_c == 32 || tile_c / 2 < across) consider(per_thread, tile_r, tile_c, 1);
+          if (tile_r * tile_c <= kMultipliers * 32 && (tile_c == 32 || tile_c / 2 < across))
+            consider(per_thread, tile_r, tile_c, 1);
         for (const int parts : {1, 2, 3}) {
           const int64_t tile_c = ceil_div(across, parts);
-          if (tile_c * tile_r > kMultipliers * 32) continue;
-          for (const int warps : {2, 3, 4, 6, 8})
-            if (const int together = warps * 32 / (tile_r * static_cast<int>(tile_c)); together > 1)
-              consider(per_thread, tile_r, static_cast<int>(tile_c), together);
+          if (tile_c * tile_r > kMultipliers * 32 || per_thread != bounded_rows(p)) continue;
+          int last = 1;
+          if (tile_c % 32 != 0) consider(per_thread, tile_r, static_cast<int>(tile_c), 1);
+          for (const int warps : {3, 4, 6, 8}) {
+            const int together = warps * 32 / static_cast<int>(tile_r * tile_c);
+            if (together > last) consider(per_thread, tile_r, static_cast<int>(tile_c), last = together);
+          }
         }
       }
     }
@@ -184,12 +212,9 @@ void launch(TiledProduct tiled, const ProductTable& t, const Launch& at) {
                                  fetched(kColumns, tiled.tile_c, tiled.together));
   const int64_t blocks = std::min<int64_t>(tiled.tiles, Limits(at.device).multiprocessors);
   if (ThreadSums::kUse == Use::segment) {
-    auto* chosen = static_cast<int32_t*>(at.allocate((1 + tiled.tiles) * sizeof(int32_t)));
-    check(cudaMemsetAsync(chosen, 0, sizeof(int32_t), at.stream), "memset");
     choose_tiles<<<static_cast<unsigned>(std::min<int64_t>(ceil_div(tiled.tiles, 256), blocks)), 256, 0, at.stream>>>(
-        tiled, R * tiled.tile_r, kColumns * tiled.tile_c, chosen);
+        tiled, R * tiled.tile_r, kColumns * tiled.tile_c);
     check(cudaGetLastError(), "choose_tiles");
-    tiled.chosen = chosen;
   }
   check(cudaFuncSetAttribute(multiply<ThreadSums>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes),
         "shared memory");
@@ -198,14 +223,16 @@ void launch(TiledProduct tiled, const ProductTable& t, const Launch& at) {
 }
 
 constexpr int kGatedRows = 8;  // of a thread, where segments are computed again
-constexpr int kShut = 0x7f;    // bytes of a gate
 
 template <Use use>
-void join(const TiledProduct& tiled, int32_t* starts, int32_t* gates, const Launch& at) {
-  const int64_t outputs = tiled.outputs() * tiled.batch.count();
-  const int64_t blocks = std::min<int64_t>(ceil_div(outputs, 32), Limits(at.device).multiprocessors * 8);
-  join_segments<use><<<static_cast<unsigned>(blocks), 32 * std::min(tiled.segments, kJoinWarps), 0, at.stream>>>(
-      tiled, starts, gates, kGatedRows * tiled.tile_r, kColumns * tiled.tile_c);
+void join(const TiledProduct& tiled, int32_t* starts, const Launch& at) {
+  const int64_t shares = ceil_div(tiled.segments, kJoinLoads);
+  const int width = shares * 32 > kJoinThreads ? 16 : 32;
+  const int threads = static_cast<int>(std::min<int64_t>(ceil_div(shares * width, 32) * 32, kJoinThreads));
+  const int64_t blocks =
+      std::min<int64_t>(ceil_div(tiled.cells() * tiled.batch.count(), width), Limits(at.device).multiprocessors * 32);
+  join_segments<use><<<static_cast<unsigned>(blocks), threads, 0, at.stream>>>(
+      tiled, starts, width, kGatedRows * tiled.tile_r, kColumns * tiled.tile_c);
   check(cudaGetLastError(), "join_segments");
 }
 
@@ -214,26 +241,27 @@ void join(const TiledProduct& tiled, int32_t* starts, int32_t* gates, const Laun
 // does to any start.
 template <typename Bounded, typename Segment, typename Overflows>
 void run_segments(TiledProduct tiled, const ProductTable& t, const Launch& at) {
-  const auto words = [&](int64_t n) { return static_cast<int32_t*>(at.allocate(n * sizeof(int32_t))); };
-  const int64_t parts = tiled.batch.count() * tiled.segments, each = parts * tiled.outputs();
+  const bool saturates = tiled.datapath.overflow == Overflow::saturate;
+  const int64_t parts = tiled.batch.count() * tiled.segments, each = parts * tiled.cells();
+  const int64_t gates = ceil_div(tiled.rows.rows, kGatedRows * tiled.tile_r) * tiled.tiles_c * tiled.batch.count();
   unsigned long long* overflows = std::exchange(tiled.overflows, nullptr);
-  int32_t* starts = overflows ? words(each) : nullptr;
-  tiled.segment_sums = words(each);
-  tiled.segment_bounds = words(parts * bounds_per_part(tiled));
+  // All scratch in one allocation: sums, those of SegmentSums, starts, bounds, gates and chosen tiles.
+  auto* words = static_cast<int32_t*>(
+      at.allocate(sizeof(int32_t) * (each * (1 + 3 * saturates + (overflows != nullptr)) + 2 * parts * tiled.threads() +
+                                     gates + 1 + gates * ceil_div(tiled.segments, tiled.together))));
+  const auto take = [&](int64_t n) { return std::exchange(words, words + n); };
+  tiled.segment_sums = take(each);
+  int32_t* again = saturates ? take(3 * each) : nullptr;
+  int32_t* starts = overflows ? take(each) : nullptr;
+  tiled.segment_bounds = take(2 * parts * tiled.threads());
+  tiled.gates = take(gates);
+  tiled.chosen = words;
   launch<Bounded>(tiled, t, at);
-  int32_t* gates = nullptr;
-  if (tiled.datapath.overflow == Overflow::saturate) {
-    const int64_t count = ceil_div(tiled.rows.rows, kGatedRows * tiled.tile_r) * tiled.tiles_c * tiled.batch.count();
-    gates = words(count);
-    check(cudaMemsetAsync(gates, kShut, count * sizeof(int32_t), at.stream), "memset");
-  }
-  join<Use::bounded>(tiled, starts, gates, at);
-  if (gates) {
-    tiled.sums_before = std::exchange(tiled.segment_sums, words(3 * each));
-    tiled.gates = gates;
+  join<Use::bounded>(tiled, starts, at);
+  if (saturates) {
+    tiled.sums_before = std::exchange(tiled.segment_sums, again);
     launch<Segment>(tiled, t, at);
-    join<Use::segment>(tiled, starts, gates, at);
-    tiled.gates = nullptr;
+    join<Use::segment>(tiled, starts, at);
   }
   if (overflows) {  // which accumulations overflow depends on where a segment starts: a second walk counts them
     tiled.starts = starts;
@@ -382,6 +410,7 @@ void enqueue_lane_counts(const Product& p, const Format& format, int64_t first_v
   const int levels = format.e_max() + 1, window = std::min(levels, kLevels);
   const int depth = std::clamp(2048 / window, 1, 8);
   const int64_t units = ceil_div(p.k, depth) * p.batch.count();
+  if (units == 0) return;  // sums of nothing, as of a weight gradient over no images
   const int64_t vectors = p.left.rows * p.right.rows * p.batch.count() * ceil_div(p.k, vector_size);
   const auto blocks = static_cast<unsigned>(std::min<int64_t>(units, limits.multiprocessors * 8));
   count_lanes<<<blocks, 256, depth * window * sizeof(int), at.stream>>>(

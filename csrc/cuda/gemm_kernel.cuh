@@ -44,20 +44,21 @@ struct TiledProduct {
   // Tiles, in threads, and for how many segments.
   int tile_r, tile_c, together;
   int64_t tiles_r, tiles_c, tiles;
-  // Segments of K that are accumulated apart, in vectors; 1: none are.
+  // Segments of K that are accumulated apart, in vectors; 1: none are. Of each, cells: outputs filled up to threads'.
   int segments;
   int64_t segment_vectors;
-  int32_t*
-      segment_sums;  // out: (instance, segment, row, column), or of SegmentSums (instance, segment, 3, row, column)
-  int32_t* segment_bounds;     // out: (instance, segment, bounded_rows rows, kColumns columns, 2), see FusedSums
-  int bounded_rows;            // of a thread
-  const int32_t* starts;       // in: (instance, segment, row, column) accumulators at the segments' starts; only counts
-  const int32_t* gates;        // SegmentSums: of every tile (instance, row, column) the first segment that is computed
-  const int32_t* sums_before;  // those before, as of segment_sums
-  const int32_t* chosen;       // SegmentSums: how many tiles are computed, and which
+  int32_t* segment_sums;          // out: (instance, segment, cell), or of SegmentSums (instance, segment, 3, cell)
+  int32_t* segment_bounds;        // out: (instance, segment, thread, 2), see FusedSums
+  int bounded_rows;               // of a thread
+  const int32_t* starts;          // in: (instance, segment, cell) accumulators at the segments' starts; only counts
+  int32_t* gates;                 // of every tile of SegmentSums how many segments, the last, are computed
+  int32_t* chosen;                // behind the gates: how many tiles of SegmentSums are computed, and which
+  const int32_t* sums_before;     // those before, as of segment_sums
   unsigned long long* overflows;  // null: not counted
 
-  __host__ __device__ int64_t outputs() const { return rows.rows * columns.rows; }
+  __host__ __device__ int64_t across() const { return (columns.rows + kColumns - 1) / kColumns; }  // threads
+  __host__ __device__ int64_t threads() const { return (rows.rows + bounded_rows - 1) / bounded_rows * across(); }
+  __host__ __device__ int64_t cells() const { return threads() * bounded_rows * kColumns; }
   __host__ __device__ int64_t segment_lanes() const { return segment_vectors * datapath.vector_size; }
 };
 
@@ -98,14 +99,22 @@ struct Lanes {
   }
 };
 
+// Of shared memory, at an address that is one multiply-add: of a pointer's, compilers add the base to each.
+__device__ inline int32_t look_up(int address) {
+  int32_t product;
+  asm("ld.shared.s32 %0, [%1];" : "=r"(product) : "r"(address));
+  return product;
+}
+
+// `table`: the thread's copy.
 template <typename ThreadSums>
-__device__ inline void add_lanes(ThreadSums& sums, const Lanes<ThreadSums::kRows>& lanes, const char* table,
-                                 const TiledProduct& tiled, int copy, int row_bytes) {
+__device__ inline void add_lanes(ThreadSums& sums, const Lanes<ThreadSums::kRows>& lanes, const TiledProduct& tiled,
+                                 int table, int row_bytes) {
   int base[kColumns];
 #pragma unroll
   for (int j = 0; j < kColumns; ++j) {
     const int column = lanes.at(lanes.columns, j);
-    base[j] = ThreadSums::kSums == Sums::direct ? column : column * row_bytes + copy;
+    base[j] = ThreadSums::kSums == Sums::direct ? column : column * row_bytes + table;
   }
 #pragma unroll
   for (int i = 0; i < ThreadSums::kRows; ++i) {
@@ -117,7 +126,7 @@ __device__ inline void add_lanes(ThreadSums& sums, const Lanes<ThreadSums::kRows
         const int64_t t = a != 0 && b != 0 ? tiled.products[a + b] : 0;
         sums.add(i, j, (row ^ base[j]) >> 15 ? -t : t);
       } else {
-        sums.add(i, j, *reinterpret_cast<const int32_t*>(table + multiply_add(row, row_bytes, base[j])));
+        sums.add(i, j, look_up(multiply_add(row, row_bytes, base[j])));
       }
     }
   }
@@ -180,7 +189,6 @@ struct Tile {
   int64_t row, column, begin, end;
   int64_t instance;
   int segment;
-  bool open;
 
   __device__ Tile(const TiledProduct& tiled, int64_t i, int rows, int columns) {
     column = i % tiled.tiles_c * columns;
@@ -190,9 +198,6 @@ struct Tile {
     const int groups = (tiled.segments + tiled.together - 1) / tiled.together;
     instance = i / groups;
     segment = static_cast<int>(i % groups) * tiled.together;
-    open = tiled.gates == nullptr ||
-           tiled.gates[(instance * tiled.tiles_r + row / rows) * tiled.tiles_c + column / columns] <
-               segment + tiled.together;
     begin = tiled.together > 1 ? 0 : segment * tiled.segment_lanes();
     end = min(tiled.k, begin + tiled.segment_lanes());
   }
@@ -283,25 +288,32 @@ __device__ void write(const TiledProduct& tiled, const Memory<ThreadSums>& m, co
   }
 }
 
-// Calls body(i, j, where) for a thread's outputs that exist; `where` counts a product's outputs by rows.
+// Calls body(i, cell) for a thread's rows that exist. Cells lie as threads of bounded_rows rows hold them: first their
+// first rows, a thread's four columns together, so that stores of neighbouring threads fill whole sectors.
 template <int R, typename Body>
-__device__ inline void for_outputs(const TiledProduct& tiled, const Tile& tile, int row0, int column0, Body body) {
+__device__ inline void for_rows(const TiledProduct& tiled, const Tile& tile, int row0, int column0, Body body) {
+  const unsigned first = static_cast<unsigned>(tile.row) + row0, column = static_cast<unsigned>(tile.column) + column0;
+  const unsigned threads = tiled.threads(), across = tiled.across(), held = tiled.bounded_rows;
+  const unsigned thread = first / held * across + column / kColumns;
 #pragma unroll
   for (int i = 0; i < R; ++i)
-#pragma unroll
-    for (int j = 0; j < kColumns; ++j) {
-      const int64_t r = tile.row + row0 + i, c = tile.column + column0 + j;
-      if (r < tiled.rows.rows && c < tiled.columns.rows) body(i, j, r * tiled.columns.rows + c);
-    }
+    if (first + i < tiled.rows.rows) body(i, ((first % held + i) * threads + thread) * kColumns);
 }
 
-__host__ __device__ inline int64_t bounds_per_part(const TiledProduct& tiled) {
-  return (tiled.rows.rows + tiled.bounded_rows - 1) / tiled.bounded_rows *
-         ((tiled.columns.rows + kColumns - 1) / kColumns) * 2;
+__device__ inline void store_four(int32_t* to, const int32_t (&of)[kColumns]) {
+  *reinterpret_cast<int4*>(to) = make_int4(of[0], of[1], of[2], of[3]);
 }
-__device__ inline int64_t bounds_index(const TiledProduct& tiled, int64_t part, int64_t row, int64_t column) {
-  const int64_t across = (tiled.columns.rows + kColumns - 1) / kColumns;
-  return part * bounds_per_part(tiled) + (row / tiled.bounded_rows * across + column / kColumns) * 2;
+
+// The table, 2^table_shift times, by the multiplying warps: each loads 32 rows at once and spreads them.
+__device__ inline void fill_table(const TiledProduct& tiled, int32_t* table, int warp, int lane) {
+  const int shift = tiled.table_shift;
+  for (int row = warp * 32; row < tiled.table_rows; row += kMultipliers * 32) {
+    const int32_t mine = row + lane < tiled.table_rows ? tiled.table[row + lane] : 0;
+    for (int at = lane; at < 32 << shift; at += 32) {
+      const int32_t product = __shfl_sync(~0u, mine, at >> shift);
+      if (row + (at >> shift) < tiled.table_rows) table[(row << shift) + at] = product;
+    }
+  }
 }
 
 template <typename ThreadSums>
@@ -311,22 +323,25 @@ __global__ void __launch_bounds__((kMultipliers + kFetchers) * 32, 1)
   extern __shared__ __align__(16) char shared[];
   const Memory<ThreadSums> m(tiled, shared);
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  if constexpr (ThreadSums::kSums != Sums::direct) {
-    for (int i = threadIdx.x; i < tiled.table_rows << tiled.table_shift; i += blockDim.x)
-      reinterpret_cast<int32_t*>(m.table)[i] = tiled.table[i >> tiled.table_shift];
-  }
+  if (blockIdx.x >= tile_count<ThreadSums>(tiled)) return;  // mostly none is chosen
+  if constexpr (ThreadSums::kUse == Use::bounded)
+    for (int32_t* gate = tiled.gates + blockIdx.x * blockDim.x + threadIdx.x; gate <= tiled.chosen;
+         gate += gridDim.x * blockDim.x)
+      *gate = 0;
   if (threadIdx.x == 0)
     for (int b = 0; b < 2; ++b) m.filled(b).init(kFetchers * 32), m.multiplied(b).init(kMultipliers * 32);
   __syncthreads();
   if (warp >= kMultipliers) return fetch(tiled, m, warp - kMultipliers);
+  if constexpr (ThreadSums::kSums != Sums::direct) fill_table(tiled, reinterpret_cast<int32_t*>(m.table), warp, lane);
+  synchronize(2, kMultipliers * 32);
 
   // Threads that are too many do what the first segment's do, to no end.
   const int thread = static_cast<int>(threadIdx.x), each = tiled.tile_r * tiled.tile_c;
   const bool employed = thread / each < tiled.together;
   const int beside = employed ? thread / each : 0, row0 = thread % each / tiled.tile_c * R,
             column0 = thread % tiled.tile_c * kColumns;
-  const int copy = (lane & ((1 << tiled.table_shift) - 1)) * 4;
-  const int64_t outputs = tiled.outputs();
+  const int table = static_cast<int>(__cvta_generic_to_shared(m.table)) + (lane & ((1 << tiled.table_shift) - 1)) * 4;
+  const int64_t cells = tiled.cells();
   ThreadSums sums;
   uint32_t chunk = 0;  // of the block
   for (int64_t i = blockIdx.x; i < tile_count<ThreadSums>(tiled); i += gridDim.x) {
@@ -340,8 +355,9 @@ __global__ void __launch_bounds__((kMultipliers + kFetchers) * 32, 1)
     sums.start(tiled.datapath);
     if constexpr (ThreadSums::kUse == Use::overflows) {
       if (tiled.starts && mine)
-        for_outputs<R>(tiled, tile, row0, column0, [&](int r, int c, int64_t at) {
-          sums.resume(tiled.datapath, r, c, tiled.starts[part() * outputs + at]);
+        for_rows<R>(tiled, tile, row0, column0, [&](int i, unsigned at) {
+#pragma unroll
+          for (int j = 0; j < kColumns; ++j) sums.resume(tiled.datapath, i, j, tiled.starts[part() * cells + at + j]);
         });
     }
     int lanes_left = tiled.datapath.vector_size;  // of the current vector
@@ -375,7 +391,7 @@ __global__ void __launch_bounds__((kMultipliers + kFetchers) * 32, 1)
           row_lanes += more ? m.pitch_r : 0;
           column_lanes += more ? m.pitch_c : 0;
           const Lanes<R> next(row_lanes, column_lanes);
-          add_lanes(sums, now, m.table, tiled, copy, m.row_bytes);
+          add_lanes(sums, now, tiled, table, m.row_bytes);
           now = next;
         }
         sums.flush(tiled.datapath, tiled.short_lanes);
@@ -393,17 +409,23 @@ __global__ void __launch_bounds__((kMultipliers + kFetchers) * 32, 1)
     if (lanes_left != tiled.datapath.vector_size) sums.close(tiled.datapath);
     if constexpr (ThreadSums::kUse == Use::segment) {
       if (!mine) continue;
-      for_outputs<R>(tiled, tile, row0, column0, [&](int r, int c, int64_t at) {
-        int32_t* to = tiled.segment_sums + part() * 3 * outputs + at;
-        to[0] = sums.sum[r][c], to[outputs] = sums.from_low[r][c], to[2 * outputs] = sums.from_high[r][c];
+      for_rows<R>(tiled, tile, row0, column0, [&](int i, unsigned at) {
+        int32_t* to = tiled.segment_sums + part() * 3 * cells + at;
+        store_four(to, sums.sum[i]);
+        store_four(to + cells, sums.from_low[i]);
+        store_four(to + 2 * cells, sums.from_high[i]);
       });
     } else if constexpr (ThreadSums::kUse == Use::bounded) {
       if (!mine) continue;
-      for_outputs<R>(tiled, tile, row0, column0, [&](int r, int c, int64_t at) {
-        tiled.segment_sums[part() * outputs + at] = sums.read(tiled.datapath, r, c);
+      for_rows<R>(tiled, tile, row0, column0, [&](int i, unsigned at) {
+        int32_t read[kColumns];
+#pragma unroll
+        for (int j = 0; j < kColumns; ++j) read[j] = sums.read(tiled.datapath, i, j);
+        store_four(tiled.segment_sums + part() * cells + at, read);
       });
-      const int64_t at = bounds_index(tiled, part(), tile.row + row0, tile.column + column0);
-      tiled.segment_bounds[at] = sums.lowest, tiled.segment_bounds[at + 1] = sums.highest;
+      const int64_t thread_at = (tile.row + row0) / R * tiled.across() + (tile.column + column0) / kColumns;
+      reinterpret_cast<int2*>(tiled.segment_bounds)[part() * tiled.threads() + thread_at] =
+          make_int2(sums.lowest, sums.highest);
     } else if (!tiled.starts) {
       write(tiled, m, tile, sums, mine, row0, column0);
     }
@@ -412,25 +434,25 @@ __global__ void __launch_bounds__((kMultipliers + kFetchers) * 32, 1)
     atomicAdd(tiled.overflows, static_cast<unsigned long long>(sums.overflows));
 }
 
-// What a segment does to the accumulator that it starts with.
+// What segments do to the accumulator that they start with.
 template <Use use>
 struct Step {
   int32_t sum, from_low, from_high;  // the latter of SegmentSums
 
-  // `again`: of SegmentSums; those before are bounded, and known not to saturate.
-  __device__ static Step of(const TiledProduct& tiled, const Accumulator<int32_t>& a, int64_t first, int segment,
-                            int again, int64_t output) {
-    const int64_t outputs = tiled.outputs(), part = first + segment;
-    if (use == Use::segment && segment < again) {
-      return {.sum = tiled.sums_before[part * outputs + output],
-              .from_low = static_cast<int32_t>(a.low),
-              .from_high = static_cast<int32_t>(a.high)};
-    } else if constexpr (use == Use::bounded) {
-      return {.sum = tiled.segment_sums[part * outputs + output], .from_low = 0, .from_high = 0};
+  __device__ static Step nothing(const Accumulator<int32_t>& a) {
+    return {.sum = 0, .from_low = static_cast<int32_t>(a.low), .from_high = static_cast<int32_t>(a.high)};
+  }
+  // One segment's; `again`: of SegmentSums, those before are bounded, and known not to saturate.
+  __device__ static Step of(const TiledProduct& tiled, const Accumulator<int32_t>& a, unsigned cells, unsigned part,
+                            bool again, unsigned cell) {
+    Step step = nothing(a);
+    if (use == Use::bounded || !again) {
+      step.sum = __ldg((use == Use::bounded ? tiled.segment_sums : tiled.sums_before) + part * cells + cell);
     } else {
-      const int32_t* from = tiled.segment_sums + part * 3 * outputs + output;
-      return {.sum = from[0], .from_low = from[outputs], .from_high = from[2 * outputs]};
+      const int32_t* from = tiled.segment_sums + part * 3 * cells + cell;
+      step = {.sum = __ldg(from), .from_low = __ldg(from + cells), .from_high = __ldg(from + 2 * cells)};
     }
+    return step;
   }
   // Sums wrap: what is beyond the accumulator's range is either wrapped by it as well, or found not to fit.
   __device__ int32_t on(const Accumulator<int32_t>& a, int32_t acc) const {
@@ -438,7 +460,7 @@ struct Step {
   }
   __device__ Step then(const Accumulator<int32_t>& a, const Step& next) const {
     if constexpr (use == Use::bounded) {
-      return {.sum = added(sum, next.sum), .from_low = 0, .from_high = 0};
+      return {.sum = added(sum, next.sum), .from_low = from_low, .from_high = from_high};
     } else {
       const int32_t most = 1 << min(a.acc_bits + 1, 30);
       return {.sum = max(-most, min(most, sum + next.sum)),
@@ -454,62 +476,91 @@ struct Step {
   }
 };
 
-constexpr int kJoinWarps = 32;  // at most, of a block
+constexpr int kJoinThreads = 1024;  // at most, of a block
+constexpr int kJoinLoads = 8;       // segments whose loads a thread has under way at once
+
+// Is one of the tile's segments computed again?
+__device__ inline bool is_open(const TiledProduct& tiled, const Tile& tile, int rows, int columns) {
+  const int64_t gate = (tile.instance * tiled.tiles_r + tile.row / rows) * tiled.tiles_c + tile.column / columns;
+  return tiled.segments - tiled.gates[gate] < min(tiled.segments, tile.segment + tiled.together);
+}
 
 // Writes down which tiles of `rows` x `columns` are computed again, so that blocks share them evenly.
-__global__ void __launch_bounds__(256)
-    choose_tiles(const __grid_constant__ TiledProduct tiled, int rows, int columns, int32_t* chosen) {
+__global__ void __launch_bounds__(256) choose_tiles(const __grid_constant__ TiledProduct tiled, int rows, int columns) {
   for (int64_t i = blockIdx.x * int64_t{blockDim.x} + threadIdx.x; i < tiled.tiles;
        i += gridDim.x * int64_t{blockDim.x})
-    if (Tile(tiled, i, rows, columns).open) chosen[1 + atomicAdd(chosen, 1)] = static_cast<int32_t>(i);
+    if (is_open(tiled, Tile(tiled, i, rows, columns), rows, columns))
+      tiled.chosen[1 + atomicAdd(tiled.chosen, 1)] = static_cast<int32_t>(i);
 }
 
 // Carries accumulators through the segments of every output and writes the results; `starts`, unless null, takes what
-// each segment starts with. With bounded sums a saturating accumulator may turn out to need SegmentSums: the gate of
-// its tile of `rows` x `columns` takes the first segment that does. From there on SegmentSums are joined, behind
-// bounded ones. A block takes 32 outputs at a time, each of its warps a share of the segments: first what the share
-// does to any accumulator, then to its own.
+// each segment starts with. With bounded sums a saturating accumulator may turn out to need SegmentSums from a segment
+// on: the gate of its tile of `rows` x `columns` takes how many these are. From there on SegmentSums are joined, behind
+// bounded ones. A block takes `width` cells at a time, each of so many threads a share of the segments: first what the
+// share does to any accumulator, then to its own. There are fewer than 2^28 numbers of all segments (kSegmentBytes).
 template <Use use>
-__global__ void __launch_bounds__(32 * kJoinWarps)
-    join_segments(const __grid_constant__ TiledProduct tiled, int32_t* starts, int32_t* gates, int gate_rows,
-                  int gate_columns) {
-  __shared__ Step<use> shares[kJoinWarps][32];
+__global__ void __launch_bounds__(kJoinThreads)
+    join_segments(const __grid_constant__ TiledProduct tiled, int32_t* starts, int width, unsigned gate_rows,
+                  unsigned gate_columns) {
+  if (use == Use::segment && *tiled.chosen == 0) return;
+  __shared__ Step<use> shares[kJoinThreads];
   const Accumulator<int32_t> a(tiled.datapath);
-  const int warps = blockDim.x / 32, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-  const int share = (tiled.segments + warps - 1) / warps, begin = min(tiled.segments, warp * share),
-            end = min(tiled.segments, begin + share);
-  const int64_t columns = tiled.columns.rows, outputs = tiled.outputs(), all = outputs * tiled.batch.count();
-  const int64_t gates_r = (tiled.rows.rows + gate_rows - 1) / gate_rows,
-                gates_c = (columns + gate_columns - 1) / gate_columns;
-  for (int64_t first = blockIdx.x * int64_t{32}; first < all; first += gridDim.x * int64_t{32}) {
-    const int64_t i = min(first + lane, all - 1), instance = i / outputs, output = i % outputs;
-    const int64_t part = instance * tiled.segments;
-    const unsigned r = static_cast<unsigned>(output / columns), c = static_cast<unsigned>(output % columns);
-    int32_t* gate = gates ? gates + (instance * gates_r + r / gate_rows) * gates_c + c / gate_columns : nullptr;
-    const int again = use == Use::segment ? *gate : tiled.segments;
-    const bool open = first + lane < all && (use != Use::segment || again < tiled.segments);
+  const int32_t low = static_cast<int32_t>(a.low), high = static_cast<int32_t>(a.high);
+  const int segments = tiled.segments, shared_by = blockDim.x / width, mine = threadIdx.x / width,
+            place = threadIdx.x % width;
+  const int share = (segments + shared_by - 1) / shared_by, begin = min(segments, mine * share),
+            end = min(segments, begin + share);
+  const unsigned cells = tiled.cells(), all = cells * tiled.batch.count(), across = tiled.across(),
+                 threads = tiled.threads();
+  const unsigned gates_r = (tiled.rows.rows + gate_rows - 1) / gate_rows,
+                 gates_c = (across * kColumns + gate_columns - 1) / gate_columns;
+  for (unsigned first = blockIdx.x * width; first < all; first += gridDim.x * width) {
+    const unsigned i = min(first + place, all - 1), instance = i / cells, cell = i % cells;
+    const unsigned part = instance * segments, thread = cell / kColumns % threads;  // see for_rows
+    const unsigned r = thread / across * tiled.bounded_rows + cell / kColumns / threads,
+                   c = thread % across * kColumns + cell % kColumns;
+    const bool exists = first + place < all && r < tiled.rows.rows;
+    int32_t* gate = tiled.gates + (instance * gates_r + r / gate_rows) * gates_c + c / gate_columns;
+    const bool saturates = use == Use::bounded && a.overflow == Overflow::saturate;
+    const int again = segments - (use == Use::segment && exists ? *gate : 0);
+    const bool open = exists && (use != Use::segment || again < segments);
+    const auto* bounds = reinterpret_cast<const int2*>(tiled.segment_bounds) + part * threads + thread;
+    // Calls body(segment, its step, its bounds) for the share, whose loads do not wait for each other.
+    const auto for_share = [&](bool bounded, auto body) {
+      for (int s = begin; s < end; s += kJoinLoads) {
+        Step<use> steps[kJoinLoads];
+        int2 range[kJoinLoads];
+#pragma unroll
+        for (int u = 0; u < kJoinLoads; ++u) {
+          const int at = min(s + u, end - 1);
+          steps[u] = Step<use>::of(tiled, a, cells, part + at, at >= again, cell);
+          range[u] = bounded ? __ldg(bounds + at * threads) : make_int2(0, 0);
+        }
+#pragma unroll
+        for (int u = 0; u < kJoinLoads; ++u)
+          if (s + u < end) body(s + u, steps[u], range[u]);
+      }
+    };
     __syncthreads();  // all are done with the last shares
     if (open && begin < end) {
-      Step<use> step = Step<use>::of(tiled, a, part, begin, again, output);
-      for (int s = begin + 1; s < end; ++s) step = step.then(a, Step<use>::of(tiled, a, part, s, again, output));
-      shares[warp][lane] = step;
+      Step<use> all_steps = Step<use>::nothing(a);
+      for_share(false, [&](int, const Step<use>& step, int2) { all_steps = all_steps.then(a, step); });
+      shares[threadIdx.x] = all_steps;
     }
     __syncthreads();
     if (!open || begin == end) continue;
     int32_t acc = 0;
-    for (int w = 0; w < warp; ++w) acc = shares[w][lane].on(a, acc);
-    int fitting = tiled.segments;  // so many, as far as this share tells
-    for (int s = begin; s < end; ++s) {
-      if (starts) starts[(part + s) * outputs + output] = acc;
-      if (use == Use::bounded && s > 0 && a.overflow == Overflow::saturate) {
-        const int32_t* bounds = tiled.segment_bounds + bounds_index(tiled, part + s, r, c);
-        const int64_t lowest = bounds[0], highest = bounds[1];
-        if (min(lowest, lowest + acc) < a.low || max(highest, highest + acc) > a.high) fitting = min(fitting, s);
-      }
-      acc = Step<use>::of(tiled, a, part, s, again, output).on(a, acc);
-    }
-    if (fitting < tiled.segments) atomicMin(gate, fitting);
-    if (end < tiled.segments) continue;
+    for (int before = place; before < static_cast<int>(threadIdx.x); before += width) acc = shares[before].on(a, acc);
+    int fitting = segments;  // so many, as far as this share tells
+    for_share(saturates, [&](int s, const Step<use>& step, int2 range) {
+      if (starts) starts[(part + s) * cells + cell] = acc;
+      // Bounds hold 0: these differences do not overflow.
+      if (saturates && s > 0 && (min(acc, 0) < low - range.x || max(acc, 0) > high - range.y))
+        fitting = min(fitting, s);
+      acc = step.on(a, acc);
+    });
+    if (fitting < segments) atomicMax(gate, segments - fitting);
+    if (end < segments || c >= tiled.columns.rows) continue;
     const Offsets o = tiled.batch.at(instance);
     const int64_t at = o.output + axis_offset(tiled.rows.output, r) + axis_offset(tiled.columns.output, c);
     if (tiled.accumulators) {

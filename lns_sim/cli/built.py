@@ -37,8 +37,11 @@ _INPUTS = {
     "resnet50": (3, 224, 224),
     "gpt": (128,),
     "gpt256": (128,),
+    "llama-small": (256,),
+    "llama": (512,),
 }
-_TOKENS = ("gpt", "gpt256", *paper.BERTS)  # models of these
+_TOKENS = (*models.DECODERS, *paper.BERTS)  # models of these
+_VOCABULARY = {"llama-small": 8192, "llama": 8192}  # where it is not bytes
 
 
 def _sizes(text: str) -> tuple[int, ...]:
@@ -71,7 +74,7 @@ def build(name: str, input: str | None, context: int | None, batch: int) -> tupl
         else:
             check_choice("model", name, (*models.NAMES, *paper.BERTS))
             shape = shape or _INPUTS.get(name, (paper.TOKENS,))
-            classes = 256 if tokens else 1000 if shape[-1] >= 64 else 10
+            classes = _VOCABULARY.get(name, 256) if tokens else 1000 if shape[-1] >= 64 else 10
             model = paper.bert(name) if name.startswith("bert") else models.build(name, shape, classes)
         x = torch.zeros(batch, *shape, dtype=torch.int64 if tokens else torch.float32)
     title = f"{name}, {batch} x {'x'.join(map(str, shape))}{' tokens' if tokens else ''}"

@@ -59,7 +59,7 @@ LOG_DATAPATH = {
         LogDatapath.tables.kind,
     ),
     "log_vector_size": (int, "lanes per vector", LogDatapath.vector_size),
-    "log_order": (str, "sequential or tree", LogDatapath.order),
+    "log_order": (str, "sequential, or tree over the lanes of --log-vector-size", LogDatapath.order),
     "log_underflow": (str, "of what lies below the least number: flush or saturate", LogDatapath.underflow),
 }
 _SEPARATORS = {"lut_constants": ",", "product_range": ":"}
@@ -122,6 +122,9 @@ def integers_of(name: str, text: str, separator: str) -> tuple[int, ...]:
 def _changes(known: dict, arguments: dict) -> dict[str, Any]:
     """The options that were given, taken out of the arguments; lists as tuples."""
     found = {name: value for name in known if (value := arguments.pop(name, None)) is not None}
+    for idle, instead in (("headroom_bits", "acc_lsb"), ("log_headroom_bits", "log_offset")):
+        if {idle, instead} <= found.keys():
+            raise ValueError(f"{flag(idle)} would change nothing beside {flag(instead)}, which it stands for")
     for name in found.keys() & _SEPARATORS.keys():
         found[name] = integers_of(name, found[name], _SEPARATORS[name])
     if "log_tables" in found:

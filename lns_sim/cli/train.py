@@ -82,6 +82,9 @@ def train(
             show_default="never",
         ),
     ] = DEFAULTS.turn_below,
+    beta1: Annotated[
+        float, typer.Option(help="LNS-Madam: decay of a running mean of gradients that takes their place; 0: none")
+    ] = DEFAULTS.beta1,
     weight_decay: Annotated[float, typer.Option(help="of float parameters")] = DEFAULTS.weight_decay,
     warmup: Annotated[float, typer.Option(help="share of steps in which learning rates rise")] = DEFAULTS.warmup,
     schedule: Annotated[
@@ -158,6 +161,7 @@ def train(
             augment=augment,
             p_scale=p_scale,
             turn_below=turn_below,
+            beta1=beta1,
             weight_decay=weight_decay,
             warmup=warmup,
             schedule=schedule,
@@ -174,7 +178,7 @@ def train(
         if not any(learns_by(r) == "lr" for r in chosen):
             refuse(ctx, ("lr", "p_scale"), "no recipe here learns by multiplicative updates")
         if not any(has_codes(r) for r in chosen):
-            refuse(ctx, ("turn_below",), "no recipe here has weights that are codes")
+            refuse(ctx, ("turn_below", "beta1"), "no recipe here has weights that are codes")
         dataset = datasets.load(data, context, tokens, held_out)
         check_fit(settings.model, dataset)
         check_augment(augment, dataset)
@@ -262,7 +266,7 @@ def _show(experiment: Experiment, output: Output) -> None:
     output.table(
         title,
         "mean ± standard deviation over seeds; seconds, MACs and counts of one run, tests included; saturated: share "
-        "of accumulations; vanished: share of products below the accumulator's LSB",
+        "of accumulations and bins; vanished: share of products below the accumulator's LSB",
         report.header(measure),
         report.rows(experiment.results, measure),
         left=["recipe"],

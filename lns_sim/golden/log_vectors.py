@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from lns_sim.datapath import Counters
+from lns_sim.datapaths import Counters
 from lns_sim.golden.corners import extremes
 from lns_sim.golden.words import hex_words
 from lns_sim.log_datapath import LogDatapath

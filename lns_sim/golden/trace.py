@@ -10,7 +10,7 @@ import torch
 from lns_sim import reference, reference_log
 from lns_sim.block_tensor import BlockTensor
 from lns_sim.datapath import Datapath
-from lns_sim.datapaths import AnyDatapath
+from lns_sim.datapaths import AnyDatapath, check_datapath
 from lns_sim.format import LNSFormat
 from lns_sim.log_datapath import LogDatapath
 from lns_sim.reference import VectorTrace
@@ -111,6 +111,7 @@ def trace_dot(a, b, datapath: AnyDatapath | None = None) -> DotTrace:
         TypeError, ValueError: codes that are none, or of different lengths.
     """
     datapath = Datapath() if datapath is None else datapath
+    check_datapath(datapath)
     shifts = _shifts(a, b, datapath)
     a, b = code_list("a", a, datapath.format), code_list("b", b, datapath.format)
     if len(a) != len(b):

@@ -27,8 +27,8 @@ from lns_sim import reference
 from lns_sim.accumulators import AccumulatorConverter
 from lns_sim.block_tensor import BlockTensor
 from lns_sim.checks import check_int
-from lns_sim.datapath import Counters, Datapath
-from lns_sim.datapaths import AnyDatapath, from_fields
+from lns_sim.datapath import Datapath
+from lns_sim.datapaths import AnyDatapath, Counters, check_datapath, from_fields
 from lns_sim.environment import provenance
 from lns_sim.files import write_json
 from lns_sim.format import LNSFormat
@@ -232,9 +232,11 @@ def make_vectors(
             random source draws shifts of up to 15. None: no block scales.
 
     Raises:
+        TypeError: datapath or formats are of another type.
         ValueError: an unknown source, arrays that are not codes of the formats, formats or blocks that the datapath
             does not take; corner cases and layouts are of operands of the datapath's format.
     """
+    check_datapath(datapath)
     check_int("count", count, 1, None)
     check_int("k", k, 1, None)
     check_int("seed", seed, 0, (1 << 63) - 1)
@@ -266,9 +268,11 @@ def make_vectors(
             )
     rng = np.random.default_rng(seed)
     if formats is not None:
+        if list(map(type, formats)) != [LNSFormat] * 2:
+            raise TypeError(f"formats must be two LNSFormats, a's and b's, got {formats!r}")
         if layout or source == "corner":
             what = "a layout of words" if layout else "the source corner"
-            raise ValueError(f"{what} is for operands of the datapath's own format")
+            raise ValueError(f"{what} is for operands of the datapath's own format; take random or npz:PATH for others")
         for name, own in zip("ab", formats):
             f.check_holds(name, own)
     names, a, b, shifts = operands(datapath, source, count, k, rng, exponents, formats, block)
@@ -286,7 +290,7 @@ def make_vectors(
     if block is not None and shifts is not None:
         spread = block_vectors.of_vectors(sum(shifts), block, datapath.vector_size, a.shape[1])
         coverage["shifted_accumulations"] = int((spread > 0).sum())
-    if coverage["saturated"] == len(a) or counters.saturations >= counters.vectors:
+    if coverage["saturated"] == len(a) or counters.saturations >= counters.narrowed:
         warnings.warn(
             f"every dot product overflows: {'more headroom_bits' if log else 'a larger acc_lsb'}, or smaller codes, "
             "would test more",
@@ -371,7 +375,8 @@ def _coverage(d: Datapath, a: np.ndarray, b: np.ndarray, accumulators: np.ndarra
         "cancelled": int((seen & (accumulators == 0)).sum()),
         "vanished": int((some.any(1) & ~seen).sum()),
         "zero": int((~some.any(1)).sum()),
-        "overflowed_accumulations": counters.saturations,
+        "overflowed_sums": counters.saturations,
+        "sums": counters.narrowed,
         "accumulations": counters.vectors,
         "vanished_products": counters.vanished,
         "zero_products": counters.zero_lanes,

@@ -118,7 +118,7 @@ def read_words(path, bits: int, signed: bool) -> list[int]:
         ValueError: a word that is no hex number (x and z mean that the design left it undefined), or too wide.
     """
     results = []
-    for number, line in enumerate(Path(path).read_text().splitlines(), 1):
+    for number, line in enumerate(Path(path).read_text("utf-8", errors="replace").splitlines(), 1):
         for word in line.split("//")[0].split():
             if word.startswith("@"):
                 continue

@@ -6,7 +6,7 @@ import contextlib
 import copy
 import dataclasses
 import fnmatch
-from collections.abc import Hashable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -14,14 +14,14 @@ from torch import nn
 from torch.nn.utils.parametrize import ParametrizationList
 
 from lns_sim import recipes
-from lns_sim.checks import check_choice
+from lns_sim.checks import check_choice, check_module
 from lns_sim.distributed import local
 from lns_sim.nn import frozen, grouped, methods, state
 from lns_sim.nn.l1norm import L1Norm, replace_norms
 from lns_sim.nn.scope import Scope
 from lns_sim.nn.weight import LNSWeight
 from lns_sim.nn.zeros import ZEROS, mostly_zero, warn
-from lns_sim.ops.memory import Memory
+from lns_sim.ops import memory
 from lns_sim.recipes import PASSES, ModelRecipe, Recipe
 
 # Which parameters of which modules multiply.
@@ -128,6 +128,7 @@ def convert(
             weight or module that stands in places of different recipes, or a part that another recipe has converted
             before.
     """
+    check_module(model)
     check_choice("zeros", zeros, ZEROS)
     if isinstance(recipe, str):
         recipe = recipes.get(recipe)
@@ -179,13 +180,17 @@ def _check(modules: dict[str, nn.Module], chosen: dict[str, Recipe | None]) -> N
             if isinstance(weight, LNSWeight) or not isinstance(weight, nn.Parameter):
                 continue
             if isinstance(weight, nn.parameter.UninitializedParameter):
-                raise ValueError(f"the {p} of {name} has no shape yet; run the model once before it is converted")
+                raise ValueError(
+                    f"the {p} of {name or 'the model'} has no shape yet; run the model once before it is converted"
+                )
             if local(weight) is not weight and chosen[name] is not None:
-                raise ValueError(f"the {p} of {name} is sharded already; convert the model before it is distributed")
+                raise ValueError(
+                    f"the {p} of {name or 'the model'} is sharded already; convert the model before it is distributed"
+                )
             if weight.dtype != torch.float32:
-                raise TypeError(f"the {p} of {name} must be float32, got {weight.dtype}")
+                raise TypeError(f"the {p} of {name or 'the model'} must be float32, got {weight.dtype}")
             if chosen[name] is not None and not weight.is_meta and not weight.isfinite().all():
-                raise ValueError(f"the {p} of {name} holds NaN or Inf and has no codes")
+                raise ValueError(f"the {p} of {name or 'the model'} holds NaN or Inf and has no codes")
             other, recipe = users.setdefault(id(weight), (name, chosen[name]))
             if recipe != chosen[name]:
                 raise ValueError(f"{name} and {other} share a weight, so one recipe must hold for both, or none")
@@ -233,6 +238,8 @@ def _attach_scopes(modules, chosen) -> None:
         known = methods.scope_of(module)
         if within[name] and _needs_scope(module) and (known is None or (known.recipe is None and here is not None)):
             weights = [n for n, p in module.named_parameters() if isinstance(p, LNSWeight)]
+            if memory.keeper(here):
+                state.attach_kept(module)
             methods.attach(module, Scope(here, weights[0] if weights else None, index))
 
 
@@ -261,26 +268,6 @@ def weights_alone(model: nn.Module) -> Iterator[None]:
             scope.recipe = recipe
         for norm, bits in zip(norms, before[1]):
             norm.bits = bits
-
-
-def memories(model: nn.Module) -> list[dict[Hashable, Memory]]:
-    """What quantizers keep from earlier steps, such as histories of maxima, by module and product. A checkpoint needs
-    it beside the model's ``state_dict``, which holds none of it; trainers' have it.
-    """
-    return [{key: dict(kept) for key, kept in scope.memories.items()} for scope in _scopes(model)]
-
-
-def load_memories(model: nn.Module, found: list[dict[Hashable, Memory]]) -> None:
-    """Takes up what :func:`memories` gave.
-
-    Raises:
-        ValueError: for another model.
-    """
-    scopes = _scopes(model)
-    if not any(found):  # of a version that counted modules otherwise, too
-        found = [{}] * len(scopes)
-    for scope, kept in zip(scopes, found, strict=True):
-        scope.memories = {key: dict(memory) for key, memory in kept.items()}
 
 
 def _scopes(model: nn.Module) -> list[Scope]:

@@ -95,6 +95,8 @@ def float32(x: Tensor, name: str) -> Tensor:
         raise NotImplementedError(f"the {name} of a simulated product is a nested tensor; pad it, and mask the rest")
     if isinstance(x, LNSTensor):
         raise ValueError(f"the {name} of a simulated product must be float32, got codes; dequantize() them")
+    if x.layout != torch.strided:
+        raise NotImplementedError(f"the {name} of a simulated product is a sparse tensor; give x.to_dense()")
     if x.dtype in (torch.bfloat16, torch.float16) and _autocasts(x):
         return x.float()
     if x.dtype != torch.float32:

@@ -185,4 +185,16 @@ def _made_again(make: Callable, args: tuple) -> nn.Module:
     return module
 
 
-_OF_CONVERTED = {"__reduce_ex__": _reduce, "extra_repr": _extra_repr}
+def _refuse_script(module: nn.Module):
+    """torch.jit.script asks each module what it is to compile.
+
+    Raises:
+        TypeError: always; it would compile the source of what torch computes.
+    """
+    raise TypeError(
+        f"torch.jit.script cannot compile a converted {type(module).__name__}; use torch.compile, torch.jit.trace or "
+        "torch.export(..., strict=False)"
+    )
+
+
+_OF_CONVERTED = {"__reduce_ex__": _reduce, "extra_repr": _extra_repr, "__prepare_scriptable__": _refuse_script}

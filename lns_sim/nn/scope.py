@@ -37,12 +37,15 @@ class simulate(TorchFunctionMode):
             (:func:`lns_sim.random.random_state`); products count ids from it on.
 
     Raises:
+        TypeError: recipe is of another type.
         ValueError: an unknown preset, or a stochastic recipe without rng.
     """
 
     def __init__(self, recipe: Recipe | str | None, rng: Tensor | None = None):
         super().__init__()
         self.recipe = recipes.get(recipe) if isinstance(recipe, str) else recipe
+        if self.recipe is not None and not isinstance(self.recipe, Recipe):
+            raise TypeError(f"recipe must be a Recipe, the name of one or None, got {recipe!r}")
         self.rng = rng
         self.count = 0
         self._outer: list[simulate | None] = []

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import io
+import warnings
+from collections.abc import Callable
+
 import torch
 from torch import nn
 
 from lns_sim.distributed import largest_over_shards, local, with_local
+from lns_sim.nn.methods import scope_of
 from lns_sim.nn.weight import LNSWeight
 from lns_sim.tensor import encode
+
+EXTRA = "_extra_state"  # torch's name for what is neither parameter nor buffer
 
 
 def _weights(module: nn.Module) -> dict[str, nn.Parameter]:
@@ -63,15 +70,57 @@ def _as_weight(name: str, given: torch.Tensor, weight: nn.Parameter) -> torch.Te
     return with_local(given, assigned)
 
 
+def _show_kept(module, state_dict, prefix, local_metadata) -> None:
+    """What quantizers keep between steps, as bytes in a tensor: every kind of checkpoint takes tensors."""
+    buffer = io.BytesIO()
+    torch.save(scope_of(module).memories, buffer)
+    state_dict[prefix + EXTRA] = torch.frombuffer(bytearray(buffer.getvalue()), dtype=torch.uint8)
+
+
+def _load_kept(module, state_dict, prefix, local_metadata, strict, missing, unexpected, errors) -> None:
+    """Takes up what :func:`_show_kept` gave; a state_dict without it changes nothing, and is told."""
+    given = state_dict.pop(prefix + EXTRA, None)
+    scope = scope_of(module)
+    if given is None:
+        warnings.warn(
+            f"the state_dict holds nothing of what {scope.recipe.name}'s quantizers keep between steps: the model goes "
+            "on with its own, or begins anew",
+            stacklevel=2,
+        )
+        return
+    try:
+        scope.memories = torch.load(io.BytesIO(given.cpu().numpy().tobytes()), map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever another tensor, or object, makes of itself
+        errors.append(f"{prefix}{EXTRA} is not what lns_sim's quantizers keep between steps: {error}")
+
+
+def _register(module: nn.Module, show: Callable, load: Callable) -> None:
+    if show not in module._state_dict_hooks.values():
+        module.register_state_dict_post_hook(show)
+        module.register_load_state_dict_pre_hook(load)
+
+
 def attach(module: nn.Module) -> None:
     """Registers the hooks of a module that has LNSWeights of its own, once."""
-    if _show_values not in module._state_dict_hooks.values():
-        module.register_state_dict_post_hook(_show_values)
-        module.register_load_state_dict_pre_hook(_load_codes)
+    _register(module, _show_values, _load_codes)
+
+
+def attach_kept(module: nn.Module) -> None:
+    """Registers the hooks of a module whose scope's quantizers keep something between steps, once.
+
+    Raises:
+        TypeError: the module has an extra state of its own, in the place of theirs.
+    """
+    if type(module).get_extra_state is not nn.Module.get_extra_state:
+        raise TypeError(f"{type(module).__name__} has a get_extra_state of its own, where its quantizers keep theirs")
+    _register(module, _show_kept, _load_kept)
 
 
 def detach(module: nn.Module) -> None:
     """Removes them."""
     for hooks in (module._state_dict_hooks, module._load_state_dict_pre_hooks):
-        for key in [k for k, hook in hooks.items() if getattr(hook, "hook", hook) in (_show_values, _load_codes)]:
+        for key in [k for k, hook in hooks.items() if getattr(hook, "hook", hook) in _HOOKS]:
             del hooks[key]
+
+
+_HOOKS = (_show_values, _load_codes, _show_kept, _load_kept)

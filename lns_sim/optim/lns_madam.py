@@ -46,6 +46,8 @@ class LNSMadam(SplitOptimizer):
             (:func:`weight_cap`), and below the largest number of their format at their scale.
         turn_below: a weight that falls so many octaves below that root mean square stays there and takes the other
             sign: ours. None: signs never flip, as in the paper.
+        beta1: a running mean of the gradients, of this decay in [0, 1), takes the gradient's place, as in Adam's first
+            moment: ours, float32 in the optimizer's state. 0: the gradient itself, as in the paper.
         rounding: "nearest" (half to even) or "stochastic" steps.
         seed: of the stochastic steps, where a weight's recipe draws no random bits itself, in [0, 2^64).
         float_optimizer: "sgd", "adam" or "adamw", for all parameters that are not LNSWeights.
@@ -68,6 +70,7 @@ class LNSMadam(SplitOptimizer):
         g_bound: float = 10.0,
         p_scale: float = 3.0,
         turn_below: float | None = None,
+        beta1: float = 0.0,
         rounding: str = "nearest",
         seed: int = 0,
         float_optimizer: str = "sgd",
@@ -75,7 +78,7 @@ class LNSMadam(SplitOptimizer):
         float_kwargs: dict | None = None,
     ):
         defaults = dict(lr=lr, beta=beta, g_bound=g_bound, p_scale=p_scale, turn_below=turn_below)
-        defaults |= dict(rounding=rounding, seed=seed)
+        defaults |= dict(beta1=beta1, rounding=rounding, seed=seed)
         super().__init__(params, defaults, float_optimizer, float_lr, float_kwargs)
 
     def takes(self, p: torch.Tensor) -> bool:
@@ -86,6 +89,7 @@ class LNSMadam(SplitOptimizer):
         check_madam(options)
         if options["turn_below"] is not None:
             check_number("turn_below", options["turn_below"], 0.0, low_open=True)
+        check_number("beta1", options["beta1"], 0.0, 1.0, high_open=True)
         check_choice("rounding", options["rounding"], ("nearest", "stochastic"))
         check_int("seed", options["seed"], 0, (1 << 64) - 1)
 
@@ -107,7 +111,7 @@ class LNSMadam(SplitOptimizer):
                 torch.ops.lns_sim.madam_step(
                     w.codes,
                     local(state["moment"]),
-                    local(p.grad),
+                    self._gradient(group, p),
                     w.scale,
                     state["cap"],
                     hyper[key],
@@ -120,6 +124,16 @@ class LNSMadam(SplitOptimizer):
                     turn_signs(w, state["smallest"])
             if w.rng is not None:
                 w.rng[STEP] += 1
+
+    def _gradient(self, group: dict, p: torch.Tensor) -> torch.Tensor:
+        """A weight's gradient, or its running mean; one rounding per operation, so that every device finds the same."""
+        gradient, beta1 = local(p.grad), group["beta1"]
+        if not beta1:
+            return gradient
+        state = self.state[p]
+        if "mean" not in state:
+            state["mean"] = torch.zeros_like(p)
+        return local(state["mean"]).mul_(beta1).add_(gradient * (1 - beta1))
 
     @staticmethod
     def _hyper(group: dict, gamma: int, t: int) -> torch.Tensor:

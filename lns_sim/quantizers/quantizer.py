@@ -7,6 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from lns_sim import _caches
 from lns_sim.format import LNSFormat
 from lns_sim.quantizers.operand import Operand
 from lns_sim.registry import QUANTIZERS
@@ -43,6 +44,8 @@ class Quantizer:
         super().__init_subclass__(**kwargs)
         QUANTIZERS.register(cls.__name__, cls)
         torch.serialization.add_safe_globals([cls])
+        if cls.__module__.partition(".")[0] != "lns_sim":  # whose own sources are known
+            _caches.follow_module(cls.__module__)
 
     @property
     def label(self) -> str:

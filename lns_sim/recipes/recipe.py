@@ -75,6 +75,7 @@ class Recipe:
     keeper: ClassVar[Quantizer | None] = None  # a quantizer that keeps something between steps
 
     def __post_init__(self):
+        self._check_types()
         check_int("seed", self.seed, 0, (1 << 64) - 1)
         check_bool("l1_norms", self.l1_norms)
         if self.optimizer is not None:
@@ -93,6 +94,18 @@ class Recipe:
         # Made here, once: a compiler reads it as a constant.
         plain = {f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self)}
         object.__setattr__(self, "_text", json.dumps(plain, sort_keys=True))
+
+    def _check_types(self) -> None:
+        for kind, q in self._quantizers.items():
+            if q is not None and not isinstance(q, Quantizer):
+                coded = "an LNSFormat, " if kind == "weight" else ""
+                raise TypeError(f"{kind} must be {coded}a quantizer (lns_sim.quantizers) or None, got {q!r}")
+        if not isinstance(self.update, LNSFormat):
+            raise TypeError(f"update must be an LNSFormat, got {self.update!r}")
+        for name in PASSES:
+            datapath = getattr(self, name)
+            if datapath is not None and not isinstance(datapath, (Datapath, LogDatapath)):
+                raise TypeError(f"{name} must be a Datapath, a LogDatapath or None, got {datapath!r}")
 
     def _check_options(self) -> None:
         for name, value in self.optimizer_options:
@@ -191,7 +204,7 @@ class Recipe:
     @constant_result
     def decode(text: str) -> Recipe:
         """The recipe of :meth:`encode`."""
-        return _decode(text)
+        return _decode(text, QUANTIZERS.registrations)
 
 
 @dataclass(frozen=True, repr=False)
@@ -237,7 +250,8 @@ class ModelRecipe:
 
 
 @cache
-def _decode(text: str) -> Recipe:
+def _decode(text: str, registrations: int) -> Recipe:
+    """Anew where quantizers were registered since: one of them may be defined anew."""
     fields = json.loads(text)
 
     def quantizer(d):

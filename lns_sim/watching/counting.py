@@ -7,8 +7,11 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from lns_sim.datapath import Counters
+from lns_sim.datapaths import AnyDatapath, Counters
 from lns_sim.ops.observer import Observer, Product, observe
+
+# A pass by name, and one of its datapaths: what counters mean is the datapath's.
+Pass = tuple[str, AnyDatapath]
 
 
 class Totals(Observer):
@@ -17,33 +20,38 @@ class Totals(Observer):
     counts = True
 
     def __init__(self):
-        self._macs: dict[str, int] = {}
-        self._counters: dict[str, Tensor] = {}
+        self._macs: dict[Pass, int] = {}
+        self._counters: dict[Pass, Tensor] = {}
 
     def product(self, product: Product) -> None:
-        counters, name = product.counters, product.name
+        counters = product.counters
         if counters is None:
             return
-        self._macs[name] = self._macs.get(name, 0) + product.macs
-        if name not in self._counters:
-            self._counters[name] = torch.zeros_like(counters)
-        self._counters[name] += counters.to(self._counters[name].device)
+        key = product.name, getattr(product.recipe, product.name)
+        self._macs[key] = self._macs.get(key, 0) + product.macs
+        if key not in self._counters:
+            self._counters[key] = torch.zeros_like(counters)
+        self._counters[key] += counters.to(self._counters[key].device)
 
-    def macs(self) -> dict[str, int]:
-        """By pass."""
+    def macs(self) -> dict[Pass, int]:
+        """By pass and datapath."""
         return dict(self._macs)
 
-    def add_macs(self, macs: dict[str, int], times: int = 1) -> None:
+    def add_macs(self, macs: dict[Pass, int], times: int = 1) -> None:
         """Of products that were counted on the device alone, as a CUDA graph does when it is replayed."""
-        for name, n in macs.items():
-            self._macs[name] += times * n
+        for key, n in macs.items():
+            self._macs[key] += times * n
 
     def take(self) -> dict[str, Counters]:
         """What was counted since the last time."""
-        found = {name: Counters.from_tensor(n, self._counters[name]) for name, n in self._macs.items() if n}
-        for name, counters in self._counters.items():  # a graph goes on adding to them
-            self._macs[name] = 0
-            counters.zero_()
+        found: dict[str, Counters] = {}
+        for (name, datapath), n in self._macs.items():
+            if n:
+                counters = Counters.from_tensor(n, self._counters[name, datapath], datapath)
+                found[name] = found.get(name, Counters()) + counters
+        for key, counted in self._counters.items():  # a graph goes on adding to them
+            self._macs[key] = 0
+            counted.zero_()
         return found
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from lns_sim.checks import check_module
 from lns_sim.format import LNSFormat
 from lns_sim.quantizers import Quantizer
 from lns_sim.tensor import LNSTensor
@@ -106,6 +107,7 @@ def summary(model: nn.Module, *args, **kwargs) -> Summary:
     Returns:
         A :class:`Summary`; printing it gives a table.
     """
+    check_module(model)
     with running_layers(model) as running, torch.enable_grad():
         with Listener(running) as forward:
             out = model(*args, **kwargs)

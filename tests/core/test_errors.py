@@ -6,6 +6,7 @@ from torch import nn
 
 import lns_sim
 from lns_sim import Datapath, LNSFormat, LNSTensor, recipes
+from lns_sim.golden import make_vectors
 
 FMT = LNSFormat()
 
@@ -55,6 +56,14 @@ CASES = {
     "codes dtype": (lambda: LNSTensor(torch.zeros(2), torch.ones(()), FMT), TypeError, "codes .* must be torch.uint8"),
     "scale shape": (lambda: LNSTensor(codes(2, 3).codes, torch.ones(2), FMT), ValueError, "scale must be 0-d or"),
     "k": (lambda: codes(3).rescale(200), ValueError, "k must be between -126 and 127, got 200"),
+    **{
+        f"scale {scale}": (
+            lambda scale=scale: lns_sim.matmul(LNSTensor(codes(2, 2).codes, torch.tensor(scale), FMT), codes(2, 2)),
+            ValueError,
+            "the scale of a must hold powers of two",
+        )
+        for scale in (-14.0, 3.0, 0.0, 2.0**-130, float("inf"))
+    },
     "operand type": (lambda: lns_sim.matmul(torch.randn(2, 2), codes(2, 2)), TypeError, "a must be an LNSTensor"),
     "operand format": (
         lambda: lns_sim.matmul(codes(2, 2), codes(2, 2, fmt=LNSFormat(8, 4)), Datapath()),
@@ -136,6 +145,81 @@ CASES = {
         lambda: lns_sim.convert(nn.Linear(2, 2), "lns-madam")(torch.randn(1, 2).half()),
         ValueError,
         "must be float32, got torch.float16",
+    ),
+    "a datapath for both operands": (
+        lambda: lns_sim.matmul(codes(2, 2, fmt=LNSFormat(10, 16)), codes(2, 2), Datapath()),
+        ValueError,
+        "a datapath of bits=10, gamma=16 takes both",
+    ),
+    "no datapath for both operands": (
+        lambda: LNSFormat(16, 1).check_holds("a", LNSFormat(8, 128)),
+        ValueError,
+        "no format of up to 16 bits holds",
+    ),
+    "vectors' datapath": (lambda: make_vectors("log"), TypeError, "datapath must be a Datapath or a LogDatapath"),
+    "vectors' formats": (
+        lambda: make_vectors(Datapath(), formats=(FMT,)),
+        TypeError,
+        "formats must be two LNSFormats, a's and b's, got",
+    ),
+    "a trace's datapath": (
+        lambda: lns_sim.trace_dot([1], [2], 8),
+        TypeError,
+        "datapath must be a Datapath or a LogDatapath, got 8",
+    ),
+    "a class to convert": (
+        lambda: lns_sim.convert(nn.Linear, "lns-madam"),
+        TypeError,
+        "model must be a torch.nn.Module, got <class",
+    ),
+    "a summary of no model": (lambda: lns_sim.summary(3), TypeError, "model must be a torch.nn.Module, got 3"),
+    "a comparison without loss": (
+        lambda: lns_sim.compare(nn.Linear(2, 2), 3),
+        TypeError,
+        "loss must be a function of the model, e.g. lambda m: .* got 3",
+    ),
+    "a simulation's recipe": (
+        lambda: lns_sim.simulate(3),
+        TypeError,
+        "recipe must be a Recipe, the name of one or None, got 3",
+    ),
+    "recipe's datapath": (
+        lambda: recipes.lns_madam(datapath="log"),
+        TypeError,
+        "forward must be a Datapath, a LogDatapath or None, got 'log'",
+    ),
+    "recipe's activation": (
+        lambda: recipes.Recipe("mine", activation=FMT),
+        TypeError,
+        r"activation must be a quantizer \(lns_sim.quantizers\) or None, got LNSFormat",
+    ),
+    "recipe's weight": (
+        lambda: recipes.Recipe("mine", weight=8),
+        TypeError,
+        "weight must be an LNSFormat, a quantizer",
+    ),
+    "recipe's update": (lambda: recipes.Recipe("mine", update=16), TypeError, "update must be an LNSFormat, got 16"),
+    "rows of a path": (lambda: Datapath().path("a", 3), TypeError, "m must be an integer, got 'a'"),
+    "columns of a path": (lambda: lns_sim.LogDatapath().path(3, 0), ValueError, "n must be at least 1, got 0"),
+    "a model in float16": (
+        lambda: lns_sim.convert(nn.Linear(2, 2), "lns-madam").half(),
+        TypeError,
+        "codes have no torch.float16 form; .* torch.autocast narrows",
+    ),
+    "a sparse input": (
+        lambda: lns_sim.convert(nn.Linear(2, 2), "lns-madam")(torch.eye(2).to_sparse()),
+        NotImplementedError,
+        "the input of a simulated product is a sparse tensor; give x.to_dense",
+    ),
+    "a scripted model": (
+        lambda: torch.jit.script(lns_sim.convert(nn.Sequential(nn.Linear(2, 2)), "lns-madam")),
+        TypeError,
+        "torch.jit.script cannot compile a converted Linear; use torch.compile",
+    ),
+    "a root's weight": (
+        lambda: lns_sim.convert(nn.Linear(2, 2).double(), "lns-madam"),
+        TypeError,
+        "the weight of the model must be float32, got torch.float64",
     ),
     "isa": (
         lambda: lns_sim._extension.load().set_isa("avx1024"),

@@ -5,6 +5,7 @@ import random
 
 import numpy as np
 import pytest
+import torch
 
 from lns_sim import LNSFormat, LogDatapath, LogTables, reference, reference_log
 
@@ -84,6 +85,7 @@ def test_results_are_rounded_once():
         ({"order": "trees"}, "did you mean 'tree'"),
         ({"overflow": "wrap"}, "overflow must be one of 'saturate'"),
         ({"tables": "shifts"}, "did you mean 'shift'"),
+        ({"tables": "segment"}, "tables must be one of 'exact', 'shift', 'coarse:DROP', got 'segment'"),
         ({"tables": "shift:3"}, "tables must be a name"),
         ({"tables": "coarse"}, "tables must be a name, e.g. exact, shift or coarse:5"),
         ({"tables": {"kind": "exact", "drop": 2}}, "exact tables take no drop"),
@@ -96,6 +98,11 @@ def test_results_are_rounded_once():
 def test_what_cannot_be_is_refused(options, message):
     with pytest.raises((TypeError, ValueError), match=message):
         LogDatapath(**options)
+
+
+def test_tables_of_arrays_are_those_of_lists():
+    arrays = LogTables.lists(np.array([8, 4]), torch.tensor([0, 9, 5]))
+    assert arrays == LogTables.lists([8, 4], [0, 9, 5])
 
 
 @pytest.mark.parametrize(

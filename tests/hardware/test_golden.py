@@ -15,6 +15,7 @@ from strategies import datapaths
 import lns_sim
 from lns_sim import AccumulatorConverter, Datapath, LNSFormat, LogDatapath, reference, reference_blocks
 from lns_sim.golden import check_results, make_vectors, read_vectors, trace_dot
+from lns_sim.golden.words import read_words
 
 CONFIGURATIONS = [
     Datapath(),
@@ -212,13 +213,13 @@ def test_coverage_and_warnings(tmp_path):
     assert {name: made.coverage[name] for name in ("saturated", "cancelled", "vanished", "zero")} == {
         "saturated": 0, "cancelled": 1, "vanished": 1, "zero": 1
     }  # fmt: skip
-    expected = dict(products=10, zero_products=2, vanished_products=2, accumulations=5, overflowed_accumulations=0)
+    expected = dict(products=10, zero_products=2, vanished_products=2, accumulations=5, overflowed_sums=0, sums=5)
     assert made.coverage.items() >= expected.items()
     np.savez(tmp_path / "five.npz", a=np.array([top] * 3), b=np.array([top] * 3))
     for overflow, saturated in (("saturate", 3), ("wrap", 0)):
         with pytest.warns(UserWarning, match="every dot product overflows"):
             full = make_vectors(replace(d, acc_lsb=-2, overflow=overflow), f"npz:{tmp_path / 'five.npz'}")
-        assert full.coverage["saturated"] == saturated and full.coverage["overflowed_accumulations"] == 3
+        assert full.coverage["saturated"] == saturated and full.coverage["overflowed_sums"] == 3
     with pytest.warns(UserWarning, match="no product is seen"):
         make_vectors(replace(d, acc_lsb=20), f"npz:{tmp_path / 'five.npz'}")
 
@@ -305,7 +306,6 @@ def test_codes_of_ones_own(tmp_path):
         make_vectors(Datapath(), "layer")
 
 
-@pytest.mark.slow
 def test_commands_find_the_first_wrong_result(tmp_path):
     folder = tmp_path / "golden"
     made = command("vectors", str(folder), "--source", "corner", "--k", "70", "--lut-entries", "2", "--acc-bits", "22")
@@ -350,3 +350,24 @@ def test_commands_find_the_first_wrong_result(tmp_path):
     (folder / "b.hex").write_text("0\n")
     damaged = command("check-vectors", str(folder), str(results))
     assert damaged.returncode == 1 and "is no set of vectors" in damaged.stderr
+
+
+def test_results_that_are_no_text_are_named(tmp_path):
+    (tmp_path / "results.hex").write_bytes(b"1f\n\xff\xfe\n")
+    with pytest.raises(ValueError, match="line 2 of .*results.hex holds .*, which is no hex number"):
+        read_words(tmp_path / "results.hex", 8, True)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    "pe",
+    [
+        Datapath(bin_bits=8),
+        LogDatapath(order="tree", vector_size=64, acc_bits=10, acc_gamma=8, underflow="saturate", offset=300),
+    ],
+    ids=["bins", "sums of logarithms"],
+)
+def test_vectors_whose_parts_saturate_are_not_called_overflowing(pe):
+    coverage = make_vectors(pe, "random", 200, 128).coverage
+    saturations = coverage.get("overflowed_sums", coverage.get("saturated_operations"))
+    assert coverage["saturated"] == 0 and saturations >= coverage["accumulations"]

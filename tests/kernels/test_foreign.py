@@ -85,6 +85,22 @@ def test_saturations_count_bins(rng):
         for v in trace_dot(x, y, exact).vectors
     ]
     assert counters.saturations == sum(not -128 <= p < 128 for bins in sums for p in bins) > 0
+    assert counters.narrowed == counters.vectors * (1 + d.lut_entries)
+
+
+@pytest.mark.parametrize("foreign", [{}, {"bin_bits": 2}, {"bin_bits": 2, "bins": "signed"}])
+def test_no_more_saturates_than_could(rng, foreign):
+    """Not even where nearly every bin and accumulator does, alone or beside another datapath."""
+    d = Datapath(acc_bits=8, acc_lsb=-10, overflow="wrap", bin_overflow="wrap", **foreign)
+    x = torch.randn(4, 64)
+    _, counters = lns_sim.matmul(*(lns_sim.quantize(t) for t in (x, x.T)), d, counters=True)
+    assert 0.3 * counters.narrowed < counters.saturations <= counters.narrowed
+    with lns_sim.count() as totals:
+        for datapath in (d, Datapath(), lns_sim.LogDatapath(acc_bits=8, acc_gamma=8, offset=0)):
+            with lns_sim.simulate(recipes.lns_madam(datapath=datapath)):
+                x @ x.T
+    assert totals["forward"].narrowed == counters.narrowed + counters.vectors + 2 * counters.macs
+    assert totals["forward"].vectors > 0
 
 
 def test_convolutions_and_training():

@@ -63,5 +63,6 @@ def test_a_missing_or_mismatched_extension_says_what_to_run(code, message):
 
 @pytest.mark.slow
 def test_import_is_quick():
-    code = "import time, torch, numpy\nt = time.perf_counter()\nimport lns_sim\nprint(time.perf_counter() - t)"
+    """By the processor's time, which is the same on a busy machine."""
+    code = "import time, torch, numpy\nt = time.process_time()\nimport lns_sim\nprint(time.process_time() - t)"
     assert min(float(run(code).stdout) for _ in range(3)) < 1.0

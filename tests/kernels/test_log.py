@@ -52,6 +52,7 @@ def test_counters_are_the_references(datapath, k, seed):
         zero_lanes=zeros,
         vanished=sum(v.flushed for v in vectors),
         cancelled=sum(v.cancelled for v in vectors),
+        narrowed=2 * 6 * k,
     )
 
 

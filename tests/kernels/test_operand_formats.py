@@ -23,6 +23,17 @@ FINE, COARSE = LNSFormat(8, 8), LNSFormat(5, 2)
 ops = torch.ops.lns_sim
 
 
+def test_the_unit_is_the_formats_not_the_operands():
+    torch.manual_seed(0)
+    a = lns_sim.quantize(torch.randn(64, 512), LNSFormat(6, 4), underflow="flush")
+    b = lns_sim.quantize(torch.randn(512, 32), LNSFormat(5, 2), underflow="flush")
+    lost = {}
+    for lsb in (None, -2):
+        counters = lns_sim.matmul(a, b, Datapath(acc_lsb=lsb), counters=True)[1]
+        lost[lsb] = counters.vanished / counters.macs
+    assert f"{lost[None]:.0%}" == "94%" and lost[-2] == 0  # the numbers of docs/arithmetic.md
+
+
 def recoded(x: LNSTensor, datapath: Datapath):
     codes, k = to_reference(x)
     return reference.recode(codes, x.format, datapath.format), k

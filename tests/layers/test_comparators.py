@@ -1,9 +1,11 @@
 """The systems that LNS-Madam is compared with: their quantizers, optimizers and layers, and each paper's headline."""
 
 import copy
+import importlib
 import json
 import math
 import statistics
+import sys
 from dataclasses import replace
 from functools import partial
 
@@ -33,6 +35,7 @@ from lns_sim.quantizers.integer import Integer, nearest_values
 from lns_sim.quantizers.luq import LUQ, SAWB, logarithmic, maximum_in_hindsight
 from lns_sim.quantizers.shiftquant import ShiftQuant, optimal_grouping
 from lns_sim.random import random_state
+from lns_sim.recipes import Recipe
 from lns_sim.recipes import files as recipe_files
 from lns_sim.registry import QUANTIZERS, RECIPES
 from lns_sim.studies import models
@@ -335,13 +338,13 @@ def test_every_system_trains_and_resumes_to_the_same_numbers(name):
     def trainer():
         return Trainer(digits, recipes.get(name), 0, Settings(model="cnn", epochs=3))
 
-    whole, part = trainer(), trainer()
-    for _ in range(3):
+    whole, resumed = trainer(), trainer()
+    whole.run_epoch()
+    kept = json_free_copy(whole.state_dict())
+    for _ in range(2):
         whole.run_epoch()
     assert whole.result.test[-1] > 88
-    part.run_epoch()
-    resumed = trainer()
-    resumed.load_state_dict(json_free_copy(part.state_dict()))
+    resumed.load_state_dict(kept)
     for _ in range(2):
         resumed.run_epoch()
     assert resumed.result.test == whole.result.test and resumed.result.loss == whole.result.loss
@@ -487,18 +490,44 @@ def test_delayed_scaling_has_a_history_of_maxima():
     assert FP8(margin=3).quantize(x, None, -1)[1] == 8 * FP8().quantize(x, None, -1)[1]
 
 
-def test_what_is_kept_goes_from_model_to_model():
-    """A state_dict alone begins anew; with the memories the same numbers come."""
+def test_what_is_kept_goes_from_model_to_model(tmp_path):
+    """By a state_dict, a weight file and torch's distributed checkpoints, to the numbers of a run that went on."""
+    from torch.distributed.checkpoint.state_dict import get_model_state_dict, set_model_state_dict
+
     generator = torch.Generator().manual_seed(0)
     batches = [torch.randn(5, 4, generator=generator) * size for size in (3.0, 0.1)]
     torch.manual_seed(0)
-    model, fresh, other = (lns_sim.convert(nn.Sequential(nn.Linear(4, 4), nn.ReLU()), delayed()) for _ in range(3))
+    plain = nn.Sequential(nn.Sequential(nn.Linear(4, 4), nn.ReLU()), nn.Linear(4, 4))
+    model, by_state, by_file, by_torch = (lns_sim.convert(copy.deepcopy(plain), delayed()) for _ in range(4))
     model(batches[0]).sum().backward()
-    for copied in (fresh, other):
-        copied.load_state_dict(model.state_dict())
-    lns_sim.nn.load_memories(other, json_free_copy(lns_sim.nn.memories(model)))
-    y = model(batches[1])
-    assert torch.equal(other(batches[1]), y) and not torch.equal(fresh(batches[1]), y)
+    by_state.load_state_dict(json_free_copy(model.state_dict()))
+    lns_sim.weights.save(model, tmp_path / "weights.safetensors")
+    lns_sim.weights.load(by_file, tmp_path / "weights.safetensors")
+    set_model_state_dict(by_torch, get_model_state_dict(model))
+    found = []
+    for each in (model, by_state, by_file, by_torch, lns_sim.convert(copy.deepcopy(plain), delayed())):
+        y = each(batches[1])
+        grads = torch.autograd.grad(y.square().sum(), each.parameters())
+        found.append((y.detach(), *grads))
+    assert all(same(found[0], other) for other in found[1:4]) and not same(found[0], found[4])
+    assert not any("_extra_state" in name for name in lns_sim.convert(plain, "fp8").state_dict())
+
+
+def test_what_is_kept_is_missed_by_name():
+    """In a state_dict without it, which loads; and where it is something else, which does not."""
+    model = lns_sim.convert(nn.Sequential(nn.Linear(4, 4)), delayed())
+    model(torch.eye(4)).sum().backward()
+    state = model.state_dict()
+    kept = state.pop("0._extra_state")
+    before = model(torch.eye(4))
+    with pytest.warns(UserWarning, match="nothing of what fp8-delayed's quantizers keep between steps"):
+        model.load_state_dict(state)
+    assert torch.equal(model(torch.eye(4)), before)
+    for other in (kept[:-9], kept.half(), {"maxima": 3}):
+        with pytest.raises(RuntimeError, match="0._extra_state is not what lns_sim's quantizers keep"):
+            model.load_state_dict({**state, "0._extra_state": other})
+    with pytest.raises(TypeError, match="Own has a get_extra_state of its own"):
+        lns_sim.convert(type("Own", (nn.Linear,), {"get_extra_state": lambda self: 1})(4, 4), "fp8-delayed")
 
 
 class Twice(nn.Module):
@@ -562,12 +591,51 @@ def test_compiled_models_compute_the_same(name):
     assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
 
 
+@pytest.mark.slow
+def test_compiled_code_is_of_the_sources_that_are(tmp_path, monkeypatch):
+    """Not what torch's cache on the disk holds of a derivative that has changed; with the same sources it serves."""
+    from torch._dynamo.utils import counters
+    from torch._inductor.utils import fresh_cache
+
+    monkeypatch.syspath_prepend(tmp_path)
+    source = (
+        "from dataclasses import dataclass\n\nfrom lns_sim.quantizers.fp8 import FP8\n\n\n@dataclass(frozen=True)\n"
+        "class Scaled(FP8):\n    def error_operands(self, x, rng, dim, memory):\n"
+        "        return super().error_operands(FACTOR * x, rng, dim, memory)\n\n\nFACTOR = "
+    )
+    found = []
+    with fresh_cache():
+        for name, factor in (("scaled", 1), ("scaled", 1), ("scaled", 20)):
+            (tmp_path / f"{name}.py").write_text(f"{source}{factor}\n")
+            sys.modules.pop(name, None)
+            importlib.invalidate_caches()
+            own = importlib.import_module(name)
+            torch._dynamo.reset()
+            hits = counters["aot_autograd"]["autograd_cache_hit"]
+            torch.manual_seed(0)
+            layer = lns_sim.convert(nn.Linear(6, 3), replace(recipes.get("fp8"), error=own.Scaled()))
+            torch.compile(layer)(torch.ones(2, 6)).sum().backward()
+            found.append(
+                (
+                    layer.bias.grad.sum().item(),
+                    layer.weight.grad.sum().item(),
+                    counters["aot_autograd"]["autograd_cache_hit"] - hits,
+                )
+            )
+    del QUANTIZERS._entries["Scaled"]
+    assert found[0][1] == found[1][1] == found[2][1] / 20 and [hits for *_, hits in found] == [0, 1, 0]
+
+
 def test_a_quantizer_defined_anew_takes_its_own_place():
     def define(place):
         return type("Halved", (FP8,), {"__module__": "notebook", "__qualname__": place})
 
-    first, again = define("Halved"), define("Halved")
+    first = define("Halved")
+    recipe = replace(recipes.get("fp8"), activation=first())
+    assert type(Recipe.decode(recipe.encode()).activation) is first
+    again = define("Halved")
     assert first is not again and QUANTIZERS["Halved"] is again
+    assert type(Recipe.decode(recipe.encode()).activation) is again  # as operators read it
     with pytest.raises(ValueError, match="there is a quantizer 'Halved' already"):
         define("Other.Halved")
     del QUANTIZERS._entries["Halved"]

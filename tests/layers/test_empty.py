@@ -78,3 +78,11 @@ def test_an_empty_share_of_a_global_batch(tmp_path):
             model(torch.empty(0, 8))
     finally:
         torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("datapath", [lns_sim.Datapath(), lns_sim.Datapath(bin_bits=20), lns_sim.LogDatapath()])
+def test_the_weight_gradients_operator_counts_nothing_of_no_images(datapath, device):
+    images, one = torch.zeros(0, 4, 5, 5, dtype=torch.uint8, device=device), torch.ones((), device=device)
+    geometry = [3, 3], [1, 1], [1, 1], [1, 1], 1, datapath.encode()
+    gradient, counters = torch.ops.lns_sim.conv2d_weight_gradient(images, one, images, one, 8, 8, *geometry, True, True)
+    assert gradient.shape == (4, 4, 3, 3) and not gradient.any() and not counters.any()

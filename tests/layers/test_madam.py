@@ -165,6 +165,32 @@ def test_a_weight_of_the_wrong_sign_turns():
         LNSMadam(layer.parameters(), turn_below=-1.0)
 
 
+def test_a_mean_of_gradients_takes_their_place():
+    def layer_and_optimizer(beta1):
+        torch.manual_seed(1)
+        layer = lns_sim.convert(nn.Linear(8, 6, bias=False), "lns-madam")
+        return layer, LNSMadam(layer.parameters(), lr=1 / 8, beta1=beta1)
+
+    (layer, optimizer), (by_hand, plain) = layer_and_optimizer(0.75), layer_and_optimizer(0.0)
+    mean = torch.zeros(6, 8)
+    for step in range(4):
+        gradient = torch.randn(6, 8, generator=torch.Generator().manual_seed(step))
+        layer.weight.grad = gradient.clone()
+        mean = 0.75 * mean + 0.25 * gradient
+        by_hand.weight.grad = mean.clone()
+        if step == 2:  # the mean is part of the state
+            state = copy.deepcopy(optimizer.state_dict())
+            optimizer = LNSMadam(layer.parameters(), lr=1 / 8, beta1=0.75)
+            optimizer.load_state_dict(state)
+        optimizer.step()
+        plain.step()
+        assert torch.equal(layer.weight.codes, by_hand.weight.codes)
+        assert torch.equal(layer.weight.grad, gradient)
+    assert "mean" not in plain.state[by_hand.weight]
+    with pytest.raises(ValueError, match="beta1"):
+        LNSMadam(layer.parameters(), beta1=1.0)
+
+
 def test_signs_and_zeros_stay_and_the_cap_holds():
     layer, optimizer = quadratic()
     with torch.no_grad():

@@ -403,3 +403,20 @@ def test_one_graph_as_in_float32(make):
     model.zero_grad()
     model(x).sum().backward()
     assert all(torch.equal(a, p.grad) for a, p in zip(compiled, model.parameters()))
+
+
+def test_products_of_hooks_are_simulated_within_a_module_or_listed():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(8, 8)
+
+        def forward(self, x):
+            return self.layer(x)
+
+    for inner in (True, False):
+        model = lns_sim.convert(Net(), "lns-madam")
+        (model.layer if inner else model).register_forward_hook(lambda module, args, out: out @ out.mT)
+        found = lns_sim.summary(model, torch.randn(4, 8))
+        assert found.macs["forward"] == 4 * 8 * 8 + inner * 4 * 4 * 8
+        assert [name for _, name, _ in found.float_products] == ["mm"] * (not inner)

@@ -84,6 +84,11 @@ def test_the_values_and_their_gradient(name):
         assert torch.equal(again.dequantize() if name in CODES else again, expected)
 
 
+def test_one_of_its_numbers_is_formatted_as_a_number():
+    w = weight()
+    assert f"{w[0, 0]:.3f}" == f"{w.dequantize()[0, 0]:.3f}"
+
+
 X = torch.randn(2, 5, 6, generator=torch.Generator().manual_seed(1))
 
 

@@ -13,14 +13,14 @@ from pathlib import Path
 import pytest
 import torch
 import typer
-from command import LOAD, lns_sim
+from command import LOAD, lns_sim, lns_sim_process
 
 from lns_sim.command.app import app
 
 
 @pytest.mark.slow
 def test_train_one_epoch(tmp_path):
-    run = lns_sim("train", "--epochs", "1", "--seeds", "1", "--out", str(tmp_path))
+    run = lns_sim_process("train", "--epochs", "1", "--seeds", "1", "--out", str(tmp_path))
     assert run.returncode == 0, run.stderr
     for name in ("fp32", "lns-madam-fake-quant", "lns-madam"):
         assert name in run.stdout
@@ -71,7 +71,6 @@ def test_train_options_reach_the_datapath(tmp_path):
     assert recipe["weight"] == {"bits": 6, "gamma": 4}
 
 
-@pytest.mark.slow
 def test_errors_are_one_sentence_and_status_1(tmp_path):
     for args, message in [
         (["train", "--recipe", "lns-madm"], "did you mean 'lns-madam'"),
@@ -88,7 +87,6 @@ def test_errors_are_one_sentence_and_status_1(tmp_path):
         assert message in run.stderr and "Traceback" not in run.stderr and len(run.stderr.strip().splitlines()) == 1
 
 
-@pytest.mark.slow
 def test_info_and_help():
     info = lns_sim("info")
     assert info.returncode == 0 and torch.__version__ in info.stdout and "instruction set" in info.stdout
@@ -130,7 +128,6 @@ def test_bench(monkeypatch, capsys):
         ("cuda:99", "torch finds"),
     ],
 )
-@pytest.mark.slow
 def test_a_device_that_is_not_there_is_an_error(command, device, message):
     run = lns_sim(command, "--device", device)
     assert run.returncode == 1 and message in run.stderr and "Traceback" not in run.stderr
@@ -149,7 +146,7 @@ def test_a_run_killed_at_any_moment_resumes_to_the_same_bits(tmp_path, monkeypat
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     options = ["train", "--model", "mlp", "--recipe", "lns-madam", "--epochs", "40", "--seeds", "2"]
     before = cpu_seconds_of_children()
-    assert lns_sim(*options, "--out", str(tmp_path / "whole")).returncode == 0
+    assert lns_sim_process(*options, "--out", str(tmp_path / "whole")).returncode == 0
     needed = cpu_seconds_of_children() - before
     timer = "import signal, sys; signal.setitimer(signal.ITIMER_PROF, float(sys.argv.pop(1)))"
     code = f"{timer}\n{LOAD}command.main()"

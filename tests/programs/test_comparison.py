@@ -56,7 +56,7 @@ def test_the_numbers_of_a_layer_by_hand(device):
     for measured, a, b in ((row.fake_quant, fake, plain), (row.bit_exact, exact, plain), (row.datapath, exact, fake)):
         assert math.isclose(measured, decibels(a, b), abs_tol=0.02)
     assert math.isclose(row.difference_datapath, ((exact - fake).abs().max() / fake.abs().max()).item(), rel_tol=1e-3)
-    assert row.vanished == counters.vanished / row.macs and row.saturated == counters.saturations / counters.vectors
+    assert row.vanished == counters.vanished / row.macs and row.saturated == counters.saturations / counters.narrowed
 
 
 def test_every_pass_in_order_and_the_model_as_it_was():

@@ -77,6 +77,38 @@ def test_the_papers_table():
         assert not found.float_products
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name, row", [("resnet18-imagenet", "ResNet-18"), ("resnet50", "ResNet-50"), ("bert-base", "BERT-Base")]
+)
+def test_the_documentation_says_what_is_computed(name, row):
+    """docs/energy.md, of our hardware: each format's row, and logarithms beside linear sums."""
+    if name in paper.BERTS:
+        require_module("transformers")
+    rows = re.findall(rf"\| {row} \| (.*) \|", (ROOT / "docs/energy.md").read_text())
+    cells = [[float(n) for n in re.findall(r"\d[\d.]*", line.replace(",", ""))] for line in rows]
+    model, x = paper.build(name)
+    found = lns_sim.energy(model, x, technology="measured")
+    seven, *floats = (f"FP8, {kind}" for kind in ("7 fraction bits", "11-bit float sums", "24-bit float sums"))
+    expected = [found.total(f) for f in ("LNS", "FP8", seven, *floats, "FP16, 7 fraction bits", "INT8")]
+    expected += [found.total() / found.total(f) for f in ("FP8", seven, *floats)]
+    assert cells[0][:-1] == pytest.approx(expected, abs=0.51, rel=0.001)
+    assert cells[0][-5:-1] == pytest.approx(expected[-4:], abs=0.0051)
+    if name != "resnet18-imagenet":
+        log = [
+            (12, "shift", "tree"),
+            (12, "shift", "sequential"),
+            (12, "exact", "tree"),
+            (16, "shift", "tree"),
+            (16, "exact", "tree"),
+        ]
+        paths = [Datapath(acc_bits=16)] + [
+            LogDatapath(acc_bits=b, tables=t, order=o, vector_size=32) for b, t, o in log
+        ]
+        others = [lns_sim.energy(model, x, recipe=recipes.lns_madam(datapath=d), technology="measured") for d in paths]
+        assert cells[1] == pytest.approx([found.total(), *(other.total() for other in others)], abs=0.51, rel=1e-4)
+
+
 def test_prices_of_datapaths():
     default, technology = Datapath(), Paper()
     memory = technology.memory()
@@ -166,6 +198,12 @@ def test_the_command(tmp_path, monkeypatch):
     ]:
         result = run(*args)
         assert result.exit_code == 1 and message in result.stderr
+
+
+@pytest.mark.parametrize("name", models.DECODERS)
+def test_decoders_take_tokens(name, tmp_path):
+    result = run(name, "--out", tmp_path)
+    assert result.exit_code == 0 and f"{name}, 1 x" in result.stdout and "tokens" in result.stdout
 
 
 def test_a_price_file_by_hand(tmp_path):

@@ -1,12 +1,14 @@
 """Training steps as CUDA graphs: the same bits as eager ones; what a trainer holds goes with it."""
 
 import gc
+import subprocess
+import sys
 import weakref
 from dataclasses import asdict, replace
 
 import pytest
 import torch
-from helpers import HAVE_CUDA, flat, same
+from helpers import HAVE_CUDA, ROOT, flat, same
 
 import lns_sim
 from lns_sim import recipes
@@ -147,7 +149,7 @@ def test_totals_are_taken_and_begin_anew():
     for _ in range(2):
         with lns_sim.simulate("lns-madam"), lns_sim.ops.observer.observe(totals):
             a @ a.mT
-        assert totals.macs() == {"forward": 3 * 3 * 40}
+        assert totals.macs() == {("forward", lns_sim.Datapath()): 3 * 3 * 40}
         assert totals.take() == expected and totals.take() == {}
 
 
@@ -164,6 +166,24 @@ def test_a_trainer_goes_with_its_last_reference(recipe, images):
         assert [x() for x in left] == [None] * 3 and result["eager"] == ""
     finally:
         gc.enable()
+
+
+@pytest.mark.slow
+def test_the_first_trainer_of_a_process_goes_too():
+    """The first optimizer loads torch's compiler, with frames of the trainer about."""
+    code = """
+import gc, sys, weakref, torch
+from lns_sim.studies.training import Settings, Trainer
+from lns_sim.studies.training.data import Data
+gc.disable()
+x, y = torch.randn(8, 3), torch.arange(8) % 2
+trainer = Trainer(Data("random", x, y, x, y), None, 0, Settings(model="mlp", epochs=1))
+trainer.run()
+left = weakref.ref(trainer)
+del trainer
+assert left() is None and "torch._dynamo" in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
 
 def test_what_is_told_of_runs_on_a_gpu():

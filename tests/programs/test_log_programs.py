@@ -87,6 +87,9 @@ def test_names_that_are_no_tables_of_their_own_are_refused(name):
     "arguments, message",
     [
         (["vectors", "out", "--log-acc-bits", "12", "--acc-bits", "20"], "--acc-bits cannot go with --log-..."),
+        (["rtl", "out", "--log-offset", "9", "--log-headroom-bits", "2"], "--log-headroom-bits would change nothing"),
+        (["train", "--acc-lsb", "9", "--headroom-bits", "2"], "--headroom-bits would change nothing beside --acc-lsb"),
+        (["vectors", "out", "--b-format", "5:2", "--source", "corner"], "take random or npz:PATH for others"),
         (["vectors", "out", "--log-order", "tree", "--scale", "3"], "--scale would change nothing"),
         (["compare", "--log-tables", "shift", "--lut-bits", "9"], "lut_bits and log_tables cannot go together"),
         (["energy", "mlp", "--log-acc-bits", "12"], "adds logarithms (LogDatapath): take the technology measured"),

@@ -8,6 +8,7 @@ import time
 import pytest
 import torch
 from command import lns_sim as command
+from command import lns_sim_process
 
 from lns_sim import Datapath, LNSFormat, recipes
 from lns_sim.quantizers import LNS
@@ -269,7 +270,7 @@ def test_data_differ(tmp_path):
 def test_the_command(tmp_path):
     out = tmp_path / "out"
     options = ["luq-rounding", "shiftquant-variance", "--out", str(out)]
-    first = command("paper", *options, "--workers", "2", "--minutes", "5")
+    first = lns_sim_process("paper", *options, "--workers", "2", "--minutes", "5")
     assert first.returncode == 0, first.stderr
     assert "run 10/10" in first.stderr and "LUQ has no bias" in first.stdout
     assert {p.suffix for p in out.iterdir()} == {".csv", ".json", ".png", ".svg", ""}

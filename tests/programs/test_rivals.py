@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 import torch
-from command import lns_sim as command
+from command import lns_sim_process as command
 from helpers import ROOT
 from torch import nn
 

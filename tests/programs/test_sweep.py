@@ -1,11 +1,13 @@
 """Sweeps: the space, and workers that share a study, are killed, and go on."""
 
 import csv
+import gc
 import os
 import signal
 import subprocess
 import sys
 import time
+import weakref
 from dataclasses import replace
 
 import prices
@@ -23,6 +25,7 @@ from lns_sim.studies.training import data
 from lns_sim.studies.training.trainer import Settings
 
 optuna = require_module("optuna")
+from lns_sim.studies.sweep import study  # noqa: E402
 from lns_sim.studies.sweep.study import OtherSweep, Sweep  # noqa: E402
 
 FAST = ("--model", "mlp", "--epochs", "1", "--batch-size", "256", "--seeds", "2")
@@ -138,6 +141,28 @@ def make(path, sampler, trials=None, dimensions=("acc_bits=10:24:2",), of=None, 
         "s",
         **kwargs,
     )
+
+
+def test_a_trainer_goes_before_the_next_one_comes(tmp_path, monkeypatch):
+    """Not at a garbage collection: the memory of both would be taken."""
+    alive = weakref.WeakSet()
+
+    class Counted(study.Trainer):
+        def __init__(self, *args):
+            assert not alive
+            alive.add(self)
+            super().__init__(*args)
+
+    monkeypatch.setattr(study, "Trainer", Counted)
+    sweep = make(tmp_path / "j", "grid", None, ["acc_bits=16"])
+    sweep.seeds = [0, 1]
+    gc.collect()
+    gc.disable()
+    try:
+        sweep.run()
+    finally:
+        gc.enable()
+    assert [len(t.user_attrs["tests"]) for t in sweep.study.get_trials(deepcopy=False)] == [2] and not alive
 
 
 @pytest.mark.parametrize("sampler", ["random", "nsga2"])
@@ -263,7 +288,6 @@ def test_a_study_of_other_settings_is_refused(tmp_path):
         make(tmp_path / "j", "random", 3)
 
 
-@pytest.mark.slow
 def test_mendable_errors_are_one_sentence(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "optuna", None)

@@ -224,9 +224,10 @@ def test_flushed_errors_of_tokens_that_never_come_add_up_to_nothing():
 
 def test_settings_reach_the_optimizer_and_the_schedule(abc):
     d = data.load(f"text:{abc}", context=100)
-    settings = Settings("llama-small", 2, 7, warmup=0.5, schedule="linear", turn_below=4.0, counters=False)
+    settings = Settings("llama-small", 2, 7, warmup=0.5, schedule="linear", turn_below=4.0, beta1=0.9, counters=False)
     trainer = Trainer(d, recipes.lns_madam_fake_quant(), 0, settings)
-    assert trainer.optimizer.param_groups[0]["turn_below"] == 4.0
+    group = trainer.optimizer.param_groups[0]
+    assert (group["turn_below"], group["beta1"]) == (4.0, 0.9)
     factors = [lr_factor(settings, 4, step) for step in range(8)]
     assert factors == [0.25, 0.5, 0.75, 1.0, 1.0, 0.75, 0.5, 0.25]
     with pytest.raises(ValueError, match="no effect in the schedule linear"):

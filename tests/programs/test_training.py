@@ -381,7 +381,6 @@ def test_a_damaged_checkpoint_is_an_error(digits, tmp_path, contents):
         lambda state: state["trainer"]["model"].popitem(),
         lambda state: state["trainer"].update(optimizer={}),
         lambda state: state["trainer"].update(result={"recipe": 1}),
-        lambda state: state["trainer"].update(memories=None),
     ],
 )
 def test_a_checkpoint_with_other_contents_is_an_error(digits, tmp_path, change):

@@ -16,7 +16,7 @@ from lns_sim.studies.training.data import Data
 RECIPE = recipes.lns_madam(stochastic_gradients=True)
 SMALL = Settings(model="mlp", epochs=1, batch_size=24, micro_batches=3)
 RUNS = {
-    "cnn": (RECIPE, replace(SMALL, model="cnn", augment="crop-flip", turn_below=4.0)),
+    "cnn": (RECIPE, replace(SMALL, model="cnn", augment="crop-flip", turn_below=4.0, beta1=0.5)),
     "luq": (recipes.get("luq"), SMALL),
     "fp32": (None, replace(SMALL, float_optimizer="adamw", float_lr=1e-3)),
     "twice": (RECIPE, replace(SMALL, micro_batches=6)),

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from lns_sim import recipes
-from lns_sim.datapath import Counters
+from lns_sim.checks import check_module
+from lns_sim.datapaths import Counters
 from lns_sim.nn import LNSWeight, convert
 from lns_sim.ops.observer import Observer, Product, Quantized, observe
 from lns_sim.recipes import PASSES, ModelRecipe, Recipe
@@ -57,7 +58,8 @@ class Row:
             None where no datapath ran.
         difference_fake_quant, difference_bit_exact, difference_datapath: the largest absolute difference of each
             kind, as a share of the float32 (the datapath's: of its own reference's) largest magnitude; None as above.
-        saturated: share of accumulations; vanished: share of products. None where no datapath ran.
+        saturated: share of accumulations and bins (``Counters.narrowed``); vanished: share of products.
+            None where no datapath ran.
         operands: what became of both operands.
     """
 
@@ -263,8 +265,8 @@ class _Recorder(Observer):
         if product.counters is not None:
             same_codes = product.in_float32()
             alone, difference_alone = signal_to_noise(out, same_codes), _difference(out, same_codes)
-            c = Counters.from_tensor(product.macs, product.counters)
-            shares = (c.saturations / max(c.vectors, 1), c.vanished / max(c.macs, 1))
+            c = Counters.from_tensor(product.macs, product.counters, getattr(product.recipe, product.name))
+            shares = (c.saturations / max(c.narrowed, 1), c.vanished / max(c.macs, 1))
         codes = self.codes[key[0]]
         operands = tuple(codes[name] for name in PASSES[product.name] if name in codes)
         return Row(
@@ -294,8 +296,12 @@ def compare(
         recipe: see :func:`lns_sim.convert`.
 
     Raises:
+        TypeError: model is no module, or loss no function.
         ValueError: a converted model, a recipe that simulates nothing, or a loss that is no scalar.
     """
+    check_module(model)
+    if not callable(loss):
+        raise TypeError(f"loss must be a function of the model, e.g. lambda m: m(x).sum(), got {loss!r}")
     if any(isinstance(p, LNSWeight) for p in model.parameters()):
         raise ValueError("compare takes a float32 model; lns_sim.nn.to_float makes one of a converted model")
     exact = recipes.get(recipe) if isinstance(recipe, str) else recipe

@@ -21,7 +21,7 @@ from lns_sim.studies.energy.technology import NoSuchDesign
 from lns_sim.studies.sweep.costs import check_costs, costs_of
 from lns_sim.studies.sweep.space import Point, Space, points, recipe_of, size
 from lns_sim.studies.training.data import Data
-from lns_sim.studies.training.trainer import Settings, Trainer
+from lns_sim.studies.training.trainer import Result, Settings, Trainer
 from lns_sim.studies.workers import gone, this_worker
 
 SAMPLERS = ("grid", "random", "nsga2")
@@ -237,7 +237,7 @@ class Sweep:
             return None
         results, tests, start, seen = [], [], time.perf_counter(), time.time()
 
-        def stepped() -> None:
+        def stepped(trainer: Trainer) -> None:
             nonlocal seen
             if time.time() - seen > self.grace / 20:
                 seen = time.time()
@@ -246,22 +246,25 @@ class Sweep:
                 on_step(point, trainer)
 
         for seed in self.seeds:
-            trainer = Trainer(self.held_out, recipe, seed, self.settings, self.device)
-            while trainer.epoch < self.settings.epochs:
-                try:
-                    trainer.run_epoch(stepped)
-                except Diverged as error:
-                    trial.set_user_attr("none", f"diverged: {error}")
-                    return None
-            results.append(trainer.result)
-            tests.append(trainer.test(self.data))
-        saturations, vanished, vectors, macs = (
-            sum(r.total(n) for r in results) for n in ("saturations", "vanished", "vectors", "macs")
+            try:
+                result, test = self._train(recipe, seed, stepped)
+            except Diverged as error:
+                trial.set_user_attr("none", f"diverged: {error}")
+                return None
+            results.append(result)
+            tests.append(test)
+        saturations, vanished, narrowed, macs = (
+            sum(r.total(n) for r in results) for n in ("saturations", "vanished", "narrowed", "macs")
         )
         held_out = [r.test[-1] for r in results]
         trial.set_user_attr("held out", held_out)
         trial.set_user_attr("tests", tests)
         trial.set_user_attr("seconds", round(time.perf_counter() - start, 3))
-        trial.set_user_attr("saturated", saturations / max(vectors, 1))
+        trial.set_user_attr("saturated", saturations / max(narrowed, 1))
         trial.set_user_attr("vanished", vanished / max(macs, 1))
         return [statistics.mean(held_out), *costs]
+
+    def _train(self, recipe, seed: int, on_step: Callable[[Trainer], None]) -> tuple[Result, float]:
+        """A run on what is not held out, and its test; its trainer goes, with its memory, before the next one comes."""
+        trainer = Trainer(self.held_out, recipe, seed, self.settings, self.device)
+        return trainer.run(on_step), trainer.test(self.data)

@@ -96,7 +96,7 @@ class GraphedGradients:
             return
         finally:  # nothing has run yet
             if self.totals is not None:
-                self._macs = {name: n - before.get(name, 0) for name, n in self.totals.macs().items()}
+                self._macs = {key: n - before.get(key, 0) for key, n in self.totals.macs().items()}
                 self.totals.add_macs(self._macs, -1)
         self._graph, self._gradients = graph, [p.grad for p in self.parameters]
 

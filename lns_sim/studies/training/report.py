@@ -39,8 +39,8 @@ def rows(results: list[Result], measure: str) -> list[list[str]]:
     """The table's cells, one row per recipe, under :func:`header`."""
     table = []
     for name, group in by_recipe(results).items():
-        macs, vectors, saturated, vanished = (
-            sum(r.total(name) for r in group) / len(group) for name in ("macs", "vectors", "saturations", "vanished")
+        macs, narrowed, saturated, vanished = (
+            sum(r.total(name) for r in group) / len(group) for name in ("macs", "narrowed", "saturations", "vanished")
         )
         table.append(
             [
@@ -49,7 +49,7 @@ def rows(results: list[Result], measure: str) -> list[list[str]]:
                 f"{statistics.mean(r.seconds for r in group):.1f}",
                 f"{macs:.3g}" if macs else "-",
                 f"{group[0].weight_bytes:,}",
-                share(saturated, vectors),
+                share(saturated, narrowed),
                 share(vanished, macs),
             ]
         )

@@ -6,20 +6,23 @@ import contextlib
 import copy
 import dataclasses
 import math
+import sys
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from importlib import import_module
+from threading import Thread
 
 import torch
 import torch.nn.functional as F
 
 from lns_sim.checks import check_choice, check_int, check_number
 from lns_sim.contract import SEED
-from lns_sim.datapath import Counters
+from lns_sim.datapaths import Counters
 from lns_sim.distributed import local
 from lns_sim.nn import LNSWeight, convert
-from lns_sim.nn.convert import load_memories, memories, weights_alone
+from lns_sim.nn.convert import weights_alone
 from lns_sim.ops.observer import observe
 from lns_sim.optim import FLOAT_OPTIMIZERS, Batch, ClosureOptimizer, Diverged, LNSMadam
 from lns_sim.optim.two_kinds import joined_schedule
@@ -53,6 +56,7 @@ class Settings:
         p_scale: of multiplicative updates: how far weights may grow, in root mean squares of the initial ones.
         turn_below: of LNS-Madam's weights: so many octaves below that root mean square they take the other sign; None:
             never (:class:`lns_sim.optim.LNSMadam`).
+        beta1: of LNS-Madam: decay of a running mean of gradients that takes their place; 0: the gradients themselves.
         float_optimizer: "sgd" or "adamw", for float32 weights without an optimizer of their own and for parameters
             that are no weights.
         float_lr, weight_decay: of that optimizer, and float_lr of others that learn by additive updates; momentum:
@@ -78,6 +82,7 @@ class Settings:
     lr: float = 1 / 16
     p_scale: float = 3.0
     turn_below: float | None = None
+    beta1: float = 0.0
     float_optimizer: str = "sgd"
     float_lr: float = 0.1
     momentum: float = 0.9
@@ -103,6 +108,7 @@ class Settings:
         check_number("p_scale", self.p_scale, 0.0, low_open=True)
         if self.turn_below is not None:
             check_number("turn_below", self.turn_below, 0.0, low_open=True)
+        check_number("beta1", self.beta1, 0.0, 1.0, high_open=True)
         check_number("float_lr", self.float_lr, 0.0, low_open=True)
         check_number("momentum", self.momentum, 0.0, 1.0)
         check_number("weight_decay", self.weight_decay, 0.0)
@@ -157,7 +163,7 @@ class Result:
 
     def total(self, name: str) -> int:
         """A counter summed over the passes."""
-        return sum(c[name] for c in self.counters.values())
+        return sum(c.get(name, 0) for c in self.counters.values())
 
 
 def draw_crops(n: int, height: int, width: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
@@ -275,6 +281,16 @@ def lr_factor(settings: Settings, steps_per_epoch: int, step: int) -> float:
     return 1 - done if settings.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * done))
 
 
+def _load_compiler() -> None:
+    """Loads what torch's first optimizer loads, in a thread of its own: while it is loaded, torch.fx.wrap keeps all
+    frames that led there, and what a trainer's hold with them, until a garbage collection.
+    """
+    if "torch._dynamo" not in sys.modules:
+        thread = Thread(target=import_module, args=("torch._dynamo",))
+        thread.start()
+        thread.join()
+
+
 class Trainer:
     """Trains one model by one recipe; of several processes (:mod:`lns_sim.studies.training.ranks`) all of them the same
     one, each its share of the micro-batches, with weights sharded by FSDP2.
@@ -305,6 +321,7 @@ class Trainer:
             settings = dataclasses.replace(settings, model=type(model).__name__)
         check_augment(settings.augment, data)
         check_precision(settings.precision, [recipe])
+        _load_compiler()
         self.data, self.settings, self.seed, self.device = data, settings, seed, torch.device(device)
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
@@ -355,6 +372,7 @@ class Trainer:
                 lr=s.lr,
                 p_scale=s.p_scale,
                 turn_below=s.turn_below,
+                beta1=s.beta1,
                 float_optimizer=s.float_optimizer,
                 float_lr=s.float_lr,
                 float_kwargs=options,
@@ -576,7 +594,6 @@ class Trainer:
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
-            "memories": memories(self.model),
             "result": dataclasses.asdict(self.result),
         }
         return ranks.whole_state(state)
@@ -589,5 +606,4 @@ class Trainer:
         for p, kept in self.optimizer.state.items():
             kept.update(ranks.sharded_as(kept, dict.fromkeys(kept, p)))
         self.scheduler.load_state_dict(joined_schedule(state["scheduler"], len(self.optimizer.param_groups)))
-        load_memories(self.model, state["memories"])
         self.result = Result(**state["result"])
