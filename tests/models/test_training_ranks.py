@@ -65,7 +65,7 @@ def test_two_processes_train_as_one_with_two_micro_batches(device, tmp_path, one
 
     def compare():
         for name in names:
-            states = [torch.load(tmp_path / f"{f}/{name}-seed0.pt", weights_only=True) for f in ("one", "two")]
+            states = [torch.load(tmp_path / f"{f}/{name}-seed0.pt", "cpu", weights_only=True) for f in ("one", "two")]
             differ = set(differences(*(s["trainer"] for s in states)))
             assert {d for d in differ if "seconds" not in d} <= {"result.peak_bytes.", "result.eager."}, (name, differ)
             assert states[0]["settings"] == states[1]["settings"]

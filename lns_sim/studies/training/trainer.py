@@ -323,9 +323,9 @@ class Trainer:
         check_precision(settings.precision, [recipe])
         _load_compiler()
         self.data, self.settings, self.seed, self.device = data, settings, seed, torch.device(device)
-        if self.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(self.device)
         self.x_train, self.y_train = data.x_train.to(self.device), data.y_train.to(self.device)
+        if self.device.type == "cuda":  # which the first tensor there sets up
+            torch.cuda.reset_peak_memory_stats(self.device)
         torch.manual_seed(seed)
         built = models.build(settings.model, data.input_shape, data.classes) if model is None else copy.deepcopy(model)
         choice = None if recipe is None or recipe.optimizer is None else OPTIMIZERS[recipe.optimizer]
