@@ -11,6 +11,7 @@ from torch import nn
 import lns_sim
 from lns_sim import recipes
 from lns_sim.cli.command import DATAPATH, LOG_DATAPATH
+from lns_sim.studies import models
 from lns_sim.studies.sweep.space import FIELDS, LOG_FIELDS
 from lns_sim.studies.training import Experiment, Settings, data
 
@@ -68,9 +69,9 @@ def test_snippets_run(page, tmp_path, capsys):
     for code in snippets(page):
         run(code, page, names)
     if page.name == "recipes.md":
-        (file,) = snippets(page, "toml")
-        (tmp_path / "mine.toml").write_text(file)
-        lns_sim.convert(Net(), str(tmp_path / "mine.toml"))
+        for file, model in zip(snippets(page, "toml"), (Net(), models.build("llama-small", (8,), 16)), strict=True):
+            (tmp_path / "mine.toml").write_text(file)
+            lns_sim.convert(model, str(tmp_path / "mine.toml"))
 
 
 def test_what_the_text_names_is_there():
