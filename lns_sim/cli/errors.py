@@ -43,7 +43,7 @@ def user_errors(debug: bool = False):
             raise
         if _out_of_memory(error):
             text = (
-                "out of memory; use a smaller batch or model "
+                "out of memory; use a smaller batch, model or count "
                 f"({str(error).splitlines()[0] if str(error) else 'MemoryError'})"
             )
         elif isinstance(error, OSError) and error.filename is not None:

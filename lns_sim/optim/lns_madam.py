@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 
 import torch
 
@@ -54,6 +55,9 @@ class LNSMadam(SplitOptimizer):
         float_lr: its learning rate.
         float_kwargs: its other arguments, e.g. ``{"momentum": 0.9}``.
 
+    Warns:
+        UserWarning: none of the parameters is an LNSWeight, as of a model that was not converted.
+
     Raises:
         TypeError: an option of the wrong type.
         ValueError: a non-finite or out-of-range option, one that a group does not know or that has no effect there, or
@@ -80,6 +84,12 @@ class LNSMadam(SplitOptimizer):
         defaults = dict(lr=lr, beta=beta, g_bound=g_bound, p_scale=p_scale, turn_below=turn_below)
         defaults |= dict(beta1=beta1, rounding=rounding, seed=seed)
         super().__init__(params, defaults, float_optimizer, float_lr, float_kwargs)
+        if not any(group["own"] for group in self.param_groups):
+            warnings.warn(
+                f"LNSMadam was given no {self.own_kind}: {float_optimizer!r} updates all parameters; if that is not meant, "
+                "convert the model first (lns_sim.convert)",
+                stacklevel=2,
+            )
 
     def takes(self, p: torch.Tensor) -> bool:
         return isinstance(local(p), LNSWeight)

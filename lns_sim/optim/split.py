@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import warnings
 
 import torch
 
@@ -66,12 +65,6 @@ class SplitOptimizer(torch.optim.Optimizer):
         # It keeps no parameters: each step gives it the groups' shares.
         self._inner = FLOAT_OPTIMIZERS[float_optimizer]([{"params": []}], lr=number(float_lr), **float_kwargs)
         super().__init__(params, {**self._inner.defaults, **defaults, "step": 0, "nominal_lr": None})
-        if not any(group["own"] for group in self.param_groups):
-            warnings.warn(
-                f"none of the parameters is one of {self.own_kind}: all are left to {float_optimizer!r}; "
-                "convert the model first (lns_sim.convert)",
-                stacklevel=3,
-            )
 
     def takes(self, p: torch.Tensor) -> bool:
         """Is the parameter one of its own?"""

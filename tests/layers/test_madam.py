@@ -237,6 +237,11 @@ def test_float_parameters_move_as_by_their_own_optimizer():
         assert torch.equal(bias, layer.bias)
 
 
+def test_a_model_that_was_not_converted_is_told():
+    with pytest.warns(UserWarning, match="no weights that exist as codes.*convert the model first"):
+        LNSMadam(nn.Linear(3, 2).parameters())
+
+
 def test_schedulers_reach_both_kinds():
     layer, optimizer = quadratic()
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.5**step)
