@@ -86,8 +86,8 @@ class LNSMadam(SplitOptimizer):
         super().__init__(params, defaults, float_optimizer, float_lr, float_kwargs)
         if not any(group["own"] for group in self.param_groups):
             warnings.warn(
-                f"LNSMadam was given no {self.own_kind}: {float_optimizer!r} updates all parameters; if that is not meant, "
-                "convert the model first (lns_sim.convert)",
+                f"LNSMadam was given no {self.own_kind}: {float_optimizer!r} updates all parameters; "
+                "if that is not meant, convert the model first (lns_sim.convert)",
                 stacklevel=2,
             )
 
