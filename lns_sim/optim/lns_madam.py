@@ -61,6 +61,7 @@ class LNSMadam(SplitOptimizer):
     """
 
     own_kind = "weights that exist as codes"
+    advice = "; convert the model first (lns_sim.convert)"
 
     def __init__(
         self,

@@ -45,6 +45,8 @@ class SplitOptimizer(torch.optim.Optimizer):
 
     # What own parameters are, as errors call them.
     own_kind = "weights of multiplicative updates"
+    # What is to be done where there are none.
+    advice = ""
 
     def __init__(
         self,
@@ -68,8 +70,8 @@ class SplitOptimizer(torch.optim.Optimizer):
         super().__init__(params, {**self._inner.defaults, **defaults, "step": 0, "nominal_lr": None})
         if not any(group["own"] for group in self.param_groups):
             warnings.warn(
-                f"none of the parameters is one of {self.own_kind}: all are left to {float_optimizer!r}; "
-                "convert the model first (lns_sim.convert)",
+                f"there are no {self.own_kind} among the parameters, which are all left to {float_optimizer!r}"
+                + self.advice,
                 stacklevel=3,
             )
 

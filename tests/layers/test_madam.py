@@ -15,6 +15,7 @@ import lns_sim
 from lns_sim import LNSFormat, _extension, recipes, reference
 from lns_sim.optim import LNSMadam
 from lns_sim.optim.lns_madam import weight_cap
+from lns_sim.optim.madam import Madam
 from lns_sim.optim.signs import smallest_exponent, turn_signs
 from lns_sim.tensor import LNSTensor
 
@@ -292,3 +293,15 @@ def test_stochastic_recipes_draw_anew_each_step_and_repeat_by_seed():
     first, again, other = grads(1), grads(1), grads(2)
     assert torch.equal(first[0], again[0]) and torch.equal(first[1], again[1])
     assert not torch.equal(first[0], first[1]) and not torch.equal(first[0], other[0])
+
+
+@pytest.mark.parametrize(
+    "optimizer, message",
+    [
+        (LNSMadam, "no weights that exist as codes among .* left to 'adamw'; convert the model first"),
+        (Madam, "no weights of multiplicative updates among the parameters, .* left to 'adamw'$"),
+    ],
+)
+def test_an_optimizer_without_weights_of_its_kind_warns(optimizer, message):
+    with pytest.warns(UserWarning, match=message):
+        optimizer([nn.Parameter(torch.ones(3))], float_optimizer="adamw")
