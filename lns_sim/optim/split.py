@@ -69,10 +69,11 @@ class SplitOptimizer(torch.optim.Optimizer):
         self._inner = FLOAT_OPTIMIZERS[float_optimizer]([{"params": []}], lr=number(float_lr), **float_kwargs)
         super().__init__(params, {**self._inner.defaults, **defaults, "step": 0, "nominal_lr": None})
         if not any(group["own"] for group in self.param_groups):
+            kinds = type(self).__mro__  # whose constructors stand between here and the caller
             warnings.warn(
                 f"there are no {self.own_kind} among the parameters, which are all left to {float_optimizer!r}"
                 + self.advice,
-                stacklevel=3,
+                stacklevel=2 + sum("__init__" in vars(kind) for kind in kinds[: kinds.index(SplitOptimizer)]),
             )
 
     def takes(self, p: torch.Tensor) -> bool:

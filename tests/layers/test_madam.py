@@ -303,5 +303,6 @@ def test_stochastic_recipes_draw_anew_each_step_and_repeat_by_seed():
     ],
 )
 def test_an_optimizer_without_weights_of_its_kind_warns(optimizer, message):
-    with pytest.warns(UserWarning, match=message):
+    with pytest.warns(UserWarning, match=message) as found:
         optimizer([nn.Parameter(torch.ones(3))], float_optimizer="adamw")
+    assert found[0].filename == __file__

@@ -227,6 +227,7 @@ def float_lr_of(optimizer, group=0) -> float:
     return moved
 
 
+@pytest.mark.filterwarnings("ignore:there are no weights")  # of some optimizers here
 def test_learning_rates_of_groups():
     model, spare = network(), nn.Parameter(torch.zeros(3))
     groups = [
@@ -556,6 +557,7 @@ def input_gradients(model, optimizer, steps, inputs) -> list[bytes]:
     return found
 
 
+@pytest.mark.filterwarnings("ignore:there are no weights")  # which "biases" are
 @pytest.mark.parametrize("how", ["trained", "in it", "left out", "biases", "torch's own"])
 @pytest.mark.parametrize("copied", [False, True])
 def test_streams_of_frozen_weights_move_on_and_resume(how, copied):
