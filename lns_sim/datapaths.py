@@ -1,6 +1,6 @@
 """Datapaths of either kind: linear, or adding logarithms. Whatever takes one takes both, by what they have in common:
-``format``, ``vector_size``, ``acc_bits``, ``encode``, ``path``, ``label``, ``narrowed``; and what
-they report about a run.
+``format``, ``vector_size``, ``acc_bits``, ``encode``, ``path``, ``label``, ``narrowed``; and what they report about a
+run.
 """
 
 from __future__ import annotations

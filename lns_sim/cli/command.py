@@ -124,7 +124,7 @@ def _changes(known: dict, arguments: dict) -> dict[str, Any]:
     found = {name: value for name in known if (value := arguments.pop(name, None)) is not None}
     for idle, instead in (("headroom_bits", "acc_lsb"), ("log_headroom_bits", "log_offset")):
         if {idle, instead} <= found.keys():
-            raise ValueError(f"{flag(idle)} would change nothing beside {flag(instead)}, which it stands for")
+            raise ValueError(f"{flag(idle)} would change nothing beside {flag(instead)}, in whose place it stands")
     for name in found.keys() & _SEPARATORS.keys():
         found[name] = integers_of(name, found[name], _SEPARATORS[name])
     if "log_tables" in found:

@@ -122,8 +122,8 @@ def convert(
         The model itself.
 
     Raises:
-        TypeError: recipe or patterns of the wrong type, a weight that is not float32, or a part that TorchScript
-            compiled.
+        TypeError: model, recipe or patterns of the wrong type, a weight that is not float32, a part that TorchScript
+            compiled, or one with a ``get_extra_state`` of its own, where quantizers keep something between steps.
         ValueError: an unknown recipe name or zeros, a pattern that matches no module, a weight with NaN or Inf, a
             weight or module that stands in places of different recipes, or a part that another recipe has converted
             before.
@@ -173,6 +173,8 @@ def _check(modules: dict[str, nn.Module], chosen: dict[str, Recipe | None]) -> N
                 "module that it was made of"
             )
         if _needs_scope(module):
+            if memory.keeper(chosen[name]):
+                state.check_extra(name, module)
             other, recipe = users.setdefault(id(module), (name, chosen[name]))
             if recipe != chosen[name]:
                 raise ValueError(f"{name} and {other} are one module, so one recipe must hold for both, or none")

@@ -90,8 +90,8 @@ def _load_kept(module, state_dict, prefix, local_metadata, strict, missing, unex
         return
     try:
         scope.memories = torch.load(io.BytesIO(given.cpu().numpy().tobytes()), map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever another tensor, or object, makes of itself
-        errors.append(f"{prefix}{EXTRA} is not what lns_sim's quantizers keep between steps: {error}")
+    except Exception:  # whatever another tensor, or object, makes of itself; torch's advice would not help
+        errors.append(f"{prefix}{EXTRA} is not what lns_sim's quantizers keep between steps")
 
 
 def _register(module: nn.Module, show: Callable, load: Callable) -> None:
@@ -105,14 +105,17 @@ def attach(module: nn.Module) -> None:
     _register(module, _show_values, _load_codes)
 
 
-def attach_kept(module: nn.Module) -> None:
-    """Registers the hooks of a module whose scope's quantizers keep something between steps, once.
-
-    Raises:
-        TypeError: the module has an extra state of its own, in the place of theirs.
-    """
+def check_extra(name: str, module: nn.Module) -> None:
+    """Raises TypeError for a module with an extra state of its own, in the place of its quantizers'."""
     if type(module).get_extra_state is not nn.Module.get_extra_state:
-        raise TypeError(f"{type(module).__name__} has a get_extra_state of its own, where its quantizers keep theirs")
+        raise TypeError(
+            f"{name or 'the model'} ({type(module).__name__}) has a get_extra_state of its own, in whose place its "
+            "quantizers would keep theirs; leave it in float32 by skip"
+        )
+
+
+def attach_kept(module: nn.Module) -> None:
+    """Registers the hooks of a module whose scope's quantizers keep something between steps, once."""
     _register(module, _show_kept, _load_kept)
 
 

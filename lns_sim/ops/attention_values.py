@@ -43,17 +43,14 @@ def forward(a: _Attention) -> tuple[Tensor, Tensor]:
     """The result (*batch, group, L, Ev), and the scale of the probabilities' codes."""
     v, q, scale = _Values(a), a.recipe.activation, a.scale_of_probabilities()
     y = v.query.new_empty(*v.query.shape[:2], a.value.codes.shape[-1])
+    value = _of_heads(a, a.value)
     with ours():
-        probabilities = []
         for rows, seen in v.blocks:
-            products = v.products(rows, seen)
-            causal_softmax.become_probabilities(products, a.factor, rows.start, a.lengths[1], q, scale)
-            probabilities.append(products)
-            del products
-        numbers = torch.add(a.value.scale, scale, alpha=0)  # or NaN, of every block, where a probability is
-        value = _of_heads(a, Operand(a.value.codes, numbers, a.value.quantizer))
-        for rows, seen in v.blocks:
-            torch.bmm(probabilities.pop(0), value[:, seen], out=y[:, rows])
+            probabilities = v.products(rows, seen)
+            causal_softmax.become_probabilities(probabilities, a.factor, rows.start, a.lengths[1], q, scale)
+            torch.bmm(probabilities, value[:, seen], out=y[:, rows])
+            del probabilities  # before the next block's
+        y.add_(scale, alpha=0)  # NaN, of every block, where a probability is
     return y.view(*a.query.codes.shape[:-1], y.shape[-1]), scale
 
 

@@ -1,6 +1,7 @@
 """Attention a block of queries at a time: the bits of whole matrices, which whoever counts gets, in less memory."""
 
 import copy
+import weakref
 from contextlib import nullcontext
 
 import pytest
@@ -12,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 import lns_sim
 from lns_sim import Datapath, LNSFormat, LogDatapath, recipes
-from lns_sim.ops import attention
+from lns_sim.ops import attention, attention_values
 from lns_sim.quantizers import LNS
 
 R = recipes.lns_madam()
@@ -207,3 +208,16 @@ def test_nothing_of_both_lengths_is_kept_in_float32():
         F.scaled_dot_product_attention(q, k, v, is_causal=True)
     codes = sum(x.numel() for x in (q, k, v))
     assert sum(x.numel() * x.element_size() for x in kept) < codes + 64  # and scales
+
+
+def test_fake_quantization_holds_the_probabilities_of_one_block(monkeypatch):
+    found, become = [], attention_values.causal_softmax.become_probabilities
+
+    def watched(products, *rest):
+        assert not any(known() is not None for known in found)
+        found.append(weakref.ref(products))
+        become(products, *rest)
+
+    monkeypatch.setattr(attention_values.causal_softmax, "become_probabilities", watched)
+    attend(FAKE, *operands(2, 2, 40, 40), False, is_causal=True)
+    assert len(found) > 1

@@ -524,10 +524,14 @@ def test_what_is_kept_is_missed_by_name():
         model.load_state_dict(state)
     assert torch.equal(model(torch.eye(4)), before)
     for other in (kept[:-9], kept.half(), {"maxima": 3}):
-        with pytest.raises(RuntimeError, match="0._extra_state is not what lns_sim's quantizers keep"):
+        with pytest.raises(RuntimeError, match="0._extra_state is not what lns_sim's quantizers keep between steps$"):
             model.load_state_dict({**state, "0._extra_state": other})
-    with pytest.raises(TypeError, match="Own has a get_extra_state of its own"):
-        lns_sim.convert(type("Own", (nn.Linear,), {"get_extra_state": lambda self: 1})(4, 4), "fp8-delayed")
+    own = type("Own", (nn.Linear,), {"get_extra_state": lambda self: 1})(4, 4)
+    plain = nn.Sequential(nn.Linear(4, 4), own)
+    with pytest.raises(TypeError, match=r"1 \(Own\) has a get_extra_state of its own, .* leave it in float32 by skip"):
+        lns_sim.convert(plain, "fp8-delayed")
+    assert type(plain[0]) is nn.Linear  # nothing is converted then
+    assert type(lns_sim.convert(plain, "fp8-delayed", skip="1")[1]) is type(own)
 
 
 class Twice(nn.Module):
