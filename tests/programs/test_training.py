@@ -101,6 +101,13 @@ def test_an_experiment_is_overwritten_only_when_asked_to(digits, tmp_path):
         Experiment(digits, [dataclasses.replace(RECIPES[-1], name="a/b")], [0], one, tmp_path)
 
 
+def test_a_recipe_that_fits_no_layer_is_refused_before_another_trains(digits, tmp_path):
+    unfit = recipes.ModelRecipe(recipes.lns_madam(), (("nolayer*", None),))
+    with pytest.raises(ValueError, match="'nolayer.*' matches no layer"):
+        Experiment(digits, [None, unfit], [0], Settings(model="mlp", epochs=1), tmp_path / "run").run()
+    assert not (tmp_path / "run").exists()
+
+
 def test_epochs_can_be_added(digits, tmp_path):
     short = Experiment(digits, RECIPES[:1], [0, 1], SMALL, tmp_path)
     before = [list(r.loss) for r in short.run()]

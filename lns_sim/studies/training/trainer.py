@@ -235,6 +235,22 @@ def check_parts(settings: Settings, data: Data, recipe: Recipe | ModelRecipe | N
         raise ValueError("the processes hold different data")
 
 
+def built(
+    data: Data, recipe: Recipe | ModelRecipe | None, settings: Settings, model: torch.nn.Module | None
+) -> torch.nn.Module:
+    """A copy of the model, or a new one that the settings name, as a recipe has it, on the CPU.
+
+    Raises:
+        ValueError: recipe and model do not fit together.
+    """
+    made = models.build(settings.model, data.input_shape, data.classes) if model is None else copy.deepcopy(model)
+    if recipe is not None and recipe.optimizer is not None:
+        prepare = OPTIMIZERS[recipe.optimizer].prepare
+        if prepare is not None:
+            prepare(made, dict(recipe.optimizer_options))
+    return convert(made, recipe)
+
+
 def check_precision(precision: str, recipes: Iterable[Recipe | ModelRecipe | None]) -> None:
     """Raises ValueError where products of a recipe are to be in another precision than float32."""
     names = [recipe.name for recipe in recipes if recipe is not None]
@@ -327,12 +343,8 @@ class Trainer:
         if self.device.type == "cuda":  # which the first tensor there sets up
             torch.cuda.reset_peak_memory_stats(self.device)
         torch.manual_seed(seed)
-        built = models.build(settings.model, data.input_shape, data.classes) if model is None else copy.deepcopy(model)
-        choice = None if recipe is None or recipe.optimizer is None else OPTIMIZERS[recipe.optimizer]
         check_parts(settings, data, recipe)
-        if choice is not None and choice.prepare is not None:
-            choice.prepare(built, dict(recipe.optimizer_options))
-        self.model = convert(built, recipe)
+        self.model = built(data, recipe, settings, model)
         self.model.to(self.device)
         if self.device.type == "cuda":
             in_shares(self.model)
@@ -347,6 +359,7 @@ class Trainer:
         if ranks.count() > 1:
             ranks.shard(self.model, self.device)
         self.steps_per_epoch = settings.steps_per_epoch(len(self.x_train))
+        choice = None if recipe is None or recipe.optimizer is None else OPTIMIZERS[recipe.optimizer]
         self.optimizer = self._make_optimizer(choice, {} if recipe is None else dict(recipe.optimizer_options))
         if settings.micro_batches > 1 and isinstance(self.optimizer, ClosureOptimizer):
             raise ValueError(f"{type(self.optimizer).__name__} computes gradients itself: micro_batches must be 1")
