@@ -19,8 +19,12 @@ from lns_sim.studies.papers.study import Cell, Claim, Row, Study, compared, find
 from lns_sim.studies.papers.training import searching, training
 
 LINEAR = "linear, 24 bits"
+LANES = 32
 DATAPATHS: dict[str, AnyDatapath] = {LINEAR: Datapath()} | {
-    f"logarithms, {bits} bits, {tables}": LogDatapath(acc_bits=bits, tables=tables, vector_size=32)
+    f"logarithms, {bits} bits, {tables}{called}": LogDatapath(
+        acc_bits=bits, tables=tables, vector_size=LANES, order=order
+    )
+    for order, called in (("sequential", ""), ("tree", f", trees of {LANES}"))
     for bits in (16, 12)
     for tables in ("exact", "shift")
 }
@@ -38,7 +42,7 @@ def priced(bench: Bench, data: dict, network: str, batch: int, recipe: Any) -> d
 
 
 class LogDomain(Study):
-    """Accuracy by the accumulator's bits and the tables of its sums, and energy beside it."""
+    """Accuracy by the accumulator's bits, the tables and the order of its sums, and energy beside it."""
 
     name = "log-domain"
     title = "Logarithms added, 8-bit operands"
@@ -77,5 +81,5 @@ class LogDomain(Study):
     def note(self, preset: Preset) -> str:
         return (
             f"{length(preset.network)}; LNS-Madam bit-exact, 8-bit operands, gamma 8; logarithms are added lane by "
-            "lane; one learning rate, of the fake-quant search"
+            f"lane, or in trees of {LANES} lanes; one learning rate, of the fake-quant search"
         )
