@@ -31,7 +31,7 @@ test-gpu: $(READY)
 # What needs two GPUs: under three minutes.
 test-gpus: $(READY)
 	$(BIN)/python -c 'from lns_sim.checks import check_device; check_device("cuda:1")'
-	$(BIN)/python -m pytest -m gpus -n 4
+	$(BIN)/python -m pytest -m gpus -n 8  # each starts processes of its own
 
 # Examples that nobody has tried yet; SEED=N repeats a run.
 test-nightly: SEED := $(or $(SEED),$(shell od -An -N4 -tu4 /dev/urandom | tr -d ' '))
