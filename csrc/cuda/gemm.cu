@@ -206,14 +206,19 @@ Tiling choose(const Product& p, const ProductTable& t, const Datapath& d, const 
 template <typename ThreadSums>
 void launch(TiledProduct tiled, const ProductTable& t, const Launch& at) {
   constexpr int R = ThreadSums::kRows;
-  tiled.tiles_r = ceil_div(tiled.rows.rows, R * tiled.tile_r);
-  tiled.tiles = tiled.tiles_r * tiled.tiles_c * ceil_div(tiled.segments, tiled.together) * tiled.batch.count();
+  tiled.tile_rows = R * tiled.tile_r, tiled.tile_columns = kColumns * tiled.tile_c;
+  tiled.tiles_r = ceil_div(tiled.rows.rows, tiled.tile_rows);
+  tiled.groups = ceil_div(tiled.segments, tiled.together);
+  tiled.tiles = tiled.tiles_r * tiled.tiles_c * tiled.groups * tiled.batch.count();
+  if (tiled.tiles > INT32_MAX)
+    throw std::invalid_argument("a product on a GPU must have fewer than 2^31 tiles of outputs, got " +
+                                std::to_string(tiled.tiles));
   const int bytes = shared_bytes(t, tiled.table_shift, fetched(R, tiled.tile_r, tiled.together),
                                  fetched(kColumns, tiled.tile_c, tiled.together));
   const int64_t blocks = std::min<int64_t>(tiled.tiles, Limits(at.device).multiprocessors);
   if (ThreadSums::kUse == Use::segment) {
     choose_tiles<<<static_cast<unsigned>(std::min<int64_t>(ceil_div(tiled.tiles, 256), blocks)), 256, 0, at.stream>>>(
-        tiled, R * tiled.tile_r, kColumns * tiled.tile_c);
+        tiled);
     check(cudaGetLastError(), "choose_tiles");
   }
   check(cudaFuncSetAttribute(multiply<ThreadSums>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes),

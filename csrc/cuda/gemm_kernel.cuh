@@ -41,9 +41,11 @@ struct TiledProduct {
   int64_t blocks;
   GatheredShifts row_shifts, column_shifts;
   bool row_words, column_words;  // see Fetcher
-  // Tiles, in threads, and for how many segments.
+  // Tiles, in threads, and for how many segments; in rows and columns; and how many there are.
   int tile_r, tile_c, together;
-  int64_t tiles_r, tiles_c, tiles;
+  Divisor tile_rows, tile_columns, tiles_r, tiles_c;
+  Divisor groups;  // of segments together
+  int64_t tiles;
   // Segments of K that are accumulated apart, in vectors; 1: none are. Of each, cells: outputs filled up to threads'.
   int segments;
   int64_t segment_vectors;
@@ -151,8 +153,8 @@ struct Memory {
   uint16_t *row_tile, *column_tile;
 
   __device__ Memory(const TiledProduct& tiled, char* shared)
-      : tile_rows(ThreadSums::kRows * tiled.tile_r),
-        tile_columns(kColumns * tiled.tile_c),
+      : tile_rows(static_cast<int>(tiled.tile_rows)),
+        tile_columns(static_cast<int>(tiled.tile_columns)),
         rows(fetched(ThreadSums::kRows, tiled.tile_r, tiled.together)),
         columns(fetched(kColumns, tiled.tile_c, tiled.together)),
         pitch_r(pitch_of(rows)),
@@ -179,8 +181,8 @@ __device__ inline int64_t tile_count(const TiledProduct& tiled) {
   return ThreadSums::kUse == Use::segment ? tiled.chosen[0] : tiled.tiles;
 }
 template <typename ThreadSums>
-__device__ inline int64_t tile_index(const TiledProduct& tiled, int64_t i) {
-  return ThreadSums::kUse == Use::segment ? tiled.chosen[1 + i] : i;
+__device__ inline unsigned tile_index(const TiledProduct& tiled, int64_t i) {
+  return static_cast<unsigned>(ThreadSums::kUse == Use::segment ? tiled.chosen[1 + i] : i);
 }
 
 // One tile of one product, of one segment or of several together. The latter lie alike (splits_at): what is fetched for
@@ -189,15 +191,15 @@ struct Tile {
   int64_t row, column, begin, end;
   int64_t instance;
   int segment;
+  int64_t gate;  // of those that are the same but for their segments
 
-  __device__ Tile(const TiledProduct& tiled, int64_t i, int rows, int columns) {
-    column = i % tiled.tiles_c * columns;
-    i /= tiled.tiles_c;
-    row = i % tiled.tiles_r * rows;
-    i /= tiled.tiles_r;
-    const int groups = (tiled.segments + tiled.together - 1) / tiled.together;
-    instance = i / groups;
-    segment = static_cast<int>(i % groups) * tiled.together;
+  __device__ Tile(const TiledProduct& tiled, unsigned i) {
+    const unsigned line = tiled.tiles_c.quotient(i), group = tiled.tiles_r.quotient(line);
+    const unsigned at_row = tiled.tiles_r.rest(line), at_column = tiled.tiles_c.rest(i);
+    row = at_row * tiled.tile_rows, column = at_column * tiled.tile_columns;
+    instance = tiled.groups.quotient(group);
+    segment = static_cast<int>(tiled.groups.rest(group)) * tiled.together;
+    gate = (instance * tiled.tiles_r + at_row) * tiled.tiles_c + at_column;
     begin = tiled.together > 1 ? 0 : segment * tiled.segment_lanes();
     end = min(tiled.k, begin + tiled.segment_lanes());
   }
@@ -205,9 +207,9 @@ struct Tile {
 
 // Where the i-th row that is fetched of a side lies: `rows` from `first` on, and again for every segment.
 __device__ inline Coordinates place(const TiledProduct& tiled, const Tile& tile, const Side& side, int64_t first,
-                                    int rows, int i) {
-  const int beside = i / rows, segment = tile.segment + beside;
-  const int64_t row = first + i % rows;
+                                    const Divisor& rows, int i) {
+  const int beside = static_cast<int>(rows.quotient(i)), segment = tile.segment + beside;
+  const int64_t row = first + rows.rest(i);
   if (beside >= tiled.together || segment >= tiled.segments || row >= side.rows) return kNowhere;
   const Coordinates at = row_coordinates(side.operand, row, side.rows);
   return tiled.together > 1 ? at + k_coordinates(side.operand, segment * tiled.segment_lanes(), tiled.k) : at;
@@ -224,13 +226,13 @@ __device__ void fetch(const TiledProduct& tiled, const Memory<ThreadSums>& m, in
                          m.side_coordinates + m.rows, ks + kChunk, kFetchers - 1 - fetcher);
   uint32_t chunk = 0;  // of the block
   for (int64_t i = blockIdx.x; i < tile_count<ThreadSums>(tiled); i += gridDim.x) {
-    const Tile tile(tiled, tile_index<ThreadSums>(tiled, i), m.tile_rows, m.tile_columns);
+    const Tile tile(tiled, tile_index<ThreadSums>(tiled, i));
     const Offsets offsets = tiled.batch.at(tile.instance);
     synchronize(1, kFetchers * 32);  // all are done with the last tile's coordinates
     row_fetcher.start_tile(offsets.left, thread,
-                           [&](int at) { return place(tiled, tile, tiled.rows, tile.row, m.tile_rows, at); });
+                           [&](int at) { return place(tiled, tile, tiled.rows, tile.row, tiled.tile_rows, at); });
     column_fetcher.start_tile(offsets.right, thread, [&](int at) {
-      return place(tiled, tile, tiled.columns, tile.column, m.tile_columns, at);
+      return place(tiled, tile, tiled.columns, tile.column, tiled.tile_columns, at);
     });
     synchronize(1, kFetchers * 32);
     for (int64_t k0 = tile.begin; k0 < tile.end; k0 += kChunk, ++chunk) {
@@ -345,7 +347,7 @@ __global__ void __launch_bounds__((kMultipliers + kFetchers) * 32, 1)
   ThreadSums sums;
   uint32_t chunk = 0;  // of the block
   for (int64_t i = blockIdx.x; i < tile_count<ThreadSums>(tiled); i += gridDim.x) {
-    const Tile tile(tiled, tile_index<ThreadSums>(tiled, i), m.tile_rows, m.tile_columns);
+    const Tile tile(tiled, tile_index<ThreadSums>(tiled, i));
     const int segment = tile.segment + beside;
     const bool mine = employed && segment < tiled.segments && tile.row + row0 < tiled.rows.rows &&
                       tile.column + column0 < tiled.columns.rows;
@@ -480,16 +482,15 @@ constexpr int kJoinThreads = 1024;  // at most, of a block
 constexpr int kJoinLoads = 8;       // segments whose loads a thread has under way at once
 
 // Is one of the tile's segments computed again?
-__device__ inline bool is_open(const TiledProduct& tiled, const Tile& tile, int rows, int columns) {
-  const int64_t gate = (tile.instance * tiled.tiles_r + tile.row / rows) * tiled.tiles_c + tile.column / columns;
-  return tiled.segments - tiled.gates[gate] < min(tiled.segments, tile.segment + tiled.together);
+__device__ inline bool is_open(const TiledProduct& tiled, const Tile& tile) {
+  return tiled.segments - tiled.gates[tile.gate] < min(tiled.segments, tile.segment + tiled.together);
 }
 
-// Writes down which tiles of `rows` x `columns` are computed again, so that blocks share them evenly.
-__global__ void __launch_bounds__(256) choose_tiles(const __grid_constant__ TiledProduct tiled, int rows, int columns) {
+// Writes down which tiles are computed again, so that blocks share them evenly.
+__global__ void __launch_bounds__(256) choose_tiles(const __grid_constant__ TiledProduct tiled) {
   for (int64_t i = blockIdx.x * int64_t{blockDim.x} + threadIdx.x; i < tiled.tiles;
        i += gridDim.x * int64_t{blockDim.x})
-    if (is_open(tiled, Tile(tiled, i, rows, columns), rows, columns))
+    if (is_open(tiled, Tile(tiled, static_cast<unsigned>(i))))
       tiled.chosen[1 + atomicAdd(tiled.chosen, 1)] = static_cast<int32_t>(i);
 }
 
