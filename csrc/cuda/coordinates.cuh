@@ -6,7 +6,7 @@
 namespace lns::cuda {
 
 // Adding a row's and a k's gives an element's offset, and its place in the image (0, 0 without one).
-struct Coordinates {
+struct alignas(16) Coordinates {  // one load
   int64_t offset;
   int y, x;
 };
