@@ -19,6 +19,15 @@ __host__ __device__ inline bool along_rows(const OperandView& o) {
                                               : o.kind == OperandView::Kind::positions;
 }
 
+// Puts down the coordinates of a tile's `rows` rows, of which place(i) are the i-th's; this is the `thread`-th of so
+// many threads. They stand so that threads that go along rows, four each, meet in no bank.
+template <typename Place>
+__device__ inline void place_rows(const OperandView& operand, bool words, unsigned rows, Coordinates* to,
+                                  unsigned thread, unsigned threads, Place place) {
+  const unsigned step = words && along_rows(operand) ? 4 : 1;
+  for (unsigned row = thread * step; row < rows; row += threads * step) to[row % 4 * (rows / 4) + row / 4] = place(row);
+}
+
 // One warp's share of filling a side's chunks, four rows to a store. Threads go along whatever is contiguous in memory,
 // rows or K.
 class Fetcher {
@@ -41,14 +50,8 @@ class Fetcher {
         exponents_(static_cast<uint32_t>(operand.codes.format.e_max()) * 0x00010001),
         sign_shift_(operand.codes.format.bits - 1) {}
 
-  // Takes up a tile, in codes from `offset` on: place(i) are the coordinates of its i-th row. The caller synchronizes
-  // the fetching warps, of which this is the `thread`-th thread, before and after.
-  template <typename Place>
-  __device__ void start_tile(int64_t offset, int thread, Place place) {
-    codes_ = operand_.codes.at(offset).data;
-    const int step = words_ && by_rows_ ? 4 : 1;
-    for (int row = thread * step; row < rows_; row += kFetchers * 32 * step) row_coordinates_[slot(row)] = place(row);
-  }
+  // Takes up a tile, in codes from `offset` on, whose rows' coordinates stand there (place_rows).
+  __device__ void start_tile(int64_t offset) { codes_ = operand_.codes.at(offset).data; }
 
   // tile[k, row] = lane of (row, k0 + k), zero from k = end and from the last row on.
   __device__ void fill(int64_t k0, int64_t end, uint16_t* tile) const {
@@ -177,8 +180,6 @@ class Fetcher {
     }
   }
 
-  // Where a row's coordinates stand: threads that go along rows, four each, then meet in no bank.
-  __device__ unsigned slot(unsigned row) const { return row % 4 * (rows_ / 4) + row / 4; }
   // Of the u-th of four rows from `row` on.
   __device__ const Coordinates& coordinates(unsigned row, unsigned u) const {
     return row_coordinates_[u * (rows_ / 4) + row / 4];

@@ -226,8 +226,13 @@ void launch(TiledProduct tiled, const ProductTable& t, const Launch& at) {
   const int64_t blocks = std::min<int64_t>(tiled.tiles, Limits(at.device).multiprocessors);
   check(cudaFuncSetAttribute(multiply<ThreadSums>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes),
         "shared memory");
-  multiply<ThreadSums><<<static_cast<unsigned>(blocks), 32 * (kMultipliers + kFetchers), bytes, at.stream>>>(tiled);
-  check(cudaGetLastError(), "multiply");
+  constexpr int threads = 32 * (kMultipliers + kFetchers);
+  if constexpr (ThreadSums::kUse == Use::segment) {
+    launch_overlapped(multiply<ThreadSums>, blocks, threads, bytes, at, tiled);
+  } else {
+    multiply<ThreadSums><<<static_cast<unsigned>(blocks), threads, bytes, at.stream>>>(tiled);
+    check(cudaGetLastError(), "multiply");
+  }
 }
 
 template <Use use>
@@ -237,11 +242,10 @@ void join(const TiledProduct& tiled, int32_t* starts, const Launch& at) {
   const int threads = static_cast<int>(std::min<int64_t>(ceil_div(shares * width, 32) * 32, kJoinThreads));
   const int64_t blocks =
       std::min<int64_t>(ceil_div(tiled.cells() * tiled.batch.count(), width), Limits(at.device).multiprocessors * 32);
-  join_segments<use><<<static_cast<unsigned>(blocks), threads, 0, at.stream>>>(tiled, starts, width);
-  check(cudaGetLastError(), "join_segments");
+  launch_overlapped(join_segments<use>, blocks, threads, 0, at, tiled, starts, width);
 }
 
-constexpr int kSettlers = 4;  // blocks of a multiprocessor
+constexpr int kSettlers = 1;  // blocks of a multiprocessor
 
 // Segments of K at once, then joined. First as if no accumulation saturated behind the first segment, which is rare and
 // found out; then what may have saturated is settled, on the device's own decision: few outputs one by one, else the
@@ -271,9 +275,7 @@ void run_segments(TiledProduct tiled, const ProductTable& t, const Launch& at) {
   join<Use::bounded>(tiled, starts, at);
   if (saturates) {
     tiled.sums_before = std::exchange(tiled.segment_sums, again);
-    settle<<<static_cast<unsigned>(Limits(at.device).multiprocessors * kSettlers), kWalkers, 0, at.stream>>>(tiled,
-                                                                                                             starts);
-    check(cudaGetLastError(), "settle");
+    launch_overlapped(settle, Limits(at.device).multiprocessors * kSettlers, kWalkers, 0, at, tiled, starts);
     launch<Segment>(tiled, t, at);
     join<Use::segment>(tiled, starts, at);
   }

@@ -13,6 +13,7 @@
 #include "cuda/barriers.cuh"
 #include "cuda/coordinates.cuh"
 #include "cuda/fetcher.cuh"
+#include "cuda/overlap.cuh"
 #include "cuda/product_table.h"
 #include "cuda/sums.cuh"
 #include "gemm/product.h"
@@ -180,11 +181,11 @@ struct Memory {
 // The tiles that blocks share: all, or those that are chosen.
 template <typename ThreadSums>
 __device__ inline int64_t tile_count(const TiledProduct& tiled) {
-  return ThreadSums::kUse == Use::segment ? tiled.chosen[0] : tiled.tiles;
+  return ThreadSums::kUse == Use::segment ? fresh(tiled.chosen) : tiled.tiles;
 }
 template <typename ThreadSums>
 __device__ inline unsigned tile_index(const TiledProduct& tiled, int64_t i) {
-  return static_cast<unsigned>(ThreadSums::kUse == Use::segment ? tiled.chosen[1 + i] : i);
+  return static_cast<unsigned>(ThreadSums::kUse == Use::segment ? fresh(tiled.chosen + 1 + i) : i);
 }
 
 // One tile of one product, of one segment or of several together. The latter lie alike (splits_at): what is fetched for
@@ -217,7 +218,17 @@ __device__ inline Coordinates place(const TiledProduct& tiled, const Tile& tile,
   return tiled.together > 1 ? at + k_coordinates(side.operand, segment * tiled.segment_lanes(), tiled.k) : at;
 }
 
-// What the fetching warps do: stay one chunk ahead.
+// Puts down the coordinates of all rows that are fetched for a tile; of so many threads this is the `thread`-th.
+template <typename ThreadSums>
+__device__ inline void place_sides(const TiledProduct& tiled, const Memory<ThreadSums>& m, const Tile& tile,
+                                   unsigned thread, unsigned threads) {
+  place_rows(tiled.rows.operand, tiled.row_words, m.rows, m.side_coordinates, thread, threads,
+             [&](int at) { return place(tiled, tile, tiled.rows, tile.row, tiled.tile_rows, at); });
+  place_rows(tiled.columns.operand, tiled.column_words, m.columns, m.side_coordinates + m.rows, thread, threads,
+             [&](int at) { return place(tiled, tile, tiled.columns, tile.column, tiled.tile_columns, at); });
+}
+
+// What the fetching warps do: stay one chunk ahead. The first tile's coordinates are there.
 template <typename ThreadSums>
 __device__ void fetch(const TiledProduct& tiled, const Memory<ThreadSums>& m, int fetcher) {
   const int thread = fetcher * 32 + threadIdx.x % 32;
@@ -230,13 +241,13 @@ __device__ void fetch(const TiledProduct& tiled, const Memory<ThreadSums>& m, in
   for (int64_t i = blockIdx.x; i < tile_count<ThreadSums>(tiled); i += gridDim.x) {
     const Tile tile(tiled, tile_index<ThreadSums>(tiled, i));
     const Offsets offsets = tiled.batch.at(tile.instance);
-    synchronize(1, kFetchers * 32);  // all are done with the last tile's coordinates
-    row_fetcher.start_tile(offsets.left, thread,
-                           [&](int at) { return place(tiled, tile, tiled.rows, tile.row, tiled.tile_rows, at); });
-    column_fetcher.start_tile(offsets.right, thread, [&](int at) {
-      return place(tiled, tile, tiled.columns, tile.column, tiled.tile_columns, at);
-    });
-    synchronize(1, kFetchers * 32);
+    if (i != blockIdx.x) {
+      synchronize(1, kFetchers * 32);  // all are done with the last tile's
+      place_sides(tiled, m, tile, thread, kFetchers * 32);
+      synchronize(1, kFetchers * 32);
+    }
+    row_fetcher.start_tile(offsets.left);
+    column_fetcher.start_tile(offsets.right);
     for (int64_t k0 = tile.begin; k0 < tile.end; k0 += kChunk, ++chunk) {
       const int buffer = chunk & 1;
       m.multiplied(buffer).wait((chunk >> 1 & 1) ^ 1);  // passes at once the first time
@@ -324,6 +335,8 @@ template <typename ThreadSums>
 __global__ void __launch_bounds__((kMultipliers + kFetchers) * 32, 1)
     multiply(const __grid_constant__ TiledProduct tiled) {
   constexpr int R = ThreadSums::kRows;
+  if (ThreadSums::kUse == Use::bounded || ThreadSums::kUse == Use::segment) let_next_begin();
+  if (ThreadSums::kUse == Use::segment) wait_for_previous();
   extern __shared__ __align__(16) char shared[];
   const Memory<ThreadSums> m(tiled, shared);
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
@@ -334,6 +347,7 @@ __global__ void __launch_bounds__((kMultipliers + kFetchers) * 32, 1)
       *gate = 0;
   if (threadIdx.x == 0)
     for (int b = 0; b < 2; ++b) m.filled(b).init(kFetchers * 32), m.multiplied(b).init(kMultipliers * 32);
+  place_sides(tiled, m, Tile(tiled, tile_index<ThreadSums>(tiled, blockIdx.x)), threadIdx.x, blockDim.x);
   __syncthreads();
   if (warp >= kMultipliers) return fetch(tiled, m, warp - kMultipliers);
   if constexpr (ThreadSums::kSums != Sums::direct) fill_table(tiled, reinterpret_cast<int32_t*>(m.table), warp, lane);

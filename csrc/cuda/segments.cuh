@@ -18,10 +18,10 @@ struct Step {
                             bool again, unsigned cell) {
     Step step = nothing(a);
     if (use == Use::bounded || !again) {
-      step.sum = __ldg((use == Use::bounded ? tiled.segment_sums : tiled.sums_before) + part * cells + cell);
+      step.sum = fresh((use == Use::bounded ? tiled.segment_sums : tiled.sums_before) + part * cells + cell);
     } else {
       const int32_t* from = tiled.segment_sums + part * 3 * cells + cell;
-      step = {.sum = __ldg(from), .from_low = __ldg(from + cells), .from_high = __ldg(from + 2 * cells)};
+      step = {.sum = fresh(from), .from_low = fresh(from + cells), .from_high = fresh(from + 2 * cells)};
     }
     return step;
   }
@@ -50,14 +50,19 @@ struct Step {
 constexpr int kJoinThreads = 1024;  // at most, of a block
 constexpr int kJoinLoads = 8;       // segments whose loads a thread has under way at once
 
-// To walk through a segment for one output takes as long as so many outputs of a whole tile.
-constexpr int kWalkCost = 16;
+// To walk through a segment for one output takes as long as so many outputs of a whole tile; codes that are apart along
+// K lie in a sector of memory each.
+constexpr int kWalkCost = 16, kApartWalkCost = 64;
 
 // Of the tiles of SegmentSums behind a gate, so many segments, the last, are computed; none where few outputs are in
 // doubt, which are then walked through.
 __device__ inline int computed_again(const TiledProduct& tiled, int64_t gate) {
-  const int segments = tiled.gates[gate];
-  return int64_t{kWalkCost} * tiled.doubts[gate] < segments * tiled.tile_rows * tiled.tile_columns ? 0 : segments;
+  const int segments = fresh(tiled.gates + gate);
+  const bool apart = along_rows(tiled.rows.operand) || along_rows(tiled.columns.operand);
+  return int64_t{apart ? kApartWalkCost : kWalkCost} * fresh(tiled.doubts + gate) <
+                 segments * tiled.tile_rows * tiled.tile_columns
+             ? 0
+             : segments;
 }
 
 // Where the i-th cell of all products' stands.
@@ -109,7 +114,9 @@ __device__ inline bool may_saturate(const Accumulator<int32_t>& a, int32_t acc, 
 template <Use use>
 __global__ void __launch_bounds__(kJoinThreads)
     join_segments(const __grid_constant__ TiledProduct tiled, int32_t* starts, int width) {
-  if (use == Use::segment && *tiled.chosen == 0) return;
+  if (use == Use::bounded) let_next_begin();
+  wait_for_previous();
+  if (use == Use::segment && fresh(tiled.chosen) == 0) return;
   __shared__ Step<use> shares[kJoinThreads];
   __shared__ int doubts[32];  // of each cell
   const Accumulator<int32_t> a(tiled.datapath);
@@ -136,7 +143,7 @@ __global__ void __launch_bounds__(kJoinThreads)
         for (int u = 0; u < kJoinLoads; ++u) {
           const int at = min(s + u, end - 1);
           steps[u] = Step<use>::of(tiled, a, cells, part + at, at >= again, cell.of_instance);
-          range[u] = bounded ? __ldg(bounds + at * threads) : make_int2(0, 0);
+          range[u] = bounded ? fresh(bounds + at * threads) : make_int2(0, 0);
         }
 #pragma unroll
         for (int u = 0; u < kJoinLoads; ++u)
@@ -175,8 +182,8 @@ __global__ void __launch_bounds__(kJoinThreads)
   }
 }
 
-constexpr int kWalkers = 256;  // threads that walk through an output together
-constexpr int kWalked = 256;   // segments, or vectors of one, at a time
+constexpr int kWalkers = 512;  // threads that walk through an output together
+constexpr int kWalked = 512;   // segments, or vectors, at a time
 
 // An operand's codes along one row, as lanes of the product table.
 class RowOfLanes {
@@ -204,8 +211,12 @@ class RowOfLanes {
 // Puts right what may have saturated, by the cheaper of two ways. Writes down which tiles of SegmentSums are computed,
 // so that blocks share them evenly; and walks through outputs that are in doubt but in no such tile, a block through
 // one at a time: where a segment does not saturate from what it starts with, its bounded sum counts, else its vectors
-// are summed side by side and then accumulated one after the other.
-__global__ void __launch_bounds__(kWalkers) settle(const __grid_constant__ TiledProduct tiled, int32_t* starts) {
+// are summed anew. As segments in doubt come in runs, those of the next ones are summed at once, of ever more of them.
+__global__ void __launch_bounds__(kWalkers, 1) settle(const __grid_constant__ TiledProduct tiled, int32_t* starts) {
+  let_next_begin();
+  wait_for_previous();
+  const int in_doubt = fresh(tiled.chosen - 1);
+  if (in_doubt == 0) return;  // as mostly
   for (int64_t i = blockIdx.x * int64_t{kWalkers} + threadIdx.x; i < tiled.tiles; i += gridDim.x * int64_t{kWalkers}) {
     const Tile tile(tiled, static_cast<unsigned>(i));
     if (tiled.segments - computed_again(tiled, tile.gate) < min(tiled.segments, tile.segment + tiled.together))
@@ -218,13 +229,14 @@ __global__ void __launch_bounds__(kWalkers) settle(const __grid_constant__ Tiled
   const Accumulator<int32_t> a(tiled.datapath);
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, vector_size = tiled.datapath.vector_size;
   const unsigned cells = tiled.cells(), threads = tiled.threads();
-  for (int n = blockIdx.x; n < tiled.chosen[-1]; n += gridDim.x) {
-    const Cell cell(tiled, tiled.doubtful[n]);
+  const int64_t all_vectors = (tiled.k + vector_size - 1) / vector_size;
+  for (int n = blockIdx.x; n < in_doubt; n += gridDim.x) {
+    const Cell cell(tiled, fresh(tiled.doubtful + n));
     if (computed_again(tiled, cell.gate(tiled)) > 0) continue;
     const Offsets offsets = tiled.batch.at(cell.instance);
     const RowOfLanes rows(tiled.rows, offsets.left, cell.row, tiled.lane_code),
         columns(tiled.columns, offsets.right, cell.column, tiled.lane_code);
-    const auto vector_sum = [&](int64_t vector) {  // this thread's share
+    const auto share_of_sum = [&](int64_t vector) {  // this thread's
       int32_t sum = 0;
       for (int i = lane; i < vector_size; i += 32) {
         const int64_t k = vector * vector_size + i;
@@ -238,16 +250,50 @@ __global__ void __launch_bounds__(kWalkers) settle(const __grid_constant__ Tiled
       return a.shifted(sum, tiled.row_shifts.data[block * tiled.row_shifts.pitch + cell.row] +
                                 tiled.column_shifts.data[block * tiled.column_shifts.pitch + cell.column]);
     };
+    int64_t first = 0, behind = 0;  // of the vectors that are summed
+    const auto sum_vectors = [&](int64_t from, int64_t to) {
+      first = from, behind = min(to, from + kWalked);
+      const int count = static_cast<int>(behind - first);
+      __syncthreads();
+      for (int v = warp; v < count; v += kWarps * kAtOnce) {
+        int32_t sum[kAtOnce];
+#pragma unroll
+        for (int u = 0; u < kAtOnce; ++u) sum[u] = share_of_sum(first + min(v + u * kWarps, count - 1));
+#pragma unroll
+        for (int u = 0; u < kAtOnce; ++u) {
+          sum[u] = __reduce_add_sync(~0u, sum[u]);
+          if (lane == 0 && v + u * kWarps < count) vectors[v + u * kWarps] = aligned(sum[u], first + v + u * kWarps);
+        }
+      }
+      __syncthreads();
+    };
+    // What they do to an accumulator: a lane's neighbours, then neighbouring lanes'.
+    const auto accumulated = [&](int32_t acc, int64_t from, int64_t to) {
+      using Act = Step<Use::segment>;
+      const int count = static_cast<int>(to - from), each = (count + 31) / 32;
+      Act act = Act::nothing(a);
+      for (int v = lane * each; v < min(count, (lane + 1) * each); ++v) {
+        const int32_t sum = vectors[from - first + v];
+        act = act.then(a, {.sum = sum,
+                           .from_low = a.saturated(static_cast<int32_t>(a.low) + sum),
+                           .from_high = a.saturated(static_cast<int32_t>(a.high) + sum)});
+      }
+      for (int d = 1; d < 32; d *= 2)
+        act = act.then(a, {.sum = __shfl_down_sync(~0u, act.sum, d),
+                           .from_low = __shfl_down_sync(~0u, act.from_low, d),
+                           .from_high = __shfl_down_sync(~0u, act.from_high, d)});
+      return __shfl_sync(~0u, act.on(a, acc), 0);
+    };
     const unsigned part = cell.instance * tiled.segments;
-    const int64_t all_vectors = (tiled.k + vector_size - 1) / vector_size;
     int32_t acc = 0;
+    int ahead = 1, summed = 0;  // segments: that are summed at once; behind the last that is
     for (int s = 0; s < tiled.segments; ++s) {
       if (s % kWalked == 0) {
         __syncthreads();
         if (const int mine = s + threadIdx.x; mine < tiled.segments) {
-          sums[threadIdx.x] = tiled.sums_before[(part + mine) * cells + cell.of_instance];
+          sums[threadIdx.x] = fresh(tiled.sums_before + (part + mine) * cells + cell.of_instance);
           ranges[threadIdx.x] =
-              reinterpret_cast<const int2*>(tiled.segment_bounds)[(part + mine) * threads + cell.thread];
+              fresh(reinterpret_cast<const int2*>(tiled.segment_bounds) + (part + mine) * threads + cell.thread);
         }
         __syncthreads();
       }
@@ -257,21 +303,13 @@ __global__ void __launch_bounds__(kWalkers) settle(const __grid_constant__ Tiled
         continue;
       }
       const int64_t end = min(all_vectors, (s + 1) * tiled.segment_vectors);
-      for (int64_t first = s * tiled.segment_vectors; first < end; first += kWalked) {
-        const int count = static_cast<int>(min(int64_t{kWalked}, end - first));
-        __syncthreads();
-        for (int v = warp; v < count; v += kWarps * kAtOnce) {
-          int32_t sum[kAtOnce];
-#pragma unroll
-          for (int u = 0; u < kAtOnce; ++u) sum[u] = vector_sum(first + min(v + u * kWarps, count - 1));
-#pragma unroll
-          for (int u = 0; u < kAtOnce; ++u) {
-            sum[u] = __reduce_add_sync(~0u, sum[u]);
-            if (lane == 0 && v + u * kWarps < count) vectors[v + u * kWarps] = aligned(sum[u], first + v + u * kWarps);
-          }
+      for (int64_t v = s * tiled.segment_vectors; v < end; v = min(end, behind)) {
+        if (v >= behind) {
+          ahead = s <= summed + ahead ? min(2 * ahead, kWalked) : 1;
+          summed = s + ahead;
+          sum_vectors(v, min(all_vectors, summed * tiled.segment_vectors));
         }
-        __syncthreads();
-        for (int v = 0; v < count; ++v) acc = a.saturated(acc + vectors[v]);
+        acc = accumulated(acc, v, min(end, behind));
       }
     }
     if (threadIdx.x == 0) cell.write(tiled, acc);
