@@ -192,7 +192,7 @@ class Fetcher {
   // Of two codes, a half of the word each.
   __device__ uint32_t lanes(uint32_t codes) const {
     const uint32_t exponents = (codes & exponents_) << operand_.codes.log2_step;
-    const uint32_t present = (exponents + 0x7fff7fff) >> 15 & 0x00010001;
+    const uint32_t present = __vminu2(exponents, 0x00010001);
     const uint32_t negative = codes >> sign_shift_ & present;
     return exponents + present * lane_code_.zero_shift + negative * lane_code_.sign_step;
   }

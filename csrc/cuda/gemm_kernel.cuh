@@ -181,11 +181,11 @@ struct Memory {
 // The tiles that blocks share: all, or those that are chosen.
 template <typename ThreadSums>
 __device__ inline int64_t tile_count(const TiledProduct& tiled) {
-  return ThreadSums::kUse == Use::segment ? fresh(tiled.chosen) : tiled.tiles;
+  return ThreadSums::kUse == Use::segment ? *tiled.chosen : tiled.tiles;
 }
 template <typename ThreadSums>
 __device__ inline unsigned tile_index(const TiledProduct& tiled, int64_t i) {
-  return static_cast<unsigned>(ThreadSums::kUse == Use::segment ? fresh(tiled.chosen + 1 + i) : i);
+  return static_cast<unsigned>(ThreadSums::kUse == Use::segment ? tiled.chosen[1 + i] : i);
 }
 
 // One tile of one product, of one segment or of several together. The latter lie alike (splits_at): what is fetched for

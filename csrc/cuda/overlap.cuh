@@ -15,16 +15,12 @@ __device__ inline void let_next_begin() {
 #endif
 }
 
-// By all threads of a kernel launched so, before all else that touches memory. What earlier kernels of the chain wrote
-// is then read by fresh(): no cache of this kernel's may have held it before.
+// By all threads of a kernel launched so, before all else that touches memory. What the kernels before it wrote must
+// not be read as constant (__ldg): it is written while this kernel already runs.
 __device__ inline void wait_for_previous() {
 #if __CUDA_ARCH__ >= 900
   cudaGridDependencySynchronize();
 #endif
-}
-template <typename T>
-__device__ inline T fresh(const T* from) {
-  return __ldcg(from);
 }
 
 // Enqueues a kernel that waits so itself. Where it was built for older GPUs it waits in the stream, like any other.

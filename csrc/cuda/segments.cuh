@@ -18,10 +18,10 @@ struct Step {
                             bool again, unsigned cell) {
     Step step = nothing(a);
     if (use == Use::bounded || !again) {
-      step.sum = fresh((use == Use::bounded ? tiled.segment_sums : tiled.sums_before) + part * cells + cell);
+      step.sum = (use == Use::bounded ? tiled.segment_sums : tiled.sums_before)[part * cells + cell];
     } else {
       const int32_t* from = tiled.segment_sums + part * 3 * cells + cell;
-      step = {.sum = fresh(from), .from_low = fresh(from + cells), .from_high = fresh(from + 2 * cells)};
+      step = {.sum = *from, .from_low = from[cells], .from_high = from[2 * cells]};
     }
     return step;
   }
@@ -57,9 +57,9 @@ constexpr int kWalkCost = 16, kApartWalkCost = 64;
 // Of the tiles of SegmentSums behind a gate, so many segments, the last, are computed; none where few outputs are in
 // doubt, which are then walked through.
 __device__ inline int computed_again(const TiledProduct& tiled, int64_t gate) {
-  const int segments = fresh(tiled.gates + gate);
+  const int segments = tiled.gates[gate];
   const bool apart = along_rows(tiled.rows.operand) || along_rows(tiled.columns.operand);
-  return int64_t{apart ? kApartWalkCost : kWalkCost} * fresh(tiled.doubts + gate) <
+  return int64_t{apart ? kApartWalkCost : kWalkCost} * tiled.doubts[gate] <
                  segments * tiled.tile_rows * tiled.tile_columns
              ? 0
              : segments;
@@ -116,7 +116,7 @@ __global__ void __launch_bounds__(kJoinThreads)
     join_segments(const __grid_constant__ TiledProduct tiled, int32_t* starts, int width) {
   if (use == Use::bounded) let_next_begin();
   wait_for_previous();
-  if (use == Use::segment && fresh(tiled.chosen) == 0) return;
+  if (use == Use::segment && *tiled.chosen == 0) return;
   __shared__ Step<use> shares[kJoinThreads];
   __shared__ int doubts[32];  // of each cell
   const Accumulator<int32_t> a(tiled.datapath);
@@ -143,7 +143,7 @@ __global__ void __launch_bounds__(kJoinThreads)
         for (int u = 0; u < kJoinLoads; ++u) {
           const int at = min(s + u, end - 1);
           steps[u] = Step<use>::of(tiled, a, cells, part + at, at >= again, cell.of_instance);
-          range[u] = bounded ? fresh(bounds + at * threads) : make_int2(0, 0);
+          range[u] = bounded ? bounds[at * threads] : make_int2(0, 0);
         }
 #pragma unroll
         for (int u = 0; u < kJoinLoads; ++u)
@@ -215,7 +215,7 @@ class RowOfLanes {
 __global__ void __launch_bounds__(kWalkers, 1) settle(const __grid_constant__ TiledProduct tiled, int32_t* starts) {
   let_next_begin();
   wait_for_previous();
-  const int in_doubt = fresh(tiled.chosen - 1);
+  const int in_doubt = tiled.chosen[-1];
   if (in_doubt == 0) return;  // as mostly
   for (int64_t i = blockIdx.x * int64_t{kWalkers} + threadIdx.x; i < tiled.tiles; i += gridDim.x * int64_t{kWalkers}) {
     const Tile tile(tiled, static_cast<unsigned>(i));
@@ -231,7 +231,7 @@ __global__ void __launch_bounds__(kWalkers, 1) settle(const __grid_constant__ Ti
   const unsigned cells = tiled.cells(), threads = tiled.threads();
   const int64_t all_vectors = (tiled.k + vector_size - 1) / vector_size;
   for (int n = blockIdx.x; n < in_doubt; n += gridDim.x) {
-    const Cell cell(tiled, fresh(tiled.doubtful + n));
+    const Cell cell(tiled, tiled.doubtful[n]);
     if (computed_again(tiled, cell.gate(tiled)) > 0) continue;
     const Offsets offsets = tiled.batch.at(cell.instance);
     const RowOfLanes rows(tiled.rows, offsets.left, cell.row, tiled.lane_code),
@@ -291,9 +291,9 @@ __global__ void __launch_bounds__(kWalkers, 1) settle(const __grid_constant__ Ti
       if (s % kWalked == 0) {
         __syncthreads();
         if (const int mine = s + threadIdx.x; mine < tiled.segments) {
-          sums[threadIdx.x] = fresh(tiled.sums_before + (part + mine) * cells + cell.of_instance);
+          sums[threadIdx.x] = tiled.sums_before[(part + mine) * cells + cell.of_instance];
           ranges[threadIdx.x] =
-              fresh(reinterpret_cast<const int2*>(tiled.segment_bounds) + (part + mine) * threads + cell.thread);
+              reinterpret_cast<const int2*>(tiled.segment_bounds)[(part + mine) * threads + cell.thread];
         }
         __syncthreads();
       }
