@@ -182,8 +182,8 @@ __global__ void __launch_bounds__(kJoinThreads)
   }
 }
 
-constexpr int kWalkers = 512;  // threads that walk through an output together
-constexpr int kWalked = 512;   // segments, or vectors, at a time
+constexpr int kWalkers = 512;      // threads that walk through an output together
+constexpr int kWalked = kWalkers;  // segments, or vectors, at a time
 
 // An operand's codes along one row, as lanes of the product table.
 class RowOfLanes {
@@ -208,10 +208,101 @@ class RowOfLanes {
   const LaneCode& lane_code_;
 };
 
+// Walks through an output, a block at once: where a segment does not saturate from what it starts with, its bounded sum
+// counts, else its vectors are summed anew. As segments in doubt come in runs, those of the next ones are summed at
+// once, of ever more of them.
+__device__ inline void walk_through(const TiledProduct& tiled, const Cell& cell, int32_t* starts) {
+  __shared__ int32_t sums[kWalked], vectors[kWalked];
+  __shared__ int2 ranges[kWalked];
+  constexpr int kWarps = kWalkers / 32, kAtOnce = 4;
+  const Accumulator<int32_t> a(tiled.datapath);
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, vector_size = tiled.datapath.vector_size;
+  const unsigned cells = tiled.cells(), threads = tiled.threads();
+  const int64_t all_vectors = (tiled.k + vector_size - 1) / vector_size;
+  const Offsets offsets = tiled.batch.at(cell.instance);
+  const RowOfLanes rows(tiled.rows, offsets.left, cell.row, tiled.lane_code),
+      columns(tiled.columns, offsets.right, cell.column, tiled.lane_code);
+  const auto share_of_sum = [&](int64_t vector) {  // this thread's
+    int32_t sum = 0;
+    for (int i = lane; i < vector_size; i += 32) {
+      const int64_t k = vector * vector_size + i;
+      sum += __ldg(tiled.table + rows.at(k, tiled.k) + columns.at(k, tiled.k));
+    }
+    return sum;
+  };
+  const auto aligned = [&](int32_t sum, int64_t vector) {
+    if (tiled.blocks == 0) return a.aligned(sum);
+    const int64_t block = cell.instance * tiled.blocks + vector / tiled.block_vectors;
+    return a.shifted(sum, tiled.row_shifts.data[block * tiled.row_shifts.pitch + cell.row] +
+                              tiled.column_shifts.data[block * tiled.column_shifts.pitch + cell.column]);
+  };
+  int64_t first = 0, behind = 0;  // of the vectors that are summed
+  const auto sum_vectors = [&](int64_t from, int64_t to) {
+    first = from, behind = min(to, from + kWalked);
+    const int count = static_cast<int>(behind - first);
+    __syncthreads();
+    for (int v = warp; v < count; v += kWarps * kAtOnce) {
+      int32_t sum[kAtOnce];
+#pragma unroll
+      for (int u = 0; u < kAtOnce; ++u) sum[u] = share_of_sum(first + min(v + u * kWarps, count - 1));
+#pragma unroll
+      for (int u = 0; u < kAtOnce; ++u) {
+        sum[u] = __reduce_add_sync(~0u, sum[u]);
+        if (lane == 0 && v + u * kWarps < count) vectors[v + u * kWarps] = aligned(sum[u], first + v + u * kWarps);
+      }
+    }
+    __syncthreads();
+  };
+  // What they do to an accumulator: a lane's neighbours, then neighbouring lanes'.
+  const auto accumulated = [&](int32_t acc, int64_t from, int64_t to) {
+    using Act = Step<Use::segment>;
+    const int count = static_cast<int>(to - from), each = (count + 31) / 32;
+    Act act = Act::nothing(a);
+    for (int v = lane * each; v < min(count, (lane + 1) * each); ++v) {
+      const int32_t sum = vectors[from - first + v];
+      act = act.then(a, {.sum = sum,
+                         .from_low = a.saturated(static_cast<int32_t>(a.low) + sum),
+                         .from_high = a.saturated(static_cast<int32_t>(a.high) + sum)});
+    }
+    for (int d = 1; d < 32; d *= 2)
+      act = act.then(a, {.sum = __shfl_down_sync(~0u, act.sum, d),
+                         .from_low = __shfl_down_sync(~0u, act.from_low, d),
+                         .from_high = __shfl_down_sync(~0u, act.from_high, d)});
+    return __shfl_sync(~0u, act.on(a, acc), 0);
+  };
+  const unsigned part = cell.instance * tiled.segments;
+  int32_t acc = 0;
+  int ahead = 1, summed = 0;  // segments: that are summed at once; behind the last that is
+  for (int s = 0; s < tiled.segments; ++s) {
+    if (s % kWalked == 0) {
+      __syncthreads();
+      if (const int mine = s + threadIdx.x; mine < tiled.segments) {
+        sums[threadIdx.x] = tiled.sums_before[(part + mine) * cells + cell.of_instance];
+        ranges[threadIdx.x] =
+            reinterpret_cast<const int2*>(tiled.segment_bounds)[(part + mine) * threads + cell.thread];
+      }
+      __syncthreads();
+    }
+    if (starts && threadIdx.x == 0) starts[(part + s) * cells + cell.of_instance] = acc;
+    if (s == 0 || !may_saturate(a, acc, ranges[s % kWalked])) {
+      acc += sums[s % kWalked];
+      continue;
+    }
+    const int64_t end = min(all_vectors, (s + 1) * tiled.segment_vectors);
+    for (int64_t v = s * tiled.segment_vectors; v < end; v = min(end, behind)) {
+      if (v >= behind) {
+        ahead = s <= summed + ahead ? min(2 * ahead, kWalked) : 1;
+        summed = s + ahead;
+        sum_vectors(v, min(all_vectors, summed * tiled.segment_vectors));
+      }
+      acc = accumulated(acc, v, min(end, behind));
+    }
+  }
+  if (threadIdx.x == 0) cell.write(tiled, acc);
+}
+
 // Puts right what may have saturated, by the cheaper of two ways. Writes down which tiles of SegmentSums are computed,
-// so that blocks share them evenly; and walks through outputs that are in doubt but in no such tile, a block through
-// one at a time: where a segment does not saturate from what it starts with, its bounded sum counts, else its vectors
-// are summed anew. As segments in doubt come in runs, those of the next ones are summed at once, of ever more of them.
+// so that blocks share them evenly; and walks through the outputs that are in doubt but in no such tile.
 __global__ void __launch_bounds__(kWalkers, 1) settle(const __grid_constant__ TiledProduct tiled, int32_t* starts) {
   let_next_begin();
   wait_for_previous();
@@ -222,97 +313,16 @@ __global__ void __launch_bounds__(kWalkers, 1) settle(const __grid_constant__ Ti
     if (tiled.segments - computed_again(tiled, tile.gate) < min(tiled.segments, tile.segment + tiled.together))
       tiled.chosen[1 + atomicAdd(tiled.chosen, 1)] = static_cast<int32_t>(i);
   }
-
-  __shared__ int32_t sums[kWalked], vectors[kWalked];
-  __shared__ int2 ranges[kWalked];
-  constexpr int kWarps = kWalkers / 32, kAtOnce = 4;
-  const Accumulator<int32_t> a(tiled.datapath);
-  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, vector_size = tiled.datapath.vector_size;
-  const unsigned cells = tiled.cells(), threads = tiled.threads();
-  const int64_t all_vectors = (tiled.k + vector_size - 1) / vector_size;
-  for (int n = blockIdx.x; n < in_doubt; n += gridDim.x) {
-    const Cell cell(tiled, tiled.doubtful[n]);
-    if (computed_again(tiled, cell.gate(tiled)) > 0) continue;
-    const Offsets offsets = tiled.batch.at(cell.instance);
-    const RowOfLanes rows(tiled.rows, offsets.left, cell.row, tiled.lane_code),
-        columns(tiled.columns, offsets.right, cell.column, tiled.lane_code);
-    const auto share_of_sum = [&](int64_t vector) {  // this thread's
-      int32_t sum = 0;
-      for (int i = lane; i < vector_size; i += 32) {
-        const int64_t k = vector * vector_size + i;
-        sum += __ldg(tiled.table + rows.at(k, tiled.k) + columns.at(k, tiled.k));
-      }
-      return sum;
-    };
-    const auto aligned = [&](int32_t sum, int64_t vector) {
-      if (tiled.blocks == 0) return a.aligned(sum);
-      const int64_t block = cell.instance * tiled.blocks + vector / tiled.block_vectors;
-      return a.shifted(sum, tiled.row_shifts.data[block * tiled.row_shifts.pitch + cell.row] +
-                                tiled.column_shifts.data[block * tiled.column_shifts.pitch + cell.column]);
-    };
-    int64_t first = 0, behind = 0;  // of the vectors that are summed
-    const auto sum_vectors = [&](int64_t from, int64_t to) {
-      first = from, behind = min(to, from + kWalked);
-      const int count = static_cast<int>(behind - first);
-      __syncthreads();
-      for (int v = warp; v < count; v += kWarps * kAtOnce) {
-        int32_t sum[kAtOnce];
-#pragma unroll
-        for (int u = 0; u < kAtOnce; ++u) sum[u] = share_of_sum(first + min(v + u * kWarps, count - 1));
-#pragma unroll
-        for (int u = 0; u < kAtOnce; ++u) {
-          sum[u] = __reduce_add_sync(~0u, sum[u]);
-          if (lane == 0 && v + u * kWarps < count) vectors[v + u * kWarps] = aligned(sum[u], first + v + u * kWarps);
-        }
-      }
-      __syncthreads();
-    };
-    // What they do to an accumulator: a lane's neighbours, then neighbouring lanes'.
-    const auto accumulated = [&](int32_t acc, int64_t from, int64_t to) {
-      using Act = Step<Use::segment>;
-      const int count = static_cast<int>(to - from), each = (count + 31) / 32;
-      Act act = Act::nothing(a);
-      for (int v = lane * each; v < min(count, (lane + 1) * each); ++v) {
-        const int32_t sum = vectors[from - first + v];
-        act = act.then(a, {.sum = sum,
-                           .from_low = a.saturated(static_cast<int32_t>(a.low) + sum),
-                           .from_high = a.saturated(static_cast<int32_t>(a.high) + sum)});
-      }
-      for (int d = 1; d < 32; d *= 2)
-        act = act.then(a, {.sum = __shfl_down_sync(~0u, act.sum, d),
-                           .from_low = __shfl_down_sync(~0u, act.from_low, d),
-                           .from_high = __shfl_down_sync(~0u, act.from_high, d)});
-      return __shfl_sync(~0u, act.on(a, acc), 0);
-    };
-    const unsigned part = cell.instance * tiled.segments;
-    int32_t acc = 0;
-    int ahead = 1, summed = 0;  // segments: that are summed at once; behind the last that is
-    for (int s = 0; s < tiled.segments; ++s) {
-      if (s % kWalked == 0) {
-        __syncthreads();
-        if (const int mine = s + threadIdx.x; mine < tiled.segments) {
-          sums[threadIdx.x] = tiled.sums_before[(part + mine) * cells + cell.of_instance];
-          ranges[threadIdx.x] =
-              reinterpret_cast<const int2*>(tiled.segment_bounds)[(part + mine) * threads + cell.thread];
-        }
-        __syncthreads();
-      }
-      if (starts && threadIdx.x == 0) starts[(part + s) * cells + cell.of_instance] = acc;
-      if (s == 0 || !may_saturate(a, acc, ranges[s % kWalked])) {
-        acc += sums[s % kWalked];
-        continue;
-      }
-      const int64_t end = min(all_vectors, (s + 1) * tiled.segment_vectors);
-      for (int64_t v = s * tiled.segment_vectors; v < end; v = min(end, behind)) {
-        if (v >= behind) {
-          ahead = s <= summed + ahead ? min(2 * ahead, kWalked) : 1;
-          summed = s + ahead;
-          sum_vectors(v, min(all_vectors, summed * tiled.segment_vectors));
-        }
-        acc = accumulated(acc, v, min(end, behind));
-      }
-    }
-    if (threadIdx.x == 0) cell.write(tiled, acc);
+  __shared__ bool walked[kWalkers];
+  const int mine = blockIdx.x + threadIdx.x * gridDim.x, step = kWalkers * gridDim.x;
+  for (int first = 0; static_cast<int>(blockIdx.x) + first < in_doubt; first += step) {
+    const int n = mine + first;
+    const bool walks = n < in_doubt && computed_again(tiled, Cell(tiled, tiled.doubtful[n]).gate(tiled)) == 0;
+    if (!__syncthreads_or(walks)) continue;
+    walked[threadIdx.x] = walks;
+    __syncthreads();
+    for (int i = 0; i < kWalkers; ++i)
+      if (walked[i]) walk_through(tiled, Cell(tiled, tiled.doubtful[blockIdx.x + first + i * gridDim.x]), starts);
   }
 }
 
