@@ -2,7 +2,8 @@
 
 Every tap of a dot product begins with a block: where channels (of a group) or images are no whole number of blocks,
 zero codes fill the last one up. The order of K is (tap, channel), of the weight gradient (output position, image), so
-that an element has one code, whichever taps see it.
+that an element has one code, whichever taps see it. Zero codes change no sum: where there is but one block, most of
+them are left out.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lns_sim.contract import COUNTERS
+from lns_sim.contract import COUNTERS, DATAPATH
 from lns_sim.ops.gemm import described
 from lns_sim.ops.sides import Side
 from lns_sim.quantizers import Operand
@@ -27,17 +28,12 @@ class Channels(Operand):
         """What the codes stand for, with the dimension whole."""
         return Operand(*self).value.flatten(self.dim - 1, self.dim)
 
-    @property
-    def missing(self) -> int:
-        """Zero codes that fill a group's last block up."""
-        return -self.codes.shape[self.dim] % self.block
-
-    def filled(self) -> Operand:
-        """With them, and with the dimension whole."""
-        fill = [0, 0] * (-1 - self.dim) + [0, self.missing]
-        filled = F.pad(self.codes, fill) if self.missing else self.codes
+    def filled(self, block: int) -> Operand:
+        """With zero codes that fill a group's last block up, and with the dimension whole."""
+        fill = [0, 0] * (-1 - self.dim) + [0, -self.codes.shape[self.dim] % block]
+        filled = F.pad(self.codes, fill) if fill[-1] else self.codes
         codes, shifts = (t.flatten(self.dim - 1, self.dim) for t in (filled, self.shifts))
-        return Operand(codes, self.scale, self.quantizer, shifts, self.dim, self.block)
+        return Operand(codes, self.scale, self.quantizer, shifts, self.dim, block)
 
 
 def channels(side: Side, dim: int, groups: int) -> Channels:
@@ -46,11 +42,31 @@ def channels(side: Side, dim: int, groups: int) -> Channels:
     return Channels(*operand)._replace(dim=dim + 1 - operand.codes.dim())
 
 
-def without_filling(found: tuple[Tensor, Tensor], side: Operand, taps: int, count: bool) -> tuple[Tensor, Tensor]:
-    """A result and its counters, without the lanes that only fill blocks up, which are no products."""
+_VECTOR_SIZE = DATAPATH.index("vector_size")
+_FEWEST = 4  # lanes of a vector, in multiples of which every device is fast
+
+
+def whole_blocks(a: Operand, b: Operand, encoded: list[int]) -> tuple[Operand, Operand, list[int], int]:
+    """Both sides as operators take them, the datapath on which they give the same sums, and a tap's filled-up lanes.
+
+    A group within one block is filled up to whole vectors only, and one within a vector makes vectors as short.
+    """
+    if not isinstance(a, Channels):
+        return a, b, encoded, 0
+    n, block, vector = a.codes.shape[a.dim], a.block, encoded[_VECTOR_SIZE]
+    if n < block:
+        unit = vector if n > vector else min(_FEWEST, vector)
+        block = min(-(-n // unit) * unit, block)
+        vector = min(block, vector)
+    shorter = [*encoded[:_VECTOR_SIZE], vector, *encoded[_VECTOR_SIZE + 1 :]]
+    return a.filled(block), b.filled(block), shorter, -n % block
+
+
+def without_filling(found: tuple[Tensor, Tensor], lanes: int, count: bool) -> tuple[Tensor, Tensor]:
+    """A result and its counters, without each output's lanes that only fill blocks up, which are no products."""
     out, counters = found
-    if count and isinstance(side, Channels):
-        counters[COUNTERS.index("zero_lanes")] -= side.missing * taps * out.numel()
+    if count:
+        counters[COUNTERS.index("zero_lanes")] -= lanes * out.numel()
     return out, counters
 
 
