@@ -275,8 +275,9 @@ GatheredShifts gather(const Side& side, const TiledProduct& tiled, bool left, co
   const int64_t pitch = shift_pitch(side.rows), bytes = tiled.batch.count() * tiled.blocks * pitch;
   if (bytes == 0) return {};
   auto* data = static_cast<uint8_t*>(at.allocate(bytes));
-  const int64_t grid = std::min<int64_t>(ceil_div(bytes, 256), int64_t{Limits(at.device).multiprocessors} * 16);
-  gather_shifts<<<static_cast<unsigned>(grid), 256, 0, at.stream>>>(side, tiled.batch, left, tiled.blocks, pitch, data);
+  const int64_t grid = std::min<int64_t>(ceil_div(bytes / 4, 256), int64_t{Limits(at.device).multiprocessors} * 16);
+  gather_shifts<<<static_cast<unsigned>(grid), 256, 0, at.stream>>>(side, tiled.batch, left, tiled.blocks, pitch,
+                                                                    reinterpret_cast<uchar4*>(data));
   check(cudaGetLastError(), "gather_shifts");
   return {.data = data, .pitch = pitch};
 }

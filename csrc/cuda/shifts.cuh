@@ -25,16 +25,17 @@ __device__ inline int load_shift(const Side& side, int64_t offset, int64_t row, 
                    k_coordinates(view, block, blocks));
 }
 
-// `left`: of the batch's left side, else of its right one.
+// `left`: of the batch's left side, else of its right one. A thread takes four rows of a block.
 __global__ void __launch_bounds__(256)
     gather_shifts(const __grid_constant__ Side side, const __grid_constant__ Batch batch, bool left, int64_t blocks,
-                  int64_t pitch, uint8_t* out) {
-  const int64_t n = batch.count() * blocks * pitch;
+                  int64_t pitch, uchar4* out) {
+  const int64_t fours = pitch / 4, n = batch.count() * blocks * fours;
   for (int64_t i = blockIdx.x * int64_t{blockDim.x} + threadIdx.x; i < n; i += gridDim.x * int64_t{blockDim.x}) {
-    const int64_t row = i % pitch, block = i / pitch % blocks;
-    const Offsets offsets = batch.at(i / pitch / blocks);
-    out[i] =
-        static_cast<uint8_t>(load_shift(side, left ? offsets.left_shift : offsets.right_shift, row, block, blocks));
+    const int64_t row = i % fours * 4, block = i / fours % blocks;
+    const Offsets offsets = batch.at(i / fours / blocks);
+    const int64_t offset = left ? offsets.left_shift : offsets.right_shift;
+    const auto shift = [&](int r) { return static_cast<uint8_t>(load_shift(side, offset, row + r, block, blocks)); };
+    out[i] = make_uchar4(shift(0), shift(1), shift(2), shift(3));
   }
 }
 
