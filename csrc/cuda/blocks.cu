@@ -106,15 +106,15 @@ struct QuantizeBlock {
     if constexpr (kDraws) random = decode_random_state(rng);
     for (int64_t at = 0; at < n; at += kHeld) {
       if (n > kHeld) take(held, x + first + at * stride, n - at, stride);
-      Code made[kHeld];
+      Code made[kHeld] = {};
 #pragma unroll
       for (int i = 0; i < kHeld; ++i) {
+        if (scale_is_nan(bits) || (i % 8 == 0 && at + i >= n)) break;
         if constexpr (kDraws)
           made[i] =
               static_cast<Code>(quantize_one(q, float_bits(held[i]), k, philox_u24(random, first + (at + i) * stride)));
         else
           made[i] = static_cast<Code>(nearest_code(q, held[i], k));
-        if (scale_is_nan(bits)) made[i] = 0;
       }
       give(made, codes + first + at * stride, n - at, stride);
     }
@@ -159,25 +159,34 @@ struct ForwardBlock {
 };
 
 // A tile of images and places of a channel's plane, turned in shared memory.
-constexpr int kTile = 32, kTileRows = kThreads / kTile;
+constexpr int kImages = 128, kPlaces = 32, kTurned = kImages * kPlaces / kThreads;  // the last: of a thread
 
 template <typename Code>
-__global__ void __launch_bounds__(kThreads) turn_images(const Code* from, Images p, Code* to) {
-  __shared__ Code tile[kTile][kTile + 4 / sizeof(Code)];
-  const int64_t plane = p.height * p.width, across = (plane + kTile - 1) / kTile, lines = p.width + 2 * p.beside;
-  const int lane = threadIdx.x % kTile, row = threadIdx.x / kTile;
-  for (int64_t i = blockIdx.x; i < across * p.channels * ((p.count + kTile - 1) / kTile); i += gridDim.x) {
-    const int64_t at = i % across * kTile, channel = i / across % p.channels, image = i / across / p.channels * kTile;
+__global__ void __launch_bounds__(kThreads) turn_images(const Code* __restrict__ from, Images p, Code* to) {
+  __shared__ Code tile[kImages][kPlaces + 4 / sizeof(Code)];
+  const int64_t plane = p.height * p.width, across = (plane + kPlaces - 1) / kPlaces, line = p.width + 2 * p.beside;
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  for (int64_t i = blockIdx.x; i < across * p.channels * ((p.count + kImages - 1) / kImages); i += gridDim.x) {
+    const int64_t first = i % across * kPlaces, channel = i / across % p.channels,
+                  image = i / across / p.channels * kImages;
+    const auto within = [&](int image_at, int place) { return image + image_at < p.count && first + place < plane; };
+    Code held[kTurned];
+#pragma unroll
+    for (int j = 0; j < kTurned; ++j) {
+      const int r = warp * kTurned + j;
+      held[j] = within(r, lane) ? from[((image + r) * p.channels + channel) * plane + first + lane] : Code{};
+    }
     __syncthreads();  // the last tile has been read
-    for (int r = row; r < kTile; r += kTileRows)
-      if (image + r < p.count && at + lane < plane)
-        tile[r][lane] = from[((image + r) * p.channels + channel) * plane + at + lane];
+#pragma unroll
+    for (int j = 0; j < kTurned; ++j) tile[warp * kTurned + j][lane] = held[j];
     __syncthreads();
-    for (int r = row; r < kTile; r += kTileRows) {
-      const unsigned place = static_cast<unsigned>(at) + r, width = static_cast<unsigned>(p.width);
-      if (place >= plane || image + lane >= p.count) continue;
-      const int64_t line = (place / width + p.above) * p.channels + channel;
-      to[(line * lines + place % width + p.beside) * p.count + image + lane] = tile[lane][r];
+    for (int r = warp; r < kPlaces; r += kThreads / 32) {
+      const unsigned place = static_cast<unsigned>(first) + r, width = static_cast<unsigned>(p.width);
+      const int64_t row = (place / width + p.above) * p.channels + channel;
+      Code* at = to + (row * line + place % width + p.beside) * p.count + image;
+#pragma unroll
+      for (int n = lane; n < kImages; n += 32)
+        if (within(n, r)) at[n] = tile[n][r];
     }
   }
 }
@@ -185,7 +194,7 @@ __global__ void __launch_bounds__(kThreads) turn_images(const Code* from, Images
 }  // namespace
 
 void images_fastest(const void* codes, bool wide, const Images& p, void* to, const Launch& at) {
-  const int64_t tiles = (p.height * p.width + kTile - 1) / kTile * p.channels * ((p.count + kTile - 1) / kTile),
+  const int64_t tiles = (p.height * p.width + kPlaces - 1) / kPlaces * p.channels * ((p.count + kImages - 1) / kImages),
                 bytes = (p.height + 2 * p.above) * p.channels * (p.width + 2 * p.beside) * p.count * (wide ? 2 : 1);
   if (bytes > 0 && (p.above > 0 || p.beside > 0)) check(cudaMemsetAsync(to, 0, bytes, at.stream), "memset");
   if (tiles == 0) return;
