@@ -38,7 +38,8 @@ class Channels(Operand):
 
 def channels(side: Side, dim: int, groups: int) -> Channels:
     """A side's codes with blocks along ``dim``, within each of the groups that it consists of."""
-    operand = side.along(dim + 1, lambda t: t.unflatten(dim, (groups, -1)))
+    # One group is a dimension more, which takes a host a tenth of the time.
+    operand = side.along(dim + 1, lambda t: t.unsqueeze(dim) if groups == 1 else t.unflatten(dim, (groups, -1)))
     return Channels(*operand)._replace(dim=dim + 1 - operand.codes.dim())
 
 
