@@ -43,13 +43,13 @@ struct alignas(16) Pack {
 };
 
 template <typename T>
-__device__ inline bool in_packs(const T* at, int64_t n, int64_t stride) {
+__device__ inline bool in_packs(const T* at, int n, int64_t stride) {
   return stride == 1 && n % Pack<T>::kSize == 0 && reinterpret_cast<uintptr_t>(at) % sizeof(Pack<T>) == 0;
 }
 
-// The first n of `held`, at most, from `at` on, and zeros.
+// `held`: the first n from `at` on, and zeros.
 template <typename T>
-__device__ inline void take(T (&held)[kHeld], const T* at, int64_t n, int64_t stride) {
+__device__ inline void take(T (&held)[kHeld], const T* at, int n, int64_t stride) {
   constexpr int kPack = Pack<T>::kSize;
   if (in_packs(at, n, stride)) {
 #pragma unroll
@@ -60,12 +60,12 @@ __device__ inline void take(T (&held)[kHeld], const T* at, int64_t n, int64_t st
     }
   } else {
 #pragma unroll
-    for (int i = 0; i < kHeld; ++i) held[i] = i < n ? at[i * stride] : T{};
+    for (int i = 0; i < kHeld; ++i, at += stride) held[i] = i < n ? *at : T{};
   }
 }
 
 template <typename T>
-__device__ inline void give(const T (&held)[kHeld], T* at, int64_t n, int64_t stride) {
+__device__ inline void give(const T (&held)[kHeld], T* at, int n, int64_t stride) {
   constexpr int kPack = Pack<T>::kSize;
   if (in_packs(at, n, stride)) {
 #pragma unroll
@@ -77,8 +77,8 @@ __device__ inline void give(const T (&held)[kHeld], T* at, int64_t n, int64_t st
     }
   } else {
 #pragma unroll
-    for (int i = 0; i < kHeld; ++i)
-      if (i < n) at[i * stride] = held[i];
+    for (int i = 0; i < kHeld; ++i, at += stride)
+      if (i < n) *at = held[i];
   }
 }
 
@@ -94,30 +94,34 @@ struct QuantizeBlock {
   __device__ void operator()(int64_t block, int64_t first, int64_t n, int64_t stride) const {
     float held[kHeld];
     uint32_t top = 0;
-    for (int64_t at = 0; at < n; at += kHeld) {
-      take(held, x + first + at * stride, n - at, stride);
+    // Calls body(first of them, how many) for as many elements as a thread holds.
+    const auto for_parts = [&](auto body) {
+      for (int64_t at = 0; at < n; at += kHeld)
+        body(first + at * stride, static_cast<int>(min(n - at, int64_t{kHeld})));
+    };
+    for_parts([&](int64_t from, int count) {
+      take(held, x + from, count, stride);
 #pragma unroll
       for (const float value : held) top = max(top, float_bits(value) & 0x7fffffffu);
-    }
+    });
     const uint32_t bits = float_bits(*scale);
     const int shift = block_shift(q, top, bits, s_max), k = scale_exponent(bits) - shift;
     shifts[block] = static_cast<uint8_t>(shift);
     RandomState random;
     if constexpr (kDraws) random = decode_random_state(rng);
-    for (int64_t at = 0; at < n; at += kHeld) {
-      if (n > kHeld) take(held, x + first + at * stride, n - at, stride);
+    for_parts([&](int64_t from, int count) {
+      if (n > kHeld) take(held, x + from, count, stride);
       Code made[kHeld] = {};
 #pragma unroll
       for (int i = 0; i < kHeld; ++i) {
-        if (scale_is_nan(bits) || (i % 8 == 0 && at + i >= n)) break;
+        if (scale_is_nan(bits) || (i % 8 == 0 && i >= count)) break;
         if constexpr (kDraws)
-          made[i] =
-              static_cast<Code>(quantize_one(q, float_bits(held[i]), k, philox_u24(random, first + (at + i) * stride)));
+          made[i] = static_cast<Code>(quantize_one(q, float_bits(held[i]), k, philox_u24(random, from + i * stride)));
         else
           made[i] = static_cast<Code>(nearest_code(q, held[i], k));
       }
-      give(made, codes + first + at * stride, n - at, stride);
-    }
+      give(made, codes + from, count, stride);
+    });
   }
 };
 
