@@ -9,6 +9,7 @@ them are left out.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -47,27 +48,39 @@ _VECTOR_SIZE = DATAPATH.index("vector_size")
 _FEWEST = 4  # lanes of a vector, in multiples of which every device is fast
 
 
-def whole_blocks(a: Operand, b: Operand, encoded: list[int]) -> tuple[Operand, Operand, list[int], int]:
-    """Both sides as operators take them, the datapath on which they give the same sums, and a tap's filled-up lanes.
+class Filling(NamedTuple):
+    """What fills a tap's blocks up: lanes that are multiplied, and whole vectors that are left out."""
+
+    lanes: int = 0
+    vectors: int = 0
+
+
+def whole_blocks(a: Operand, b: Operand, encoded: list[int]) -> tuple[Operand, Operand, list[int], Filling]:
+    """Both sides as operators take them, the datapath on which they give the same sums, and what fills them up.
 
     A group within one block is filled up to whole vectors only, and one within a vector makes vectors as short.
     """
     if not isinstance(a, Channels):
-        return a, b, encoded, 0
+        return a, b, encoded, Filling()
     n, block, vector = a.codes.shape[a.dim], a.block, encoded[_VECTOR_SIZE]
+    vectors = -(-n // block) * block // vector
     if n < block:
         unit = vector if n > vector else min(_FEWEST, vector)
         block = min(-(-n // unit) * unit, block)
         vector = min(block, vector)
     shorter = [*encoded[:_VECTOR_SIZE], vector, *encoded[_VECTOR_SIZE + 1 :]]
-    return a.filled(block), b.filled(block), shorter, -n % block
+    lanes = -(-n // block) * block
+    return a.filled(block), b.filled(block), shorter, Filling(lanes - n, vectors - lanes // vector)
 
 
-def without_filling(found: tuple[Tensor, Tensor], lanes: int, count: bool) -> tuple[Tensor, Tensor]:
-    """A result and its counters, without each output's lanes that only fill blocks up, which are no products."""
+def as_hardware_counts(found: tuple[Tensor, Tensor], filling: Filling, taps: int, count: bool) -> tuple[Tensor, Tensor]:
+    """A result and its counters: without each output's lanes that only fill blocks up, which are no products, and with
+    the vectors that hardware runs for them.
+    """
     out, counters = found
     if count:
-        counters[COUNTERS.index("zero_lanes")] -= lanes * out.numel()
+        counters[COUNTERS.index("zero_lanes")] -= filling.lanes * taps * out.numel()
+        counters[COUNTERS.index("vectors")] += filling.vectors * taps * out.numel()
     return out, counters
 
 

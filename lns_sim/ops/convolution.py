@@ -111,7 +111,7 @@ def forward(pass_name: str, r: Recipe, left: Side, right: Side, g: Geometry) -> 
             windows = a.mapped(lambda t: depth.windows(t, seen, g.groups))
             y, counts = _run(_ops.conv2d, windows, b.mapped(depth.weight_plane), *g.plane, encoded, count)
             found = depth.with_depth(y, out[0]), counts
-        return block_convolution.without_filling(found, filling * right.shape[2:].numel(), count)
+        return block_convolution.as_hardware_counts(found, filling, right.shape[2:].numel(), count)
 
     macs = left.shape[0] * math.prod(out) * right.shape.numel()
     return multiply(pass_name, r, (x, w), lambda _: macs, on_datapath, in_float32)
@@ -143,7 +143,7 @@ def input_gradient(pass_name: str, r: Recipe, error: Side, right: Side, size: li
             planes = [n * deep, c, *plane]
             dx, counts = _run(_ops.conv2d_input_gradient, windows, weights, planes, *g.plane, encoded, count)
             found = depth.with_depth(dx, deep), counts
-        return block_convolution.without_filling(found, filling * right.shape[2:].numel(), count)
+        return block_convolution.as_hardware_counts(found, filling, right.shape[2:].numel(), count)
 
     macs = math.prod(size) * (right.shape[0] // g.groups) * right.shape[2:].numel()
     return multiply(pass_name, r, (dy, w), lambda _: macs, on_datapath, in_float32)
@@ -178,7 +178,7 @@ def weight_gradient(pass_name: str, r: Recipe, error: Side, left: Side, kernel: 
             dw, counts = run(planes, windows, list(kernel[1:]), g.plane, encoded, count)
             dw = dw.reshape(shape[0], kernel[0], shape[1], *kernel[1:]).permute(0, 2, 1, 3, 4).contiguous()
             found = dw, counts
-        return block_convolution.without_filling(found, filling * error.shape[2:].numel(), count)
+        return block_convolution.as_hardware_counts(found, filling, error.shape[2:].numel(), count)
 
     macs = math.prod(shape) * positions
     return multiply(pass_name, r, (dy, x), lambda _: macs, on_datapath, in_float32)

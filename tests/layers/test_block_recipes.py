@@ -108,7 +108,7 @@ def test_few_channels_leave_out_lanes_that_fill_blocks_up(n, block, vector, lane
     x, w = numbers(2, n, 3, 3), numbers(2, n, 2, 2)
     a, b = (block_convolution.channels(Side(t.detach(), "activation", r, None, None), 1, 1) for t in (x, w))
     left, right, encoded, filling = block_convolution.whole_blocks(a, b, d.encode())
-    assert left.codes.shape[1] == right.codes.shape[1] == lanes == n + filling
+    assert left.codes.shape[1] == right.codes.shape[1] == lanes == n + filling.lanes
     assert left.block == right.block and (left.block, encoded[2]) == wanted
     y, _ = torch.ops.lns_sim.conv2d(
         left.codes, left.scale, right.codes, right.scale, 8, 8, [1, 1], [0, 0], [1, 1], 1, encoded, False, False, 0, 0,
@@ -245,6 +245,16 @@ def test_counters_leave_out_what_fills_blocks_up():
     assert len(totals) == 3
     for total in totals.values():
         assert total.macs == 2 * 36 * 4 * 27 and total.zero_lanes == 2 * 4 * 3 * outside
+
+
+def test_counters_hold_the_vectors_of_hardware():
+    """Which walks whole blocks: four vectors a tap, whatever is left out here."""
+    r = recipes.lns_madam_blocks(block=128)
+    layer = lns_sim.convert(nn.Conv2d(40, 3, 2, bias=False), r)
+    with lns_sim.count() as totals:
+        layer(torch.rand(2, 40, 3, 3).requires_grad_()).sum().backward()
+    outputs = {"forward": 2 * 3 * 4, "input_gradient": 2 * 40 * 9, "weight_gradient": 3 * 40 * 4}
+    assert {name: total.vectors for name, total in totals.items()} == {n: 4 * 4 * k for n, k in outputs.items()}
 
 
 def test_models_compile_copy_and_save(tmp_path):
