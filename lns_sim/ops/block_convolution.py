@@ -78,7 +78,7 @@ def as_hardware_counts(found: tuple[Tensor, Tensor], filling: Filling, taps: int
     the vectors that hardware runs for them.
     """
     out, counters = found
-    if count:
+    if count and any(filling):
         counters[COUNTERS.index("zero_lanes")] -= filling.lanes * taps * out.numel()
         counters[COUNTERS.index("vectors")] += filling.vectors * taps * out.numel()
     return out, counters
