@@ -279,8 +279,8 @@ GatheredShifts gather(const Side& side, const TiledProduct& tiled, bool left, co
     check(cudaMemsetAsync(data, 0, bytes, at.stream), "memset");
     return {.data = data, .pitch = pitch};
   }
-  const int64_t threads = std::min<int64_t>(pitch / 4, 256), resident = 2048 * Limits(at.device).multiprocessors;
-  const int64_t each = std::clamp<int64_t>(bytes / 4 / resident, 1, kShiftBlocks);
+  const int64_t threads = std::min<int64_t>(pitch / 4, 256), shared = 1024 * Limits(at.device).multiprocessors;
+  const int64_t each = std::clamp<int64_t>(bytes / 4 / shared, 1, kShiftBlocks);
   const dim3 grid(static_cast<unsigned>(ceil_div(pitch / 4, threads)),
                   static_cast<unsigned>(std::min<int64_t>(batch * ceil_div(tiled.blocks, each), 65535)));
   gather_shifts<<<grid, static_cast<unsigned>(threads), 0, at.stream>>>(side, tiled.batch, left, tiled.blocks, each,
