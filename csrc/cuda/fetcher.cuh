@@ -99,15 +99,12 @@ class Fetcher {
       });
     else if (strided_)
       fill_along_k(tile, [&](int row) {
-        const Code* at = codes + (row_coordinates_[slot(row)].offset + mine.offset);
-        return four([&](int u) {
-          return load_if(mine.y + row_coordinates_[slot(row + u)].y == 0, at + u * operand_.row_stride);
-        });
+        const Code* at = codes + (coordinates(row, 0).offset + mine.offset);
+        return four([&](int u) { return load_if(mine.y + coordinates(row, u).y == 0, at + u * operand_.row_stride); });
       });
     else
-      fill_along_k(tile, [&](int row) {
-        return four([&](int u) { return load_if_inside(row_coordinates_[slot(row + u)], mine); });
-      });
+      fill_along_k(tile,
+                   [&](int row) { return four([&](int u) { return load_if_inside(coordinates(row, u), mine); }); });
   }
 
   // The codes of four rows, two to a word.
@@ -142,7 +139,7 @@ class Fetcher {
 #pragma unroll
       for (int n = 0; n < kUnits; ++n)
 #pragma unroll
-        for (int u = 0; u < 4; ++u) words[n][u] = load(row_coordinates_[slot(row + n * step + u)] + mine);
+        for (int u = 0; u < 4; ++u) words[n][u] = load(coordinates(row + n * step, u) + mine);
 #pragma unroll
       for (int n = 0; n < kUnits; ++n)
 #pragma unroll
@@ -168,7 +165,7 @@ class Fetcher {
     for (int row = lane_ % threads * 4; row < rows_; row += 32 * 4) {
       Coordinates fixed[kCoordinates];
 #pragma unroll
-      for (int u = 0; u < kCoordinates; ++u) fixed[u] = row_coordinates_[slot(row + u)];
+      for (int u = 0; u < kCoordinates; ++u) fixed[u] = coordinates(row, u);
       for (int j = lane_ / threads; j < share; j += kBatch * ks) {
         uint2 codes[kBatch];
 #pragma unroll
@@ -181,7 +178,11 @@ class Fetcher {
   }
 
   // Where a row's coordinates stand: threads that go along rows, four each, then meet in no bank.
-  __device__ int slot(int row) const { return row % 4 * (rows_ / 4) + row / 4; }
+  __device__ unsigned slot(unsigned row) const { return row % 4 * (rows_ / 4) + row / 4; }
+  // Of the u-th of four rows from `row` on.
+  __device__ const Coordinates& coordinates(unsigned row, unsigned u) const {
+    return row_coordinates_[u * (rows_ / 4) + row / 4];
+  }
 
   __device__ void store(const uint2& codes, uint16_t* to) const {
     *reinterpret_cast<uint2*>(to) = make_uint2(lanes(codes.x), lanes(codes.y));
@@ -199,7 +200,7 @@ class Fetcher {
   const LaneCode& lane_code_;
   bool words_, strided_, by_rows_;
   Extent extent_;
-  int rows_;
+  unsigned rows_;
   Coordinates* row_coordinates_;
   Coordinates* ks_;
   int fetcher_, lane_;
