@@ -286,13 +286,21 @@ void run_segments(TiledProduct tiled, const ProductTable& t, const Launch& at) {
   }
 }
 
-// A side's shifts as the kernel reads them; none where K is empty, as between the positions of a stride.
+// A side's shifts as the kernel reads them; no data where K is empty, as between the positions of a stride.
 GatheredShifts gather(const Side& side, const TiledProduct& tiled, bool left, const Launch& at) {
-  const int64_t pitch = shift_pitch(side.rows), bytes = tiled.batch.count() * tiled.blocks * pitch;
+  const int64_t pitch = shift_pitch(side.rows), batch = tiled.batch.count(), bytes = batch * tiled.blocks * pitch;
   if (bytes == 0) return {};
   auto* data = static_cast<uint8_t*>(at.allocate(bytes));
-  const int64_t grid = std::min<int64_t>(ceil_div(bytes, 256), int64_t{Limits(at.device).multiprocessors} * 16);
-  gather_shifts<<<static_cast<unsigned>(grid), 256, 0, at.stream>>>(side, tiled.batch, left, tiled.blocks, pitch, data);
+  if (side.shifts.codes.data == nullptr) {  // the side has none
+    check(cudaMemsetAsync(data, 0, bytes, at.stream), "memset");
+    return {.data = data, .pitch = pitch};
+  }
+  const int64_t threads = std::min<int64_t>(pitch / 4, 256), shared = 1024 * Limits(at.device).multiprocessors;
+  const int64_t each = std::clamp<int64_t>(bytes / 4 / shared, 1, kShiftBlocks);
+  const dim3 grid(static_cast<unsigned>(ceil_div(pitch / 4, threads)),
+                  static_cast<unsigned>(std::min<int64_t>(batch * ceil_div(tiled.blocks, each), 65535)));
+  gather_shifts<<<grid, static_cast<unsigned>(threads), 0, at.stream>>>(side, tiled.batch, left, tiled.blocks, each,
+                                                                        pitch, data);
   check(cudaGetLastError(), "gather_shifts");
   return {.data = data, .pitch = pitch};
 }
