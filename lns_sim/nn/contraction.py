@@ -34,9 +34,9 @@ def _lettered(numbers) -> str:
 
 
 def einsum(equation: str, operands: list[Tensor], matmul: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-    """torch.einsum from left to right, two operands at a time, each sum of products by ``matmul``.
+    """torch.einsum from left to right, two operands at a time, each sum of products, or outer product, by ``matmul``.
 
-    Sums over one operand alone and products without a sum stay in float32, as they are no dot products.
+    Sums over one operand alone and elementwise products stay in float32, as they are no dot products.
 
     Raises:
         RuntimeError: torch's own, of an equation that does not fit the operands.
@@ -77,7 +77,7 @@ def _contract(a: Tensor, a_letters, b: Tensor, b_letters, later, matmul):
     summed, batch = [c for c in both if c not in later], [c for c in both if c in later]
     rows, columns = [c for c in a_letters if c not in both], [c for c in b_letters if c not in both]
     out = batch + rows + columns
-    if not summed:
+    if not summed and not (rows and columns):
         left = a.permute([a_letters.index(c) for c in batch + rows])[(..., *[None] * len(columns))]
         right = b.permute([b_letters.index(c) for c in batch + columns])
         return left * right[(*[slice(None)] * len(batch), *[None] * len(rows))], out

@@ -238,6 +238,9 @@ class _Form(NamedTuple):
             if is_weight(a) or is_weight(b):
                 raise ValueError(f"the operands must have {self.ranks} dimensions, got {(a.dim(), b.dim())}")
             return NotImplemented
+        if self.ranks == (1, 1):  # an outer product, of a weight's values as elementwise products are
+            a, b = (x.dequantize() if is_weight(x) else x for x in (a, b))
+            a, b = a[:, None], b[None]
         return multiplied(simulation, a, b)
 
 
@@ -254,6 +257,7 @@ def _register_products():
         ((torch.mm, Tensor.mm), _Form(("input", "mat2"), (2, 2))),
         ((torch.bmm, Tensor.bmm), _Form(("input", "mat2"), (3, 3))),
         ((torch.mv, Tensor.mv), _Form(("input", "vec"), (2, 1))),
+        ((torch.outer, Tensor.outer, torch.ger, Tensor.ger), _Form(("input", "vec2"), (1, 1))),
     ):
 
         def multiply(simulation, *args, form=form, **kwargs):
@@ -268,6 +272,7 @@ def _register_products():
         ((torch.addmm, Tensor.addmm), _Form(("mat1", "mat2"), (2, 2))),
         ((torch.baddbmm, Tensor.baddbmm), _Form(("batch1", "batch2"), (3, 3))),
         ((torch.addmv, Tensor.addmv), _Form(("mat", "vec"), (2, 1))),
+        ((torch.addr, Tensor.addr), _Form(("vec1", "vec2"), (1, 1))),
     ):
 
         def add(simulation, input, *args, beta=1, alpha=1, form=form, **kwargs):
@@ -291,6 +296,13 @@ def _times(x: Tensor, factor) -> Tensor:
 _register_products()
 
 
+@handles(Tensor.addr_)
+def _addr_(simulation, input, vec1, vec2, **kwargs):
+    if simulates(simulation, ()) and torch.is_grad_enabled() and (vec1.requires_grad or vec2.requires_grad):
+        raise without_simulated_form("addr_")
+    return NotImplemented
+
+
 @handles(Tensor.__rmatmul__)
 def _rmatmul(simulation, input, other):
     return multiplied(simulation, other, input)
@@ -309,7 +321,9 @@ def _einsum(simulation, *args):
 
     def multiply(a, b):
         y = multiplied(simulation, a, b)
-        return a @ b if y is NotImplemented else y
+        if y is not NotImplemented:
+            return y
+        return a * b if a.shape[-1] == 1 else a @ b
 
     return contraction.einsum(equation, operands, multiply)
 

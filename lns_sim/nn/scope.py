@@ -28,7 +28,7 @@ class simulate(TorchFunctionMode):
 
     The methods of a converted model's modules run in one, so that products of activations, as in attention, run on the
     datapath too: the second operand stands where a weight stands. Products with an LNSWeight keep the weight's own
-    recipe. Sums of products only: elementwise and outer products stay in float32.
+    recipe. Sums of products only: elementwise and outer products stay in float32, outer products' gradients do not.
 
     Args:
         recipe: a Recipe or a preset's name (compiled code takes a Recipe made outside); None leaves products of
