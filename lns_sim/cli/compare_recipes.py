@@ -82,11 +82,11 @@ def compare_recipes(
     prices = get(technology)
     dataset = datasets.load(data, context, tokens)
     check_fit(settings.model, dataset)
-    out.mkdir(parents=True, exist_ok=True)
     chosen, all_seeds = names or list(RECIPES), list(range(seed, seed + seeds))
     if not any(learns_by(recipes.get(name)) == "lr" for name in chosen):
         refuse(ctx, ["lr"], "no recipe here learns by multiplicative updates")
     contest = Contest(dataset, chosen, settings, factors, all_seeds, out / "runs.json", device, held_out, extend)
+    out.mkdir(parents=True, exist_ok=True)
     with interruptible(output, "finished runs are kept. The same command goes on."):
         entries = _run(contest, output)
     _show(contest, entries, prices, out, output)

@@ -116,7 +116,6 @@ def sweep(
     check_device(device)
     dataset = datasets.load(data, context, tokens)
     check_fit(settings.model, dataset)
-    out.mkdir(parents=True, exist_ok=True)
     work = Sweep(
         dataset,
         settings,
@@ -133,6 +132,7 @@ def sweep(
         technology,
         held_out,
     )
+    out.mkdir(parents=True, exist_ok=True)
     with interruptible(output, "finished trials are kept. The same command goes on."):
         _run(work, output)
     _show(work, out, output)

@@ -25,7 +25,7 @@ from lns_sim.studies.energy.technology import NoSuchDesign, Technology
 from lns_sim.studies.search import best_of, search
 from lns_sim.studies.training.checkpoint import ForeignFile
 from lns_sim.studies.training.data import Data
-from lns_sim.studies.training.trainer import Result, Settings, Trainer
+from lns_sim.studies.training.trainer import Result, Settings, Trainer, check_recipes
 
 Any = Recipe | ModelRecipe | None
 _HELD_OUT = "held out"  # ends the key of a run that tunes
@@ -124,7 +124,7 @@ class Contest:
 
     Raises:
         ForeignFile: the file is of another contest; the message says what differs.
-        ValueError: two recipes of one name.
+        ValueError: two recipes of one name, or a recipe that does not fit the model.
     """
 
     def __init__(
@@ -144,6 +144,7 @@ class Contest:
         self.factors, self.extend = sorted(set(factors)), extend
         self.recipes = {name: recipes.get(name) for name in names}
         recipes.check_names(self.recipes.values())
+        check_recipes(data, self.recipes.values(), settings)
         self.held_out = data.held_out(held_out)
         self.best = max if "%" in data.measure else min
         self.about = {

@@ -250,6 +250,19 @@ def test_options_without_effect_are_refused(folder):
     assert not (folder / "runs/train").exists() and not (folder / "v").exists()
 
 
+def test_a_recipe_that_fits_no_layer_is_refused_before_anything_trains(folder):
+    (folder / "unfit.toml").write_text('[[override]]\nlayers = "nolayer*"\nfloat32 = true\n')
+    before = set(folder.iterdir())
+    for args in (
+        ["train", "--recipe", "fp32", "--recipe", "unfit.toml"],
+        ["compare-recipes", "fp32", "unfit.toml"],
+        ["sweep", "acc_bits=16", "--recipe", "unfit.toml"],
+    ):
+        shown = run(*args, *QUICK[:2], status=1).stderr
+        assert shown.startswith("lns-sim: the pattern 'nolayer*' matches no layer") and shown.count("\n") == 1
+    assert set(folder.iterdir()) == before
+
+
 def test_options_of_texts_are_refused_elsewhere():
     for option in (["--tokens", "byte"], ["--context", 8]):
         shown = run("train", *option, status=1)

@@ -251,6 +251,14 @@ def built(
     return convert(made, recipe)
 
 
+def check_recipes(
+    data: Data, recipes: Iterable[Recipe | ModelRecipe | None], settings: Settings, model: torch.nn.Module | None = None
+) -> None:
+    """Raises ValueError where one of several recipes does not fit the model, before the first of them trains."""
+    for recipe in recipes:
+        built(data, recipe, settings, model)
+
+
 def check_precision(precision: str, recipes: Iterable[Recipe | ModelRecipe | None]) -> None:
     """Raises ValueError where products of a recipe are to be in another precision than float32."""
     names = [recipe.name for recipe in recipes if recipe is not None]
