@@ -14,7 +14,7 @@ from torch import nn
 from lns_sim.checks import check_choice
 from lns_sim.distributed import whole
 from lns_sim.nn import LNSWeight
-from lns_sim.nn.state import EXTRA
+from lns_sim.nn.state import EXTRA, read_kept
 from lns_sim.version import __version__
 
 KEY = "lns_sim"  # of the file's metadata
@@ -149,6 +149,11 @@ def load(model: nn.Module, path: str | Path) -> None:
             own, given = (f"{t.dtype} {tuple(t.shape)}" for t in (to, source))
             raise ValueError(f"{name} is {own} in the model, but {given} in {path}")
     kept = {name: tensors[name] for name in state if name.endswith(EXTRA) and name in tensors}
+    for name, value in kept.items():
+        try:
+            read_kept(name, value)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
     surplus = set(tensors) - {name for _, name in copies} - set(kept)
     if surplus:
         raise ValueError(f"{path} holds {sorted(surplus)[0]}, which the model has not")
