@@ -9,6 +9,7 @@ from typing import NamedTuple, Protocol
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.masked import MaskedTensor
 
 from lns_sim._compile import show
 from lns_sim.distributed import local
@@ -82,7 +83,7 @@ def float32(x: Tensor, name: str) -> Tensor:
 
     Raises:
         ValueError: it is no float32 tensor. (A TypeError would be hidden by Python's @.)
-        NotImplementedError: it is a DTensor or a nested tensor.
+        NotImplementedError: it is a DTensor, or a nested, masked or sparse tensor.
     """
     if local(x) is not x:
         raise NotImplementedError(
@@ -95,6 +96,11 @@ def float32(x: Tensor, name: str) -> Tensor:
         raise NotImplementedError(f"the {name} of a simulated product is a nested tensor; pad it, and mask the rest")
     if isinstance(x, LNSTensor):
         raise ValueError(f"the {name} of a simulated product must be float32, got codes; dequantize() them")
+    if isinstance(x, MaskedTensor):
+        raise NotImplementedError(
+            f"the {name} of a simulated product is a MaskedTensor; give x.to_tensor(0.0), in which what is masked adds "
+            "nothing"
+        )
     if x.layout != torch.strided:
         raise NotImplementedError(f"the {name} of a simulated product is a sparse tensor; give x.to_dense()")
     if x.dtype in (torch.bfloat16, torch.float16) and _autocasts(x):

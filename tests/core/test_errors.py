@@ -1,5 +1,7 @@
 """Bad input: each error names the argument, what was given and what is allowed."""
 
+import warnings
+
 import pytest
 import torch
 from torch import nn
@@ -211,6 +213,11 @@ CASES = {
         NotImplementedError,
         "the input of a simulated product is a sparse tensor; give x.to_dense",
     ),
+    "a masked input": (
+        lambda: lns_sim.convert(nn.Linear(2, 2), "lns-madam")(masked(torch.eye(2))),
+        NotImplementedError,
+        "the input of a simulated product is a MaskedTensor; give x.to_tensor",
+    ),
     "a scripted model": (
         lambda: torch.jit.script(lns_sim.convert(nn.Sequential(nn.Linear(2, 2)), "lns-madam")),
         TypeError,
@@ -227,6 +234,12 @@ CASES = {
         "asks for 'avx1024', but this machine runs scalar",
     ),
 }
+
+
+def masked(x):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it is a prototype of torch's
+        return torch.masked.masked_tensor(x, x > 0)
 
 
 def nan_layer():
