@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from lns_sim.checks import check_choice
+from lns_sim.checks import check_choice, check_module
 from lns_sim.distributed import whole
 from lns_sim.nn import LNSWeight
 from lns_sim.nn.state import EXTRA, read_kept
@@ -65,9 +65,11 @@ def save(model: nn.Module, path: str | Path) -> None:
     Of a sharded model every rank must call it: they gather the parameters, one after another, and rank 0 writes them.
 
     Raises:
+        TypeError: model is no module.
         ImportError: safetensors is not installed.
         OSError: the file cannot be written.
     """
+    check_module(model)
     tensors: dict[str, torch.Tensor] = {}
     formats: dict[str, dict[str, int]] = {}
     state, shared = _named(model)
@@ -116,11 +118,13 @@ def load(model: nn.Module, path: str | Path) -> None:
     fits.
 
     Raises:
+        TypeError: model is no module.
         ImportError: safetensors is not installed.
         FileNotFoundError: no such file.
         ValueError: no such weight file, a damaged one, or names, shapes, dtypes, formats or shared parameters that
             differ; the message names them.
     """
+    check_module(model)
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"no such file: {path}")

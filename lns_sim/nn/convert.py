@@ -6,7 +6,7 @@ import contextlib
 import copy
 import dataclasses
 import fnmatch
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -70,7 +70,7 @@ def _is_torchs(module: nn.Module) -> bool:
 def _patterns(name: str, value) -> list[str]:
     if value is None:
         return []
-    patterns = [value] if isinstance(value, str) else list(value)
+    patterns = [value] if isinstance(value, str) or not isinstance(value, Iterable) else list(value)
     if not all(isinstance(p, str) for p in patterns):
         raise TypeError(f"{name} must be a name pattern or a list of them, got {value!r}")
     return patterns
@@ -298,7 +298,11 @@ def to_float(model: nn.Module) -> nn.Module:
     For running averages (``averaged = torch.optim.swa_utils.AveragedModel(to_float(model))``, after each step
     ``averaged.update_parameters(to_float(model))``: codes could not hold them), export, or evaluation in float32;
     ``convert`` makes codes of it again.
+
+    Raises:
+        TypeError: model is no module.
     """
+    check_module(model)
     model = copy.deepcopy(model)
     values: dict[int, nn.Parameter] = {}  # a shared weight once
     for module in model.modules():

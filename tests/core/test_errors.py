@@ -218,6 +218,30 @@ CASES = {
         NotImplementedError,
         "the input of a simulated product is a MaskedTensor; give x.to_tensor",
     ),
+    "a number as a pattern": (
+        lambda: lns_sim.convert(nn.Linear(2, 2), "lns-madam", skip=3),
+        TypeError,
+        "skip must be a name pattern or a list of them, got 3",
+    ),
+    "a recipe's name": (lambda: recipes.get(3), TypeError, "a recipe's name must be a string, got 3"),
+    **{
+        f"{f.__name__} of a name": (
+            lambda f=f: f("lns-madam"),
+            TypeError,
+            "recipe must be a Recipe or a ModelRecipe, got 'lns-madam'; lns_sim.recipes.get finds one",
+        )
+        for f in (recipes.describe, recipes.fake_quant, recipes.float32)
+    },
+    **{
+        f"{name} of no module": (lambda f=f: f(nn.Linear), TypeError, "model must be a torch.nn.Module, got <class")
+        for name, f in {
+            "to_float": lns_sim.nn.to_float,
+            "save": lambda model: lns_sim.weights.save(model, "none"),
+            "load": lambda model: lns_sim.weights.load(model, "none"),
+            "energy": lns_sim.energy,
+            "cycles": lns_sim.cycles,
+        }.items()
+    },
     "a scripted model": (
         lambda: torch.jit.script(lns_sim.convert(nn.Sequential(nn.Linear(2, 2)), "lns-madam")),
         TypeError,
