@@ -11,21 +11,18 @@ from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
-import torch
-
 from lns_sim import recipes
 from lns_sim.checks import check_int, check_same
 from lns_sim.files import write_json
 from lns_sim.optim import Diverged
 from lns_sim.recipes import ModelRecipe, Recipe
 from lns_sim.registry import OPTIMIZERS
-from lns_sim.studies import models
 from lns_sim.studies.energy import energy
 from lns_sim.studies.energy.technology import NoSuchDesign, Technology
 from lns_sim.studies.search import best_of, search
 from lns_sim.studies.training.checkpoint import ForeignFile
 from lns_sim.studies.training.data import Data
-from lns_sim.studies.training.trainer import Result, Settings, Trainer, check_recipes
+from lns_sim.studies.training.trainer import Result, Settings, Trainer, check_recipes, on_meta
 
 Any = Recipe | ModelRecipe | None
 _HELD_OUT = "held out"  # ends the key of a run that tunes
@@ -248,9 +245,7 @@ class Contest:
 
     def energies(self, technology: str | Technology = "paper") -> dict[str, float | None]:
         """Microjoule of training on one sample, by recipe; None where the technology lacks its format or datapath."""
-        batch = self.data.x_train[: self.settings.batch_size].to("meta")
-        with torch.device("meta"):
-            model = models.build(self.settings.model, self.data.input_shape, self.data.classes).eval()
+        model, batch = on_meta(self.settings.model, self.data, self.settings.batch_size)
         # All formats at once.
         of_formats = lru_cache(lambda simulated: energy(model, batch, recipe=simulated, technology=technology))
         found: dict[str, float | None] = {}

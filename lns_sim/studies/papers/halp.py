@@ -225,8 +225,7 @@ class BitCentered(Study):
         return found
 
     def draw(self, figure, rows: list[Row]) -> None:
-        by_network = groups(rows, "network")
-        for axes, group in zip(panels(figure, list(by_network)), by_network.values()):
+        for axes, group in panels(figure, groups(rows, "network")):
             points(axes, group, "method")
 
     def claims(self, rows: list[Row]) -> list[Claim]:

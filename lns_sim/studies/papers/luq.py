@@ -246,14 +246,13 @@ class Samples(Study):
         ]
 
     def draw(self, figure, rows: list[Row]) -> None:
-        by_kind = groups(rows, "gradients")
-        for axes, (bits, group) in zip(panels(figure, list(by_kind)), by_kind.items()):
+        for axes, group in panels(figure, groups(rows, "gradients")):
             known = [r for r in group if r.labels["samples"] and r.values]
             errors = [r.deviation or 0.0 for r in known]
             axes.errorbar([r.labels["samples"] for r in known], [r.mean for r in known], errors, marker="o", capsize=3)
             axes.set_xscale("log", base=2)
             axes.set_xticks(SAMPLES, [str(n) for n in SAMPLES])
-            axes.set(xlabel="samples", ylabel=group[0].measure, title=f"{bits} of gradients")
+            axes.set(xlabel="samples", ylabel=group[0].measure, title=f"{group[0].labels['gradients']} of gradients")
             axes.grid(alpha=0.3)
 
     def claims(self, rows: list[Row]) -> list[Claim]:

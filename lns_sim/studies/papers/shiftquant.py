@@ -278,8 +278,8 @@ class Landscape(Study):
         rows = [r for r in rows if r.values]
         levels = torch.tensor([r.results[0] for r in rows]).log()
         low, high = levels.min().item(), levels.max().item()
-        found = panels(figure, [f"{r.labels['norms']} norms, roughness {r.shown}" for r in rows])
-        for axes, level in zip(found, levels):
+        found = panels(figure, {f"{r.labels['norms']} norms, roughness {r.shown}": [r] for r in rows})
+        for (axes, _), level in zip(found, levels):
             places = torch.linspace(-1, 1, len(level))
             drawn = axes.contourf(places, places, level, torch.linspace(low, high, 21).tolist())
             axes.set(xlabel="direction 1", ylabel="direction 2", aspect="equal")

@@ -11,17 +11,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-import torch
-
 from lns_sim.checks import check_choice, check_same
 from lns_sim.optim import Diverged
 from lns_sim.recipes import ModelRecipe, Recipe, map_recipes, to_plain
-from lns_sim.studies import models
 from lns_sim.studies.energy.technology import NoSuchDesign
 from lns_sim.studies.sweep.costs import check_costs, costs_of
 from lns_sim.studies.sweep.space import Point, Space, points, recipe_of, size
 from lns_sim.studies.training.data import Data
-from lns_sim.studies.training.trainer import Result, Settings, Trainer, check_recipes
+from lns_sim.studies.training.trainer import Result, Settings, Trainer, check_recipes, on_meta
 from lns_sim.studies.workers import gone, this_worker
 
 SAMPLERS = ("grid", "random", "nsga2")
@@ -228,11 +225,9 @@ class Sweep:
         except (TypeError, ValueError) as error:
             trial.set_user_attr("none", f"no such datapath: {error}")
             return None
-        batch = self.data.x_train[: self.settings.batch_size].to("meta")
-        with torch.device("meta"):
-            model = models.build(self.settings.model, self.data.input_shape, self.data.classes)
+        model, batch = on_meta(self.settings.model, self.data, self.settings.batch_size)
         try:
-            costs = costs_of(self.costs, model.eval(), batch, recipe, self.technology)
+            costs = costs_of(self.costs, model, batch, recipe, self.technology)
         except NoSuchDesign as error:
             trial.set_user_attr("none", f"no cost: {error}; the cost cycles is known of all")
             return None

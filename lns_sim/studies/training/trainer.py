@@ -251,6 +251,13 @@ def built(
     return convert(made, recipe)
 
 
+def on_meta(model: str, data: Data, samples: int) -> tuple[torch.nn.Module, torch.Tensor]:
+    """A model by name and the first samples of the training set, without memory: what estimates of cost read."""
+    with torch.device("meta"):
+        made = models.build(model, data.input_shape, data.classes).eval()
+    return made, data.x_train[:samples].to("meta")
+
+
 def check_recipes(
     data: Data, recipes: Iterable[Recipe | ModelRecipe | None], settings: Settings, model: torch.nn.Module | None = None
 ) -> None:
