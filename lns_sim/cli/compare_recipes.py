@@ -17,7 +17,18 @@ from lns_sim.cli.built import TechnologyName
 from lns_sim.cli.command import command, refuse
 from lns_sim.cli.console import Output
 from lns_sim.cli.errors import interruptible
-from lns_sim.cli.options import Context, Data, Device, FloatLr, FloatOptimizer, Model, Tokens, chosen_settings
+from lns_sim.cli.options import (
+    Batch,
+    Context,
+    Data,
+    Device,
+    FirstSeed,
+    FloatLr,
+    FloatOptimizer,
+    Model,
+    Tokens,
+    chosen_settings,
+)
 from lns_sim.environment import provenance
 from lns_sim.files import write_json
 from lns_sim.registry import RECIPES
@@ -40,7 +51,7 @@ def compare_recipes(
     data: Data = "digits",
     model: Model = None,
     epochs: Annotated[int, typer.Option(help="of every run")] = 10,
-    batch_size: Annotated[int, typer.Option(help="samples per step")] = DEFAULTS.batch_size,
+    batch_size: Batch = DEFAULTS.batch_size,
     lr: Annotated[float, typer.Option(help="of multiplicative updates, about which is searched")] = DEFAULTS.lr,
     float_optimizer: FloatOptimizer = None,
     float_lr: FloatLr = None,
@@ -56,7 +67,7 @@ def compare_recipes(
     held_out: Annotated[float, typer.Option(help="share of the training set for that")] = 0.2,
     context: Context = None,
     tokens: Tokens = None,
-    seed: Annotated[int, typer.Option(help="first seed", min=0)] = 0,
+    seed: FirstSeed = 0,
     seeds: Annotated[int, typer.Option(help="how many seeds", min=1)] = 3,
     technology: TechnologyName = "paper",
     device: Device = "cpu",
