@@ -64,6 +64,10 @@ def save(model: nn.Module, path: str | Path) -> None:
 
     Of a sharded model every rank must call it: they gather the parameters, one after another, and rank 0 writes them.
 
+    Args:
+        model: converted, wholly or in part; on any device.
+        path: of the file, which is replaced.
+
     Raises:
         TypeError: model is no module.
         ImportError: safetensors is not installed.
@@ -116,6 +120,10 @@ def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict]:
 def load(model: nn.Module, path: str | Path) -> None:
     """Reads what :func:`save` wrote into a model of the same shape, converted alike; nothing is changed unless all
     fits.
+
+    Args:
+        model: of the same names, shapes, dtypes and formats, on any device.
+        path: of the file.
 
     Raises:
         TypeError: model is no module.

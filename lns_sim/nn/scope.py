@@ -60,7 +60,11 @@ class simulate(TorchFunctionMode):
         leave(self, self._outer.pop())
 
     def next_rng(self) -> Tensor | None:
-        """The random state of the next product; None where nothing is drawn."""
+        """The random state of the next product, int64 of 4; None where nothing is drawn.
+
+        Raises:
+            ValueError: the recipe is stochastic, and there is no state to begin with.
+        """
         number = self.count
         self.count += 1
         if self.recipe is None or not self.recipe.stochastic:

@@ -206,6 +206,12 @@ class Contest:
         Args:
             on_step: called with the recipe's name and the trainer after each step.
             on_run: called after each run with its key, "NAME|LEARNING RATE|SEED|SET", and its result; None: diverged.
+
+        Returns:
+            What came of each recipe, in the order of their names.
+
+        Raises:
+            OSError: the file of what is finished cannot be written.
         """
         entries = []
         for name in self.recipes:

@@ -108,6 +108,11 @@ def test_a_recipe_that_fits_no_layer_is_refused_before_another_trains(digits, tm
     assert not (tmp_path / "run").exists()
 
 
+def test_a_sample_is_of_text(digits):
+    with pytest.raises(ValueError, match="a sample is of text, but the data is 'digits'"):
+        Trainer(digits, None, 0, Settings(model="mlp")).sample()
+
+
 def test_epochs_can_be_added(digits, tmp_path):
     short = Experiment(digits, RECIPES[:1], [0, 1], SMALL, tmp_path)
     before = [list(r.loss) for r in short.run()]

@@ -196,6 +196,10 @@ class Sweep:
         Args:
             on_step: called after each training step with the point and the trainer.
             on_trial: called with each finished trial (an Optuna FrozenTrial).
+
+        Raises:
+            OSError, ValueError: the storage, the technology or a price file does not serve; the trial counts as failed,
+                and is run again by whoever goes on.
         """
         optuna = _optuna()
         state = optuna.trial.TrialState

@@ -606,7 +606,16 @@ class Trainer:
     def sample(self, length: int = 300, temperature: float = 0.8) -> str:
         """Text by the model, a token at a time from the validation part's first eight on; the same for the same
         model.
+
+        Args:
+            length: tokens that it adds.
+            temperature: by which logits are divided before the softmax that tokens are drawn from.
+
+        Raises:
+            ValueError: the data are no text.
         """
+        if self.data.tokenizer is None:
+            raise ValueError(f"a sample is of text, but the data is {self.data.name!r}")
         self.model.eval()
         generator = torch.Generator().manual_seed(self.seed)
         tokens = self.data.x_test[0, :8].tolist()
@@ -627,6 +636,12 @@ class Trainer:
         return ranks.whole_state(state)
 
     def load_state_dict(self, state: dict) -> None:
+        """Goes on from what :meth:`state_dict` gave, of the same recipe, settings and model, on any device and in any
+        number of processes.
+
+        Raises:
+            KeyError, RuntimeError, TypeError, ValueError: the state is another's; part of it may have been loaded.
+        """
         if self._gradients is not None:
             self._gradients.forget()
         self.model.load_state_dict(ranks.sharded_as(state["model"], self.model.state_dict()))
