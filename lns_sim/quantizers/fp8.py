@@ -67,7 +67,8 @@ class FP8(Quantizer):
         maxima = memory.get("maxima", x.new_zeros(self.history)).to(own.device)[: self.history]
         scale = memory["scale"] if mode == "repeat" else scale_to(maxima.amax(), self._top)
         if mode == "learn":
-            memory["maxima"] = torch.cat([torch.where(own.isfinite(), own, 0.0).reshape(1), maxima])[: self.history]
+            kept = maxima[: self.history - 1]
+            memory["maxima"] = torch.cat([torch.where(own.isfinite(), own, 0.0).reshape(1), kept])
             memory["scale"] = scale
         scale = torch.where(own.isfinite(), scale, torch.nan)
         return Operand(self._codes(x, scale), scale, self)
