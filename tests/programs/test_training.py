@@ -87,6 +87,11 @@ def test_a_finished_experiment_resumes_to_its_results(digits, tmp_path):
     assert second.run() == results and second.steps_done == second.steps
 
 
+def test_a_sample_is_of_text(digits):
+    with pytest.raises(ValueError, match="a sample is of text, but the data is 'digits'"):
+        Trainer(digits, None, 0, Settings(model="mlp")).sample()
+
+
 def test_an_experiment_is_overwritten_only_when_asked_to(digits, tmp_path):
     one = dataclasses.replace(SMALL, epochs=1)
     Experiment(digits, RECIPES[:1], [0], one, tmp_path).run()
@@ -106,11 +111,6 @@ def test_a_recipe_that_fits_no_layer_is_refused_before_another_trains(digits, tm
     with pytest.raises(ValueError, match="'nolayer.*' matches no layer"):
         Experiment(digits, [None, unfit], [0], Settings(model="mlp", epochs=1), tmp_path / "run").run()
     assert not (tmp_path / "run").exists()
-
-
-def test_a_sample_is_of_text(digits):
-    with pytest.raises(ValueError, match="a sample is of text, but the data is 'digits'"):
-        Trainer(digits, None, 0, Settings(model="mlp")).sample()
 
 
 def test_epochs_can_be_added(digits, tmp_path):

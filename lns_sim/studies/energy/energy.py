@@ -206,7 +206,7 @@ def converted(model: nn.Module, recipe) -> nn.Module:
     """The model, or a copy converted by the recipe (None: LNS-Madam's) where it is not.
 
     Raises:
-        TypeError: model is no module.
+        TypeError: it is no module.
         ValueError: it is converted already, and a recipe is given; or it has block scales.
     """
     check_module(model)

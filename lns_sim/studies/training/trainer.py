@@ -251,6 +251,13 @@ def built(
     return convert(made, recipe)
 
 
+def check_precision(precision: str, recipes: Iterable[Recipe | ModelRecipe | None]) -> None:
+    """Raises ValueError where products of a recipe are to be in another precision than float32."""
+    names = [recipe.name for recipe in recipes if recipe is not None]
+    if precision != "float32" and names:
+        raise ValueError(f"precision {precision!r} is of fp32's products; those of {', '.join(names)} are its own")
+
+
 def on_meta(model: str, data: Data, samples: int) -> tuple[torch.nn.Module, torch.Tensor]:
     """A model by name and the first samples of the training set, without memory: what estimates of cost read."""
     with torch.device("meta"):
@@ -264,13 +271,6 @@ def check_recipes(
     """Raises ValueError where one of several recipes does not fit the model, before the first of them trains."""
     for recipe in recipes:
         built(data, recipe, settings, model)
-
-
-def check_precision(precision: str, recipes: Iterable[Recipe | ModelRecipe | None]) -> None:
-    """Raises ValueError where products of a recipe are to be in another precision than float32."""
-    names = [recipe.name for recipe in recipes if recipe is not None]
-    if precision != "float32" and names:
-        raise ValueError(f"precision {precision!r} is of fp32's products; those of {', '.join(names)} are its own")
 
 
 def logits_of(output) -> torch.Tensor:
