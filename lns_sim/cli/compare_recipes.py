@@ -58,7 +58,8 @@ def compare_recipes(
     search: Annotated[
         str,
         typer.Option(
-            help="factors of the learning rate that each recipe is tuned over, on held-out samples; one: no search"
+            help="factors of the learning rate that each recipe is tuned over, on held-out samples; one: its rate, and "
+            "no search"
         ),
     ] = "0.25,1,4",
     extend: Annotated[

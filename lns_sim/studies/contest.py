@@ -12,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from lns_sim import recipes
-from lns_sim.checks import check_int, check_same
+from lns_sim.checks import check_int, check_number, check_same
 from lns_sim.files import write_json
 from lns_sim.optim import Diverged
 from lns_sim.recipes import ModelRecipe, Recipe
@@ -112,7 +112,7 @@ class Contest:
         names: of recipes, presets or TOML files.
         settings: shared by all, except for the learning rate.
         factors: the learning rates tried are the settings' times these, and more of the same ratio beyond the end where
-            the best lies (below, where all diverged), until it lies inside.
+            the best lies (below, where all diverged), until it lies inside; one alone is taken without a search.
         seeds: of the final runs; tuning takes the first.
         path: JSON file of what is finished.
         device: where to train.
@@ -121,7 +121,8 @@ class Contest:
 
     Raises:
         ForeignFile: the file is of another contest; the message says what differs.
-        ValueError: two recipes of one name, or a recipe that does not fit the model.
+        TypeError, ValueError: a factor is no positive number; two recipes of one name, or a recipe that does not fit
+            the model.
     """
 
     def __init__(
@@ -137,6 +138,8 @@ class Contest:
         extend: int = 6,
     ):
         check_int("extend", extend, 0, None)
+        for factor in factors:
+            check_number("a factor of the search", factor, 0.0, low_open=True)
         self.data, self.settings, self.seeds, self.path, self.device = data, settings, seeds, path, device
         self.factors, self.extend = sorted(set(factors)), extend
         self.recipes = {name: recipes.get(name) for name in names}
@@ -216,7 +219,7 @@ class Contest:
         entries = []
         for name in self.recipes:
             tuned = self._tune(name, on_step, on_run)
-            lr, end = best_of(tuned, self.best) if tuned else (self._base(name), None)
+            lr, end = best_of(tuned, self.best) if tuned else (self.factors[0] * self._base(name), None)
             results = {seed: lr and self._one(name, lr, seed, False, on_step, on_run) for seed in self.seeds}
             entries.append(Entry(name, tuned, lr, end, results))
         return entries

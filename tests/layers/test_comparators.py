@@ -1425,6 +1425,19 @@ def test_energies_where_there_is_no_such_hardware(tmp_path):
     assert blocks is None and full is None and int8 > 0 and 0 < linear < log / 5  # exact tables of 16 bits
 
 
+def test_a_factor_alone_is_of_the_learning_rate_that_trains(tmp_path):
+    settings = Settings(model="mlp", epochs=1, float_lr=0.125, counters=False)
+    (entry,) = Contest(data.load("digits"), ["fp32"], settings, [0.5], [0], tmp_path / "runs.json").run()
+    assert (
+        entry.lr == 0.0625
+        and not entry.tuned
+        and set(json.loads((tmp_path / "runs.json").read_text())["runs"]) == {"fp32|0.0625|0|test"}
+    )
+    for factor in (float("nan"), -1.0, 0.0):
+        with pytest.raises(ValueError, match="a factor of the search must be a finite number above 0"):
+            Contest(data.load("digits"), ["fp32"], settings, [factor], [0], tmp_path / "other.json")
+
+
 def test_a_system_that_diverges_is_said_to(tmp_path):
     settings = Settings(model="mlp", epochs=1, float_lr=1e6, counters=False)
     contest = Contest(data.load("digits"), ["fp8"], settings, [1.0, 2.0], [0], tmp_path / "runs.json")
