@@ -244,6 +244,7 @@ def test_options_without_effect_are_refused(folder):
         (["sweep", "acc_bits=12", "--trials", 3], "--trials would change nothing: a grid tries every combination"),
         (["vectors", "v", "--source", "corner", "--count", 3], "--count would change nothing: the source corner has"),
         (["train", *rows, "--model", "mlp", "--augment", "crop-flip"], "augment 'crop-flip' is for images (C, H, W)"),
+        (["train", *QUICK, "--test-samples", 451], "test_samples is 451, but digits has 450 to test on"),
         (["train", *rows], "model 'cnn' needs images (C, H, W), but the data has shape (4,)"),
     ):
         assert message in run(*args, status=1).stderr

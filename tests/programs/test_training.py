@@ -87,6 +87,11 @@ def test_a_finished_experiment_resumes_to_its_results(digits, tmp_path):
     assert second.run() == results and second.steps_done == second.steps
 
 
+def test_tests_of_more_samples_than_there_are_are_refused(digits):
+    with pytest.raises(ValueError, match="test_samples is 451, but .*digits.* has 450 to test on"):
+        Trainer(digits, None, 0, Settings(model="mlp", test_samples=451))
+
+
 def test_a_sample_is_of_text(digits):
     with pytest.raises(ValueError, match="a sample is of text, but the data is 'digits'"):
         Trainer(digits, None, 0, Settings(model="mlp")).sample()

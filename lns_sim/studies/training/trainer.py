@@ -220,8 +220,10 @@ def check_augment(augment: str, data: Data) -> None:
 
 def check_parts(settings: Settings, data: Data, recipe: Recipe | ModelRecipe | None) -> None:
     """Raises ValueError where a batch cannot be cut into the micro-batches that are asked for, or not be shared by the
-    processes that there are.
+    processes that there are, or where more samples are to be tested on than there are.
     """
+    if settings.test_samples > len(data.x_test):
+        raise ValueError(f"test_samples is {settings.test_samples}, but {data.name} has {len(data.x_test)} to test on")
     parts, processes = settings.micro_batches, ranks.count()
     if parts % processes:
         raise ValueError(f"{processes} processes cannot share micro_batches = {parts}: it must be a multiple")
@@ -268,8 +270,11 @@ def on_meta(model: str, data: Data, samples: int) -> tuple[torch.nn.Module, torc
 def check_recipes(
     data: Data, recipes: Iterable[Recipe | ModelRecipe | None], settings: Settings, model: torch.nn.Module | None = None
 ) -> None:
-    """Raises ValueError where one of several recipes does not fit the model, before the first of them trains."""
+    """Raises ValueError where one of several recipes does not fit the model, or the settings (:func:`check_parts`),
+    before the first of them trains.
+    """
     for recipe in recipes:
+        check_parts(settings, data, recipe)
         built(data, recipe, settings, model)
 
 
