@@ -176,7 +176,7 @@ def train(
             precision=precision,
         )
         chosen = chosen_recipes(recipe or FIRST_THREE, changes)
-        check_precision(precision, chosen)
+        check_precision(precision, chosen, device)
         if not any(learns_by(r) == "lr" for r in chosen):
             refuse(ctx, ("lr", "p_scale"), "no recipe here learns by multiplicative updates")
         if not any(has_codes(r) for r in chosen):

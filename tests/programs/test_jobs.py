@@ -244,6 +244,8 @@ def test_options_without_effect_are_refused(folder):
         (["sweep", "acc_bits=12", "--trials", 3], "--trials would change nothing: a grid tries every combination"),
         (["vectors", "v", "--source", "corner", "--count", 3], "--count would change nothing: the source corner has"),
         (["train", *rows, "--model", "mlp", "--augment", "crop-flip"], "augment 'crop-flip' is for images (C, H, W)"),
+        (["train", *QUICK, "--precision", "tf32"], "precision 'tf32' is a GPU's: products on a CPU would be float32's"),
+        (["train", "--model", "mlp", "--fine-tune", 1], "fine_tune is for recipes with float32 weights; those of lns"),
         (["train", *QUICK, "--test-samples", 451], "test_samples is 451, but digits has 450 to test on"),
         (["train", *rows], "model 'cnn' needs images (C, H, W), but the data has shape (4,)"),
     ):

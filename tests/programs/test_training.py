@@ -92,6 +92,12 @@ def test_tests_of_more_samples_than_there_are_are_refused(digits):
         Trainer(digits, None, 0, Settings(model="mlp", test_samples=451))
 
 
+def test_a_seed_that_generators_do_not_hold_is_refused(digits):
+    with pytest.raises(ValueError, match=f"seed must be between 0 and {2**43 - 1}, got {2**43}"):
+        Trainer(digits, None, 2**43, Settings(model="mlp"))
+    Trainer(digits, None, 2**43 - 1, dataclasses.replace(SMALL, model="mlp", epochs=1)).run()
+
+
 def test_a_sample_is_of_text(digits):
     with pytest.raises(ValueError, match="a sample is of text, but the data is 'digits'"):
         Trainer(digits, None, 0, Settings(model="mlp")).sample()

@@ -79,7 +79,7 @@ class Experiment:
         overwrite: bool = False,
     ):
         by_name.check_names(recipes)
-        check_precision(settings.precision, recipes)
+        check_precision(settings.precision, recipes, device)
         for recipe in recipes:
             if recipe is not None and Path(recipe.name).name != recipe.name:
                 raise ValueError(f"the recipe's name {recipe.name!r} is to be a file's, and holds a separator")

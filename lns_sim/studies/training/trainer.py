@@ -40,6 +40,7 @@ from lns_sim.watching.nonfinite import first_nonfinite
 SCHEDULES = ("cosine", "linear", "step")
 PRECISIONS = {"float32": "fp32", "tf32": "tf32", "bf16": "bf16"}
 """Of products in float32 training, with what its runs are called."""
+_MOST_SEED = (1 << 43) - 1  # above 20 bits that count epochs, what torch's generators take
 
 
 @dataclass(frozen=True)
@@ -253,8 +254,10 @@ def built(
     return convert(made, recipe)
 
 
-def check_precision(precision: str, recipes: Iterable[Recipe | ModelRecipe | None]) -> None:
-    """Raises ValueError where products of a recipe are to be in another precision than float32."""
+def check_precision(precision: str, recipes: Iterable[Recipe | ModelRecipe | None], device: str) -> None:
+    """Raises ValueError where products of a recipe are to be in another precision than float32, or a CPU's in TF32."""
+    if precision == "tf32" and torch.device(device).type == "cpu":
+        raise ValueError("precision 'tf32' is a GPU's: products on a CPU would be float32's")
     names = [recipe.name for recipe in recipes if recipe is not None]
     if precision != "float32" and names:
         raise ValueError(f"precision {precision!r} is of fp32's products; those of {', '.join(names)} are its own")
@@ -275,7 +278,13 @@ def check_recipes(
     """
     for recipe in recipes:
         check_parts(settings, data, recipe)
-        built(data, recipe, settings, model)
+        check_fine_tuned(settings, recipe, built(data, recipe, settings, model))
+
+
+def check_fine_tuned(settings: Settings, recipe: Recipe | ModelRecipe | None, model: torch.nn.Module) -> None:
+    """Raises ValueError where epochs are to quantize weights alone, which exist as nothing but codes."""
+    if settings.fine_tune and any(isinstance(p, LNSWeight) for p in model.parameters()):
+        raise ValueError(f"fine_tune is for recipes with float32 weights; those of {recipe.name} exist only as codes")
 
 
 def logits_of(output) -> torch.Tensor:
@@ -356,7 +365,8 @@ class Trainer:
         if model is not None:
             settings = dataclasses.replace(settings, model=type(model).__name__)
         check_augment(settings.augment, data)
-        check_precision(settings.precision, [recipe])
+        check_precision(settings.precision, [recipe], device)
+        check_int("seed", seed, 0, _MOST_SEED)
         _load_compiler()
         self.data, self.settings, self.seed, self.device = data, settings, seed, torch.device(device)
         self.x_train, self.y_train = data.x_train.to(self.device), data.y_train.to(self.device)
@@ -368,10 +378,7 @@ class Trainer:
         self.model.to(self.device)
         if self.device.type == "cuda":
             in_shares(self.model)
-        if settings.fine_tune and any(isinstance(p, LNSWeight) for p in self.model.parameters()):
-            raise ValueError(
-                f"fine_tune is for recipes with float32 weights; those of {recipe.name} exist only as codes"
-            )
+        check_fine_tuned(settings, recipe, self.model)
         weight_bytes = sum(
             p.codes.numel() * p.codes.element_size() if isinstance(p, LNSWeight) else p.numel() * p.element_size()
             for p in self.model.parameters()
