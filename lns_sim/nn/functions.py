@@ -214,6 +214,11 @@ def multiplied(simulation, a, b):
     return y if a.dim() > 1 else y[..., 0, :] if b.dim() > 1 else y[..., 0]
 
 
+def _outer(simulation, a, b):
+    """``a @ b`` that sums nothing, of weights by their values, as elementwise products are; or NotImplemented."""
+    return multiplied(simulation, *(x.dequantize() if is_weight(x) else x for x in (a, b)))
+
+
 class _Form(NamedTuple):
     """How a matrix product is written: torch's names of its operands, and their ranks where they are prescribed."""
 
@@ -244,10 +249,7 @@ class _Form(NamedTuple):
             if is_weight(a) or is_weight(b):
                 raise ValueError(f"the operands must have {self.ranks} dimensions, got {(a.dim(), b.dim())}")
             return NotImplemented
-        if self.ranks == (1, 1):  # an outer product, of a weight's values as elementwise products are
-            a, b = (x.dequantize() if is_weight(x) else x for x in (a, b))
-            a, b = a[:, None], b[None]
-        return multiplied(simulation, a, b)
+        return _outer(simulation, a[:, None], b[None]) if self.ranks == (1, 1) else multiplied(simulation, a, b)
 
 
 def _no_options(options: dict) -> None:
@@ -327,11 +329,13 @@ def _einsum(simulation, *args):
 
     def multiply(a, b):
         y = multiplied(simulation, a, b)
-        if y is not NotImplemented:
-            return y
-        return a * b if a.shape[-1] == 1 else a @ b
+        return a @ b if y is NotImplemented else y
 
-    return contraction.einsum(equation, operands, multiply)
+    def outer(a, b):
+        y = _outer(simulation, a, b)
+        return a * b if y is NotImplemented else y
+
+    return contraction.einsum(equation, operands, multiply, outer)
 
 
 @handles(torch.tensordot)

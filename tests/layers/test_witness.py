@@ -286,7 +286,9 @@ def test_outer_products_of_weights_and_in_place():
     weight = lns_sim.convert(nn.Linear(4, 3), "lns-madam").weight
     a = torch.randn(5, requires_grad=True)
     with lns_sim.simulate("lns-madam"):
-        assert torch.equal(torch.outer(a, weight[0]), a[:, None] * weight.dequantize()[0])
+        expected = a[:, None] * weight.dequantize()[0]
+        assert torch.equal(torch.outer(a, weight[0]), expected)
+        assert torch.equal(torch.einsum("i,jk->ijk", a, weight)[:, 0], expected)
         assert torch.zeros(5, 5).addr_(a.detach(), a.detach()).equal(a.detach().outer(a.detach()))
         with pytest.raises(NotImplementedError, match="addr_ has no simulated form"):
             torch.zeros(5, 5).addr_(a, a)
