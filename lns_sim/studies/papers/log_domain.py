@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-
 from lns_sim import recipes
 from lns_sim.datapath import Datapath
 from lns_sim.datapaths import AnyDatapath
 from lns_sim.log_datapath import LogDatapath
-from lns_sim.studies import models
 from lns_sim.studies.energy import energy
 from lns_sim.studies.papers.bench import Bench
 from lns_sim.studies.papers.pool import Run
 from lns_sim.studies.papers.presets import Preset, length
 from lns_sim.studies.papers.study import Cell, Claim, Row, Study, compared, find, points
 from lns_sim.studies.papers.training import searching, training
+from lns_sim.studies.training.trainer import on_meta
 
 LINEAR = "linear, 24 bits"
 LANES = 32
@@ -32,10 +30,7 @@ DATAPATHS: dict[str, AnyDatapath] = {LINEAR: Datapath()} | {
 
 def priced(bench: Bench, data: dict, network: str, batch: int, recipe: Any) -> dict[str, str]:
     """Microjoule of training on one sample at the prices of our RTL, and the design that they are of."""
-    known = bench.data(**data)
-    x = known.x_train[:batch].to("meta")
-    with torch.device("meta"):
-        model = models.build(network, known.input_shape, known.classes).eval()
+    model, x = on_meta(network, bench.data(**data), batch)
     found = energy(model, x, recipe=recipes.from_plain(recipe), technology="measured")
     design = found.rests_on["LNS"].partition(": ")[2]
     return {"uJ a sample, our RTL at 0.18 um": f"{1000 * found.total() / len(x):.3g}", "design": design}
