@@ -6,7 +6,7 @@ import contextlib
 import copy
 import dataclasses
 import fnmatch
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -68,7 +68,7 @@ def _is_torchs(module: nn.Module) -> bool:
 def _patterns(name: str, value) -> list[str]:
     if value is None:
         return []
-    patterns = [value] if isinstance(value, str) else list(value)
+    patterns = [value] if isinstance(value, str) else list(value) if isinstance(value, Iterable) else [value]
     if not all(isinstance(p, str) for p in patterns):
         raise TypeError(f"{name} must be a name pattern or a list of them, got {value!r}")
     return patterns

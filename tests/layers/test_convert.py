@@ -98,6 +98,8 @@ def test_patterns():
     assert converted(lns_sim.convert(model(), "lns-madam", only="body.*", skip="*.0")) == ["body.1.weight"]
     with pytest.raises(ValueError, match="body.0, body.1, head"):
         lns_sim.convert(model(), "lns-madam", skip="tail")
+    with pytest.raises(TypeError, match="skip must be a name pattern or a list of them, got 3"):
+        lns_sim.convert(model(), "lns-madam", skip=3)
 
 
 def test_fp32_changes_nothing():

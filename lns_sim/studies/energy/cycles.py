@@ -261,6 +261,8 @@ def cycles(
         TypeError, ValueError: as :func:`energy`, or the technology's hardware does not run at the clock.
         OSError: the price file cannot be read.
     """
+    if not isinstance(array, Array):
+        raise TypeError(f"array must be a lns_sim.studies.energy.Array, got {array!r}")
     source, buffer = get(technology), int(number("global_buffer")) if global_buffer is None else global_buffer
     built = converted(model, recipe)
     found = summary(built, *args, **kwargs)

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from torch import nn
 
 from lns_sim import recipes
+from lns_sim.checks import check_module
 from lns_sim.datapaths import AnyDatapath
 from lns_sim.nn import LNSWeight, convert
 from lns_sim.nn.methods import scope_of
@@ -205,8 +206,10 @@ def converted(model: nn.Module, recipe) -> nn.Module:
     """The model, or a copy converted by the recipe (None: LNS-Madam's) where it is not.
 
     Raises:
+        TypeError: it is no module.
         ValueError: it is converted already, and a recipe is given; or it has block scales.
     """
+    check_module(model)
     if not any(isinstance(p, LNSWeight) for p in model.parameters()):
         model = convert(copy.deepcopy(model), recipes.lns_madam() if recipe is None else recipe)
     elif recipe is not None:
