@@ -159,6 +159,9 @@ def test_energy_of_models():
         lns_sim.energy(models.build("mlp", (1, 8, 8), 10), x, recipe="lns-madam-fake-quant")
     with pytest.raises(ValueError, match="no product on a datapath"):
         lns_sim.energy(nn.ReLU(), x)
+    for estimate in (lns_sim.energy, lns_sim.cycles):
+        with pytest.raises(ValueError, match="the batch is empty"):
+            estimate(nn.Linear(4, 3), torch.zeros(0, 4))
     with pytest.raises(ValueError, match="converted already"):
         lns_sim.energy(converted, x, recipe="lns-madam")
     skipped = lns_sim.convert(models.build("mlp", (1, 8, 8), 10), "lns-madam", skip="5")
