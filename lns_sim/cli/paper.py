@@ -39,7 +39,8 @@ def paper(
     ] = None,
     workers: Annotated[int, typer.Option(help="processes that share the runs, and the GPUs", min=1)] = 1,
     minutes: Annotated[
-        float | None, typer.Option(help="then no run is under way, and those done are shown", show_default="all runs")
+        float | None,
+        typer.Option(help="then no run is under way, and those done are shown", min=0, show_default="all runs"),
     ] = None,
     device: Device = "cpu",
     out: Annotated[

@@ -35,7 +35,11 @@ def _probabilities(scores: Tensor) -> Tensor:
 
 
 def _check(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, is_causal: bool, enable_gqa: bool) -> None:
-    """Raises ValueError where the arguments of an attention do not fit together."""
+    """Raises ValueError where the arguments of an attention do not fit together, NotImplementedError where they are
+    nested tensors.
+    """
+    if any(x.is_nested for x in (query, key, value)):
+        raise functions.without_simulated_form("an attention of nested tensors")
     shapes = f"query {tuple(query.shape)}, key {tuple(key.shape)} and value {tuple(value.shape)}"
     if min(x.dim() for x in (query, key, value)) < 2:
         raise ValueError(f"attention takes (..., length, width), got {shapes}")

@@ -15,17 +15,15 @@ def _several(value, n: int) -> list:
     return list(value) * (n if len(value) == 1 else 1) if isinstance(value, (tuple, list)) else [value] * n
 
 
-def _named_padding(name: str, weight, stride, dilation) -> list[int]:
-    """The padding that "valid" or "same" stands for."""
+def _named_padding(name: str, weight, stride, dilation) -> tuple[list[int], list[int]]:
+    """The padding on both sides that "valid" or "same" stands for, and what is more at the end, as F.pad takes it."""
     check_choice("padding", name, ("valid", "same"))
     if name == "valid":
-        return [0] * len(dilation)
+        return [0] * len(dilation), []
     if any(s != 1 for s in stride):
         raise ValueError(f"padding='same' takes no stride, got {stride}")
     total = [d * (k - 1) for d, k in zip(dilation, weight.shape[2:])]
-    if any(t % 2 for t in total):
-        raise ValueError("padding='same' needs an odd dilated kernel size here; pad the input explicitly")
-    return [t // 2 for t in total]
+    return [t // 2 for t in total], [part for t in reversed(total) for part in (0, t % 2)]
 
 
 def _convolution(simulation, n, input, weight, bias, stride, padding, dilation, groups, output_padding=None):
@@ -38,7 +36,8 @@ def _convolution(simulation, n, input, weight, bias, stride, padding, dilation, 
     x = x if x.dim() == n + 2 else x.unsqueeze(0)
     stride, dilation = _several(stride, n), _several(dilation, n)
     if isinstance(padding, str):
-        padding = _named_padding(padding, weight, stride, dilation)
+        padding, beyond = _named_padding(padding, weight, stride, dilation)
+        x = F.pad(x, beyond) if any(beyond) else x
     padding = _several(padding, n)
     transposed = output_padding is not None
     if transposed:

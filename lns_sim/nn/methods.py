@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torch.fx import _symbolic_trace
 from torch.fx.experimental import proxy_tensor
+from torch.nn.utils import parametrize
 
 from lns_sim.nn.scope import ModuleSimulation, Scope, enter, innermost, leave
 
@@ -38,6 +39,9 @@ def detach(module: nn.Module) -> None:
 
 @functools.cache
 def _simulated(cls: type[nn.Module]) -> type[nn.Module]:
+    if cls.__module__ == parametrize.__name__:  # made for one module; to undo it torch goes back to the class above
+        own = {name: value for name, value in vars(cls).items() if name not in ("__dict__", "__weakref__")}
+        return type(cls.__name__, (_simulated(cls.__bases__[0]),), {**own, "_lns_sim_base": cls})
     methods = {name: _wrapped(method) for name, method in _own_methods(cls).items()}
     about = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "__doc__": cls.__doc__}
     try:
@@ -174,7 +178,7 @@ def _refuse_tracing(module: nn.Module) -> None:
 
 def _reduce(module: nn.Module, protocol):
     """Pickled and copied as of the class that it had, and made one of these again."""
-    make, args, *rest = super(type(module), module).__reduce_ex__(protocol)
+    make, args, *rest = type(module)._lns_sim_base.__reduce_ex__(module, protocol)
     if make is copyreg.__newobj__:
         args = (type(module)._lns_sim_base, *args[1:])
     return _made_again, (make, args), *rest

@@ -45,7 +45,7 @@ class _Witness(TorchDispatchMode):
             self.found = float_product(func, args)
         kwargs = kwargs or {}
         with self:  # without gradients torch's compositions come here whole
-            out = func.decompose(*args, **kwargs) if isinstance(func, OpOverload) else NotImplemented
+            out = func.decompose(*args, **kwargs) if _is_dispatched(func) else NotImplemented
         if out is not NotImplemented:
             return out
         body = _body(func, (args, kwargs))
@@ -56,6 +56,11 @@ class _Witness(TorchDispatchMode):
         args, kwargs = tree_map_only(LNSTensor, lambda x: x.dequantize(), (args, kwargs))
         with self:
             return body(*args, **kwargs)
+
+
+def _is_dispatched(func) -> bool:
+    """Does torch's dispatcher know it? Not the operators by which jagged tensors are asked for their sizes."""
+    return isinstance(func, OpOverload) and torch._C._dispatch_has_kernel(func.name())
 
 
 def _body(func, operands) -> Callable | None:

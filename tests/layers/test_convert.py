@@ -98,6 +98,8 @@ def test_patterns():
     assert converted(lns_sim.convert(model(), "lns-madam", only="body.*", skip="*.0")) == ["body.1.weight"]
     with pytest.raises(ValueError, match="body.0, body.1, head"):
         lns_sim.convert(model(), "lns-madam", skip="tail")
+    with pytest.raises(TypeError, match="skip must be a name pattern or a list of them, got 3"):
+        lns_sim.convert(model(), "lns-madam", skip=3)
 
 
 @pytest.mark.parametrize("normalized", [nn.utils.spectral_norm, nn.utils.parametrizations.spectral_norm])
@@ -159,6 +161,19 @@ def test_parameters_of_ones_own_modules_are_weights():
     layer = nn.Linear(6, 4)
     nn.utils.prune.l1_unstructured(layer, "weight", 0.5)
     assert isinstance(lns_sim.convert(nn.Sequential(layer), "lns-madam")[0].weight_orig, LNSWeight)
+
+
+@pytest.mark.parametrize("within", [nn.Sequential, lambda layer: layer], ids=["in a model", "alone"])
+def test_a_parametrization_can_be_removed_and_its_weight_be_converted(within):
+    model = lns_sim.convert(within(nn.utils.parametrizations.weight_norm(nn.Linear(6, 5))), "lns-madam")
+    layer, x = model[0] if within is nn.Sequential else model, torch.randn(4, 6)
+    assert type(copy.deepcopy(layer)) is type(layer)
+    y = model(x)
+    nn.utils.parametrize.remove_parametrizations(layer, "weight")
+    assert type(layer).__name__ == "Linear" and torch.equal(model(x), y)
+    assert not isinstance(layer.weight, LNSWeight)
+    lns_sim.convert(model, "lns-madam")
+    assert isinstance(layer.weight, LNSWeight) and type(lns_sim.nn.to_float(layer)) is nn.Linear
 
 
 def test_converting_in_parts_keeps_random_streams_apart():

@@ -99,6 +99,9 @@ def test_padding_by_name_and_mode():
     same = lns_sim.convert(nn.Conv2d(3, 4, 3, padding="same"), "lns-madam")
     x = torch.randn(1, 3, 6, 6)
     assert torch.equal(same(x), F.conv2d(x, same.weight, same.bias, padding=1))
+    even = lns_sim.convert(nn.Conv2d(3, 4, (2, 4), dilation=(3, 1), padding="same"), "lns-madam")
+    beyond = F.pad(x, (1, 2, 1, 2))  # what is odd goes to the end
+    assert torch.equal(even(x), F.conv2d(beyond, even.weight, even.bias, dilation=(3, 1)))
     circular = lns_sim.convert(nn.Conv2d(3, 4, 3, padding=1, padding_mode="circular"), "lns-madam")
     padded = F.pad(x, (1, 1, 1, 1), mode="circular")
     assert torch.equal(circular(x), F.conv2d(padded, circular.weight, circular.bias))

@@ -149,6 +149,31 @@ def test_operators_that_nobody_can_look_into_are_refused(fresh_witness):
         torch.ops.lns_sim_tests.unknown(lns_sim.convert(nn.Linear(4, 3), "lns-madam").weight)
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit.trace. is deprecated:DeprecationWarning")
+def test_products_that_torchscript_compiled_are_refused():
+    compiled = torch.jit.trace(lambda y: y @ y.mT, (A,), check_trace=False)
+    harmless = torch.jit.trace(lambda y: y.relu() + 1, (A,), check_trace=False)
+    model, x = lns_sim.convert(Net(compiled), "lns-madam"), torch.randn(5, 6)
+    with pytest.raises(NotImplementedError, match="matmul in .*TorchScript compiled, has no simulated form"):
+        model(x)
+    assert lns_sim.convert(Net(harmless), "lns-madam")(x).shape == (5, 4)
+    with lns_sim.simulate("lns-madam"), lns_sim.simulate(None):
+        assert compiled(A).shape == (30, 30)
+
+
+def test_nested_tensors_are_made_and_refused_as_operands(fresh_witness):
+    """One that is made within a simulation asks for its sizes by operators that torch's dispatcher does not know."""
+
+    def nested(y):
+        return torch.nested.nested_tensor_from_jagged(y, torch.tensor([0, 2, 5]))
+
+    model, x = lns_sim.convert(Net(lambda y: nested(y).values()), "lns-madam"), torch.randn(5, 6)
+    assert torch.equal(model(x), model.layer(x))
+    for product in (lambda n: F.linear(n, torch.ones(3, 4)), lambda n: F.scaled_dot_product_attention(n, n, n)):
+        with pytest.raises(NotImplementedError, match="nested tensor"):
+            lns_sim.convert(Net(lambda y, product=product: product(nested(y))), "lns-madam")(x)
+
+
 def test_bags_and_other_layers_of_torch_are_reached():
     model = lns_sim.convert(nn.Sequential(nn.EmbeddingBag(9, 8), nn.Linear(8, 4)), "lns-madam")
     with pytest.raises(NotImplementedError, match="embedding_bag has no simulated form"):

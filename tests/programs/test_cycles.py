@@ -58,6 +58,10 @@ def test_an_array_shares_rows_and_columns():
     for array, message in [(dict(pes=0), "pes must be at least 1"), (dict(dataflow="ws"), "dataflow must be one of")]:
         with pytest.raises(ValueError, match=message):
             Array(**array)
+    with pytest.raises(TypeError, match="array must be a lns_sim.studies.energy.Array, got 16"):
+        lns_sim.cycles(nn.Linear(3, 3), torch.zeros(1, 3), array=16)
+    with pytest.raises(TypeError, match="model must be a torch.nn.Module, got 'resnet50'"):
+        lns_sim.cycles("resnet50", torch.zeros(1, 3))
 
 
 def test_a_layer_by_hand():

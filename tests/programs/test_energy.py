@@ -28,6 +28,17 @@ from lns_sim.studies.energy.technology import NoSuchDesign
 from lns_sim.watching.passes import Shape
 
 
+class TwoExperts(nn.Module):
+    """A mixture that sends no row to one of its experts."""
+
+    def __init__(self):
+        super().__init__()
+        self.used, self.unused = nn.Linear(4, 3), nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.used(x).sum() + self.unused(x[:0]).sum()
+
+
 def test_the_mapping_by_hand():
     full = work(Shape(64, 96, 128))  # 3 groups of 32 columns, 4 vectors, each against 64 rows
     assert (full.cycles, full.slots, full.utilization) == (3 * 4 * 64, 64 * 96 * 128, 1)
@@ -160,6 +171,12 @@ def test_energy_of_models():
         lns_sim.energy(models.build("mlp", (1, 8, 8), 10), x, recipe="lns-madam-fake-quant")
     with pytest.raises(ValueError, match="no product on a datapath"):
         lns_sim.energy(nn.ReLU(), x)
+    for estimate in (lns_sim.energy, lns_sim.cycles):
+        with pytest.raises(ValueError, match="the batch is empty"):
+            estimate(nn.Linear(4, 3), torch.zeros(0, 4))
+        assert estimate(TwoExperts(), torch.zeros(2, 4)).total() > 0
+    rows = lns_sim.energy(TwoExperts(), torch.zeros(2, 4)).rows
+    assert {row.layer: row.products for row in rows} == {"used": 2 * 4 * 3, "unused": 0}
     with pytest.raises(ValueError, match="converted already"):
         lns_sim.energy(converted, x, recipe="lns-madam")
     skipped = lns_sim.convert(models.build("mlp", (1, 8, 8), 10), "lns-madam", skip="5")

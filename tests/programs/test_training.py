@@ -6,6 +6,7 @@ import zipfile
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 import lns_sim
 from lns_sim import LNSWeight, recipes
@@ -121,6 +122,21 @@ def test_a_recipe_that_fits_no_layer_is_refused_before_another_trains(digits, tm
     unfit = recipes.ModelRecipe(recipes.lns_madam(), (("nolayer*", None),))
     with pytest.raises(ValueError, match="'nolayer.*' matches no layer"):
         Experiment(digits, [None, unfit], [0], Settings(model="mlp", epochs=1), tmp_path / "run").run()
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("net", "message"),
+    [
+        (nn.Linear(7, 10), "the model Linear does not take samples of .*digits.*, of shape .*: RuntimeError: mat1"),
+        (nn.Sequential(nn.Flatten(), nn.Linear(64, 3)), r"logits of shape \(2, 10\) .* a tensor of shape \(2, 3\)"),
+        (nn.Sequential(nn.Flatten(0), nn.Linear(128, 10)), r"logits of shape \(2, 10\) .* a tensor of shape \(10,\)"),
+        (nn.GRU(8, 8), "does not take samples of"),
+    ],
+)
+def test_a_model_of_ones_own_that_does_not_take_the_data_is_refused_before_any_trains(digits, tmp_path, net, message):
+    with pytest.raises(ValueError, match=message):
+        Experiment(digits, [None], [0], Settings(epochs=1), tmp_path / "run", model=net).run()
     assert not (tmp_path / "run").exists()
 
 

@@ -208,8 +208,8 @@ def _step(p: Pass, technology: Technology, array: Array, clock: float, buffer: i
         parts["post-processing"] = technology.process.operations("post_processing") * p.numbers[-1]
     parts |= {"global buffer": memory.global_buffer * shared, "DRAM": memory.dram * moved}
     compute, waiting = work.cycles / (clock * 1e9), moved / (memory.bandwidth * 1e9)
-    used = work.utilization if work.room else 0.0
-    return Step(p.layer, p.kind, p.name, work.products, work.cycles, used, dram, shared + sums, compute, waiting, parts)
+    done = work.products, work.cycles, work.utilization
+    return Step(p.layer, p.kind, p.name, *done, dram, shared + sums, compute, waiting, parts)
 
 
 def _optimizer(model: nn.Module, technology: Technology, memory: Memory) -> Step:
@@ -261,6 +261,8 @@ def cycles(
         TypeError, ValueError: as :func:`energy`, or the technology's hardware does not run at the clock.
         OSError: the price file cannot be read.
     """
+    if not isinstance(array, Array):
+        raise TypeError(f"array must be a lns_sim.studies.energy.Array, got {array!r}")
     source, buffer = get(technology), int(number("global_buffer")) if global_buffer is None else global_buffer
     built = converted(model, recipe)
     found = summary(built, *args, **kwargs)

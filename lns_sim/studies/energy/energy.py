@@ -153,11 +153,13 @@ def multiplied(found: Summary) -> list[Pass]:
     """The passes that have products.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is none, or the batch is empty.
     """
     passes = [p for p in found.passes if p.shape is not None]
     if not passes:
         raise ValueError("the model has no product on a datapath")
+    if not any(p.macs for p in passes):
+        raise ValueError("the batch is empty: nothing is multiplied")
     return passes
 
 

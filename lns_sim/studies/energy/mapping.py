@@ -76,8 +76,8 @@ class Work:
 
     @property
     def utilization(self) -> float:
-        """Share of the array's room that is products."""
-        return self.products / self.room
+        """Share of the array's room that is products; 0 where there are none."""
+        return self.products / self.room if self.room else 0.0
 
 
 def map_pass(p: Pass, vector_size: int, array: Array = Array(), bits: int = 8) -> Work:
@@ -85,6 +85,8 @@ def map_pass(p: Pass, vector_size: int, array: Array = Array(), bits: int = 8) -
 
     Pairs of a group of 32 columns and a row are shared evenly: each processing element takes a run of them.
     """
+    if not p.macs:  # an expert of a mixture that no row was for
+        return Work()
     s, lanes = p.shape, int(number("lanes"))
     groups = math.ceil(s.columns / lanes) * s.repeats
     vectors = s.taps * math.ceil(s.depth / vector_size) * p.useful / p.macs  # of a dot product

@@ -244,14 +244,39 @@ def built(
     """A copy of the model, or a new one that the settings name, as a recipe has it, on the CPU.
 
     Raises:
-        ValueError: recipe and model do not fit together.
+        ValueError: recipe and model, or the data and a model of one's own, do not fit together.
     """
     made = models.build(settings.model, data.input_shape, data.classes) if model is None else copy.deepcopy(model)
+    if model is not None or settings.model not in models.NAMES:
+        _check_own(made, data, settings.model if model is None else type(model).__name__)
     if recipe is not None and recipe.optimizer is not None:
         prepare = OPTIMIZERS[recipe.optimizer].prepare
         if prepare is not None:
             prepare(made, dict(recipe.optimizer_options))
     return convert(made, recipe)
+
+
+def _check_own(model: torch.nn.Module, data: Data, name: str) -> None:
+    """Raises ValueError where a model of one's own does not make logits of samples."""
+    x, y = data.x_train[:2], data.y_train[:2]
+    training = model.training
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            found = logits_of(model.eval()(x))
+    except Exception as error:
+        raise ValueError(
+            f"the model {name} does not take samples of {data.name}, of shape {data.input_shape}: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    finally:
+        model.train(training)
+    shape = tuple(getattr(found, "shape", ()))
+    if not shape or math.prod(shape[:-1]) != y.numel() or shape[-1] < data.classes:
+        made = f"a tensor of shape {shape}" if shape else type(found).__name__
+        raise ValueError(
+            f"the model {name} must make logits of shape {(*y.shape, data.classes)} of {len(x)} samples of "
+            f"{data.name}, but makes {made}"
+        )
 
 
 def check_precision(precision: str, recipes: Iterable[Recipe | ModelRecipe | None], device: str) -> None:
