@@ -8,7 +8,7 @@ from operator import attrgetter
 
 import torch
 from torch import Tensor
-from torch._ops import HigherOrderOperator
+from torch._ops import HigherOrderOperator, OperatorBase
 from torch.overrides import TorchFunctionMode, _pop_mode, _push_mode
 
 from lns_sim import recipes
@@ -104,7 +104,6 @@ class simulate(TorchFunctionMode):
             if not self.compiled and func in _CONTROL_FLOW:
                 raise functions.without_simulated_form("torch.cond, or its like, outside of compiled code")
             args = tuple(self._within(x) for x in args)
-            return func(*args, **kwargs)
         if torch.compiler.is_compiling():
             if not functions.is_handled(func) and (name := product_by_name(func)):
                 raise functions.without_simulated_form(name)
@@ -113,7 +112,7 @@ class simulate(TorchFunctionMode):
 
     def _within(self, function):
         """A function that runs in a simulation like this one; anything else as it is."""
-        if not callable(function) or isinstance(function, (Tensor, torch.nn.Module)):
+        if not callable(function) or isinstance(function, (Tensor, torch.nn.Module, OperatorBase)):
             return function
         if isinstance(function, functools.partial):  # as some want it
             return functools.partial(self._within(function.func), *function.args, **function.keywords)
