@@ -28,10 +28,10 @@ test-gpu: $(READY)
 	$(BIN)/python -c 'from lns_sim.checks import check_device; check_device("cuda")'
 	$(BIN)/python -m pytest -m "gpu and not gpus" -n auto
 
-# What needs two GPUs: under three minutes.
+# What needs two GPUs, all tests at once, as they mostly wait for processes that start: under three minutes.
 test-gpus: $(READY)
 	$(BIN)/python -c 'from lns_sim.checks import check_device; check_device("cuda:1")'
-	$(BIN)/python -m pytest -m gpus -n 4
+	$(BIN)/python -m pytest -m gpus -n 8
 
 # Examples that nobody has tried yet; SEED=N repeats a run.
 test-nightly: SEED := $(or $(SEED),$(shell od -An -N4 -tu4 /dev/urandom | tr -d ' '))

@@ -6,18 +6,20 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 
 import lns_sim
-from benchmarks.harness import Measurement, paired, seconds
+from benchmarks.harness import Measurement, median_seconds, paired, step_against
 from benchmarks.log_domain import on_gpu as log_domain
-from benchmarks.products import FORMATS, LAYERS, VARIANTS, WIDE, conv_passes
+from benchmarks.products import FORMATS, LAYERS, VARIANTS, WIDE, random_codes
 from benchmarks.steps import OTHER_SYSTEMS, eager_fake_quant, training_step
 from benchmarks.trainer_steps import trainer_steps
 from benchmarks.wide import wide
-from lns_sim import Counters, Datapath, LNSFormat, LNSTensor, recipes
+from lns_sim import Counters, Datapath, LNSFormat, recipes
 from lns_sim.checks import check_device
+from lns_sim.cli.bench import conv_passes
 from lns_sim.optim import LNSMadam
 from lns_sim.quantizers.luq import LUQ
 from lns_sim.studies import models
@@ -62,16 +64,12 @@ RESNET20 = [
 CIFAR_COUNT = {(64, 64, 32, 1): 4, (128, 128, 16, 1): 3, (256, 256, 8, 1): 3, (512, 512, 4, 1): 3}
 
 
-def codes(shape, fmt: LNSFormat = LNSFormat()) -> LNSTensor:
-    """Uniform random codes on the GPU."""
-    bits = torch.randint(0, 1 << fmt.bits, shape, device="cuda").to(fmt.dtype)
-    return LNSTensor(bits, torch.ones((), device="cuda"), fmt)
+codes = partial(random_codes, device="cuda")
 
 
 def rate(section: str, work: str, macs: int, ours: Callable, target: float | None) -> Measurement:
     """Products a second, median of several timings."""
-    ours()
-    t = sorted(seconds(ours, 0.05) for _ in range(5))[2]
+    t = median_seconds(ours)
     return Measurement(section, work, macs / t / 1e12, target, unit="TMAC/s", seconds=t, macs=macs)
 
 
@@ -166,7 +164,7 @@ def elementwise() -> Iterator[Measurement]:
     """Bytes a second as a share of a copy's, over tensors much larger than the caches."""
     n = 1 << 28
     x, y = torch.randn(2, n, device="cuda")
-    copy_bytes = 8 * n / sorted(seconds(lambda: y.copy_(x), 0.05) for _ in range(5))[2]
+    copy_bytes = 8 * n / median_seconds(lambda: y.copy_(x))
     q16 = lns_sim.quantize(x, LNSFormat(16, 2048))
     q = lns_sim.quantize(x)
     moment, hyper, one = (
@@ -194,8 +192,7 @@ def elementwise() -> Iterator[Measurement]:
         ),
     }
     for name, (size, target, work) in works.items():
-        work()
-        t = sorted(seconds(work, 0.05) for _ in range(5))[2]
+        t = median_seconds(work)
         yield Measurement(
             "GPU, elementwise, 268 M elements",
             name,
@@ -222,31 +219,13 @@ def steps() -> Iterator[Measurement]:
         "eager fake-quant": (training_step(fake, torch.optim.SGD(fake.parameters(), **sgd), shape, 10, "cuda"), 2.0),
         "lns_sim's fake-quant": (training_step(own_fake, LNSMadam(own_fake.parameters()), shape, 10, "cuda"), None),
     }
+    section, work = "GPU, training step", "ResNet-18, batch 256"
     for peer, (step, target) in peers.items():
-        ratio, t, theirs = paired(ours, step, rounds=5)
-        yield Measurement(
-            "GPU, training step",
-            f"ResNet-18, batch 256, time against {peer}",
-            1 / ratio,
-            target,
-            at_most=True,
-            unit=f"of {peer}",
-            seconds=t,
-            peer_seconds=theirs,
-        )
+        yield step_against(section, work, ours, peer, step, target, rounds=5)
     for name in OTHER_SYSTEMS:
         other = lns_sim.convert(copy.deepcopy(plain), name)
         step = training_step(other, torch.optim.SGD(other.parameters(), **sgd), shape, 10, "cuda")
-        ratio, t, theirs = paired(step, peers["float32"][0], rounds=5)
-        yield Measurement(
-            "GPU, training step",
-            f"ResNet-18, batch 256, {name}, time against float32",
-            1 / ratio,
-            at_most=True,
-            unit="of float32",
-            seconds=t,
-            peer_seconds=theirs,
-        )
+        yield step_against(section, f"{work}, {name}", step, "float32", peers["float32"][0], rounds=5)
 
 
 def wider_operands() -> Iterator[Measurement]:

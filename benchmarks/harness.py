@@ -58,6 +58,29 @@ def paired(ours: Callable, peer: Callable, rounds: int = 7) -> tuple[float, floa
     return tuple(statistics.median(v) for v in ([p / o for o, p in pairs], *zip(*pairs)))
 
 
+def median_seconds(f: Callable) -> float:
+    """Median of five such times, each of 0.05 seconds at least."""
+    f()
+    return statistics.median(seconds(f, 0.05) for _ in range(5))
+
+
+def step_against(
+    section: str, work: str, ours: Callable, name: str, peer: Callable, target: float | None = None, rounds: int = 7
+) -> Measurement:
+    """Time of our training step as a multiple of that of a peer called ``name``; ``target``: the most it should be."""
+    ratio, t, theirs = paired(ours, peer, rounds)
+    return Measurement(
+        section,
+        f"{work}, time against {name}",
+        1 / ratio,
+        target,
+        at_most=True,
+        unit=f"of {name}",
+        seconds=t,
+        peer_seconds=theirs,
+    )
+
+
 def print_table(rows: list[Measurement], title: str) -> None:
     """All measurements with target and verdict."""
     table = Table(title=title)

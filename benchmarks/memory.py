@@ -14,7 +14,8 @@ import torch
 
 import lns_sim
 from benchmarks.harness import Measurement
-from benchmarks.products import LAYERS, conv_passes
+from benchmarks.products import LAYERS
+from lns_sim.cli.bench import conv_passes
 
 MEASURABLE = Path("/proc/self/clear_refs").exists()
 

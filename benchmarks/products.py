@@ -10,6 +10,7 @@ import torch.nn.functional as F
 import lns_sim
 from benchmarks.harness import Measurement, paired
 from lns_sim import Datapath, LNSFormat
+from lns_sim.cli.bench import conv_passes
 
 # (channels in, out, image size, stride) of ResNet-18's 3 x 3 layers on CIFAR, batch 32.
 LAYERS = [
@@ -32,11 +33,12 @@ BOUND = {
 }
 
 
-def random_codes(shape, fmt: LNSFormat, zeros: float = 0.0) -> lns_sim.LNSTensor:
+def random_codes(shape, fmt: LNSFormat = LNSFormat(), zeros: float = 0.0, device: str = "cpu") -> lns_sim.LNSTensor:
     """Uniform random codes, a share of them zero."""
-    codes = torch.randint(0, 1 << fmt.bits, shape)
-    codes[torch.rand(shape) < zeros] = 0
-    return lns_sim.LNSTensor(codes.to(fmt.dtype), torch.ones(()), fmt)
+    codes = torch.randint(0, 1 << fmt.bits, shape, device=device)
+    if zeros:
+        codes[torch.rand(shape, device=device) < zeros] = 0
+    return lns_sim.LNSTensor(codes.to(fmt.dtype), torch.ones((), device=device), fmt)
 
 
 def matmul(work, m, k, n, target, datapath=Datapath(), batch=0, zeros=0.0, section="matmul") -> Measurement:
@@ -117,21 +119,6 @@ def datapaths() -> Iterator[Measurement]:
         yield matmul(f"{bits} bits, gamma {gamma}", n, n, n, 0.08, Datapath(LNSFormat(bits, gamma)), section=section)
     yield matmul("12 bits, acc_bits 32", n, n, n, 0.08, Datapath(LNSFormat(12, 128), acc_bits=32), section=section)
     yield matmul("10 bits, lut_entries 1", n, n, n, 0.08, Datapath(LNSFormat(10, 32), lut_entries=1), section=section)
-
-
-def conv_passes(x, w, dy, stride: int) -> dict:
-    """The three passes of a convolution with a square kernel and half of it as padding, on LNSTensors, by name."""
-    ops, kernel = torch.ops.lns_sim, w.shape[-1]
-    tail = ([stride] * 2, [kernel // 2] * 2, [1, 1], 1, Datapath().encode(), False, False)
-    return {
-        "forward": lambda: lns_sim.conv2d(x, w, stride, kernel // 2),
-        "input gradient": lambda: ops.conv2d_input_gradient(
-            dy.codes, dy.scale, w.codes, w.scale, 8, 8, list(x.shape), *tail
-        ),
-        "weight gradient": lambda: ops.conv2d_weight_gradient(
-            dy.codes, dy.scale, x.codes, x.scale, 8, 8, [kernel, kernel], *tail
-        ),
-    }
 
 
 def convolution(c: int, o: int, size: int, stride: int, batch: int = 32) -> Iterator[Measurement]:

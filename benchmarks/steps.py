@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import lns_sim
-from benchmarks.harness import Measurement, paired
+from benchmarks.harness import Measurement, step_against
 from lns_sim import recipes
 from lns_sim.cli.bench import torch_quantize
 from lns_sim.optim import LNSMadam
@@ -93,27 +93,8 @@ def steps() -> Iterator[Measurement]:
             "float32": (training_step(plain, torch.optim.SGD(plain.parameters(), **sgd), shape, 10), 5.0),
         }
         for peer, (step, target) in peers.items():
-            ratio, t, theirs = paired(ours, step)
-            yield Measurement(
-                "training step",
-                f"{work}, time against {peer}",
-                1 / ratio,
-                target,
-                at_most=True,
-                unit=f"of {peer}",
-                seconds=t,
-                peer_seconds=theirs,
-            )
+            yield step_against("training step", work, ours, peer, step, target)
     for name in OTHER_SYSTEMS:  # on ResNet-20, the last
         other = lns_sim.convert(copy.deepcopy(plain), name)
         ours = training_step(other, torch.optim.SGD(other.parameters(), **sgd), shape, 10)
-        ratio, t, theirs = paired(ours, peers["float32"][0])
-        yield Measurement(
-            "training step",
-            f"{work}, {name}, time against float32",
-            1 / ratio,
-            unit="of float32",
-            at_most=True,
-            seconds=t,
-            peer_seconds=theirs,
-        )
+        yield step_against("training step", f"{work}, {name}", ours, "float32", peers["float32"][0])

@@ -24,6 +24,7 @@ RESNET20 = {
     "shiftquant6": 20,
 }
 RESNET18 = {"int8": 2.0, "shiftquant6": 2.5}
+BLOCKS = 0.7  # of the default's speed, with block scales
 
 
 def step_seconds(model: str, recipe: str) -> float:
@@ -45,7 +46,9 @@ def step_seconds(model: str, recipe: str) -> float:
 
 
 def trainer_steps() -> Iterator[Measurement]:
-    """ResNet-20 by every recipe that has a target, and ResNet-18 by those of 8-bit integers against float32."""
+    """ResNet-20 by every recipe that has a target, ResNet-18 by those of 8-bit integers against float32, and both with
+    block scales against the default.
+    """
     section = "GPU, a trainer's step, batch 256"
     for recipe, target in RESNET20.items():
         t = step_seconds("resnet20", recipe)
@@ -57,3 +60,7 @@ def trainer_steps() -> Iterator[Measurement]:
         yield Measurement(
             section, work, t / float32, target, at_most=True, unit="of float32", seconds=t, peer_seconds=float32
         )
+    for name in ("ResNet-20", "ResNet-18"):
+        default, t = (step_seconds(name.lower().replace("-", ""), r) for r in ("lns-madam", "lns-madam-block32"))
+        work = f"{name}, lns-madam-block32"
+        yield Measurement(section, work, default / t, BLOCKS, unit="x lns-madam", seconds=t, peer_seconds=default)

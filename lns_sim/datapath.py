@@ -198,6 +198,9 @@ class Datapath:
     def path(self, m: int, n: int, blocks: bool = False) -> str:
         """Which CPU kernels an M x N product takes: "permute8", "permute16", "rows", "row_planes", "lookup32",
         "lookup64", "bins"; ``blocks``: of operands with block scales.
+
+        Raises:
+            TypeError, ValueError: m or n is no integer of at least 1.
         """
         check_int("m", m, 1, None)
         check_int("n", n, 1, None)

@@ -157,7 +157,11 @@ class LogDatapath:
         return 2 * macs
 
     def path(self, m: int, n: int) -> str:
-        """Which CPU kernels an M x N product takes: "log_registers", "log_lookup"."""
+        """Which CPU kernels an M x N product takes: "log_registers", "log_lookup".
+
+        Raises:
+            TypeError, ValueError: m or n is no integer of at least 1.
+        """
         check_int("m", m, 1, None)
         check_int("n", n, 1, None)
         return _core(self.encode()).path(m, n)

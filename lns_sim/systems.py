@@ -25,10 +25,8 @@ def _recipe(
     error: Quantizer | None = None,
     **others,
 ) -> None:
-    """A recipe of float32 weights whose quantizers' values are multiplied without a datapath; LNS-Madam's options are
-    not its own.
-    """
-    RECIPES.register(name, lambda **_: Recipe(name, activation, weight, error, None, **_NO_DATAPATHS, **others))
+    """A recipe of float32 weights whose quantizers' values are multiplied without a datapath."""
+    RECIPES.register(name, lambda: Recipe(name, activation, weight, error, None, **_NO_DATAPATHS, **others))
 
 
 def _rest(s: OptimizerSettings) -> dict:

@@ -111,7 +111,11 @@ class LNSTensor(FloatMemory, torch.Tensor):
 
     @property
     def data(self) -> LNSTensor:
-        """The same codes without autograd. Assigned to, it takes over another tensor's codes, or a float32 tensor's."""
+        """The same codes without autograd. Assigned to, it takes over another tensor's codes, or a float32 tensor's.
+
+        Raises:
+            ValueError: codes of another format are assigned.
+        """
         return torch.Tensor.data.__get__(self)
 
     @data.setter

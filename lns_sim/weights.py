@@ -11,10 +11,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from lns_sim.checks import check_choice
+from lns_sim.checks import check_choice, check_module
 from lns_sim.distributed import whole
 from lns_sim.nn import LNSWeight
-from lns_sim.nn.state import EXTRA
+from lns_sim.nn.state import EXTRA, read_kept
 from lns_sim.version import __version__
 
 KEY = "lns_sim"  # of the file's metadata
@@ -64,10 +64,16 @@ def save(model: nn.Module, path: str | Path) -> None:
 
     Of a sharded model every rank must call it: they gather the parameters, one after another, and rank 0 writes them.
 
+    Args:
+        model: converted, wholly or in part; on any device.
+        path: of the file, which is replaced.
+
     Raises:
+        TypeError: model is no module.
         ImportError: safetensors is not installed.
         OSError: the file cannot be written.
     """
+    check_module(model)
     tensors: dict[str, torch.Tensor] = {}
     formats: dict[str, dict[str, int]] = {}
     state, shared = _named(model)
@@ -115,12 +121,18 @@ def load(model: nn.Module, path: str | Path) -> None:
     """Reads what :func:`save` wrote into a model of the same shape, converted alike; nothing is changed unless all
     fits.
 
+    Args:
+        model: of the same names, shapes, dtypes and formats, on any device.
+        path: of the file.
+
     Raises:
+        TypeError: model is no module.
         ImportError: safetensors is not installed.
         FileNotFoundError: no such file.
         ValueError: no such weight file, a damaged one, or names, shapes, dtypes, formats or shared parameters that
             differ; the message names them.
     """
+    check_module(model)
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"no such file: {path}")
@@ -149,6 +161,11 @@ def load(model: nn.Module, path: str | Path) -> None:
             own, given = (f"{t.dtype} {tuple(t.shape)}" for t in (to, source))
             raise ValueError(f"{name} is {own} in the model, but {given} in {path}")
     kept = {name: tensors[name] for name in state if name.endswith(EXTRA) and name in tensors}
+    for name, value in kept.items():
+        try:
+            read_kept(name, value)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
     surplus = set(tensors) - {name for _, name in copies} - set(kept)
     if surplus:
         raise ValueError(f"{path} holds {sorted(surplus)[0]}, which the model has not")

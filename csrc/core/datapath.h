@@ -195,7 +195,10 @@ struct Accumulator {
   // The aligned sum before it meets the width of the accumulator.
   LNS_HD State aligned(State state) const { return (state + half) >> fraction_bits; }
   LNS_HD bool overflows(State acc) const { return acc < low || acc > high; }
-  LNS_HD State saturated(State acc) const { return acc < low ? low : (acc > high ? high : acc); }
+  LNS_HD State saturated(State acc) const {
+    const State most = acc < high ? acc : high;  // a minimum and a maximum, an instruction each
+    return most > low ? most : low;
+  }
   LNS_HD State wrapped(State acc) const {
     const int drop = static_cast<int>(8 * sizeof(State)) - acc_bits;
     using Unsigned = std::make_unsigned_t<State>;

@@ -1,11 +1,12 @@
 // A thread takes a block: its largest magnitude, its shift, its codes. Threads of a warp take neighbours in memory
-// where blocks lie along another dimension than the last.
+// where blocks lie along another dimension than the last; else a thread reads and writes 16 bytes at a time.
 #include "cuda/blocks.h"
 
 #include <algorithm>
 
 #include "core/encoding.h"
 #include "cuda/check.h"
+#include "cuda/nearest.cuh"
 
 namespace lns::cuda {
 
@@ -32,7 +33,56 @@ void run(const Blocks& b, const Body& body, const Launch& at) {
   check(cudaGetLastError(), "kernel of blocks");
 }
 
-template <typename Code>
+constexpr int kHeld = 32;  // elements of a block that a thread holds, so that blocks of so many are read once
+
+// 16 bytes.
+template <typename T>
+struct alignas(16) Pack {
+  static constexpr int kSize = 16 / sizeof(T);
+  T at[kSize];
+};
+
+template <typename T>
+__device__ inline bool in_packs(const T* at, int n, int64_t stride) {
+  return stride == 1 && n % Pack<T>::kSize == 0 && reinterpret_cast<uintptr_t>(at) % sizeof(Pack<T>) == 0;
+}
+
+// `held`: the first n from `at` on, and zeros.
+template <typename T>
+__device__ inline void take(T (&held)[kHeld], const T* at, int n, int64_t stride) {
+  constexpr int kPack = Pack<T>::kSize;
+  if (in_packs(at, n, stride)) {
+#pragma unroll
+    for (int i = 0; i < kHeld; i += kPack) {
+      const Pack<T> pack = i < n ? *reinterpret_cast<const Pack<T>*>(at + i) : Pack<T>{};
+#pragma unroll
+      for (int j = 0; j < kPack; ++j) held[i + j] = pack.at[j];
+    }
+  } else {
+#pragma unroll
+    for (int i = 0; i < kHeld; ++i, at += stride) held[i] = i < n ? *at : T{};
+  }
+}
+
+template <typename T>
+__device__ inline void give(const T (&held)[kHeld], T* at, int n, int64_t stride) {
+  constexpr int kPack = Pack<T>::kSize;
+  if (in_packs(at, n, stride)) {
+#pragma unroll
+    for (int i = 0; i < kHeld; i += kPack) {
+      Pack<T> pack;
+#pragma unroll
+      for (int j = 0; j < kPack; ++j) pack.at[j] = held[i + j];
+      if (i < n) *reinterpret_cast<Pack<T>*>(at + i) = pack;
+    }
+  } else {
+#pragma unroll
+    for (int i = 0; i < kHeld; ++i, at += stride)
+      if (i < n) *at = held[i];
+  }
+}
+
+template <typename Code, bool kDraws>
 struct QuantizeBlock {
   Quantizer q;
   const int64_t* rng;
@@ -42,16 +92,36 @@ struct QuantizeBlock {
   uint8_t* shifts;
 
   __device__ void operator()(int64_t block, int64_t first, int64_t n, int64_t stride) const {
+    float held[kHeld];
     uint32_t top = 0;
-    for (int64_t i = 0; i < n; ++i) top = max(top, float_bits(x[first + i * stride]) & 0x7fffffffu);
+    // Calls body(first of them, how many) for as many elements as a thread holds.
+    const auto for_parts = [&](auto body) {
+      for (int64_t at = 0; at < n; at += kHeld)
+        body(first + at * stride, static_cast<int>(min(n - at, int64_t{kHeld})));
+    };
+    for_parts([&](int64_t from, int count) {
+      take(held, x + from, count, stride);
+#pragma unroll
+      for (const float value : held) top = max(top, float_bits(value) & 0x7fffffffu);
+    });
     const uint32_t bits = float_bits(*scale);
     const int shift = block_shift(q, top, bits, s_max), k = scale_exponent(bits) - shift;
-    const bool draws = q.rounding == Rounding::stochastic || q.underflow == Underflow::stochastic;
-    const RandomState random = decode_random_state(rng);
     shifts[block] = static_cast<uint8_t>(shift);
-    for (int64_t i = 0, e = first; i < n; ++i, e += stride)
-      codes[e] = static_cast<Code>(
-          scale_is_nan(bits) ? 0 : quantize_one(q, float_bits(x[e]), k, draws ? philox_u24(random, e) : 0));
+    RandomState random;
+    if constexpr (kDraws) random = decode_random_state(rng);
+    for_parts([&](int64_t from, int count) {
+      if (n > kHeld) take(held, x + from, count, stride);
+      Code made[kHeld] = {};
+#pragma unroll
+      for (int i = 0; i < kHeld; ++i) {
+        if (scale_is_nan(bits) || (i % 8 == 0 && i >= count)) break;
+        if constexpr (kDraws)
+          made[i] = static_cast<Code>(quantize_one(q, float_bits(held[i]), k, philox_u24(random, from + i * stride)));
+        else
+          made[i] = static_cast<Code>(nearest_code(q, held[i], k));
+      }
+      give(made, codes + from, count, stride);
+    });
   }
 };
 
@@ -92,21 +162,68 @@ struct ForwardBlock {
   }
 };
 
+// A tile of images and places of a channel's plane, turned in shared memory.
+constexpr int kImages = 128, kPlaces = 32, kTurned = kImages * kPlaces / kThreads;  // the last: of a thread
+
+template <typename Code>
+__global__ void __launch_bounds__(kThreads) turn_images(const Code* __restrict__ from, Images p, Code* to) {
+  __shared__ Code tile[kImages][kPlaces + 4 / sizeof(Code)];
+  const int64_t plane = p.height * p.width, across = (plane + kPlaces - 1) / kPlaces, line = p.width + 2 * p.beside;
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  for (int64_t i = blockIdx.x; i < across * p.channels * ((p.count + kImages - 1) / kImages); i += gridDim.x) {
+    const int64_t first = i % across * kPlaces, channel = i / across % p.channels,
+                  image = i / across / p.channels * kImages;
+    const auto within = [&](int image_at, int place) { return image + image_at < p.count && first + place < plane; };
+    Code held[kTurned];
+#pragma unroll
+    for (int j = 0; j < kTurned; ++j) {
+      const int r = warp * kTurned + j;
+      held[j] = within(r, lane) ? from[((image + r) * p.channels + channel) * plane + first + lane] : Code{};
+    }
+    __syncthreads();  // the last tile has been read
+#pragma unroll
+    for (int j = 0; j < kTurned; ++j) tile[warp * kTurned + j][lane] = held[j];
+    __syncthreads();
+    for (int r = warp; r < kPlaces; r += kThreads / 32) {
+      const unsigned place = static_cast<unsigned>(first) + r, width = static_cast<unsigned>(p.width);
+      const int64_t row = (place / width + p.above) * p.channels + channel;
+      Code* at = to + (row * line + place % width + p.beside) * p.count + image;
+#pragma unroll
+      for (int n = lane; n < kImages; n += 32)
+        if (within(n, r)) at[n] = tile[n][r];
+    }
+  }
+}
+
 }  // namespace
+
+void images_fastest(const void* codes, bool wide, const Images& p, void* to, const Launch& at) {
+  const int64_t tiles = (p.height * p.width + kPlaces - 1) / kPlaces * p.channels * ((p.count + kImages - 1) / kImages),
+                bytes = (p.height + 2 * p.above) * p.channels * (p.width + 2 * p.beside) * p.count * (wide ? 2 : 1);
+  if (bytes > 0 && (p.above > 0 || p.beside > 0)) check(cudaMemsetAsync(to, 0, bytes, at.stream), "memset");
+  if (tiles == 0) return;
+  const auto turn = [&](auto code) {
+    using Code = decltype(code);
+    turn_images<<<static_cast<unsigned>(std::min(tiles, int64_t{1} << 20)), kThreads, 0, at.stream>>>(
+        static_cast<const Code*>(codes), p, static_cast<Code*>(to));
+    check(cudaGetLastError(), "turn_images");
+  };
+  wide ? turn(int16_t{}) : turn(uint8_t{});
+}
 
 void quantize_blocks(const Quantizer& q, const int64_t* rng, const float* x, const Blocks& b, int s_max, void* codes,
                      const float* scale, uint8_t* shifts, const Launch& at) {
   with_code_type(q.format, [&](auto type) {
     using Code = decltype(type);
-    run(b,
-        QuantizeBlock<Code>{.q = q,
-                            .rng = rng,
-                            .x = x,
-                            .scale = scale,
-                            .s_max = s_max,
-                            .codes = static_cast<Code*>(codes),
-                            .shifts = shifts},
-        at);
+    const auto quantize = [&](auto of) {
+      of.q = q, of.rng = rng, of.x = x, of.scale = scale, of.s_max = s_max, of.shifts = shifts;
+      of.codes = static_cast<Code*>(codes);
+      run(b, of, at);
+    };
+    if (q.rounding == Rounding::stochastic || q.underflow == Underflow::stochastic)
+      quantize(QuantizeBlock<Code, true>{});
+    else
+      quantize(QuantizeBlock<Code, false>{});
   });
 }
 

@@ -15,4 +15,12 @@ void dequantize_blocks(const CodeView& codes, const Quantizer& q, const float* s
 void forward_blocks(const Format& forward, const CodeView& update, const float* update_scale, const float* scale,
                     const Blocks& b, int s_max, void* codes, uint8_t* shifts, const Launch& at);
 
+// Codes, or shifts, of images, and the zeros around them in the result.
+struct Images {
+  int64_t count, channels, height, width;
+  int64_t above, beside;
+};
+// Contiguous (images, channels, height, width) as (height, channels, width, images); `wide`: of two bytes.
+void images_fastest(const void* codes, bool wide, const Images& images, void* to, const Launch& at);
+
 }  // namespace lns::cuda

@@ -124,6 +124,18 @@ struct Row {
       for (int element = lane; element < length; element += 32) to[element] = staged[element];
     __syncwarp();
   }
+
+  // Writes the codes that `found` makes of elements, or what these stand for (To: float), with zeros behind.
+  template <typename Code, typename To, typename Found>
+  __device__ void put(const Found& found, const Values<Code>& values, Code* staged, To* to, int length) const {
+    if constexpr (std::is_same_v<To, float>) {
+      each(found, [&](int element, Code c) { to[element] = values.of(c); });
+      clear(to, length);
+    } else {
+      each(found, [&](int element, Code c) { staged[element] = c; });
+      write(staged, to, length);
+    }
+  }
 };
 
 // The sum of a row of `seen` products beyond kWarpLength, as torch's derivative adds them up; there are zeros behind.
@@ -202,15 +214,7 @@ __global__ void __launch_bounds__(32 * kWarps, kBlocks)
            });
     const float sum = r.exponentials(x, largest);
     if (isnan(sum) && r.lane == 0) *scale = bits_float(kNanBits);
-    To* of_row = to + row * rows.seen;
-    const auto found = [&](int element) { return code(x[element] / sum); };
-    if constexpr (std::is_same_v<To, float>) {
-      r.each(found, [&](int element, Code c) { of_row[element] = values.of(c); });
-      r.clear(of_row, rows.seen);
-    } else {
-      r.each(found, [&](int element, Code c) { staged[element] = c; });
-      r.write(staged, of_row, rows.seen);
-    }
+    r.put([&](int element) { return code(x[element] / sum); }, values, staged, to + row * rows.seen, rows.seen);
   }
 }
 
@@ -258,15 +262,8 @@ __global__ void __launch_bounds__(32 * kWarps, kBlocks)
       __syncwarp();
       sum = block_sum(y, r.lane);
     }
-    To* to = r.in<To>(probabilities);
-    const auto found = [&](int element) { return code(x[element]); };
-    if constexpr (std::is_same_v<To, float>) {
-      r.each(found, [&](int element, Code c) { to[element] = values.of(c); });
-      r.clear(to, rows.seen);
-    } else {
-      r.each(found, [&](int element, Code c) { staged[element] = c; });
-      r.write(staged, to, rows.length);
-    }
+    r.put([&](int element) { return code(x[element]); }, values, staged, r.in<To>(probabilities),
+          std::is_same_v<To, float> ? rows.seen : rows.length);
     uint32_t top = 0;
     r.each(  // contracted as in torch's build
         [&](int element) { return fmaf(-x[element], sum, y[element]) * rows.factor; },
@@ -283,50 +280,61 @@ __global__ void __launch_bounds__(32 * kWarps, kBlocks)
   }
 }
 
+// One of them.
+template <typename Code>
+struct ScaledRow {
+  int64_t matrix, query;
+  uint32_t scale;
+  Code* codes;
+
+  __device__ ScaledRow(const ScaledRows& of, int64_t row)
+      : matrix(row / of.count),
+        query(row - matrix * of.count),
+        scale(float_bits(of.scales.scales[matrix * of.scales.matrix_stride + query])),
+        codes(static_cast<Code*>(of.rows.codes) + matrix * of.rows.matrix_stride + query * of.rows.row_stride) {}
+};
+
 // What a row's codes stand for at a scale that they are moved to.
 template <typename Code>
 __global__ void __launch_bounds__(32 * kWarps, kBlocks)
-    write_values(Quantizer q, CodeRows rows, int64_t matrices, int64_t count, int length, RowScales scales,
-                 const float* scale, float* to, bool wide) {
+    write_values(Quantizer q, ScaledRows rows, const float* scale, float* to, bool wide) {
   __shared__ float table[kTable];
   const uint32_t target = float_bits(*scale);
   const Values<Code> values(q, target, table);
   values.fill(table);
-  for (int64_t row = first_row(); row < matrices * count; row += int64_t{gridDim.x} * kWarps) {
-    const int64_t matrix = row / count, query = row - matrix * count;
-    const uint32_t own = float_bits(scales.scales[matrix * scales.matrix_stride + query]);
+  for (int64_t row = first_row(); row < rows.all(); row += int64_t{gridDim.x} * kWarps) {
+    const ScaledRow<Code> r(rows, row);
+    const uint32_t own = r.scale;
     const bool stays = own == target || scale_is_nan(own) || scale_is_nan(target);
     const int from = stays ? 0 : scale_exponent(own), into = stays ? 0 : scale_exponent(target);
-    const Code* codes = static_cast<Code*>(rows.codes) + matrix * rows.matrix_stride + query * rows.row_stride;
-    float* of_row = to + row * length;
+    float* of_row = to + row * rows.length;
     const auto value = [&](Code c) { return values.of(static_cast<Code>(rescale_code(q, c, from, into, 0))); };
     if (wide)
 #pragma unroll 4
-      for (int four = threadIdx.x % 32; four < length / 4; four += 32) {
-        const auto c = reinterpret_cast<const Four<Code>*>(codes)[four];
+      for (int four = threadIdx.x % 32; four < rows.length / 4; four += 32) {
+        const auto c = reinterpret_cast<const Four<Code>*>(r.codes)[four];
         reinterpret_cast<float4*>(of_row)[four] = {value(c.at[0]), value(c.at[1]), value(c.at[2]), value(c.at[3])};
       }
     else
-      for (int element = threadIdx.x % 32; element < length; element += 32) of_row[element] = value(codes[element]);
+      for (int element = threadIdx.x % 32; element < rows.length; element += 32)
+        of_row[element] = value(r.codes[element]);
   }
 }
 
 // A warp takes up the scale of its rows, which for codes says by how much they move.
 template <typename Code>
-__global__ void __launch_bounds__(32 * kWarps, kBlocks)
-    move_rows(Quantizer q, CodeRows rows, int64_t matrices, int64_t count, int length, RowScales scales,
-              const float* scale) {
+__global__ void __launch_bounds__(32 * kWarps, kBlocks) move_rows(Quantizer q, ScaledRows rows, const float* scale) {
   constexpr int kChunk = 16 / sizeof(Code);
   const uint32_t to = float_bits(*scale);
-  for (int64_t row = first_row(); row < matrices * count; row += int64_t{gridDim.x} * kWarps) {
-    const int64_t matrix = row / count, query = row - matrix * count;
-    const uint32_t from = float_bits(scales.scales[matrix * scales.matrix_stride + query]);
+  for (int64_t row = first_row(); row < rows.all(); row += int64_t{gridDim.x} * kWarps) {
+    const ScaledRow<Code> r(rows, row);
+    const uint32_t from = r.scale;
     if (from == to || scale_is_nan(from) || scale_is_nan(to)) continue;
     const int k_from = scale_exponent(from), k_to = scale_exponent(to);
-    const int visible = static_cast<int>(min(query + 1, int64_t{length}));
-    Code* codes = static_cast<Code*>(rows.codes) + matrix * rows.matrix_stride + query * rows.row_stride;
+    const int visible = static_cast<int>(min(r.query + 1, int64_t{rows.length}));
+    Code* codes = r.codes;
     const auto moved = [&](Code code) { return static_cast<Code>(rescale_code(q, code, k_from, k_to, 0)); };
-    if (reinterpret_cast<uintptr_t>(codes) % 16 == 0 && length % kChunk == 0)
+    if (reinterpret_cast<uintptr_t>(codes) % 16 == 0 && rows.length % kChunk == 0)
       for (int chunk = threadIdx.x % 32; chunk * kChunk < visible; chunk += 32) {
         Chunk<Code> c = reinterpret_cast<Chunk<Code>*>(codes)[chunk];
 #pragma unroll
@@ -382,24 +390,21 @@ void causal_errors(const Quantizer& of_probabilities, const Quantizer& of_errors
   });
 }
 
-void causal_rescale(const Quantizer& q, const CodeRows& rows, int64_t matrices, int64_t count, int length,
-                    const RowScales& scales, const float* scale, const Launch& at) {
-  if (matrices * count == 0) return;
-  with_code_type(q.format, [&](auto type) {
-    launch(move_rows<decltype(type)>, grid(matrices * count), 0, at, q, rows, matrices, count, length, scales, scale);
-  });
+void causal_rescale(const Quantizer& q, const ScaledRows& rows, const float* scale, const Launch& at) {
+  if (rows.all() == 0) return;
+  with_code_type(q.format,
+                 [&](auto type) { launch(move_rows<decltype(type)>, grid(rows.all()), 0, at, q, rows, scale); });
 }
 
-void causal_values(const Quantizer& q, const CodeRows& rows, int64_t matrices, int64_t count, int length,
-                   const RowScales& scales, const float* scale, float* to, const Launch& at) {
-  if (matrices * count * length == 0) return;
+void causal_values(const Quantizer& q, const ScaledRows& rows, const float* scale, float* to, const Launch& at) {
+  if (rows.all() * rows.length == 0) return;
   with_code_type(q.format, [&](auto type) {
     using Code = decltype(type);
-    const bool wide = length % 4 == 0 && rows.row_stride % 4 == 0 && rows.matrix_stride % 4 == 0 &&
-                      reinterpret_cast<uintptr_t>(rows.codes) % (4 * sizeof(Code)) == 0 &&
+    const CodeRows& codes = rows.rows;
+    const bool wide = rows.length % 4 == 0 && codes.row_stride % 4 == 0 && codes.matrix_stride % 4 == 0 &&
+                      reinterpret_cast<uintptr_t>(codes.codes) % (4 * sizeof(Code)) == 0 &&
                       reinterpret_cast<uintptr_t>(to) % 16 == 0;
-    launch(write_values<Code>, grid(matrices * count), 0, at, q, rows, matrices, count, length, scales, scale, to,
-           wide);
+    launch(write_values<Code>, grid(rows.all()), 0, at, q, rows, scale, to, wide);
   });
 }
 

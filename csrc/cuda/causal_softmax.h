@@ -31,6 +31,16 @@ struct RowScales {
   int64_t matrix_stride;
 };
 
+// Rows of `length` codes, of queries 0 to count - 1 in each matrix, with a scale for each.
+struct ScaledRows {
+  CodeRows rows;
+  RowScales scales;
+  int64_t matrices, count;
+  int length;
+
+  LNS_HD int64_t all() const { return matrices * count; }
+};
+
 constexpr int kMostKeys = 2048;
 
 // Of the probabilities of `seen` keys codes at `scale`, or as floats what these stand for (`values`), for which `to`
@@ -45,11 +55,9 @@ void causal_errors(const Quantizer& of_probabilities, const Quantizer& of_errors
                    const float* gradients, const float* scale, const CodeRows& probabilities, bool values,
                    const CodeRows& errors, const RowScales& error_scales, const Launch& at);
 
-// Moves rows of codes, of queries 0 to count - 1 in each matrix, from scales of their own to `scale`, in place.
-void causal_rescale(const Quantizer& q, const CodeRows& rows, int64_t matrices, int64_t count, int length,
-                    const RowScales& scales, const float* scale, const Launch& at);
-// What they would stand for there, without gaps, of `length` keys.
-void causal_values(const Quantizer& q, const CodeRows& rows, int64_t matrices, int64_t count, int length,
-                   const RowScales& scales, const float* scale, float* to, const Launch& at);
+// Moves rows of codes from scales of their own to `scale`, in place.
+void causal_rescale(const Quantizer& q, const ScaledRows& rows, const float* scale, const Launch& at);
+// What they would stand for there, without gaps.
+void causal_values(const Quantizer& q, const ScaledRows& rows, const float* scale, float* to, const Launch& at);
 
 }  // namespace lns::cuda

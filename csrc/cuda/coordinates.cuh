@@ -6,7 +6,7 @@
 namespace lns::cuda {
 
 // Adding a row's and a k's gives an element's offset, and its place in the image (0, 0 without one).
-struct Coordinates {
+struct alignas(16) Coordinates {  // one load
   int64_t offset;
   int y, x;
 };
@@ -30,32 +30,34 @@ __device__ inline bool inside(const Extent& e, const Coordinates& a, const Coord
   return static_cast<unsigned>(a.y + b.y) < e.y && static_cast<unsigned>(a.x + b.x) < e.x;
 }
 
-// Rows, K and their levels stay below 2^31 (checked before the launch): 32-bit divisions.
+// Rows, K and their levels stay below 2^31 (checked before the launch), as Divisor asks.
 __device__ inline int64_t axis_offset(const Axis& a, unsigned i) {
-  const unsigned inner = static_cast<unsigned>(a.inner), middle = static_cast<unsigned>(a.middle);
-  const unsigned m = i / inner;
-  return i % inner * a.inner_stride + m % middle * a.middle_stride + m / middle * a.outer_stride;
+  const unsigned m = a.inner.quotient(i);
+  return a.inner.rest(i) * a.inner_stride + a.middle.rest(m) * a.middle_stride + a.middle.quotient(m) * a.outer_stride;
 }
 
 __device__ inline Coordinates position_coordinates(const Patches& p, unsigned i) {
-  const unsigned columns = static_cast<unsigned>(p.x.grid), lines = static_cast<unsigned>(p.y.grid);
-  const int x = static_cast<int>(i % columns) * static_cast<int>(p.x.grow / p.x.shrink);
-  const int y = static_cast<int>(i / columns % lines) * static_cast<int>(p.y.grow / p.y.shrink);
-  const unsigned n = i / columns / lines;
+  const auto seen = [](const PatchAxis& a, unsigned at) {
+    return static_cast<int>(at * a.shrink.quotient(static_cast<unsigned>(a.grow)));
+  };
+  const unsigned line = p.x.grid.quotient(i), n = p.y.grid.quotient(line);
+  const int y = seen(p.y, p.y.grid.rest(line)), x = seen(p.x, p.x.grid.rest(i));
   return {.offset = n * p.batch_stride + y * p.y.image_stride + x * p.x.image_stride, .y = y, .x = x};
 }
 
 __device__ inline int tap_position(const PatchAxis& a, unsigned tap) {
   const int p = static_cast<int>(tap) * static_cast<int>(a.tap_step) + static_cast<int>(a.origin);
-  const int shrink = static_cast<int>(a.shrink);
-  return p % shrink == 0 ? p / shrink : kOutside;
+  const unsigned distance = abs(p);
+  if (a.shrink.rest(distance) != 0) return kOutside;
+  const int places = static_cast<int>(a.shrink.quotient(distance));
+  return p < 0 ? -places : places;
 }
 
 __device__ inline Coordinates tap_coordinates(const Patches& p, unsigned i) {
-  const unsigned channels = static_cast<unsigned>(p.channels), columns = static_cast<unsigned>(p.x.taps);
-  const unsigned tap = i / channels;
-  const int y = tap_position(p.y, tap / columns), x = tap_position(p.x, tap % columns);
-  return {.offset = i % channels * p.channel_stride + y * p.y.image_stride + x * p.x.image_stride, .y = y, .x = x};
+  const unsigned tap = p.channels.quotient(i), line = p.x.taps.quotient(tap);
+  const int y = tap_position(p.y, line), x = tap_position(p.x, p.x.taps.rest(tap));
+  return {
+      .offset = p.channels.rest(i) * p.channel_stride + y * p.y.image_stride + x * p.x.image_stride, .y = y, .x = x};
 }
 
 __device__ inline Coordinates row_coordinates(const OperandView& o, int64_t row, int64_t rows) {

@@ -66,16 +66,23 @@ __device__ inline void store(T* to, int64_t first, int64_t n, bool wide, const P
 }
 
 // Body: begin() by the whole block where it has that, enter(slice) for every run of one slice that a thread meets, then
-// pack(first, n), or one(i) where slices change within a pack.
-template <typename Body>
+// pack(first, n), or one(i) where slices change within a pack. `whole`: there is one slice; divisions by the slices'
+// extents would double the registers.
+template <bool whole, typename Body>
 __global__ void __launch_bounds__(kThreads) for_packs(Slices s, Body body) {
-  const int64_t n = s.numel(), step = int64_t{gridDim.x} * kThreads * kPack;
-  const bool whole_packs = s.slices == 1 || s.inner % kPack == 0;
-  int64_t slice = -1;
+  const int64_t n = s.numel(), start = (int64_t{blockIdx.x} * kThreads + threadIdx.x) * kPack,
+                step = int64_t{gridDim.x} * kThreads * kPack;
   if constexpr (requires { body.begin(); }) body.begin();
-  for (int64_t first = (int64_t{blockIdx.x} * kThreads + threadIdx.x) * kPack; first < n; first += step) {
+  if constexpr (whole) {
+    body.enter(0);
+    for (int64_t first = start; first < n; first += step) body.pack(first, n);
+    return;
+  }
+  const bool whole_packs = s.inner % kPack == 0;
+  int64_t slice = -1;
+  for (int64_t first = start; first < n; first += step) {
     for (int64_t i = first; i < min(first + kPack, n); ++i) {
-      const int64_t now = s.slices == 1 ? 0 : i / s.inner % s.slices;
+      const int64_t now = i / s.inner % s.slices;
       if (now != slice) body.enter(slice = now);
       if (whole_packs) {
         body.pack(first, n);
@@ -90,9 +97,9 @@ template <typename Body>
 void run(const Slices& s, const Body& body, const Launch& at) {
   const int64_t n = s.numel();
   if (n == 0) return;
-  const int64_t blocks =
-      std::min((n + kThreads * kPack - 1) / (kThreads * kPack), resident_blocks(for_packs<Body>, at));
-  for_packs<<<static_cast<unsigned>(blocks), kThreads, 0, at.stream>>>(s, body);
+  const auto kernel = s.slices == 1 ? for_packs<true, Body> : for_packs<false, Body>;
+  const int64_t blocks = std::min((n + kThreads * kPack - 1) / (kThreads * kPack), resident_blocks(kernel, at));
+  kernel<<<static_cast<unsigned>(blocks), kThreads, 0, at.stream>>>(s, body);
   check(cudaGetLastError(), "elementwise kernel");
 }
 

@@ -19,6 +19,15 @@ __host__ __device__ inline bool along_rows(const OperandView& o) {
                                               : o.kind == OperandView::Kind::positions;
 }
 
+// Puts down the coordinates of a tile's `rows` rows, of which place(i) are the i-th's; this is the `thread`-th of so
+// many threads. They stand so that threads that go along rows, four each, meet in no bank.
+template <typename Place>
+__device__ inline void place_rows(const OperandView& operand, bool words, unsigned rows, Coordinates* to,
+                                  unsigned thread, unsigned threads, Place place) {
+  const unsigned step = words && along_rows(operand) ? 4 : 1;
+  for (unsigned row = thread * step; row < rows; row += threads * step) to[row % 4 * (rows / 4) + row / 4] = place(row);
+}
+
 // One warp's share of filling a side's chunks, four rows to a store. Threads go along whatever is contiguous in memory,
 // rows or K.
 class Fetcher {
@@ -41,14 +50,8 @@ class Fetcher {
         exponents_(static_cast<uint32_t>(operand.codes.format.e_max()) * 0x00010001),
         sign_shift_(operand.codes.format.bits - 1) {}
 
-  // Takes up a tile, in codes from `offset` on: place(i) are the coordinates of its i-th row. The caller synchronizes
-  // the fetching warps, of which this is the `thread`-th thread, before and after.
-  template <typename Place>
-  __device__ void start_tile(int64_t offset, int thread, Place place) {
-    codes_ = operand_.codes.at(offset).data;
-    const int step = words_ && by_rows_ ? 4 : 1;
-    for (int row = thread * step; row < rows_; row += kFetchers * 32 * step) row_coordinates_[slot(row)] = place(row);
-  }
+  // Takes up a tile, in codes from `offset` on, whose rows' coordinates stand there (place_rows).
+  __device__ void start_tile(int64_t offset) { codes_ = operand_.codes.at(offset).data; }
 
   // tile[k, row] = lane of (row, k0 + k), zero from k = end and from the last row on.
   __device__ void fill(int64_t k0, int64_t end, uint16_t* tile) const {
@@ -99,15 +102,12 @@ class Fetcher {
       });
     else if (strided_)
       fill_along_k(tile, [&](int row) {
-        const Code* at = codes + (row_coordinates_[slot(row)].offset + mine.offset);
-        return four([&](int u) {
-          return load_if(mine.y + row_coordinates_[slot(row + u)].y == 0, at + u * operand_.row_stride);
-        });
+        const Code* at = codes + (coordinates(row, 0).offset + mine.offset);
+        return four([&](int u) { return load_if(mine.y + coordinates(row, u).y == 0, at + u * operand_.row_stride); });
       });
     else
-      fill_along_k(tile, [&](int row) {
-        return four([&](int u) { return load_if_inside(row_coordinates_[slot(row + u)], mine); });
-      });
+      fill_along_k(tile,
+                   [&](int row) { return four([&](int u) { return load_if_inside(coordinates(row, u), mine); }); });
   }
 
   // The codes of four rows, two to a word.
@@ -142,7 +142,7 @@ class Fetcher {
 #pragma unroll
       for (int n = 0; n < kUnits; ++n)
 #pragma unroll
-        for (int u = 0; u < 4; ++u) words[n][u] = load(row_coordinates_[slot(row + n * step + u)] + mine);
+        for (int u = 0; u < 4; ++u) words[n][u] = load(coordinates(row + n * step, u) + mine);
 #pragma unroll
       for (int n = 0; n < kUnits; ++n)
 #pragma unroll
@@ -168,7 +168,7 @@ class Fetcher {
     for (int row = lane_ % threads * 4; row < rows_; row += 32 * 4) {
       Coordinates fixed[kCoordinates];
 #pragma unroll
-      for (int u = 0; u < kCoordinates; ++u) fixed[u] = row_coordinates_[slot(row + u)];
+      for (int u = 0; u < kCoordinates; ++u) fixed[u] = coordinates(row, u);
       for (int j = lane_ / threads; j < share; j += kBatch * ks) {
         uint2 codes[kBatch];
 #pragma unroll
@@ -180,8 +180,10 @@ class Fetcher {
     }
   }
 
-  // Where a row's coordinates stand: threads that go along rows, four each, then meet in no bank.
-  __device__ int slot(int row) const { return row % 4 * (rows_ / 4) + row / 4; }
+  // Of the u-th of four rows from `row` on.
+  __device__ const Coordinates& coordinates(unsigned row, unsigned u) const {
+    return row_coordinates_[u * (rows_ / 4) + row / 4];
+  }
 
   __device__ void store(const uint2& codes, uint16_t* to) const {
     *reinterpret_cast<uint2*>(to) = make_uint2(lanes(codes.x), lanes(codes.y));
@@ -190,7 +192,7 @@ class Fetcher {
   // Of two codes, a half of the word each.
   __device__ uint32_t lanes(uint32_t codes) const {
     const uint32_t exponents = (codes & exponents_) << operand_.codes.log2_step;
-    const uint32_t present = (exponents + 0x7fff7fff) >> 15 & 0x00010001;
+    const uint32_t present = __vminu2(exponents, 0x00010001);
     const uint32_t negative = codes >> sign_shift_ & present;
     return exponents + present * lane_code_.zero_shift + negative * lane_code_.sign_step;
   }
@@ -199,7 +201,7 @@ class Fetcher {
   const LaneCode& lane_code_;
   bool words_, strided_, by_rows_;
   Extent extent_;
-  int rows_;
+  unsigned rows_;
   Coordinates* row_coordinates_;
   Coordinates* ks_;
   int fetcher_, lane_;

@@ -14,6 +14,7 @@
 #include "cuda/lane_counter.cuh"
 #include "cuda/limits.h"
 #include "cuda/product_table.h"
+#include "cuda/segments.cuh"
 
 namespace lns::cuda {
 
@@ -202,27 +203,37 @@ Tiling choose(const Product& p, const ProductTable& t, const Datapath& d, const 
   return best;
 }
 
-// Enqueues a kernel over tiles of its own height.
+// Cuts outputs into tiles of a kernel's own height.
+template <typename ThreadSums>
+void set_tiles(TiledProduct& tiled) {
+  constexpr int R = ThreadSums::kRows;
+  tiled.tile_rows = R * tiled.tile_r, tiled.tile_columns = kColumns * tiled.tile_c;
+  tiled.tiles_r = ceil_div(tiled.rows.rows, tiled.tile_rows);
+  tiled.groups = ceil_div(tiled.segments, tiled.together);
+  tiled.tiles = tiled.tiles_r * tiled.tiles_c * tiled.groups * tiled.batch.count();
+  if (tiled.tiles > INT32_MAX)
+    throw std::invalid_argument("a product on a GPU must have fewer than 2^31 tiles of outputs, got " +
+                                std::to_string(tiled.tiles));
+}
+
+// Enqueues a kernel.
 template <typename ThreadSums>
 void launch(TiledProduct tiled, const ProductTable& t, const Launch& at) {
   constexpr int R = ThreadSums::kRows;
-  tiled.tiles_r = ceil_div(tiled.rows.rows, R * tiled.tile_r);
-  tiled.tiles = tiled.tiles_r * tiled.tiles_c * ceil_div(tiled.segments, tiled.together) * tiled.batch.count();
+  set_tiles<ThreadSums>(tiled);
   const int bytes = shared_bytes(t, tiled.table_shift, fetched(R, tiled.tile_r, tiled.together),
                                  fetched(kColumns, tiled.tile_c, tiled.together));
   const int64_t blocks = std::min<int64_t>(tiled.tiles, Limits(at.device).multiprocessors);
-  if (ThreadSums::kUse == Use::segment) {
-    choose_tiles<<<static_cast<unsigned>(std::min<int64_t>(ceil_div(tiled.tiles, 256), blocks)), 256, 0, at.stream>>>(
-        tiled, R * tiled.tile_r, kColumns * tiled.tile_c);
-    check(cudaGetLastError(), "choose_tiles");
-  }
   check(cudaFuncSetAttribute(multiply<ThreadSums>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes),
         "shared memory");
-  multiply<ThreadSums><<<static_cast<unsigned>(blocks), 32 * (kMultipliers + kFetchers), bytes, at.stream>>>(tiled);
-  check(cudaGetLastError(), "multiply");
+  constexpr int threads = 32 * (kMultipliers + kFetchers);
+  if constexpr (ThreadSums::kUse == Use::segment) {
+    launch_overlapped(multiply<ThreadSums>, blocks, threads, bytes, at, tiled);
+  } else {
+    multiply<ThreadSums><<<static_cast<unsigned>(blocks), threads, bytes, at.stream>>>(tiled);
+    check(cudaGetLastError(), "multiply");
+  }
 }
-
-constexpr int kGatedRows = 8;  // of a thread, where segments are computed again
 
 template <Use use>
 void join(const TiledProduct& tiled, int32_t* starts, const Launch& at) {
@@ -231,35 +242,40 @@ void join(const TiledProduct& tiled, int32_t* starts, const Launch& at) {
   const int threads = static_cast<int>(std::min<int64_t>(ceil_div(shares * width, 32) * 32, kJoinThreads));
   const int64_t blocks =
       std::min<int64_t>(ceil_div(tiled.cells() * tiled.batch.count(), width), Limits(at.device).multiprocessors * 32);
-  join_segments<use><<<static_cast<unsigned>(blocks), threads, 0, at.stream>>>(
-      tiled, starts, width, kGatedRows * tiled.tile_r, kColumns * tiled.tile_c);
-  check(cudaGetLastError(), "join_segments");
+  launch_overlapped(join_segments<use>, blocks, threads, 0, at, tiled, starts, width);
 }
 
+constexpr int kSettlers = 1;  // blocks of a multiprocessor
+
 // Segments of K at once, then joined. First as if no accumulation saturated behind the first segment, which is rare and
-// found out; then, on the device's own decision, the tiles where one did, from that segment on, by what each segment
-// does to any start.
+// found out; then what may have saturated is settled, on the device's own decision: few outputs one by one, else the
+// tiles where they are, from that segment on, by what each segment does to any start.
 template <typename Bounded, typename Segment, typename Overflows>
 void run_segments(TiledProduct tiled, const ProductTable& t, const Launch& at) {
   const bool saturates = tiled.datapath.overflow == Overflow::saturate;
-  const int64_t parts = tiled.batch.count() * tiled.segments, each = parts * tiled.cells();
-  const int64_t gates = ceil_div(tiled.rows.rows, kGatedRows * tiled.tile_r) * tiled.tiles_c * tiled.batch.count();
+  const int64_t parts = tiled.batch.count() * tiled.segments, outputs = tiled.batch.count() * tiled.cells(),
+                each = tiled.segments * outputs;
+  set_tiles<Segment>(tiled);
+  const int64_t gates = tiled.tiles / tiled.groups;
   unsigned long long* overflows = std::exchange(tiled.overflows, nullptr);
-  // All scratch in one allocation: sums, those of SegmentSums, starts, bounds, gates and chosen tiles.
+  // All scratch in one allocation: sums, those of SegmentSums, starts, bounds, gates and doubts, what is chosen.
   auto* words = static_cast<int32_t*>(
       at.allocate(sizeof(int32_t) * (each * (1 + 3 * saturates + (overflows != nullptr)) + 2 * parts * tiled.threads() +
-                                     gates + 1 + gates * ceil_div(tiled.segments, tiled.together))));
+                                     2 * gates + 2 + tiled.tiles + outputs)));
   const auto take = [&](int64_t n) { return std::exchange(words, words + n); };
   tiled.segment_sums = take(each);
   int32_t* again = saturates ? take(3 * each) : nullptr;
   int32_t* starts = overflows ? take(each) : nullptr;
   tiled.segment_bounds = take(2 * parts * tiled.threads());
   tiled.gates = take(gates);
-  tiled.chosen = words;
+  tiled.doubts = take(gates + 1);
+  tiled.chosen = take(1 + tiled.tiles);
+  tiled.doubtful = words;
   launch<Bounded>(tiled, t, at);
   join<Use::bounded>(tiled, starts, at);
   if (saturates) {
     tiled.sums_before = std::exchange(tiled.segment_sums, again);
+    launch_overlapped(settle, Limits(at.device).multiprocessors * kSettlers, kWalkers, 0, at, tiled, starts);
     launch<Segment>(tiled, t, at);
     join<Use::segment>(tiled, starts, at);
   }
@@ -270,16 +286,26 @@ void run_segments(TiledProduct tiled, const ProductTable& t, const Launch& at) {
   }
 }
 
-// A side's shifts as the kernel reads them; none where K is empty, as between the positions of a stride.
+// A side's shifts as the kernel reads them; no data where K is empty, as between the positions of a stride.
 GatheredShifts gather(const Side& side, const TiledProduct& tiled, bool left, const Launch& at) {
-  const int64_t pitch = shift_pitch(side.rows), bytes = tiled.batch.count() * tiled.blocks * pitch;
+  const int64_t pitch = shift_pitch(side.rows), batch = tiled.batch.count(), bytes = batch * tiled.blocks * pitch;
   if (bytes == 0) return {};
   auto* data = static_cast<uint8_t*>(at.allocate(bytes));
-  const int64_t grid = std::min<int64_t>(ceil_div(bytes, 256), int64_t{Limits(at.device).multiprocessors} * 16);
-  gather_shifts<<<static_cast<unsigned>(grid), 256, 0, at.stream>>>(side, tiled.batch, left, tiled.blocks, pitch, data);
+  if (side.shifts.codes.data == nullptr) {  // the side has none
+    check(cudaMemsetAsync(data, 0, bytes, at.stream), "memset");
+    return {.data = data, .pitch = pitch};
+  }
+  const int64_t threads = std::min<int64_t>(pitch / 4, 256), shared = 1024 * Limits(at.device).multiprocessors;
+  const int64_t each = std::clamp<int64_t>(bytes / 4 / shared, 1, kShiftBlocks);
+  const dim3 grid(static_cast<unsigned>(ceil_div(pitch / 4, threads)),
+                  static_cast<unsigned>(std::min<int64_t>(batch * ceil_div(tiled.blocks, each), 65535)));
+  gather_shifts<<<grid, static_cast<unsigned>(threads), 0, at.stream>>>(side, tiled.batch, left, tiled.blocks, each,
+                                                                        pitch, data);
   check(cudaGetLastError(), "gather_shifts");
   return {.data = data, .pitch = pitch};
 }
+
+constexpr int kGatedRows = 8;  // of a thread, where segments are computed again
 
 // `tables`: the device's copy of Engine::tables, in which this table's rows begin at `rows`.
 void run_tiles(const Product& p, const ProductTable& t, size_t rows, const Datapath& d, const int64_t* tables,

@@ -13,6 +13,7 @@
 #include "cuda/barriers.cuh"
 #include "cuda/coordinates.cuh"
 #include "cuda/fetcher.cuh"
+#include "cuda/overlap.cuh"
 #include "cuda/product_table.h"
 #include "cuda/sums.cuh"
 #include "gemm/product.h"
@@ -41,9 +42,11 @@ struct TiledProduct {
   int64_t blocks;
   GatheredShifts row_shifts, column_shifts;
   bool row_words, column_words;  // see Fetcher
-  // Tiles, in threads, and for how many segments.
+  // Tiles, in threads, and for how many segments; in rows and columns; and how many there are.
   int tile_r, tile_c, together;
-  int64_t tiles_r, tiles_c, tiles;
+  Divisor tile_rows, tile_columns, tiles_r, tiles_c;
+  Divisor groups;  // of segments together
+  int64_t tiles;
   // Segments of K that are accumulated apart, in vectors; 1: none are. Of each, cells: outputs filled up to threads'.
   int segments;
   int64_t segment_vectors;
@@ -51,8 +54,10 @@ struct TiledProduct {
   int32_t* segment_bounds;        // out: (instance, segment, thread, 2), see FusedSums
   int bounded_rows;               // of a thread
   const int32_t* starts;          // in: (instance, segment, cell) accumulators at the segments' starts; only counts
-  int32_t* gates;                 // of every tile of SegmentSums how many segments, the last, are computed
-  int32_t* chosen;                // behind the gates: how many tiles of SegmentSums are computed, and which
+  int32_t* gates;                 // of every tile of SegmentSums how many segments, the last, may be computed
+  int32_t* doubts;                // of every tile of SegmentSums how many times an output may saturate in a segment
+  int32_t* chosen;                // behind these: how many tiles of SegmentSums are computed, and which
+  int32_t* doubtful;              // outputs that may saturate; before `chosen` how many
   const int32_t* sums_before;     // those before, as of segment_sums
   unsigned long long* overflows;  // null: not counted
 
@@ -151,8 +156,8 @@ struct Memory {
   uint16_t *row_tile, *column_tile;
 
   __device__ Memory(const TiledProduct& tiled, char* shared)
-      : tile_rows(ThreadSums::kRows * tiled.tile_r),
-        tile_columns(kColumns * tiled.tile_c),
+      : tile_rows(static_cast<int>(tiled.tile_rows)),
+        tile_columns(static_cast<int>(tiled.tile_columns)),
         rows(fetched(ThreadSums::kRows, tiled.tile_r, tiled.together)),
         columns(fetched(kColumns, tiled.tile_c, tiled.together)),
         pitch_r(pitch_of(rows)),
@@ -176,11 +181,11 @@ struct Memory {
 // The tiles that blocks share: all, or those that are chosen.
 template <typename ThreadSums>
 __device__ inline int64_t tile_count(const TiledProduct& tiled) {
-  return ThreadSums::kUse == Use::segment ? tiled.chosen[0] : tiled.tiles;
+  return ThreadSums::kUse == Use::segment ? *tiled.chosen : tiled.tiles;
 }
 template <typename ThreadSums>
-__device__ inline int64_t tile_index(const TiledProduct& tiled, int64_t i) {
-  return ThreadSums::kUse == Use::segment ? tiled.chosen[1 + i] : i;
+__device__ inline unsigned tile_index(const TiledProduct& tiled, int64_t i) {
+  return static_cast<unsigned>(ThreadSums::kUse == Use::segment ? tiled.chosen[1 + i] : i);
 }
 
 // One tile of one product, of one segment or of several together. The latter lie alike (splits_at): what is fetched for
@@ -189,15 +194,15 @@ struct Tile {
   int64_t row, column, begin, end;
   int64_t instance;
   int segment;
+  int64_t gate;  // of those that are the same but for their segments
 
-  __device__ Tile(const TiledProduct& tiled, int64_t i, int rows, int columns) {
-    column = i % tiled.tiles_c * columns;
-    i /= tiled.tiles_c;
-    row = i % tiled.tiles_r * rows;
-    i /= tiled.tiles_r;
-    const int groups = (tiled.segments + tiled.together - 1) / tiled.together;
-    instance = i / groups;
-    segment = static_cast<int>(i % groups) * tiled.together;
+  __device__ Tile(const TiledProduct& tiled, unsigned i) {
+    const unsigned line = tiled.tiles_c.quotient(i), group = tiled.tiles_r.quotient(line);
+    const unsigned at_row = tiled.tiles_r.rest(line), at_column = tiled.tiles_c.rest(i);
+    row = at_row * tiled.tile_rows, column = at_column * tiled.tile_columns;
+    instance = tiled.groups.quotient(group);
+    segment = static_cast<int>(tiled.groups.rest(group)) * tiled.together;
+    gate = (instance * tiled.tiles_r + at_row) * tiled.tiles_c + at_column;
     begin = tiled.together > 1 ? 0 : segment * tiled.segment_lanes();
     end = min(tiled.k, begin + tiled.segment_lanes());
   }
@@ -205,15 +210,25 @@ struct Tile {
 
 // Where the i-th row that is fetched of a side lies: `rows` from `first` on, and again for every segment.
 __device__ inline Coordinates place(const TiledProduct& tiled, const Tile& tile, const Side& side, int64_t first,
-                                    int rows, int i) {
-  const int beside = i / rows, segment = tile.segment + beside;
-  const int64_t row = first + i % rows;
+                                    const Divisor& rows, int i) {
+  const int beside = static_cast<int>(rows.quotient(i)), segment = tile.segment + beside;
+  const int64_t row = first + rows.rest(i);
   if (beside >= tiled.together || segment >= tiled.segments || row >= side.rows) return kNowhere;
   const Coordinates at = row_coordinates(side.operand, row, side.rows);
   return tiled.together > 1 ? at + k_coordinates(side.operand, segment * tiled.segment_lanes(), tiled.k) : at;
 }
 
-// What the fetching warps do: stay one chunk ahead.
+// Puts down the coordinates of all rows that are fetched for a tile; of so many threads this is the `thread`-th.
+template <typename ThreadSums>
+__device__ inline void place_sides(const TiledProduct& tiled, const Memory<ThreadSums>& m, const Tile& tile,
+                                   unsigned thread, unsigned threads) {
+  place_rows(tiled.rows.operand, tiled.row_words, m.rows, m.side_coordinates, thread, threads,
+             [&](int at) { return place(tiled, tile, tiled.rows, tile.row, tiled.tile_rows, at); });
+  place_rows(tiled.columns.operand, tiled.column_words, m.columns, m.side_coordinates + m.rows, thread, threads,
+             [&](int at) { return place(tiled, tile, tiled.columns, tile.column, tiled.tile_columns, at); });
+}
+
+// What the fetching warps do: stay one chunk ahead. The first tile's coordinates are there.
 template <typename ThreadSums>
 __device__ void fetch(const TiledProduct& tiled, const Memory<ThreadSums>& m, int fetcher) {
   const int thread = fetcher * 32 + threadIdx.x % 32;
@@ -224,15 +239,15 @@ __device__ void fetch(const TiledProduct& tiled, const Memory<ThreadSums>& m, in
                          m.side_coordinates + m.rows, ks + kChunk, kFetchers - 1 - fetcher);
   uint32_t chunk = 0;  // of the block
   for (int64_t i = blockIdx.x; i < tile_count<ThreadSums>(tiled); i += gridDim.x) {
-    const Tile tile(tiled, tile_index<ThreadSums>(tiled, i), m.tile_rows, m.tile_columns);
+    const Tile tile(tiled, tile_index<ThreadSums>(tiled, i));
     const Offsets offsets = tiled.batch.at(tile.instance);
-    synchronize(1, kFetchers * 32);  // all are done with the last tile's coordinates
-    row_fetcher.start_tile(offsets.left, thread,
-                           [&](int at) { return place(tiled, tile, tiled.rows, tile.row, m.tile_rows, at); });
-    column_fetcher.start_tile(offsets.right, thread, [&](int at) {
-      return place(tiled, tile, tiled.columns, tile.column, m.tile_columns, at);
-    });
-    synchronize(1, kFetchers * 32);
+    if (i != blockIdx.x) {
+      synchronize(1, kFetchers * 32);  // all are done with the last tile's
+      place_sides(tiled, m, tile, thread, kFetchers * 32);
+      synchronize(1, kFetchers * 32);
+    }
+    row_fetcher.start_tile(offsets.left);
+    column_fetcher.start_tile(offsets.right);
     for (int64_t k0 = tile.begin; k0 < tile.end; k0 += kChunk, ++chunk) {
       const int buffer = chunk & 1;
       m.multiplied(buffer).wait((chunk >> 1 & 1) ^ 1);  // passes at once the first time
@@ -320,6 +335,8 @@ template <typename ThreadSums>
 __global__ void __launch_bounds__((kMultipliers + kFetchers) * 32, 1)
     multiply(const __grid_constant__ TiledProduct tiled) {
   constexpr int R = ThreadSums::kRows;
+  if (ThreadSums::kUse == Use::bounded || ThreadSums::kUse == Use::segment) let_next_begin();
+  if (ThreadSums::kUse == Use::segment) wait_for_previous();
   extern __shared__ __align__(16) char shared[];
   const Memory<ThreadSums> m(tiled, shared);
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
@@ -330,6 +347,7 @@ __global__ void __launch_bounds__((kMultipliers + kFetchers) * 32, 1)
       *gate = 0;
   if (threadIdx.x == 0)
     for (int b = 0; b < 2; ++b) m.filled(b).init(kFetchers * 32), m.multiplied(b).init(kMultipliers * 32);
+  place_sides(tiled, m, Tile(tiled, tile_index<ThreadSums>(tiled, blockIdx.x)), threadIdx.x, blockDim.x);
   __syncthreads();
   if (warp >= kMultipliers) return fetch(tiled, m, warp - kMultipliers);
   if constexpr (ThreadSums::kSums != Sums::direct) fill_table(tiled, reinterpret_cast<int32_t*>(m.table), warp, lane);
@@ -345,7 +363,7 @@ __global__ void __launch_bounds__((kMultipliers + kFetchers) * 32, 1)
   ThreadSums sums;
   uint32_t chunk = 0;  // of the block
   for (int64_t i = blockIdx.x; i < tile_count<ThreadSums>(tiled); i += gridDim.x) {
-    const Tile tile(tiled, tile_index<ThreadSums>(tiled, i), m.tile_rows, m.tile_columns);
+    const Tile tile(tiled, tile_index<ThreadSums>(tiled, i));
     const int segment = tile.segment + beside;
     const bool mine = employed && segment < tiled.segments && tile.row + row0 < tiled.rows.rows &&
                       tile.column + column0 < tiled.columns.rows;
@@ -432,146 +450,6 @@ __global__ void __launch_bounds__((kMultipliers + kFetchers) * 32, 1)
   }
   if (tiled.overflows && employed && sums.overflows)
     atomicAdd(tiled.overflows, static_cast<unsigned long long>(sums.overflows));
-}
-
-// What segments do to the accumulator that they start with.
-template <Use use>
-struct Step {
-  int32_t sum, from_low, from_high;  // the latter of SegmentSums
-
-  __device__ static Step nothing(const Accumulator<int32_t>& a) {
-    return {.sum = 0, .from_low = static_cast<int32_t>(a.low), .from_high = static_cast<int32_t>(a.high)};
-  }
-  // One segment's; `again`: of SegmentSums, those before are bounded, and known not to saturate.
-  __device__ static Step of(const TiledProduct& tiled, const Accumulator<int32_t>& a, unsigned cells, unsigned part,
-                            bool again, unsigned cell) {
-    Step step = nothing(a);
-    if (use == Use::bounded || !again) {
-      step.sum = __ldg((use == Use::bounded ? tiled.segment_sums : tiled.sums_before) + part * cells + cell);
-    } else {
-      const int32_t* from = tiled.segment_sums + part * 3 * cells + cell;
-      step = {.sum = __ldg(from), .from_low = __ldg(from + cells), .from_high = __ldg(from + 2 * cells)};
-    }
-    return step;
-  }
-  // Sums wrap: what is beyond the accumulator's range is either wrapped by it as well, or found not to fit.
-  __device__ int32_t on(const Accumulator<int32_t>& a, int32_t acc) const {
-    return use == Use::bounded ? a.narrow(added(acc, sum)) : clamped(acc + sum);
-  }
-  __device__ Step then(const Accumulator<int32_t>& a, const Step& next) const {
-    if constexpr (use == Use::bounded) {
-      return {.sum = added(sum, next.sum), .from_low = from_low, .from_high = from_high};
-    } else {
-      const int32_t most = 1 << min(a.acc_bits + 1, 30);
-      return {.sum = max(-most, min(most, sum + next.sum)),
-              .from_low = next.clamped(from_low + next.sum),
-              .from_high = next.clamped(from_high + next.sum)};
-    }
-  }
-
- private:
-  __device__ int32_t clamped(int32_t acc) const { return max(from_low, min(from_high, acc)); }
-  __device__ static int32_t added(int32_t a, int32_t b) {
-    return static_cast<int32_t>(static_cast<uint32_t>(a) + static_cast<uint32_t>(b));
-  }
-};
-
-constexpr int kJoinThreads = 1024;  // at most, of a block
-constexpr int kJoinLoads = 8;       // segments whose loads a thread has under way at once
-
-// Is one of the tile's segments computed again?
-__device__ inline bool is_open(const TiledProduct& tiled, const Tile& tile, int rows, int columns) {
-  const int64_t gate = (tile.instance * tiled.tiles_r + tile.row / rows) * tiled.tiles_c + tile.column / columns;
-  return tiled.segments - tiled.gates[gate] < min(tiled.segments, tile.segment + tiled.together);
-}
-
-// Writes down which tiles of `rows` x `columns` are computed again, so that blocks share them evenly.
-__global__ void __launch_bounds__(256) choose_tiles(const __grid_constant__ TiledProduct tiled, int rows, int columns) {
-  for (int64_t i = blockIdx.x * int64_t{blockDim.x} + threadIdx.x; i < tiled.tiles;
-       i += gridDim.x * int64_t{blockDim.x})
-    if (is_open(tiled, Tile(tiled, i, rows, columns), rows, columns))
-      tiled.chosen[1 + atomicAdd(tiled.chosen, 1)] = static_cast<int32_t>(i);
-}
-
-// Carries accumulators through the segments of every output and writes the results; `starts`, unless null, takes what
-// each segment starts with. With bounded sums a saturating accumulator may turn out to need SegmentSums from a segment
-// on: the gate of its tile of `rows` x `columns` takes how many these are. From there on SegmentSums are joined, behind
-// bounded ones. A block takes `width` cells at a time, each of so many threads a share of the segments: first what the
-// share does to any accumulator, then to its own. There are fewer than 2^28 numbers of all segments (kSegmentBytes).
-template <Use use>
-__global__ void __launch_bounds__(kJoinThreads)
-    join_segments(const __grid_constant__ TiledProduct tiled, int32_t* starts, int width, unsigned gate_rows,
-                  unsigned gate_columns) {
-  if (use == Use::segment && *tiled.chosen == 0) return;
-  __shared__ Step<use> shares[kJoinThreads];
-  const Accumulator<int32_t> a(tiled.datapath);
-  const int32_t low = static_cast<int32_t>(a.low), high = static_cast<int32_t>(a.high);
-  const int segments = tiled.segments, shared_by = blockDim.x / width, mine = threadIdx.x / width,
-            place = threadIdx.x % width;
-  const int share = (segments + shared_by - 1) / shared_by, begin = min(segments, mine * share),
-            end = min(segments, begin + share);
-  const unsigned cells = tiled.cells(), all = cells * tiled.batch.count(), across = tiled.across(),
-                 threads = tiled.threads();
-  const unsigned gates_r = (tiled.rows.rows + gate_rows - 1) / gate_rows,
-                 gates_c = (across * kColumns + gate_columns - 1) / gate_columns;
-  for (unsigned first = blockIdx.x * width; first < all; first += gridDim.x * width) {
-    const unsigned i = min(first + place, all - 1), instance = i / cells, cell = i % cells;
-    const unsigned part = instance * segments, thread = cell / kColumns % threads;  // see for_rows
-    const unsigned r = thread / across * tiled.bounded_rows + cell / kColumns / threads,
-                   c = thread % across * kColumns + cell % kColumns;
-    const bool exists = first + place < all && r < tiled.rows.rows;
-    int32_t* gate = tiled.gates + (instance * gates_r + r / gate_rows) * gates_c + c / gate_columns;
-    const bool saturates = use == Use::bounded && a.overflow == Overflow::saturate;
-    const int again = segments - (use == Use::segment && exists ? *gate : 0);
-    const bool open = exists && (use != Use::segment || again < segments);
-    const auto* bounds = reinterpret_cast<const int2*>(tiled.segment_bounds) + part * threads + thread;
-    // Calls body(segment, its step, its bounds) for the share, whose loads do not wait for each other.
-    const auto for_share = [&](bool bounded, auto body) {
-      for (int s = begin; s < end; s += kJoinLoads) {
-        Step<use> steps[kJoinLoads];
-        int2 range[kJoinLoads];
-#pragma unroll
-        for (int u = 0; u < kJoinLoads; ++u) {
-          const int at = min(s + u, end - 1);
-          steps[u] = Step<use>::of(tiled, a, cells, part + at, at >= again, cell);
-          range[u] = bounded ? __ldg(bounds + at * threads) : make_int2(0, 0);
-        }
-#pragma unroll
-        for (int u = 0; u < kJoinLoads; ++u)
-          if (s + u < end) body(s + u, steps[u], range[u]);
-      }
-    };
-    __syncthreads();  // all are done with the last shares
-    if (open && begin < end) {
-      Step<use> all_steps = Step<use>::nothing(a);
-      for_share(false, [&](int, const Step<use>& step, int2) { all_steps = all_steps.then(a, step); });
-      shares[threadIdx.x] = all_steps;
-    }
-    __syncthreads();
-    if (!open || begin == end) continue;
-    int32_t acc = 0;
-    for (int before = place; before < static_cast<int>(threadIdx.x); before += width) acc = shares[before].on(a, acc);
-    int fitting = segments;  // so many, as far as this share tells
-    for_share(saturates, [&](int s, const Step<use>& step, int2 range) {
-      if (starts) starts[(part + s) * cells + cell] = acc;
-      // Bounds hold 0: these differences do not overflow.
-      if (saturates && s > 0 && (min(acc, 0) < low - range.x || max(acc, 0) > high - range.y))
-        fitting = min(fitting, s);
-      acc = step.on(a, acc);
-    });
-    if (fitting < segments) atomicMax(gate, segments - fitting);
-    if (end < segments || c >= tiled.columns.rows) continue;
-    const Offsets o = tiled.batch.at(instance);
-    const int64_t at = o.output + axis_offset(tiled.rows.output, r) + axis_offset(tiled.columns.output, c);
-    if (tiled.accumulators) {
-      static_cast<int32_t*>(tiled.output)[at] = acc;
-      continue;
-    }
-    const double row = scale_factor(float_bits(tiled.rows.scale[axis_offset(tiled.rows.scale_axis, r) + o.left_scale]));
-    const double column =
-        scale_factor(float_bits(tiled.columns.scale[axis_offset(tiled.columns.scale_axis, c) + o.right_scale]));
-    static_cast<float*>(tiled.output)[at] = read_out(acc, unit_factor(tiled.datapath) * row * column);
-  }
 }
 
 }  // namespace lns::cuda

@@ -13,7 +13,8 @@ struct GatheredShifts {
   const uint8_t* data;
   int64_t pitch;
 };
-constexpr int kShiftRows = 128;  // rows come in multiples of
+constexpr int kShiftRows = 128;   // rows come in multiples of
+constexpr int kShiftBlocks = 16;  // of K; that a thread gathers, at most
 
 inline int64_t shift_pitch(int64_t rows) { return (rows + kShiftRows - 1) / kShiftRows * kShiftRows; }
 
@@ -25,16 +26,29 @@ __device__ inline int load_shift(const Side& side, int64_t offset, int64_t row, 
                    k_coordinates(view, block, blocks));
 }
 
-// `left`: of the batch's left side, else of its right one.
+// `left`: of the batch's left side, else of its right one. A thread takes four rows, of `each` blocks of K: where a row
+// lies takes longer to find than what is read there. Blocks of threads: (rows, instances and shares of K).
 __global__ void __launch_bounds__(256)
     gather_shifts(const __grid_constant__ Side side, const __grid_constant__ Batch batch, bool left, int64_t blocks,
-                  int64_t pitch, uint8_t* out) {
-  const int64_t n = batch.count() * blocks * pitch;
-  for (int64_t i = blockIdx.x * int64_t{blockDim.x} + threadIdx.x; i < n; i += gridDim.x * int64_t{blockDim.x}) {
-    const int64_t row = i % pitch, block = i / pitch % blocks;
-    const Offsets offsets = batch.at(i / pitch / blocks);
-    out[i] =
-        static_cast<uint8_t>(load_shift(side, left ? offsets.left_shift : offsets.right_shift, row, block, blocks));
+                  int64_t each, int64_t pitch, uint8_t* out) {
+  const OperandView& view = side.shifts;
+  const Extent of_view = extent(view);
+  const int64_t first = 4 * (int64_t{blockIdx.x} * blockDim.x + threadIdx.x), shares = (blocks + each - 1) / each;
+  if (first >= pitch) return;
+  Coordinates rows[4];
+#pragma unroll
+  for (int r = 0; r < 4; ++r) rows[r] = row_coordinates(view, first + r, side.rows);
+  for (int64_t i = blockIdx.y; i < batch.count() * shares; i += gridDim.y) {
+    const int64_t instance = i / shares, begin = i % shares * each, end = min(blocks, begin + each);
+    const Offsets offsets = batch.at(instance);
+    const CodeView codes = view.codes.at(left ? offsets.left_shift : offsets.right_shift);
+    uint8_t* to = out + (instance * blocks + begin) * pitch + first;
+#pragma unroll 4
+    for (int64_t block = begin; block < end; ++block, to += pitch) {
+      const Coordinates k = k_coordinates(view, block, blocks);
+      const auto shift = [&](int r) { return static_cast<uint8_t>(load_code(codes, of_view, rows[r], k)); };
+      *reinterpret_cast<uchar4*>(to) = make_uchar4(shift(0), shift(1), shift(2), shift(3));
+    }
   }
 }
 

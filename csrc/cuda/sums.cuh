@@ -141,6 +141,20 @@ struct ShiftedSums {
   }
   __device__ void flush(const Datapath&, int) {}
   __device__ void close(const Datapath& d) {
+    if (d.overflow == Overflow::saturate)
+      d.rounding == Alignment::nearest ? close<Overflow::saturate, Alignment::nearest>(d)
+                                       : close<Overflow::saturate, Alignment::truncate>(d);
+    else
+      d.rounding == Alignment::nearest ? close<Overflow::wrap, Alignment::nearest>(d)
+                                       : close<Overflow::wrap, Alignment::truncate>(d);
+  }
+  __device__ int32_t read(const Datapath&, int i, int j) const { return acc[i][j]; }
+
+ private:
+  // Policies that are known leave no branch for an output.
+  template <Overflow overflow, Alignment rounding>
+  __device__ void close(Datapath d) {
+    d.overflow = overflow, d.rounding = rounding;
     const std::conditional_t<kDouble, Float64Alignment, Accumulator<Y>> alignment(d);
     const Accumulator<Next> a(d);
     for_each_output<R>([&](int i, int j) {
@@ -150,7 +164,6 @@ struct ShiftedSums {
       acc[i][j] = static_cast<int32_t>(a.narrow(sum)), y[i][j] = 0;
     });
   }
-  __device__ int32_t read(const Datapath&, int i, int j) const { return acc[i][j]; }
 };
 
 // acc and Y apart, 32 bits each. Y takes a few lanes; then what is whole in units of acc moves over.

@@ -73,9 +73,10 @@ struct SeenTaps {
 };
 SeenTaps keep_seen_taps(PatchAxis& a) {
   const auto is_seen = [&](int64_t tap) { return (tap * a.tap_step + a.origin) % a.shrink == 0; };
-  SeenTaps seen = {.first = 0, .period = a.shrink / std::gcd(a.shrink, a.tap_step)};
-  while (seen.first < std::min(seen.period, a.taps) && !is_seen(seen.first)) ++seen.first;
-  a.taps = seen.first < a.taps && is_seen(seen.first) ? (a.taps - seen.first + seen.period - 1) / seen.period : 0;
+  SeenTaps seen = {.first = 0, .period = a.shrink / std::gcd(int64_t{a.shrink}, a.tap_step)};
+  while (seen.first < std::min<int64_t>(seen.period, a.taps) && !is_seen(seen.first)) ++seen.first;
+  a.taps =
+      seen.first < a.taps && is_seen(seen.first) ? (a.taps - seen.first + seen.period - 1) / seen.period : int64_t{0};
   a.origin += seen.first * a.tap_step;
   a.tap_step *= seen.period;
   return seen;

@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "core/format.h"
+#include "gemm/divisor.h"
 
 namespace lns {
 
@@ -36,10 +37,10 @@ void with_code_type(const Format& f, Body body) {
 
 // An index of up to three levels: i = (outer * middle + m) * inner + n lies at the sum of its levels' strides.
 struct Axis {
-  int64_t inner = 1;
+  Divisor inner = 1;
   int64_t inner_stride = 0;
   int64_t outer_stride = 0;
-  int64_t middle = 1;
+  Divisor middle = 1;
   int64_t middle_stride = 0;
 
   static Axis flat(int64_t n, int64_t stride) { return {.inner = n > 0 ? n : 1, .inner_stride = stride}; }
@@ -65,8 +66,11 @@ struct Axis {
 // output gradient from every stride-th position: grow = shrink = stride, tap_step = -dilation, origin = padding +
 // phase; so whether the division leaves a rest depends on the tap alone. grow is a multiple of shrink.
 struct PatchAxis {
-  int64_t grid, image, taps;  // extents
-  int64_t grow, tap_step, origin, shrink;
+  Divisor grid;  // extents
+  int64_t image;
+  Divisor taps;
+  int64_t grow, tap_step, origin;
+  Divisor shrink;
   int64_t image_stride;
 
   int64_t position(int64_t grid_index, int64_t tap) const { return grid_index * grow + tap * tap_step + origin; }
@@ -79,7 +83,8 @@ struct PatchAxis {
 
 struct Patches {
   PatchAxis y, x;
-  int64_t batch, channels;
+  int64_t batch;
+  Divisor channels;
   int64_t batch_stride, channel_stride;
 
   int64_t positions() const { return batch * y.grid * x.grid; }  // (n, y, x), x fastest

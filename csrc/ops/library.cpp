@@ -29,6 +29,9 @@ STABLE_TORCH_LIBRARY(lns_sim, m) {
   m.def(
       "forward_blocks(Tensor codes, Tensor scale, int update_bits, int update_gamma, int bits, int gamma, int dim, "
       "int block, int most) -> (Tensor codes, Tensor scale, Tensor shifts)");
+  // (images, channels, height, width) as (height, channels, width, images), with so many zeros at each end of height
+  // and width; of codes or shifts.
+  m.def("images_fastest(Tensor codes, int above, int beside) -> Tensor");
   m.def("uniform(Tensor like, Tensor rng) -> Tensor");
   // Powers of two from top / 2^octaves to top, or zero; `stochastic_below` the least one, and above it.
   m.def(

@@ -17,10 +17,8 @@ from lns_sim.cli.console import Output, counted
 from lns_sim.cli.options import Device
 from lns_sim.datapath import Datapath
 from lns_sim.environment import provenance
-from lns_sim.format import LNSFormat
 from lns_sim.functional import conv2d, matmul, quantize
-
-FORMAT = LNSFormat()
+from lns_sim.tensor import LNSTensor
 
 
 @dataclass
@@ -63,14 +61,28 @@ def _matmul(m: int, k: int, n: int) -> Case:
     )
 
 
+def conv_passes(x: LNSTensor, w: LNSTensor, dy: LNSTensor, stride: int) -> dict[str, Callable]:
+    """The three passes of a convolution with a square kernel and half of it as padding, by name: x (N, C, H, W),
+    w (O, C, K, K) and dy of the output's shape, codes of the default format.
+    """
+    ops, kernel = torch.ops.lns_sim, w.shape[-1]
+    tail = ([stride] * 2, [kernel // 2] * 2, [1, 1], 1, Datapath().encode(), False, False)
+    return {
+        "forward": lambda: conv2d(x, w, stride, kernel // 2),
+        "input gradient": lambda: ops.conv2d_input_gradient(
+            dy.codes, dy.scale, w.codes, w.scale, 8, 8, list(x.shape), *tail
+        ),
+        "weight gradient": lambda: ops.conv2d_weight_gradient(
+            dy.codes, dy.scale, x.codes, x.scale, 8, 8, [kernel, kernel], *tail
+        ),
+    }
+
+
 def _convolutions(n: int, channels: int, size: int) -> list[Case]:
     x, w = torch.randn(n, channels, size, size), torch.randn(channels, channels, 3, 3)
     dy = torch.randn(n, channels, size, size)
-    qx, qw, qdy = (quantize(t) for t in (x, w, dy))
-    encoded = Datapath(FORMAT).encode()
-    geometry = ([1, 1], [1, 1], [1, 1], 1)
-    ops, grad, q = torch.ops.lns_sim, torch.nn.grad, torch_quantize
-    bits = (FORMAT.bits, FORMAT.bits)
+    ours = conv_passes(*(quantize(t) for t in (x, w, dy)), stride=1)
+    grad, q = torch.nn.grad, torch_quantize
     macs = x.numel() * channels * 9
     shape = f"{n} x {channels} x {size} x {size}, 3 x 3"
     return [
@@ -78,7 +90,7 @@ def _convolutions(n: int, channels: int, size: int) -> list[Case]:
             f"conv2d {shape}, forward",
             macs,
             "MAC",
-            lambda: conv2d(qx, qw, padding=1),
+            ours["forward"],
             lambda: F.conv2d(x, w, padding=1),
             lambda: F.conv2d(q(x), q(w), padding=1),
         ),
@@ -86,9 +98,7 @@ def _convolutions(n: int, channels: int, size: int) -> list[Case]:
             "  input gradient",
             macs,
             "MAC",
-            lambda: ops.conv2d_input_gradient(
-                qdy.codes, qdy.scale, qw.codes, qw.scale, *bits, list(x.shape), *geometry, encoded, False, False
-            ),
+            ours["input gradient"],
             lambda: grad.conv2d_input(x.shape, w, dy, padding=1),
             lambda: grad.conv2d_input(x.shape, q(w), q(dy), padding=1),
         ),
@@ -96,9 +106,7 @@ def _convolutions(n: int, channels: int, size: int) -> list[Case]:
             "  weight gradient",
             macs,
             "MAC",
-            lambda: ops.conv2d_weight_gradient(
-                qdy.codes, qdy.scale, qx.codes, qx.scale, *bits, [3, 3], *geometry, encoded, False, False
-            ),
+            ours["weight gradient"],
             lambda: grad.conv2d_weight(x, w.shape, dy, padding=1),
             lambda: grad.conv2d_weight(q(x), w.shape, q(dy), padding=1),
         ),

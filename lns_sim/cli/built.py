@@ -31,6 +31,9 @@ TechnologyName = Annotated[
 _INPUTS = {
     "cnn": (1, 8, 8),
     "mlp": (1, 8, 8),
+    "logistic": (1, 8, 8),
+    "lenet": (1, 28, 28),
+    "resnet8": (3, 32, 32),
     "resnet20": (3, 32, 32),
     "resnet18": (3, 32, 32),
     "resnet18-imagenet": (3, 224, 224),
@@ -73,7 +76,7 @@ def build(name: str, input: str | None, context: int | None, batch: int) -> tupl
             model = made_by(name).to("meta")
         else:
             check_choice("model", name, (*models.NAMES, *paper.BERTS))
-            shape = shape or _INPUTS.get(name, (paper.TOKENS,))
+            shape = shape or ((paper.TOKENS,) if name in paper.BERTS else _INPUTS[name])
             classes = _VOCABULARY.get(name, 256) if tokens else 1000 if shape[-1] >= 64 else 10
             model = paper.bert(name) if name.startswith("bert") else models.build(name, shape, classes)
         x = torch.zeros(batch, *shape, dtype=torch.int64 if tokens else torch.float32)

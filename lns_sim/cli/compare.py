@@ -111,12 +111,12 @@ def compare(
     """
     check_folder(out, force)
     check_device(device)
-    check_int("batch_size", batch_size, 1, None)
     trained = None
     if checkpoint is not None and checkpoint.suffix != ".safetensors":
         trained = load(checkpoint, model)
     chosen = _recipe(recipe, changes, trained)
     dataset = _data(data, context, tokens, trained)
+    check_int("batch_size", batch_size, 1, len(dataset.x_train))
     torch.manual_seed(seed)
     built = _model(model, dataset, chosen, checkpoint, trained)
     name = model or trained.settings.model

@@ -17,7 +17,18 @@ from lns_sim.cli.built import TechnologyName
 from lns_sim.cli.command import command, refuse
 from lns_sim.cli.console import Output
 from lns_sim.cli.errors import interruptible
-from lns_sim.cli.options import Context, Data, Device, FloatLr, FloatOptimizer, Model, Tokens, chosen_settings
+from lns_sim.cli.options import (
+    Batch,
+    Context,
+    Data,
+    Device,
+    FirstSeed,
+    FloatLr,
+    FloatOptimizer,
+    Model,
+    Tokens,
+    chosen_settings,
+)
 from lns_sim.environment import provenance
 from lns_sim.files import write_json
 from lns_sim.registry import RECIPES
@@ -40,14 +51,15 @@ def compare_recipes(
     data: Data = "digits",
     model: Model = None,
     epochs: Annotated[int, typer.Option(help="of every run")] = 10,
-    batch_size: Annotated[int, typer.Option(help="samples per step")] = DEFAULTS.batch_size,
+    batch_size: Batch = DEFAULTS.batch_size,
     lr: Annotated[float, typer.Option(help="of multiplicative updates, about which is searched")] = DEFAULTS.lr,
     float_optimizer: FloatOptimizer = None,
     float_lr: FloatLr = None,
     search: Annotated[
         str,
         typer.Option(
-            help="factors of the learning rate that each recipe is tuned over, on held-out samples; one: no search"
+            help="factors of the learning rate that each recipe is tuned over, on held-out samples; one: its rate, and "
+            "no search"
         ),
     ] = "0.25,1,4",
     extend: Annotated[
@@ -56,7 +68,7 @@ def compare_recipes(
     held_out: Annotated[float, typer.Option(help="share of the training set for that")] = 0.2,
     context: Context = None,
     tokens: Tokens = None,
-    seed: Annotated[int, typer.Option(help="first seed", min=0)] = 0,
+    seed: FirstSeed = 0,
     seeds: Annotated[int, typer.Option(help="how many seeds", min=1)] = 3,
     technology: TechnologyName = "paper",
     device: Device = "cpu",
@@ -82,11 +94,11 @@ def compare_recipes(
     prices = get(technology)
     dataset = datasets.load(data, context, tokens)
     check_fit(settings.model, dataset)
-    out.mkdir(parents=True, exist_ok=True)
     chosen, all_seeds = names or list(RECIPES), list(range(seed, seed + seeds))
     if not any(learns_by(recipes.get(name)) == "lr" for name in chosen):
         refuse(ctx, ["lr"], "no recipe here learns by multiplicative updates")
     contest = Contest(dataset, chosen, settings, factors, all_seeds, out / "runs.json", device, held_out, extend)
+    out.mkdir(parents=True, exist_ok=True)
     with interruptible(output, "finished runs are kept. The same command goes on."):
         entries = _run(contest, output)
     _show(contest, entries, prices, out, output)

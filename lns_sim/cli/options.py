@@ -32,6 +32,12 @@ Model = Annotated[
         show_default="cnn, for text gpt",
     ),
 ]
+Batch = Annotated[int, typer.Option(help="samples per step")]
+Lr = Annotated[float, typer.Option(help="LNS-Madam: octaves per unit of normalized gradient")]
+PScale = Annotated[
+    float, typer.Option(help="LNS-Madam: how far weights may grow, in root mean squares of the initial ones")
+]
+FirstSeed = Annotated[int, typer.Option(help="first seed", min=0)]
 FloatOptimizer = Annotated[
     str | None,
     typer.Option(help="sgd or adamw, for float32 training and float parameters", show_default="sgd, for text adamw"),

@@ -18,7 +18,7 @@ from lns_sim.studies.papers import STUDIES, chosen
 from lns_sim.studies.papers.bench import Bench
 from lns_sim.studies.papers.presets import PRESETS, Preset
 from lns_sim.studies.papers.study import Claim, Study
-from lns_sim.studies.papers.work import check_data, data_of, pool_of, work
+from lns_sim.studies.papers.work import check_data, check_networks, data_of, pool_of, work
 
 
 @command
@@ -67,6 +67,7 @@ def paper(
     deadline = None if minutes is None else begun + 60 * minutes
     pool, bench = pool_of(studies, made, folder, deadline), Bench(sources, device)
     data = data_of(pool, bench)
+    check_networks(pool, bench)
     check_data(data, folder)
     pool.forget_failures()
     with interruptible(output, "finished runs are kept. The same command goes on."):

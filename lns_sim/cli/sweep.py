@@ -14,12 +14,16 @@ from lns_sim.cli.command import command, refuse
 from lns_sim.cli.console import Output, counted
 from lns_sim.cli.errors import interruptible
 from lns_sim.cli.options import (
+    Batch,
     Context,
     Data,
     Device,
+    FirstSeed,
     FloatLr,
     FloatOptimizer,
+    Lr,
     Model,
+    PScale,
     Tokens,
     chosen_settings,
     simulating,
@@ -61,11 +65,9 @@ def sweep(
         ),
     ] = None,
     epochs: Annotated[int, typer.Option(help="passes over the training set")] = 5,
-    batch_size: Annotated[int, typer.Option(help="samples per step")] = DEFAULTS.batch_size,
-    lr: Annotated[float, typer.Option(help="LNS-Madam: octaves per unit of normalized gradient")] = DEFAULTS.lr,
-    p_scale: Annotated[
-        float, typer.Option(help="LNS-Madam: how far weights may grow, in root mean squares of the initial ones")
-    ] = DEFAULTS.p_scale,
+    batch_size: Batch = DEFAULTS.batch_size,
+    lr: Lr = DEFAULTS.lr,
+    p_scale: PScale = DEFAULTS.p_scale,
     float_optimizer: FloatOptimizer = None,
     float_lr: FloatLr = None,
     held_out: Annotated[
@@ -73,7 +75,7 @@ def sweep(
     ] = 0.2,
     context: Context = None,
     tokens: Tokens = None,
-    seed: Annotated[int, typer.Option(help="first seed", min=0)] = 0,
+    seed: FirstSeed = 0,
     seeds: Annotated[int, typer.Option(help="how many seeds a trial trains with", min=1)] = 3,
     storage: Annotated[
         str | None,
@@ -116,7 +118,6 @@ def sweep(
     check_device(device)
     dataset = datasets.load(data, context, tokens)
     check_fit(settings.model, dataset)
-    out.mkdir(parents=True, exist_ok=True)
     work = Sweep(
         dataset,
         settings,
@@ -133,6 +134,7 @@ def sweep(
         technology,
         held_out,
     )
+    out.mkdir(parents=True, exist_ok=True)
     with interruptible(output, "finished trials are kept. The same command goes on."):
         _run(work, output)
     _show(work, out, output)

@@ -17,13 +17,17 @@ from lns_sim.cli.console import Output, counted
 from lns_sim.cli.errors import interruptible
 from lns_sim.cli.options import (
     RECIPE_HELP,
+    Batch,
     Context,
     Data,
     Device,
+    FirstSeed,
     FloatLr,
     FloatOptimizer,
     Force,
+    Lr,
     Model,
+    PScale,
     Tokens,
     chosen_recipes,
     chosen_settings,
@@ -35,7 +39,7 @@ from lns_sim.studies.training import data as datasets
 from lns_sim.studies.training import ranks, report
 from lns_sim.studies.training.experiment import METRICS, RECORD, Experiment, read_record
 from lns_sim.studies.training.tensorboard import Events, check_tensorboard
-from lns_sim.studies.training.trainer import Settings, Trainer, check_augment, check_fit, check_precision
+from lns_sim.studies.training.trainer import Settings, Trainer, check_augment, check_fit, check_precision, check_recipes
 
 DEFAULTS = Settings()
 FIRST_THREE = ["fp32", "lns-madam-fake-quant", "lns-madam"]
@@ -58,7 +62,7 @@ def train(
     test_samples: Annotated[
         int, typer.Option(help="so many of the test set, evenly spread over it, test; 0: all", min=0)
     ] = DEFAULTS.test_samples,
-    batch_size: Annotated[int, typer.Option(help="samples per step")] = DEFAULTS.batch_size,
+    batch_size: Batch = DEFAULTS.batch_size,
     micro_batches: Annotated[
         int | None,
         typer.Option(
@@ -69,12 +73,10 @@ def train(
     precision: Annotated[
         str, typer.Option(help="of fp32's products: float32, tf32, or bf16 (torch's autocast)")
     ] = DEFAULTS.precision,
-    lr: Annotated[float, typer.Option(help="LNS-Madam: octaves per unit of normalized gradient")] = DEFAULTS.lr,
+    lr: Lr = DEFAULTS.lr,
     float_optimizer: FloatOptimizer = None,
     float_lr: FloatLr = None,
-    p_scale: Annotated[
-        float, typer.Option(help="LNS-Madam: how far weights may grow, in root mean squares of the initial ones")
-    ] = DEFAULTS.p_scale,
+    p_scale: PScale = DEFAULTS.p_scale,
     turn_below: Annotated[
         float | None,
         typer.Option(
@@ -101,7 +103,7 @@ def train(
     augment: Annotated[str, typer.Option(help="none or crop-flip")] = DEFAULTS.augment,
     context: Context = None,
     tokens: Tokens = None,
-    seed: Annotated[int, typer.Option(help="first seed", min=0)] = 0,
+    seed: FirstSeed = 0,
     seeds: Annotated[int, typer.Option(help="how many seeds, counted from --seed", min=1)] = 3,
     no_counters: Annotated[
         bool, typer.Option("--no-counters", help="do not count saturations and vanished products")
@@ -174,7 +176,7 @@ def train(
             precision=precision,
         )
         chosen = chosen_recipes(recipe or FIRST_THREE, changes)
-        check_precision(precision, chosen)
+        check_precision(precision, chosen, device)
         if not any(learns_by(r) == "lr" for r in chosen):
             refuse(ctx, ("lr", "p_scale"), "no recipe here learns by multiplicative updates")
         if not any(has_codes(r) for r in chosen):
@@ -182,6 +184,7 @@ def train(
         dataset = datasets.load(data, context, tokens, held_out)
         check_fit(settings.model, dataset)
         check_augment(augment, dataset)
+        check_recipes(dataset, chosen, settings)  # before there is a folder
         folder = ranks.from_first(lambda: run_folder(out, "train", force))
         experiment = Experiment(
             dataset, chosen, list(range(seed, seed + seeds)), settings, folder, device, overwrite=force

@@ -38,7 +38,7 @@ class WordLayout:
 
     @property
     def bits(self) -> int:
-        """Of a word."""
+        """Width of a word."""
         return sum(int(field[1:] or 1) for field in self.parts)
 
     def exponents(self, format: LNSFormat) -> tuple[int, int]:
@@ -54,7 +54,7 @@ class WordLayout:
         return low, high
 
     def word(self, code: int, format: LNSFormat) -> int:
-        """Of a code."""
+        """The word of a code; the exponent's high bits are lost where its field holds too few (:meth:`exponents`)."""
         e = code & format.e_max
         word = 0
         for field in self.parts:
@@ -64,7 +64,7 @@ class WordLayout:
         return word
 
     def code(self, word: int, format: LNSFormat) -> int:
-        """Of a word.
+        """The code of a word.
 
         Raises:
             ValueError: it is no code's.

@@ -33,10 +33,16 @@ def _lettered(numbers) -> str:
     return "".join("..." if n is Ellipsis else (string.ascii_uppercase + string.ascii_lowercase)[n] for n in numbers)
 
 
-def einsum(equation: str, operands: list[Tensor], matmul: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-    """torch.einsum from left to right, two operands at a time, each sum of products by ``matmul``.
+def einsum(
+    equation: str,
+    operands: list[Tensor],
+    matmul: Callable[[Tensor, Tensor], Tensor],
+    outer: Callable[[Tensor, Tensor], Tensor],
+) -> Tensor:
+    """torch.einsum from left to right, two operands at a time, each sum of products by ``matmul``, and outer products,
+    (..., M, 1) x (..., 1, N), by ``outer``.
 
-    Sums over one operand alone and products without a sum stay in float32, as they are no dot products.
+    Sums over one operand alone and elementwise products stay in float32, as they are no dot products.
 
     Raises:
         RuntimeError: torch's own, of an equation that does not fit the operands.
@@ -49,7 +55,7 @@ def einsum(equation: str, operands: list[Tensor], matmul: Callable[[Tensor, Tens
     a, a_letters = operands[0], inputs[0]
     for i in range(1, len(operands)):
         later = set(output).union(*inputs[i + 1 :])
-        a, a_letters = _contract(a, a_letters, operands[i], inputs[i], later, matmul)
+        a, a_letters = _contract(a, a_letters, operands[i], inputs[i], later, matmul, outer)
     gone = [d for d, letter in enumerate(a_letters) if letter not in output]
     a = a.sum(gone) if gone else a
     a_letters = [letter for letter in a_letters if letter in output]
@@ -69,7 +75,7 @@ def _leave_out_broadcast(operands: list[Tensor], inputs: list[str]) -> None:
                 inputs[i] = inputs[i][:d] + inputs[i][d + 1 :]
 
 
-def _contract(a: Tensor, a_letters, b: Tensor, b_letters, later, matmul):
+def _contract(a: Tensor, a_letters, b: Tensor, b_letters, later, matmul, outer):
     """One step: the letters that nobody needs later are summed."""
     a, a_letters = _sum_own(a, a_letters, set(b_letters) | later)
     b, b_letters = _sum_own(b, b_letters, set(a_letters) | later)
@@ -77,7 +83,7 @@ def _contract(a: Tensor, a_letters, b: Tensor, b_letters, later, matmul):
     summed, batch = [c for c in both if c not in later], [c for c in both if c in later]
     rows, columns = [c for c in a_letters if c not in both], [c for c in b_letters if c not in both]
     out = batch + rows + columns
-    if not summed:
+    if not summed and not (rows and columns):
         left = a.permute([a_letters.index(c) for c in batch + rows])[(..., *[None] * len(columns))]
         right = b.permute([b_letters.index(c) for c in batch + columns])
         return left * right[(*[slice(None)] * len(batch), *[None] * len(rows))], out
@@ -87,7 +93,8 @@ def _contract(a: Tensor, a_letters, b: Tensor, b_letters, later, matmul):
     count = lambda letters: torch.Size([size[c] for c in letters]).numel()  # noqa: E731
     left = left.reshape(*[size[c] for c in batch], count(rows), count(summed))
     right = right.reshape(*[size[c] for c in batch], count(summed), count(columns))
-    return matmul(left, right).reshape([size[c] for c in out]), out
+    multiply = matmul if summed else outer
+    return multiply(left, right).reshape([size[c] for c in out]), out
 
 
 def _diagonal(x: Tensor, letters: str):

@@ -11,7 +11,9 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.utils.parametrizations import _SpectralNorm
 from torch.nn.utils.parametrize import ParametrizationList
+from torch.nn.utils.spectral_norm import SpectralNorm
 
 from lns_sim import recipes
 from lns_sim.checks import check_choice, check_module
@@ -124,9 +126,9 @@ def convert(
     Raises:
         TypeError: model, recipe or patterns of the wrong type, a weight that is not float32, a part that TorchScript
             compiled, or one with a ``get_extra_state`` of its own, where quantizers keep something between steps.
-        ValueError: an unknown recipe name or zeros, a pattern that matches no module, a weight with NaN or Inf, a
-            weight or module that stands in places of different recipes, or a part that another recipe has converted
-            before.
+        ValueError: an unknown recipe name or zeros, a pattern that matches no module, a weight with NaN or Inf, or
+            with spectral_norm, a weight or module that stands in places of different recipes, or a part that another
+            recipe has converted before.
     """
     check_module(model)
     check_choice("zeros", zeros, ZEROS)
@@ -172,6 +174,12 @@ def _check(modules: dict[str, nn.Module], chosen: dict[str, Recipe | None]) -> N
                 f"{name or 'the model'} is compiled by TorchScript, whose products cannot be replaced; convert the "
                 "module that it was made of"
             )
+        if chosen[name] is not None and _normalizes_spectrally(module):
+            raise ValueError(
+                f"{name or 'the model'} has spectral_norm, whose power iteration multiplies the weight outside of the "
+                "network and is not simulated; remove it, or leave the layer in float32: torch.nn.utils."
+                "parametrizations.spectral_norm, and skip in lns_sim.convert"
+            )
         if _needs_scope(module):
             if memory.keeper(chosen[name]):
                 state.check_extra(name, module)
@@ -196,6 +204,13 @@ def _check(modules: dict[str, nn.Module], chosen: dict[str, Recipe | None]) -> N
             other, recipe = users.setdefault(id(weight), (name, chosen[name]))
             if recipe != chosen[name]:
                 raise ValueError(f"{name} and {other} share a weight, so one recipe must hold for both, or none")
+
+
+def _normalizes_spectrally(module: nn.Module) -> bool:
+    """By torch's parametrization, or by its older hook."""
+    return isinstance(module, _SpectralNorm) or any(
+        isinstance(hook, SpectralNorm) for hook in module._forward_pre_hooks.values()
+    )
 
 
 def _convert_weights(model: nn.Module, modules, chosen, zeros: str) -> list[str]:
@@ -283,7 +298,11 @@ def to_float(model: nn.Module) -> nn.Module:
     For running averages (``averaged = torch.optim.swa_utils.AveragedModel(to_float(model))``, after each step
     ``averaged.update_parameters(to_float(model))``: codes could not hold them), export, or evaluation in float32;
     ``convert`` makes codes of it again.
+
+    Raises:
+        TypeError: model is no module.
     """
+    check_module(model)
     model = copy.deepcopy(model)
     values: dict[int, nn.Parameter] = {}  # a shared weight once
     for module in model.modules():

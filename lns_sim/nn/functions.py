@@ -9,6 +9,7 @@ from typing import NamedTuple, Protocol
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.masked import MaskedTensor
 
 from lns_sim._compile import show
 from lns_sim.distributed import local
@@ -82,7 +83,7 @@ def float32(x: Tensor, name: str) -> Tensor:
 
     Raises:
         ValueError: it is no float32 tensor. (A TypeError would be hidden by Python's @.)
-        NotImplementedError: it is a DTensor or a nested tensor.
+        NotImplementedError: it is a DTensor, or a nested, masked or sparse tensor.
     """
     if local(x) is not x:
         raise NotImplementedError(
@@ -95,6 +96,11 @@ def float32(x: Tensor, name: str) -> Tensor:
         raise NotImplementedError(f"the {name} of a simulated product is a nested tensor; pad it, and mask the rest")
     if isinstance(x, LNSTensor):
         raise ValueError(f"the {name} of a simulated product must be float32, got codes; dequantize() them")
+    if isinstance(x, MaskedTensor):
+        raise NotImplementedError(
+            f"the {name} of a simulated product is a MaskedTensor; give x.to_tensor(0.0), in which what is masked adds "
+            "nothing"
+        )
     if x.layout != torch.strided:
         raise NotImplementedError(f"the {name} of a simulated product is a sparse tensor; give x.to_dense()")
     if x.dtype in (torch.bfloat16, torch.float16) and _autocasts(x):
@@ -208,6 +214,11 @@ def multiplied(simulation, a, b):
     return y if a.dim() > 1 else y[..., 0, :] if b.dim() > 1 else y[..., 0]
 
 
+def _outer(simulation, a, b):
+    """``a @ b`` that sums nothing, of weights by their values, as elementwise products are; or NotImplemented."""
+    return multiplied(simulation, *(x.dequantize() if is_weight(x) else x for x in (a, b)))
+
+
 class _Form(NamedTuple):
     """How a matrix product is written: torch's names of its operands, and their ranks where they are prescribed."""
 
@@ -238,7 +249,7 @@ class _Form(NamedTuple):
             if is_weight(a) or is_weight(b):
                 raise ValueError(f"the operands must have {self.ranks} dimensions, got {(a.dim(), b.dim())}")
             return NotImplemented
-        return multiplied(simulation, a, b)
+        return _outer(simulation, a[:, None], b[None]) if self.ranks == (1, 1) else multiplied(simulation, a, b)
 
 
 def _no_options(options: dict) -> None:
@@ -254,6 +265,7 @@ def _register_products():
         ((torch.mm, Tensor.mm), _Form(("input", "mat2"), (2, 2))),
         ((torch.bmm, Tensor.bmm), _Form(("input", "mat2"), (3, 3))),
         ((torch.mv, Tensor.mv), _Form(("input", "vec"), (2, 1))),
+        ((torch.outer, Tensor.outer, torch.ger, Tensor.ger), _Form(("input", "vec2"), (1, 1))),
     ):
 
         def multiply(simulation, *args, form=form, **kwargs):
@@ -268,6 +280,7 @@ def _register_products():
         ((torch.addmm, Tensor.addmm), _Form(("mat1", "mat2"), (2, 2))),
         ((torch.baddbmm, Tensor.baddbmm), _Form(("batch1", "batch2"), (3, 3))),
         ((torch.addmv, Tensor.addmv), _Form(("mat", "vec"), (2, 1))),
+        ((torch.addr, Tensor.addr), _Form(("vec1", "vec2"), (1, 1))),
     ):
 
         def add(simulation, input, *args, beta=1, alpha=1, form=form, **kwargs):
@@ -291,6 +304,13 @@ def _times(x: Tensor, factor) -> Tensor:
 _register_products()
 
 
+@handles(Tensor.addr_)
+def _addr_(simulation, input, vec1, vec2, **kwargs):
+    if simulates(simulation, ()) and torch.is_grad_enabled() and (vec1.requires_grad or vec2.requires_grad):
+        raise without_simulated_form("addr_")
+    return NotImplemented
+
+
 @handles(Tensor.__rmatmul__)
 def _rmatmul(simulation, input, other):
     return multiplied(simulation, other, input)
@@ -311,7 +331,11 @@ def _einsum(simulation, *args):
         y = multiplied(simulation, a, b)
         return a @ b if y is NotImplemented else y
 
-    return contraction.einsum(equation, operands, multiply)
+    def outer(a, b):
+        y = _outer(simulation, a, b)
+        return a * b if y is NotImplemented else y
+
+    return contraction.einsum(equation, operands, multiply, outer)
 
 
 @handles(torch.tensordot)

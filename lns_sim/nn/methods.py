@@ -12,6 +12,7 @@ from types import FunctionType
 import torch
 from torch import nn
 from torch.fx import _symbolic_trace
+from torch.fx.experimental import proxy_tensor
 from torch.nn.utils import parametrize
 
 from lns_sim.nn.scope import ModuleSimulation, Scope, enter, innermost, leave
@@ -98,7 +99,7 @@ def _within_scope(method: Callable) -> Callable:
         current = innermost()
         if current is not None and getattr(current, "scope", None) is scope:
             return method(self, *args, **kwargs)
-        _refuse_tracing(self, args, kwargs)
+        _refuse_tracing(self)
         simulation = ModuleSimulation(scope, self)
         outer = enter(simulation)
         try:
@@ -112,7 +113,7 @@ def _within_scope(method: Callable) -> Callable:
 def _generator_within_scope(method: Callable) -> Callable:
     @functools.wraps(method)
     def run(self, *args, **kwargs):
-        _refuse_tracing(self, args, kwargs)
+        _refuse_tracing(self)
         return (yield from _step_by_step(self, method(self, *args, **kwargs)))
 
     return run
@@ -121,7 +122,7 @@ def _generator_within_scope(method: Callable) -> Callable:
 def _coroutine_within_scope(method: Callable) -> Callable:
     @functools.wraps(method)
     async def run(self, *args, **kwargs):
-        _refuse_tracing(self, args, kwargs)
+        _refuse_tracing(self)
         return await _awaited(_step_by_step(self, method(self, *args, **kwargs)))
 
     return run
@@ -155,13 +156,14 @@ def _step_by_step(module: nn.Module, body: Generator | Coroutine) -> Generator:
             go_on = functools.partial(body.throw, error)
 
 
-def _refuse_tracing(module: nn.Module, args, kwargs) -> None:
+def _refuse_tracing(module: nn.Module) -> None:
     """A copy that a tracer writes has the module's products, but not its simulation.
 
     Raises:
-        TypeError: an argument is a proxy of torch.fx, or torch.export traces strictly.
+        TypeError: torch.fx traces symbolically, or torch.export traces strictly.
     """
-    if _symbolic_trace._is_fx_tracing_flag and any(isinstance(x, torch.fx.Proxy) for x in (*args, *kwargs.values())):
+    # Proxies among arguments do not tell: a forward with *args is called with one in the place of all of them.
+    if _symbolic_trace._is_fx_tracing_flag and proxy_tensor.get_proxy_mode() is None:
         raise TypeError(
             f"torch.fx cannot trace a converted {type(module).__name__}: its copy would multiply in float32; trace the "
             "model first, and convert what torch.fx made"

@@ -34,7 +34,7 @@ class simulate(TorchFunctionMode):
 
     The methods of a converted model's modules run in one, so that products of activations, as in attention, run on the
     datapath too: the second operand stands where a weight stands. Products with an LNSWeight keep the weight's own
-    recipe. Sums of products only: elementwise and outer products stay in float32.
+    recipe. Sums of products only: elementwise and outer products stay in float32, outer products' gradients do not.
 
     Args:
         recipe: a Recipe or a preset's name (compiled code takes a Recipe made outside); None leaves products of
@@ -68,7 +68,11 @@ class simulate(TorchFunctionMode):
         leave(self, self._outer.pop())
 
     def next_rng(self) -> Tensor | None:
-        """The random state of the next product; None where nothing is drawn."""
+        """The random state of the next product, int64 of 4; None where nothing is drawn.
+
+        Raises:
+            ValueError: the recipe is stochastic, and there is no state to begin with.
+        """
         number = self.count
         self.count += 1
         if self.handed_on and self.recipe is not None and (self.recipe.stochastic or memory.keeper(self.recipe)):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
+import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 
 import torch
 from torch import nn
@@ -12,6 +13,7 @@ from torch import nn
 from lns_sim.distributed import largest_over_shards, local, with_local
 from lns_sim.nn.methods import scope_of
 from lns_sim.nn.weight import LNSWeight
+from lns_sim.ops.memory import Memory
 from lns_sim.tensor import encode
 
 EXTRA = "_extra_state"  # torch's name for what is neither parameter nor buffer
@@ -85,13 +87,37 @@ def _load_kept(module, state_dict, prefix, local_metadata, strict, missing, unex
         warnings.warn(
             f"the state_dict holds nothing of what {scope.recipe.name}'s quantizers keep between steps: the model goes "
             "on with its own, or begins anew",
-            stacklevel=2,
+            stacklevel=_level_of_caller(),
         )
         return
     try:
-        scope.memories = torch.load(io.BytesIO(given.cpu().numpy().tobytes()), map_location="cpu", weights_only=True)
-    except Exception:  # whatever another tensor, or object, makes of itself; torch's advice would not help
-        errors.append(f"{prefix}{EXTRA} is not what lns_sim's quantizers keep between steps")
+        scope.memories = read_kept(prefix + EXTRA, given)
+    except ValueError as error:
+        errors.append(str(error))
+
+
+def read_kept(name: str, given: torch.Tensor) -> dict[Hashable, Memory]:
+    """What quantizers kept, of the tensor that :func:`_show_kept` made of it.
+
+    Raises:
+        ValueError: it is another tensor, or object; the message names it.
+    """
+    try:
+        memories = torch.load(io.BytesIO(given.cpu().numpy().tobytes()), map_location="cpu", weights_only=True)
+        tensors = [t for memory in memories.values() for t in memory.values()]
+    except Exception:  # whatever it makes of itself; torch's advice would not help
+        tensors = [None]
+    if not all(isinstance(t, torch.Tensor) for t in tensors):
+        raise ValueError(f"{name} is not what lns_sim's quantizers keep between steps")
+    return memories
+
+
+def _level_of_caller() -> int:
+    """The ``stacklevel``, for who calls this, of the first code that is neither torch's nor this package's."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals["__name__"].partition(".")[0] in ("torch", "lns_sim"):
+        level, frame = level + 1, frame.f_back
+    return level
 
 
 def _register(module: nn.Module, show: Callable, load: Callable) -> None:

@@ -91,7 +91,11 @@ class LNSWeight(LNSTensor):
         return cls(w.codes, w.scale, recipe, rng)
 
     def forward_codes(self) -> LNSTensor:
-        """The codes that the products see, in ``recipe.weight``'s format (Q_W)."""
+        """The codes that the products see, in ``recipe.weight``'s format (Q_W), shaped like the weight, with one scale.
+
+        Raises:
+            ValueError: the recipe has block scales, along each pass' own dimension.
+        """
         if self.recipe.block is not None:
             raise ValueError("with block scales a weight has codes for each pass: there are no forward codes of all")
         operand = weight_operand(self, self.recipe)

@@ -87,11 +87,6 @@ def _run_weight_gradient(dy: Operand, x: Operand, kernel, plane, encoded, count)
     return _run(_ops.conv2d_weight_gradient, dy, x, kernel, *plane, encoded, count)
 
 
-def _filled(x: Operand) -> Operand:
-    """As the operators take it."""
-    return x.filled() if isinstance(x, block_convolution.Channels) else x
-
-
 def forward(pass_name: str, r: Recipe, left: Side, right: Side, g: Geometry) -> Tensor:
     """y (N, O, *out) of x (N, C, *size) and w (O, C / groups, *kernel)."""
     out = conv_out_size(left.shape[2:], right.shape[2:], *g[:3])
@@ -108,7 +103,7 @@ def forward(pass_name: str, r: Recipe, left: Side, right: Side, g: Geometry) -> 
         )
 
     def on_datapath(encoded, count):
-        a, b = map(_filled, (x, w))
+        a, b, encoded, filling = block_convolution.whole_blocks(x, w, encoded)
         if len(out) == 2:
             found = _run(_ops.conv2d, a, b, *g.plane, encoded, count)
         else:
@@ -116,7 +111,7 @@ def forward(pass_name: str, r: Recipe, left: Side, right: Side, g: Geometry) -> 
             windows = a.mapped(lambda t: depth.windows(t, seen, g.groups))
             y, counts = _run(_ops.conv2d, windows, b.mapped(depth.weight_plane), *g.plane, encoded, count)
             found = depth.with_depth(y, out[0]), counts
-        return block_convolution.without_filling(found, w, right.shape[2:].numel(), count)
+        return block_convolution.as_hardware_counts(found, filling, right.shape[2:].numel(), count)
 
     macs = left.shape[0] * math.prod(out) * right.shape.numel()
     return multiply(pass_name, r, (x, w), lambda _: macs, on_datapath, in_float32)
@@ -137,7 +132,7 @@ def input_gradient(pass_name: str, r: Recipe, error: Side, right: Side, size: li
         return _values(back, dy, w, right.shape.numel() // right.shape[1], g, form)
 
     def on_datapath(encoded, count):
-        a, b = map(_filled, (dy, w))
+        a, b, encoded, filling = block_convolution.whole_blocks(dy, w, encoded)
         if len(size) == 4:
             found = _run(_ops.conv2d_input_gradient, a, b, list(size), *g.plane, encoded, count)
         else:
@@ -148,7 +143,7 @@ def input_gradient(pass_name: str, r: Recipe, error: Side, right: Side, size: li
             planes = [n * deep, c, *plane]
             dx, counts = _run(_ops.conv2d_input_gradient, windows, weights, planes, *g.plane, encoded, count)
             found = depth.with_depth(dx, deep), counts
-        return block_convolution.without_filling(found, w, right.shape[2:].numel(), count)
+        return block_convolution.as_hardware_counts(found, filling, right.shape[2:].numel(), count)
 
     macs = math.prod(size) * (right.shape[0] // g.groups) * right.shape[2:].numel()
     return multiply(pass_name, r, (dy, w), lambda _: macs, on_datapath, in_float32)
@@ -171,10 +166,8 @@ def weight_gradient(pass_name: str, r: Recipe, error: Side, left: Side, kernel: 
         return _values(back, dy, x, positions, g, form, (0, 0))
 
     def on_datapath(encoded, count):
-        a, b, run = (
-            *map(_filled, (dy, x)),
-            _run_weight_gradient if r.block is None else block_convolution.weight_gradient,
-        )
+        a, b, encoded, filling = block_convolution.whole_blocks(dy, x, encoded)
+        run = _run_weight_gradient if r.block is None else block_convolution.weight_gradient
         if len(kernel) == 2:
             found = run(a, b, list(kernel), g.plane, encoded, count)
         else:
@@ -185,7 +178,7 @@ def weight_gradient(pass_name: str, r: Recipe, error: Side, left: Side, kernel: 
             dw, counts = run(planes, windows, list(kernel[1:]), g.plane, encoded, count)
             dw = dw.reshape(shape[0], kernel[0], shape[1], *kernel[1:]).permute(0, 2, 1, 3, 4).contiguous()
             found = dw, counts
-        return block_convolution.without_filling(found, x, error.shape[2:].numel(), count)
+        return block_convolution.as_hardware_counts(found, filling, error.shape[2:].numel(), count)
 
     macs = math.prod(shape) * positions
     return multiply(pass_name, r, (dy, x), lambda _: macs, on_datapath, in_float32)

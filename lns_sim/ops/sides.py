@@ -90,7 +90,7 @@ class Side(NamedTuple):
             rng = stream_of(self.rng, self.kind, codes) if q.stochastic else None
             made = q.quantize_blocks(codes, rng, dim % codes.dim(), block)
         operand = Operand(*made[:2], q, made[2], dim % codes.dim() - codes.dim(), block)
-        return observer.report_codes(self.kind, reshape(self.source), operand)
+        return observer.report_codes(self.kind, reshape(self.source), operand) if observer.watching() else operand
 
 
 def _blocks(x: Tensor, kind: str, r: Recipe, rng: Tensor | None) -> Side:

@@ -28,6 +28,7 @@ class Batch:
     context: Callable[[], AbstractContextManager] = nullcontext
 
     def loss(self) -> Tensor:
+        """The mean loss over the batch, 0-d, with its graph."""
         with self.context():
             return self.criterion(self.model(self.x))
 

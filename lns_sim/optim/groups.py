@@ -34,6 +34,13 @@ def check_effect(given: Mapping, options: Iterable[str], defaults: Mapping, why:
             raise ValueError(f"{key} = {given[key]!r} of a parameter group has no effect: {why}")
 
 
+def fill_in(groups: Iterable[dict], defaults: Mapping) -> None:
+    """Gives groups, of a state that was saved before there was such an option, the defaults that they lack."""
+    for group in groups:
+        for key, value in defaults.items():
+            group.setdefault(key, value)
+
+
 def number(value):
     """A learning rate as a number, where it is given as a tensor."""
     return value.item() if isinstance(value, torch.Tensor) else value

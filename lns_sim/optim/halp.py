@@ -18,7 +18,7 @@ from torch import Tensor
 from lns_sim.checks import check_choice, check_int, check_number
 from lns_sim.optim.bit_centered import Offset, gradient_difference
 from lns_sim.optim.closure import Batch, ClosureOptimizer, Diverged
-from lns_sim.optim.groups import check_known, number
+from lns_sim.optim.groups import check_known, fill_in, number
 from lns_sim.random import draw, random_state
 
 Number = TypeVar("Number", float, Tensor)
@@ -131,9 +131,7 @@ class HALP(ClosureOptimizer):
 
     def __setstate__(self, state: dict) -> None:
         super().__setstate__(state)
-        for group in self.param_groups:  # of a state that was saved before there was such an option
-            for key, value in self.defaults.items():
-                group.setdefault(key, value)
+        fill_in(self.param_groups, self.defaults)
 
     @property
     def saturated(self) -> float:

@@ -8,7 +8,7 @@ import torch
 
 from lns_sim.checks import check_choice, check_number
 from lns_sim.optim import two_kinds
-from lns_sim.optim.groups import check_effect, check_known, number
+from lns_sim.optim.groups import check_effect, check_known, fill_in, number
 
 FLOAT_OPTIMIZERS = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 """Optimizers of float parameters, by name."""
@@ -162,6 +162,4 @@ class SplitOptimizer(torch.optim.Optimizer):
 
     def __setstate__(self, state: dict) -> None:
         super().__setstate__(state)
-        for group in self.param_groups:  # of a state that was saved before there was such an option
-            for key, value in self.defaults.items():
-                group.setdefault(key, value)
+        fill_in(self.param_groups, self.defaults)

@@ -64,10 +64,11 @@ class FP8(Quantizer):
 
     def remembered(self, x: Tensor, rng: Tensor | None, dim: int, memory: dict[str, Tensor], mode: str) -> Operand:
         own = largest_magnitude(x)
-        maxima = memory.get("maxima", x.new_zeros(self.history)).to(own.device)
+        maxima = memory.get("maxima", x.new_zeros(self.history)).to(own.device)[: self.history]
         scale = memory["scale"] if mode == "repeat" else scale_to(maxima.amax(), self._top)
         if mode == "learn":
-            memory["maxima"] = torch.cat([torch.where(own.isfinite(), own, 0.0).reshape(1), maxima[:-1]])
+            kept = maxima[: self.history - 1]
+            memory["maxima"] = torch.cat([torch.where(own.isfinite(), own, 0.0).reshape(1), kept])
             memory["scale"] = scale
         scale = torch.where(own.isfinite(), scale, torch.nan)
         return Operand(self._codes(x, scale), scale, self)

@@ -96,7 +96,7 @@ def _changed(recipe: Recipe, table: dict, where: str) -> Recipe:
     changes: dict[str, Any] = {}
     for key, value in table.items():
         if key not in _FIELDS:
-            raise _unknown(key, where, [*_FIELDS, "override", "preset", "layers", "float32"])
+            raise _unknown(key, where, [*_FIELDS, *(("layers", "float32") if where else ("override", "preset"))])
         if key == "optimizer_options":
             if not isinstance(value, dict):
                 raise ValueError(f"{where}{key} must be a table, got {value!r}")

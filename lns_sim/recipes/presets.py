@@ -77,7 +77,7 @@ def lns_madam_blocks(bits: int = LNSFormat.bits, gamma: int | None = None, block
     return replace(own, name=f"lns-madam-block{block}{few}", update=update, block=block)
 
 
-RECIPES.register("fp32", lambda **_: None)
+RECIPES.register("fp32", lambda: None)
 RECIPES.register("lns-madam", lns_madam)
 RECIPES.register("lns-madam-fake-quant", lns_madam_fake_quant)
 RECIPES.register("lns-madam-flush", partial(lns_madam, underflow="flush"))

@@ -278,8 +278,22 @@ def _plain(value):
     return dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value
 
 
+def check_recipe(recipe) -> None:
+    """Raises TypeError for anything but a recipe, such as its name."""
+    if not isinstance(recipe, (Recipe, ModelRecipe)):
+        raise TypeError(
+            f"recipe must be a Recipe or a ModelRecipe, got {recipe!r}; lns_sim.recipes.get finds one by its name"
+        )
+
+
 def describe(recipe: Recipe | ModelRecipe | None) -> str:
-    """Formats and datapaths in a line."""
+    """Formats and datapaths in a line.
+
+    Raises:
+        TypeError: it is no recipe.
+    """
+    if recipe is not None:
+        check_recipe(recipe)
     if isinstance(recipe, ModelRecipe):
         others = dict.fromkeys(r for _, r in recipe.overrides)
         parts = [f"; {', '.join(p for p, r in recipe.overrides if r == other)}: {describe(other)}" for other in others]
@@ -318,7 +332,11 @@ AnyRecipe = TypeVar("AnyRecipe", Recipe, ModelRecipe)
 
 
 def fake_quant(recipe: AnyRecipe) -> AnyRecipe:
-    """The same recipe with every datapath replaced by a float32 product."""
+    """The same recipe with every datapath replaced by a float32 product.
+
+    Raises:
+        TypeError: it is no recipe.
+    """
     passes: dict[str, Any] = dict.fromkeys(PASSES)
     return map_recipes(recipe, lambda r: dataclasses.replace(r, name=f"{r.name}-fake-quant", **passes))
 
@@ -326,13 +344,21 @@ def fake_quant(recipe: AnyRecipe) -> AnyRecipe:
 def float32(recipe: AnyRecipe) -> AnyRecipe:
     """The same products without quantizers or datapaths: what a recipe is compared with, observed in the same
     places.
+
+    Raises:
+        TypeError: it is no recipe.
     """
     nothing: dict[str, Any] = dict.fromkeys(("activation", "weight", "error", "gradient", *PASSES))
     return map_recipes(recipe, lambda r: dataclasses.replace(r, name="float32", block=None, **nothing))
 
 
 def map_recipes(recipe: AnyRecipe, change: Callable[[Recipe], Recipe]) -> AnyRecipe:
-    """A recipe changed, or all of a model's."""
+    """A recipe changed, or all of a model's.
+
+    Raises:
+        TypeError: it is no recipe.
+    """
+    check_recipe(recipe)
     if isinstance(recipe, ModelRecipe):
         overrides = tuple((pattern, r and change(r)) for pattern, r in recipe.overrides)
         changed: Any = ModelRecipe(recipe.default and change(recipe.default), overrides)

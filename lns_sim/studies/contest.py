@@ -11,21 +11,18 @@ from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
-import torch
-
 from lns_sim import recipes
-from lns_sim.checks import check_int, check_same
+from lns_sim.checks import check_int, check_number, check_same
 from lns_sim.files import write_json
 from lns_sim.optim import Diverged
 from lns_sim.recipes import ModelRecipe, Recipe
 from lns_sim.registry import OPTIMIZERS
-from lns_sim.studies import models
 from lns_sim.studies.energy import energy
 from lns_sim.studies.energy.technology import NoSuchDesign, Technology
 from lns_sim.studies.search import best_of, search
 from lns_sim.studies.training.checkpoint import ForeignFile
 from lns_sim.studies.training.data import Data
-from lns_sim.studies.training.trainer import Result, Settings, Trainer
+from lns_sim.studies.training.trainer import Result, Settings, Trainer, check_recipes, on_meta
 
 Any = Recipe | ModelRecipe | None
 _HELD_OUT = "held out"  # ends the key of a run that tunes
@@ -115,7 +112,7 @@ class Contest:
         names: of recipes, presets or TOML files.
         settings: shared by all, except for the learning rate.
         factors: the learning rates tried are the settings' times these, and more of the same ratio beyond the end where
-            the best lies (below, where all diverged), until it lies inside.
+            the best lies (below, where all diverged), until it lies inside; one alone is taken without a search.
         seeds: of the final runs; tuning takes the first.
         path: JSON file of what is finished.
         device: where to train.
@@ -124,7 +121,8 @@ class Contest:
 
     Raises:
         ForeignFile: the file is of another contest; the message says what differs.
-        ValueError: two recipes of one name.
+        TypeError, ValueError: a factor is no positive number; two recipes of one name, or a recipe that does not fit
+            the model.
     """
 
     def __init__(
@@ -140,10 +138,13 @@ class Contest:
         extend: int = 6,
     ):
         check_int("extend", extend, 0, None)
+        for factor in factors:
+            check_number("a factor of the search", factor, 0.0, low_open=True)
         self.data, self.settings, self.seeds, self.path, self.device = data, settings, seeds, path, device
         self.factors, self.extend = sorted(set(factors)), extend
         self.recipes = {name: recipes.get(name) for name in names}
         recipes.check_names(self.recipes.values())
+        check_recipes(data, self.recipes.values(), settings)
         self.held_out = data.held_out(held_out)
         self.best = max if "%" in data.measure else min
         self.about = {
@@ -208,11 +209,17 @@ class Contest:
         Args:
             on_step: called with the recipe's name and the trainer after each step.
             on_run: called after each run with its key, "NAME|LEARNING RATE|SEED|SET", and its result; None: diverged.
+
+        Returns:
+            What came of each recipe, in the order of their names.
+
+        Raises:
+            OSError: the file of what is finished cannot be written.
         """
         entries = []
         for name in self.recipes:
             tuned = self._tune(name, on_step, on_run)
-            lr, end = best_of(tuned, self.best) if tuned else (self._base(name), None)
+            lr, end = best_of(tuned, self.best) if tuned else (self.factors[0] * self._base(name), None)
             results = {seed: lr and self._one(name, lr, seed, False, on_step, on_run) for seed in self.seeds}
             entries.append(Entry(name, tuned, lr, end, results))
         return entries
@@ -247,9 +254,7 @@ class Contest:
 
     def energies(self, technology: str | Technology = "paper") -> dict[str, float | None]:
         """Microjoule of training on one sample, by recipe; None where the technology lacks its format or datapath."""
-        batch = self.data.x_train[: self.settings.batch_size].to("meta")
-        with torch.device("meta"):
-            model = models.build(self.settings.model, self.data.input_shape, self.data.classes).eval()
+        model, batch = on_meta(self.settings.model, self.data, self.settings.batch_size)
         # All formats at once.
         of_formats = lru_cache(lambda simulated: energy(model, batch, recipe=simulated, technology=technology))
         found: dict[str, float | None] = {}

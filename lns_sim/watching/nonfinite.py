@@ -35,6 +35,9 @@ def first_nonfinite(model: nn.Module, loss: Callable[[], Tensor]) -> str | None:
     Args:
         model: at the state in which it happened; its gradients are lost.
         loss: runs the model and returns its loss.
+
+    Returns:
+        Words such as "the weight gradient of fc" or "the loss".
     """
     for name, p in model.named_parameters():
         if not _finite(p.detach()):

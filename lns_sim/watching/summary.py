@@ -106,6 +106,9 @@ def summary(model: nn.Module, *args, **kwargs) -> Summary:
 
     Returns:
         A :class:`Summary`; printing it gives a table.
+
+    Raises:
+        TypeError: model is no module.
     """
     check_module(model)
     with running_layers(model) as running, torch.enable_grad():

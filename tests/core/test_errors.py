@@ -1,5 +1,7 @@
 """Bad input: each error names the argument, what was given and what is allowed."""
 
+import warnings
+
 import pytest
 import torch
 from torch import nn
@@ -211,6 +213,35 @@ CASES = {
         NotImplementedError,
         "the input of a simulated product is a sparse tensor; give x.to_dense",
     ),
+    "a masked input": (
+        lambda: lns_sim.convert(nn.Linear(2, 2), "lns-madam")(masked(torch.eye(2))),
+        NotImplementedError,
+        "the input of a simulated product is a MaskedTensor; give x.to_tensor",
+    ),
+    "a number as a pattern": (
+        lambda: lns_sim.convert(nn.Linear(2, 2), "lns-madam", skip=3),
+        TypeError,
+        "skip must be a name pattern or a list of them, got 3",
+    ),
+    "a recipe's name": (lambda: recipes.get(3), TypeError, "a recipe's name must be a string, got 3"),
+    **{
+        f"{f.__name__} of a name": (
+            lambda f=f: f("lns-madam"),
+            TypeError,
+            "recipe must be a Recipe or a ModelRecipe, got 'lns-madam'; lns_sim.recipes.get finds one",
+        )
+        for f in (recipes.describe, recipes.fake_quant, recipes.float32)
+    },
+    **{
+        f"{name} of no module": (lambda f=f: f(nn.Linear), TypeError, "model must be a torch.nn.Module, got <class")
+        for name, f in {
+            "to_float": lns_sim.nn.to_float,
+            "save": lambda model: lns_sim.weights.save(model, "none"),
+            "load": lambda model: lns_sim.weights.load(model, "none"),
+            "energy": lns_sim.energy,
+            "cycles": lns_sim.cycles,
+        }.items()
+    },
     "a scripted model": (
         lambda: torch.jit.script(lns_sim.convert(nn.Sequential(nn.Linear(2, 2)), "lns-madam")),
         TypeError,
@@ -227,6 +258,12 @@ CASES = {
         "asks for 'avx1024', but this machine runs scalar",
     ),
 }
+
+
+def masked(x):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it is a prototype of torch's
+        return torch.masked.masked_tensor(x, x > 0)
 
 
 def nan_layer():

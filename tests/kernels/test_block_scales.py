@@ -46,6 +46,7 @@ def agree_quantized(x, fmt, dim, block, **kwargs):
 POLICIES = [("nearest", "clamp"), ("stochastic", "flush"), ("nearest", "stochastic"), ("stochastic", "stochastic")]
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize("fmt", [FMT, LNSFormat(4, 1), LNSFormat(4, 8), LNSFormat(12, 64)], ids=str)
 @pytest.mark.parametrize("dim", [0, 1, -1])
 def test_the_quantizer(fmt, dim, rng, isa):
@@ -53,6 +54,16 @@ def test_the_quantizer(fmt, dim, rng, isa):
     rounding, underflow = POLICIES[fmt.bits % 4]
     q = agree_quantized(x, fmt, dim, 32 if fmt.bits != 12 else 8, rounding=rounding, underflow=underflow, seed=7)
     assert q.shifts.max() == 15 or fmt.gamma == 64
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("fmt", [FMT, LNSFormat(12, 64)], ids=str)
+@pytest.mark.parametrize("shape, dim", [((3, 200), 1), ((3, 208), 1), ((200, 7), 0)])
+def test_blocks_longer_than_a_thread_holds(fmt, shape, dim, rng):
+    """In several parts, of whole words and not."""
+    x = values(shape, rng, dim)
+    agree_quantized(x, fmt, dim, 80)
+    agree_quantized(x, fmt, dim, 72, rounding="stochastic", underflow="stochastic", seed=3)
 
 
 @given(data=st.data(), seed=st.integers(0, 999))

@@ -88,6 +88,20 @@ def test_long_dot_products_that_overflow_anywhere(acc_bits, headroom, overflow, 
     everywhere(lns_sim.matmul, a, b, datapath, return_accumulator=True, counters=True)
 
 
+@pytest.mark.parametrize("block", [None, 32])
+@pytest.mark.parametrize("m, k, n, wide", [(70, 32_768, 130, False), (16, 32_768, 144, False), (40, 30_000, 37, True)])
+def test_long_dot_products_of_which_few_overflow(m, k, n, wide, block):
+    """Outputs that may saturate are then settled one by one."""
+    torch.manual_seed(0)
+    fmt = LNSFormat(9, 16) if wide else FMT
+    datapath = Datapath(fmt, headroom_bits=3)
+    a = lns_sim.quantize(torch.randn(m, k), fmt, dim=None if block is None else 1, block=block)
+    b = lns_sim.quantize(torch.randn(k, n), fmt)
+    everywhere(lns_sim.matmul, a, b, datapath)
+    _, counters = everywhere(lns_sim.matmul, a, b, datapath, return_accumulator=True, counters=True)
+    assert 0 < counters.saturations < counters.vectors / 100
+
+
 LAYERS = [
     (8, 64, 64, 32, 1, 3),
     (8, 64, 128, 32, 2, 3),

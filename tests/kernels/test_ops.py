@@ -38,6 +38,7 @@ CASES = {
         ops.forward_blocks,
         (torch.randint(0, 30000, (3, 70)).to(torch.int16), ONE, 16, 2048, 4, 1, 1, 32, 15),
     ),
+    "images_fastest": (ops.images_fastest, (codes(5, 3, 2, 4), 1, 2)),
     "uniform": (ops.uniform, (torch.randn(3, 4), RNG)),
     "round_to_powers": (ops.round_to_powers, (torch.randn(3, 4), ONE, 7, True, False, RNG)),
     "largest_magnitude": (ops.largest_magnitude, (torch.randn(3, 4),)),

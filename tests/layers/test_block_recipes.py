@@ -6,12 +6,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from helpers import same_bits
+from helpers import everywhere, same_bits
 from torch import nn
 
 import lns_sim
 from lns_sim import Datapath, LNSFormat, recipes, reference
 from lns_sim import reference_blocks as blocks
+from lns_sim.ops import block_convolution
+from lns_sim.ops.sides import Side
 from lns_sim.quantizers import LNS, SAWB
 
 R = recipes.lns_madam_blocks()
@@ -63,7 +65,7 @@ def test_linear(recipe, device):
 
 @pytest.mark.parametrize(
     "stride, padding, dilation, kernel, images",
-    [(1, 1, 1, 3, 2), (2, 1, 1, 3, 3), (1, 0, 1, 1, 3), (2, 0, 1, 1, 3), (1, 2, 2, 2, 2)],
+    [(1, 1, 1, 3, 2), (2, 1, 1, 3, 3), (1, 0, 1, 1, 3), (2, 0, 1, 1, 3), (1, 2, 2, 2, 2), (1, 1, 1, 3, 9)],
 )
 def test_convolutions(stride, padding, dilation, kernel, images, device):
     """Channels and images are no whole blocks."""
@@ -84,6 +86,44 @@ def test_convolutions(stride, padding, dilation, kernel, images, device):
     d = r.weight_gradient
     dw = blocks.conv2d_weight_gradient(quantized(dy, r, 0), quantized(x, r, 0), (kernel, kernel), *geometry, d, b)
     assert same_bits(w.grad.cpu(), rounded(dw, r))
+
+
+@pytest.mark.parametrize(
+    "n, block, vector, lanes, wanted",
+    [
+        (3, 32, 32, 4, (4, 4)),
+        (16, 32, 32, 16, (16, 16)),
+        (29, 30, 30, 30, (30, 30)),
+        (40, 128, 32, 64, (64, 32)),
+        (64, 128, 32, 64, (64, 32)),
+        (32, 32, 16, 32, (32, 16)),
+        (40, 32, 32, 64, (32, 32)),
+    ],
+)
+def test_few_channels_leave_out_lanes_that_fill_blocks_up(n, block, vector, lanes, wanted):
+    """Where a group has but one block: the same bits in fewer lanes, and in vectors as short."""
+    torch.manual_seed(4)
+    d = Datapath(vector_size=vector, acc_bits=18)
+    r = recipes.lns_madam_blocks(datapath=d, block=block)
+    x, w = numbers(2, n, 3, 3), numbers(2, n, 2, 2)
+    a, b = (block_convolution.channels(Side(t.detach(), "activation", r, None, None), 1, 1) for t in (x, w))
+    left, right, encoded, filling = block_convolution.whole_blocks(a, b, d.encode())
+    assert left.codes.shape[1] == right.codes.shape[1] == lanes == n + filling.lanes
+    assert left.block == right.block and (left.block, encoded[2]) == wanted
+    y, _ = torch.ops.lns_sim.conv2d(
+        left.codes, left.scale, right.codes, right.scale, 8, 8, [1, 1], [0, 0], [1, 1], 1, encoded, False, False, 0, 0,
+        left.shifts, right.shifts, left.block,
+    )  # fmt: skip
+    assert same_bits(y, blocks.conv2d(quantized(x, r, 1), quantized(w, r, 1), 1, 0, 1, d, block))
+
+
+@pytest.mark.parametrize("shape, padding", [((70, 3, 5, 7), (0, 0)), ((33, 5, 8, 9), (1, 2)), ((2, 40, 1, 1), (0, 1))])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16])
+def test_images_become_fastest(shape, padding, dtype):
+    t = torch.randint(256, shape).to(dtype)
+    found = everywhere(block_convolution.images_fastest, t, padding)
+    assert torch.equal(found, nn.functional.pad(t, (padding[1], padding[1], padding[0], padding[0])))
+    assert found.permute(2, 1, 3, 0).is_contiguous()
 
 
 def test_groups_are_layers_of_their_own():
@@ -205,6 +245,16 @@ def test_counters_leave_out_what_fills_blocks_up():
     assert len(totals) == 3
     for total in totals.values():
         assert total.macs == 2 * 36 * 4 * 27 and total.zero_lanes == 2 * 4 * 3 * outside
+
+
+def test_counters_hold_the_vectors_of_hardware():
+    """Which walks whole blocks: four vectors a tap, whatever is left out here."""
+    r = recipes.lns_madam_blocks(block=128)
+    layer = lns_sim.convert(nn.Conv2d(40, 3, 2, bias=False), r)
+    with lns_sim.count() as totals:
+        layer(torch.rand(2, 40, 3, 3).requires_grad_()).sum().backward()
+    outputs = {"forward": 2 * 3 * 4, "input_gradient": 2 * 40 * 9, "weight_gradient": 3 * 40 * 4}
+    assert {name: total.vectors for name, total in totals.items()} == {n: 4 * 4 * k for n, k in outputs.items()}
 
 
 def test_models_compile_copy_and_save(tmp_path):

@@ -2,6 +2,7 @@
 
 import copy
 import importlib
+import io
 import json
 import math
 import statistics
@@ -520,10 +521,12 @@ def test_what_is_kept_is_missed_by_name():
     state = model.state_dict()
     kept = state.pop("0._extra_state")
     before = model(torch.eye(4))
-    with pytest.warns(UserWarning, match="nothing of what fp8-delayed's quantizers keep between steps"):
+    with pytest.warns(UserWarning, match="nothing of what fp8-delayed's quantizers keep between steps") as told:
         model.load_state_dict(state)
-    assert torch.equal(model(torch.eye(4)), before)
-    for other in (kept[:-9], kept.half(), {"maxima": 3}):
+    assert told[0].filename == __file__ and torch.equal(model(torch.eye(4)), before)
+    torch.save({"0": 3}, buffer := io.BytesIO())
+    foreign = torch.frombuffer(bytearray(buffer.getvalue()), dtype=torch.uint8)
+    for other in (kept[:-9], kept.half(), {"maxima": 3}, foreign):
         with pytest.raises(RuntimeError, match="0._extra_state is not what lns_sim's quantizers keep between steps$"):
             model.load_state_dict({**state, "0._extra_state": other})
     own = type("Own", (nn.Linear,), {"get_extra_state": lambda self: 1})(4, 4)
@@ -532,6 +535,35 @@ def test_what_is_kept_is_missed_by_name():
         lns_sim.convert(plain, "fp8-delayed")
     assert type(plain[0]) is nn.Linear  # nothing is converted then
     assert type(lns_sim.convert(plain, "fp8-delayed", skip="1")[1]) is type(own)
+
+
+def test_a_weight_file_of_another_extra_state_changes_nothing(tmp_path):
+    model, other = lns_sim.convert(nn.Sequential(nn.Linear(4, 4)), delayed()), nn.Sequential(nn.Linear(4, 4))
+    other[0].register_buffer("_extra_state", torch.zeros(4, dtype=torch.uint8))
+    lns_sim.weights.save(other, tmp_path / "weights.safetensors")
+    before = model[0].weight.clone()
+    with pytest.raises(ValueError, match="weights.safetensors: 0._extra_state is not what lns_sim's quantizers keep"):
+        lns_sim.weights.load(model, tmp_path / "weights.safetensors")
+    assert torch.equal(model[0].weight, before)
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_a_history_of_another_length_becomes_the_recipes(steps):
+    """Cut to the last steps, or filled step by step."""
+    old, new = (lns_sim.convert(nn.Linear(4, 4), delayed(history=n)) for n in (steps, 2))
+    for size in (7.0, 3.0, 1.0):
+        old(torch.eye(4) * size)
+    new.load_state_dict(old.state_dict())
+    found = []
+
+    class Watch(lns_sim.ops.observer.Observer):
+        def product(self, product):
+            found.append(product.operands[0].scale.item() * 448)
+
+    with lns_sim.ops.observer.observe(Watch()):
+        for _ in range(3):
+            new(torch.eye(4) * 0.5)
+    assert found == pytest.approx([3 if steps == 3 else 1, 1, 0.5])
 
 
 class Twice(nn.Module):
@@ -711,7 +743,7 @@ def test_luq_by_hand():
 
 
 def test_samples_average_out():
-    errors = luq.gradient_errors((1, 2, 8, 32))
+    errors = {n: luq.gradient_error(n) for n in (0, 1, 2, 8, 32)}
     for n in (2, 8, 32):
         assert errors[n] == pytest.approx(errors[1] / n**0.5, rel=0.2)
     assert errors[32] < errors[0] / 3  # rounding to nearest stays where it is
@@ -1391,6 +1423,19 @@ def test_energies_where_there_is_no_such_hardware(tmp_path):
     assert log is None and blocks is None and 0 < linear < int8 < full
     log, blocks, linear, int8, full = contest.energies("measured").values()
     assert blocks is None and full is None and int8 > 0 and 0 < linear < log / 5  # exact tables of 16 bits
+
+
+def test_a_factor_alone_is_of_the_learning_rate_that_trains(tmp_path):
+    settings = Settings(model="mlp", epochs=1, float_lr=0.125, counters=False)
+    (entry,) = Contest(data.load("digits"), ["fp32"], settings, [0.5], [0], tmp_path / "runs.json").run()
+    assert (
+        entry.lr == 0.0625
+        and not entry.tuned
+        and set(json.loads((tmp_path / "runs.json").read_text())["runs"]) == {"fp32|0.0625|0|test"}
+    )
+    for factor in (float("nan"), -1.0, 0.0):
+        with pytest.raises(ValueError, match="a factor of the search must be a finite number above 0"):
+            Contest(data.load("digits"), ["fp32"], settings, [factor], [0], tmp_path / "other.json")
 
 
 def test_a_system_that_diverges_is_said_to(tmp_path):

@@ -102,6 +102,18 @@ def test_patterns():
         lns_sim.convert(model(), "lns-madam", skip=3)
 
 
+@pytest.mark.parametrize("normalized", [nn.utils.spectral_norm, nn.utils.parametrizations.spectral_norm])
+def test_spectral_norm_is_refused_unless_it_is_left_out(normalized):
+    def model():
+        return nn.Sequential(nn.Linear(4, 4), normalized(nn.Linear(4, 4)))
+
+    with pytest.raises(ValueError, match="^1.* has spectral_norm, .* is not simulated; remove it, or .* skip"):
+        lns_sim.convert(model(), "lns-madam")
+    assert lns_sim.convert(model(), None) is not None
+    found = lns_sim.summary(lns_sim.convert(model(), "lns-madam", skip="1"), torch.randn(3, 4))
+    assert {p.layer for p in found.passes} == {"0"} and ("1", "addmm", 1) in found.float_products
+
+
 def test_fp32_changes_nothing():
     layer = nn.Linear(3, 3)
     weight = layer.weight

@@ -55,8 +55,14 @@ ARGUMENTS = {
     ),
     F.scaled_dot_product_attention: (torch.randn(2, 3, 5, 4), torch.randn(2, 3, 6, 4), torch.randn(2, 3, 6, 4)),
 }
-# Those with tests of their own: no operands by name, of LNSWeights only, of a module.
-ELSEWHERE = {torch.einsum, F.embedding, F.multi_head_attention_forward}
+VECTORS = tuple(whole(n).requires_grad_() for n in (4, 6))
+# What sums nothing: only its gradients are simulated.
+OUTER = {
+    **dict.fromkeys((torch.outer, Tensor.outer, torch.ger, Tensor.ger), VECTORS),
+    **dict.fromkeys((torch.addr, Tensor.addr), (whole(4, 6), *VECTORS)),
+}
+# Those with tests of their own: no operands by name, of LNSWeights only, of a module, in place.
+ELSEWHERE = {torch.einsum, F.embedding, F.multi_head_attention_forward, Tensor.addr_}
 ELSEWHERE |= {torch._grouped_mm, F.grouped_mm} if hasattr(F, "grouped_mm") else {torch._grouped_mm}
 ELSEWHERE |= {getattr(torch, kind + end) for kind in ("lstm", "gru", "rnn_tanh", "rnn_relu") for end in ("", "_cell")}
 OPERATORS = (torch._ops.OpOverload, torch._ops.OpOverloadPacket)  # of other libraries, known where they are loaded
@@ -68,7 +74,7 @@ def refused(function) -> bool:
 
 def test_no_function_is_left_out():
     known = {f for f in functions._HANDLERS if not refused(f) and not isinstance(f, OPERATORS)}
-    assert set(ARGUMENTS) | ELSEWHERE == known
+    assert set(ARGUMENTS) | set(OUTER) | ELSEWHERE == known
 
 
 def names(function) -> list[str]:
@@ -83,12 +89,26 @@ def test_torchs_names(function):
     expected = function(*args)
     with lns_sim.simulate(PLAIN), lns_sim.ops.observer.observe(Log()) as log:
         torch.testing.assert_close(function(*args), expected)
-        given = dict(zip(names(function), args))
-        method = "Tensor" in function.__qualname__
-        owner = [given.pop(names(function)[0])] if method else []
         if function not in (Tensor.__matmul__, Tensor.__rmatmul__):  # operators, which have no names
-            torch.testing.assert_close(function(*owner, **given), expected)
+            torch.testing.assert_close(by_name(function, args), expected)
     assert log.names and set(log.names) == {"forward"}
+
+
+@pytest.mark.parametrize("function", OUTER, ids=lambda f: f.__qualname__)
+def test_torchs_names_of_outer_products(function):
+    args = OUTER[function]
+    expected = [(y := function(*args)).detach(), *torch.autograd.grad(y.square().sum(), VECTORS)]
+    for call in (lambda: function(*args), lambda: by_name(function, args)):
+        with lns_sim.simulate(PLAIN), lns_sim.ops.observer.observe(Log()) as log:
+            got = [(y := call()).detach(), *torch.autograd.grad(y.square().sum(), VECTORS)]
+        torch.testing.assert_close(got, expected)
+        assert set(log.names) == {"input_gradient", "weight_gradient"}
+
+
+def by_name(function, args):
+    given = dict(zip(names(function), args))
+    owner = [given.pop(names(function)[0])] if "Tensor" in function.__qualname__ else []
+    return function(*owner, **given)
 
 
 class Log(lns_sim.ops.observer.Observer):

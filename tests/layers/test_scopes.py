@@ -303,6 +303,28 @@ def test_torch_fx_is_refused():
     model = converted("lns-madam")
     with pytest.raises(TypeError, match="torch.fx cannot trace a converted Pair: .* trace the model first"):
         torch.fx.symbolic_trace(model)
+
+    class AnyArguments(Pair):
+        def forward(self, *args, **kwargs):
+            return super().forward(*args, **kwargs)
+
+    class Options(Pair):
+        def forward(self, x, *, again=None):
+            return super().forward(x)
+
+    class Parent(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.child = lns_sim.convert(AnyArguments(), "lns-madam")
+
+        def forward(self, x):
+            return self.child(*[x])
+
+    for cls in (AnyArguments, Options):
+        with pytest.raises(TypeError, match=f"torch.fx cannot trace a converted {cls.__name__}"):
+            torch.fx.symbolic_trace(lns_sim.convert(cls(), "lns-madam"))
+    with pytest.raises(TypeError, match="torch.fx cannot trace a converted AnyArguments"):
+        torch.fx.symbolic_trace(Parent())
     traced = lns_sim.convert(torch.fx.symbolic_trace(Pair()), "lns-madam")
     assert products(lambda: traced(torch.randn(4, 8))) == 4
 

@@ -280,6 +280,47 @@ def test_an_outer_products_gradients_are_simulated():
     assert not found.float_products and not found.float_gradients
 
 
+@pytest.mark.parametrize(
+    ("outer", "sums"),
+    [
+        (torch.outer, 0),
+        (torch.ger, 0),
+        (lambda a, b: a.outer(vec2=b), 0),
+        (lambda a, b: torch.addr(torch.ones(5, 4), a, b, beta=2, alpha=1), 2),
+        (lambda a, b: torch.ones(4).addr(a, b), 1),
+        (lambda a, b: torch.einsum("i,j->ij", a, b), 0),
+    ],
+)
+def test_every_outer_product_is_one(outer, sums):
+    a, b = torch.randn(5, requires_grad=True), torch.randn(4, requires_grad=True)
+    error, found = torch.randn(5, 4), []
+    for product in (outer, lambda a, b: a[:, None] @ b[None] + sums):
+        with lns_sim.simulate("lns-madam"), lns_sim.count() as totals:
+            y = product(a, b)
+            gradients = torch.autograd.grad(y, (a, b), error)
+        found.append((y, *gradients))
+        assert set(totals) == {"input_gradient", "weight_gradient"}
+    assert all(torch.equal(x, y) for x, y in zip(*found))
+    torch._dynamo.reset()
+    with lns_sim.simulate(lns_sim.recipes.get("lns-madam")):
+        compiled = torch.autograd.grad(torch.compile(outer, backend="aot_eager", fullgraph=True)(a, b), (a, b), error)
+    assert all(torch.equal(x, y) for x, y in zip(compiled, found[0][1:]))
+
+
+def test_outer_products_of_weights_and_in_place():
+    weight = lns_sim.convert(nn.Linear(4, 3), "lns-madam").weight
+    a = torch.randn(5, requires_grad=True)
+    with lns_sim.simulate("lns-madam"):
+        expected = a[:, None] * weight.dequantize()[0]
+        assert torch.equal(torch.outer(a, weight[0]), expected)
+        assert torch.equal(torch.einsum("i,jk->ijk", a, weight)[:, 0], expected)
+        assert torch.zeros(5, 5).addr_(a.detach(), a.detach()).equal(a.detach().outer(a.detach()))
+        with pytest.raises(NotImplementedError, match="addr_ has no simulated form"):
+            torch.zeros(5, 5).addr_(a, a)
+        positions = torch.einsum("i,j->ij", torch.arange(3), a.detach())
+    assert torch.equal(positions, torch.arange(3)[:, None] * a.detach())
+
+
 def test_transformers_own_grouped_products_are_simulated():
     moe = require_module("transformers.integrations.moe")
     x, offs = torch.randn(7, 6), torch.tensor([2, 5, 5, 7], dtype=torch.int32)

@@ -40,6 +40,8 @@ def sentence(call, *names):
         ('forward = { quantizer = "Integer" }', "forward.quantizer is no key here"),
         ('update = { quantizer = "Integer" }', "update.quantizer is no key here"),
         ("update = { format = { bits = 8 } }", "update.format is no key here"),
+        ('layers = "a"', "layers is no key here; keys are"),
+        ('[[override]]\nlayers = "a"\npreset = "fp8"', "override[0].preset is no key here; keys are"),
         ("a = " + "[" * 100_000, "mine.toml"),
     ],
 )

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 import lns_sim
 from lns_sim import Datapath, LNSFormat, LogDatapath, recipes
+from lns_sim.cli.built import build
 from lns_sim.command.app import app
 from lns_sim.studies import models
 from lns_sim.studies.energy import paper
@@ -221,6 +222,14 @@ def test_the_command(tmp_path, monkeypatch):
 def test_decoders_take_tokens(name, tmp_path):
     result = run(name, "--out", tmp_path)
     assert result.exit_code == 0 and f"{name}, 1 x" in result.stdout and "tokens" in result.stdout
+
+
+@pytest.mark.parametrize("name", models.NAMES)
+def test_every_model_has_an_input_of_its_own(name):
+    model, x, title = build(name, None, None, 2)
+    assert len(model(x)) == 2 and title.startswith(f"{name}, 2 x ")
+    text = name in models.DECODERS
+    assert x.dtype == (torch.int64 if text else torch.float32) and x.dim() == (2 if text else 4)
 
 
 def test_a_price_file_by_hand(tmp_path):

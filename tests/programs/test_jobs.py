@@ -244,10 +244,26 @@ def test_options_without_effect_are_refused(folder):
         (["sweep", "acc_bits=12", "--trials", 3], "--trials would change nothing: a grid tries every combination"),
         (["vectors", "v", "--source", "corner", "--count", 3], "--count would change nothing: the source corner has"),
         (["train", *rows, "--model", "mlp", "--augment", "crop-flip"], "augment 'crop-flip' is for images (C, H, W)"),
+        (["train", *QUICK, "--precision", "tf32"], "precision 'tf32' is a GPU's: products on a CPU would be float32's"),
+        (["train", "--model", "mlp", "--fine-tune", 1], "fine_tune is for recipes with float32 weights; those of lns"),
+        (["train", *QUICK, "--test-samples", 451], "test_samples is 451, but digits has 450 to test on"),
         (["train", *rows], "model 'cnn' needs images (C, H, W), but the data has shape (4,)"),
     ):
         assert message in run(*args, status=1).stderr
     assert not (folder / "runs/train").exists() and not (folder / "v").exists()
+
+
+def test_a_recipe_that_fits_no_layer_is_refused_before_anything_trains(folder):
+    (folder / "unfit.toml").write_text('[[override]]\nlayers = "nolayer*"\nfloat32 = true\n')
+    before = set(folder.iterdir())
+    for args in (
+        ["train", "--recipe", "fp32", "--recipe", "unfit.toml"],
+        ["compare-recipes", "fp32", "unfit.toml"],
+        ["sweep", "acc_bits=16", "--recipe", "unfit.toml"],
+    ):
+        shown = run(*args, *QUICK[:2], status=1).stderr
+        assert shown.startswith("lns-sim: the pattern 'nolayer*' matches no layer") and shown.count("\n") == 1
+    assert set(folder.iterdir()) == before
 
 
 def test_options_of_texts_are_refused_elsewhere():

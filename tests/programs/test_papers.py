@@ -5,6 +5,7 @@ import json
 import os
 import time
 
+import numpy as np
 import pytest
 import torch
 from command import lns_sim as command
@@ -264,6 +265,15 @@ def test_data_differ(tmp_path):
     check_data({"images": known}, tmp_path)
     with pytest.raises(ValueError, match="read other images"):
         check_data({"images": {**known, "fingerprint": "0"}}, tmp_path)
+
+
+def test_data_that_no_network_takes_are_refused_before_anything_trains(tmp_path):
+    x, y = np.eye(40, 4, dtype=np.float32), np.arange(40) % 4
+    np.savez(tmp_path / "rows.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+    for option, message in (("--images", "model 'resnet8' needs images"), ("--text", "model 'gpt' does not fit")):
+        refused = command("paper", "blocks", option, f"npz:{tmp_path}/rows.npz", "--out", str(tmp_path / "out"))
+        assert refused.returncode == 1 and refused.stderr.startswith(f"lns-sim: {option}: {message}"), refused.stderr
+    assert not any((tmp_path / "out/runs").iterdir())
 
 
 @pytest.mark.slow

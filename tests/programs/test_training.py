@@ -88,6 +88,22 @@ def test_a_finished_experiment_resumes_to_its_results(digits, tmp_path):
     assert second.run() == results and second.steps_done == second.steps
 
 
+def test_tests_of_more_samples_than_there_are_are_refused(digits):
+    with pytest.raises(ValueError, match="test_samples is 451, but .*digits.* has 450 to test on"):
+        Trainer(digits, None, 0, Settings(model="mlp", test_samples=451))
+
+
+def test_a_seed_that_generators_do_not_hold_is_refused(digits):
+    with pytest.raises(ValueError, match=f"seed must be between 0 and {2**43 - 1}, got {2**43}"):
+        Trainer(digits, None, 2**43, Settings(model="mlp"))
+    Trainer(digits, None, 2**43 - 1, dataclasses.replace(SMALL, model="mlp", epochs=1)).run()
+
+
+def test_a_sample_is_of_text(digits):
+    with pytest.raises(ValueError, match="a sample is of text, but the data is 'digits'"):
+        Trainer(digits, None, 0, Settings(model="mlp")).sample()
+
+
 def test_an_experiment_is_overwritten_only_when_asked_to(digits, tmp_path):
     one = dataclasses.replace(SMALL, epochs=1)
     Experiment(digits, RECIPES[:1], [0], one, tmp_path).run()

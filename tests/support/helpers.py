@@ -23,9 +23,10 @@ def moved(value, device):
 
 
 def same(a, b) -> bool:
-    """Equal results: tensors with equal bits, codes and scales, or anything that compares."""
+    """Equal results: tensors with equal bits, codes, scales and shifts, or anything that compares."""
     if isinstance(a, LNSTensor):
-        return same(a.codes, b.codes) and same(a.scale, b.scale)
+        of_blocks = (getattr(t, "shifts", None) for t in (a, b))
+        return same(a.codes, b.codes) and same(a.scale, b.scale) and same(*of_blocks)
     if isinstance(a, torch.Tensor):
         a, b = a.cpu(), b.cpu()
         if a.is_floating_point() and a.element_size() <= 4:  # float32 holds the narrower ones

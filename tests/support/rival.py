@@ -95,7 +95,7 @@ OPTIMIZERS.register(
 )
 RECIPES.register(
     "ladder",
-    lambda **_: Recipe(
+    lambda: Recipe(
         "ladder",
         NearestLadder(),
         NearestLadder(),

@@ -40,9 +40,28 @@ struct Cuda {
   }
 };
 
+Tensor images_fastest(Tensor codes, int64_t above, int64_t beside) {
+  const bool wide = codes.scalar_type() == ScalarType::Short;
+  require(codes.dim() == 4 && (wide || codes.scalar_type() == ScalarType::Byte), "codes must have 4 dimensions");
+  require(above >= 0 && beside >= 0, "zeros around images cannot be fewer than none");
+  const cuda::Images images = {.count = codes.size(0),
+                               .channels = codes.size(1),
+                               .height = codes.size(2),
+                               .width = codes.size(3),
+                               .above = above,
+                               .beside = beside};
+  Tensor out = new_tensor(codes, {images.height + 2 * above, images.channels, images.width + 2 * beside, images.count},
+                          codes.scalar_type());
+  const DeviceCall call(codes);
+  const Tensor from = torch::stable::contiguous(codes);
+  cuda::images_fastest(from.const_data_ptr(), wide, images, out.mutable_data_ptr(), call.launch());
+  return out;
+}
+
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(lns_sim, CUDA, m) {
+  m.impl("images_fastest", TORCH_BOX(&images_fastest));
   m.impl("quantize_blocks", TORCH_BOX(&quantize_blocks<Cuda>));
   m.impl("dequantize_blocks", TORCH_BOX(&dequantize_blocks<Cuda>));
   m.impl("forward_blocks", TORCH_BOX(&forward_blocks<Cuda>));

@@ -121,29 +121,33 @@ void causal_errors(Tensor products, Tensor gradients, double factor, int64_t fir
                       call.launch());
 }
 
-void causal_rescale(Tensor codes, Tensor scales, Tensor scale, int64_t bits, int64_t gamma, int64_t underflow) {
-  const QuantizerChoice q = choice(bits, gamma, underflow, {});
-  const cuda::CodeRows rows = code_rows(codes, q.format, codes, "codes");
+// Rows of codes, their scales, and the scale that they are moved to.
+cuda::ScaledRows scaled_rows(const Format& f, Tensor& codes, Tensor& scales, const Tensor& scale) {
+  const cuda::CodeRows rows = code_rows(codes, f, codes, "codes");
   const cuda::RowScales from = row_scales(scales, codes, codes);
   check_scale(scale, codes);
   const int64_t count = codes.size(codes.dim() - 2), length = codes.size(codes.dim() - 1);
-  const int64_t matrices = codes.numel() == 0 ? 0 : codes.numel() / (count * length);
+  return {.rows = rows,
+          .scales = from,
+          .matrices = codes.numel() == 0 ? 0 : codes.numel() / (count * length),
+          .count = count,
+          .length = as_int(length, "keys")};
+}
+
+void causal_rescale(Tensor codes, Tensor scales, Tensor scale, int64_t bits, int64_t gamma, int64_t underflow) {
+  const QuantizerChoice q = choice(bits, gamma, underflow, {});
+  const cuda::ScaledRows rows = scaled_rows(q.format, codes, scales, scale);
   const DeviceCall call(codes);
-  cuda::causal_rescale(view(q, call.launch(), codes), rows, matrices, count, as_int(length, "keys"), from,
-                       scale.const_data_ptr<float>(), call.launch());
+  cuda::causal_rescale(view(q, call.launch(), codes), rows, scale.const_data_ptr<float>(), call.launch());
 }
 
 Tensor causal_values(Tensor codes, Tensor scales, Tensor scale, int64_t bits, int64_t gamma, int64_t underflow) {
   const QuantizerChoice q = choice(bits, gamma, underflow, {});
-  const cuda::CodeRows rows = code_rows(codes, q.format, codes, "codes");
-  const cuda::RowScales from = row_scales(scales, codes, codes);
-  check_scale(scale, codes);
-  const int64_t count = codes.size(codes.dim() - 2), length = codes.size(codes.dim() - 1);
-  const int64_t matrices = codes.numel() == 0 ? 0 : codes.numel() / (count * length);
+  const cuda::ScaledRows rows = scaled_rows(q.format, codes, scales, scale);
   Tensor out = new_tensor(codes, sizes_of(codes), ScalarType::Float);
   const DeviceCall call(codes);
-  cuda::causal_values(view(q, call.launch(), codes), rows, matrices, count, as_int(length, "keys"), from,
-                      scale.const_data_ptr<float>(), out.mutable_data_ptr<float>(), call.launch());
+  cuda::causal_values(view(q, call.launch(), codes), rows, scale.const_data_ptr<float>(), out.mutable_data_ptr<float>(),
+                      call.launch());
   return out;
 }
 

@@ -248,6 +248,7 @@ def energy(model: nn.Module, *args, recipe=None, technology: str | Technology = 
         An :class:`Energy`; printing it gives totals.
 
     Raises:
+        TypeError: model is no module.
         ValueError: a product of the converted model runs in float32 (fake-quant), it has none on a datapath, or the
             technology does not exist, or has no such datapath.
         OSError: the price file cannot be read.

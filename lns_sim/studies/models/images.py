@@ -12,31 +12,26 @@ def _conv_bn(inputs: int, outputs: int, stride: int = 1, kernel: int = 3) -> nn.
     )
 
 
-def cnn(channels: int, classes: int, width: int = 32) -> nn.Module:
+def cnn(channels: int, classes: int) -> nn.Module:
     """Three convolutions with batch norm, global average pooling, one linear layer; for images of 8 x 8 and more."""
     return nn.Sequential(
-        _conv_bn(channels, width),
+        _conv_bn(channels, 32),
         nn.ReLU(),
-        _conv_bn(width, 2 * width),
+        _conv_bn(32, 64),
         nn.ReLU(),
         nn.MaxPool2d(2),
-        _conv_bn(2 * width, 2 * width),
+        _conv_bn(64, 64),
         nn.ReLU(),
         nn.AdaptiveAvgPool2d(2),
         nn.Flatten(),
-        nn.Linear(8 * width, classes),
+        nn.Linear(4 * 64, classes),
     )
 
 
-def mlp(features: int, classes: int, width: int = 256) -> nn.Module:
+def mlp(features: int, classes: int) -> nn.Module:
     """Two hidden layers on flattened input."""
     return nn.Sequential(
-        nn.Flatten(),
-        nn.Linear(features, width),
-        nn.ReLU(),
-        nn.Linear(width, width),
-        nn.ReLU(),
-        nn.Linear(width, classes),
+        nn.Flatten(), nn.Linear(features, 256), nn.ReLU(), nn.Linear(256, 256), nn.ReLU(), nn.Linear(256, classes)
     )
 
 

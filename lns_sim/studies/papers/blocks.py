@@ -35,8 +35,7 @@ class Blocks(Study):
         return found
 
     def draw(self, figure, rows: list[Row]) -> None:
-        by_network = groups(rows, "network")
-        for axes, group in zip(panels(figure, list(by_network)), by_network.values()):
+        for axes, group in panels(figure, groups(rows, "network")):
             points(axes, group, "recipe")
 
     def claims(self, rows: list[Row]) -> list[Claim]:

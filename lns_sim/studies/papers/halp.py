@@ -19,25 +19,27 @@ from lns_sim.studies.papers.training import searching, training
 PAPER = "HALP, arXiv 1803.03383"
 IN_INTEGERS = "halp, all in integers"
 METHODS = ("halp", IN_INTEGERS, "svrg", "lp-svrg", "lp-sgd", "sgd")
+LR = 0.002  # of least squares
 
 
-def least_squares(n: int = 1000, d: int = 100) -> tuple[Tensor, Tensor]:
-    """Float64 data x (n, d) and y (n,) of a noisy linear model."""
+def least_squares() -> tuple[Tensor, Tensor]:
+    """Float64 data x (1000, 100) and y (1000,) of a noisy linear model."""
+    n, d = 1000, 100
     g = torch.Generator().manual_seed(0)
     x = torch.randn(n, d, generator=g, dtype=torch.float64)
     w = 0.55 * torch.randn(d, generator=g, dtype=torch.float64)
     return x, x @ w + torch.randn(n, generator=g, dtype=torch.float64)
 
 
-def gradient_norms(method: str, epochs: int = 30, lr: float = 0.002, tick=lambda: None, **options) -> list[float]:
+def gradient_norms(method: str, epochs: int = 30, tick=lambda: None, **options) -> list[float]:
     """Norms of the full gradient of ``mean (x_i w - y_i)^2 / 2``, before the first and after every epoch of n steps on
     one sample.
     """
     x, y = least_squares()
     if method == IN_INTEGERS:
-        return least_squares_in_integers(x, y, lr, epochs, **options)
+        return least_squares_in_integers(x, y, LR, epochs, **options)
     w = nn.Parameter(torch.zeros(x.shape[1], dtype=x.dtype))
-    optimizer = HALP([w], lr, method, **options)
+    optimizer = HALP([w], LR, method, **options)
     generator = torch.Generator().manual_seed(1)
 
     def full() -> None:
@@ -225,8 +227,7 @@ class BitCentered(Study):
         return found
 
     def draw(self, figure, rows: list[Row]) -> None:
-        by_network = groups(rows, "network")
-        for axes, group in zip(panels(figure, list(by_network)), by_network.values()):
+        for axes, group in panels(figure, groups(rows, "network")):
             points(axes, group, "method")
 
     def claims(self, rows: list[Row]) -> list[Claim]:

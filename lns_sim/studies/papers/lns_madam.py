@@ -109,7 +109,7 @@ class UpdateWidth(Study):
         printed = [replace(r, values=[r.published.value]) for r in rows if r.published]
         if printed:  # of another network and length: a scale of its own
             drawn["published, CIFAR-10"] = printed
-        for axes, group in zip(panels(figure, list(drawn)), drawn.values()):
+        for axes, group in panels(figure, drawn):
             lines(axes, group, "bits", "optimizer", published=False, names=list(groups(rows, "optimizer")))
             axes.invert_xaxis()
 
@@ -242,8 +242,7 @@ class Formats(Study):
         return found
 
     def draw(self, figure, rows: list[Row]) -> None:
-        by_network = groups(rows, "network")
-        for axes, group in zip(panels(figure, list(by_network)), by_network.values()):
+        for axes, group in panels(figure, groups(rows, "network")):
             points(axes, group, "format")
 
     def claims(self, rows: list[Row]) -> list[Claim]:

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-
 from lns_sim import recipes
 from lns_sim.datapath import Datapath
 from lns_sim.datapaths import AnyDatapath
 from lns_sim.log_datapath import LogDatapath
-from lns_sim.studies import models
 from lns_sim.studies.energy import energy
 from lns_sim.studies.papers.bench import Bench
 from lns_sim.studies.papers.pool import Run
 from lns_sim.studies.papers.presets import Preset, length
 from lns_sim.studies.papers.study import Cell, Claim, Row, Study, compared, find, points
 from lns_sim.studies.papers.training import searching, training
+from lns_sim.studies.training.trainer import on_meta
 
 LINEAR = "linear, 24 bits"
+LANES = 32
 DATAPATHS: dict[str, AnyDatapath] = {LINEAR: Datapath()} | {
-    f"logarithms, {bits} bits, {tables}": LogDatapath(acc_bits=bits, tables=tables, vector_size=32)
+    f"logarithms, {bits} bits, {tables}{called}": LogDatapath(
+        acc_bits=bits, tables=tables, vector_size=LANES, order=order
+    )
+    for order, called in (("sequential", ""), ("tree", f", trees of {LANES}"))
     for bits in (16, 12)
     for tables in ("exact", "shift")
 }
@@ -28,17 +30,14 @@ DATAPATHS: dict[str, AnyDatapath] = {LINEAR: Datapath()} | {
 
 def priced(bench: Bench, data: dict, network: str, batch: int, recipe: Any) -> dict[str, str]:
     """Microjoule of training on one sample at the prices of our RTL, and the design that they are of."""
-    known = bench.data(**data)
-    x = known.x_train[:batch].to("meta")
-    with torch.device("meta"):
-        model = models.build(network, known.input_shape, known.classes).eval()
+    model, x = on_meta(network, bench.data(**data), batch)
     found = energy(model, x, recipe=recipes.from_plain(recipe), technology="measured")
     design = found.rests_on["LNS"].partition(": ")[2]
     return {"uJ a sample, our RTL at 0.18 um": f"{1000 * found.total() / len(x):.3g}", "design": design}
 
 
 class LogDomain(Study):
-    """Accuracy by the accumulator's bits and the tables of its sums, and energy beside it."""
+    """Accuracy by the accumulator's bits, the tables and the order of its sums, and energy beside it."""
 
     name = "log-domain"
     title = "Logarithms added, 8-bit operands"
@@ -77,5 +76,5 @@ class LogDomain(Study):
     def note(self, preset: Preset) -> str:
         return (
             f"{length(preset.network)}; LNS-Madam bit-exact, 8-bit operands, gamma 8; logarithms are added lane by "
-            "lane; one learning rate, of the fake-quant search"
+            f"lane, or in trees of {LANES} lanes; one learning rate, of the fake-quant search"
         )

@@ -100,12 +100,12 @@ def spread_normal(elements: int) -> Tensor:
     return x
 
 
-def rounding(scheme: Quantizer, draws: int, elements: int = 2000) -> dict[str, float]:
+def rounding(scheme: Quantizer, draws: int) -> dict[str, float]:
     """Squared bias, variance and squared error of a quantizer over so many draws, relative to the mean square of what
     is rounded; "z": root mean square of the bias in units of the standard error of unbiased rounding, 1 where there is
     no bias.
     """
-    x = spread_normal(elements)
+    x = spread_normal(2000)
     values, whole = _drawn(scheme, x, draws), x.double().square().mean()
     bias = values.mean(0) - x
     unbiased = {"below": "stochastic", "above": "stochastic"} if isinstance(scheme, LUQ) else {"rounding": "stochastic"}
@@ -190,22 +190,20 @@ class Rounding(Study):
 SAMPLES = (1, 2, 4, 8, 16)
 
 
-def gradient_errors(samples: tuple[int, ...], q: LUQ = FP4) -> dict[int, float]:
-    """Relative error of a weight gradient by the number of LUQ's samples; 0: one, rounded to nearest and flushed."""
+def gradient_error(samples: int) -> float:
+    """Relative error of a weight gradient of so many samples of LUQ's; 0: one, rounded to nearest and flushed."""
     g = torch.Generator().manual_seed(0)
     dy = torch.randn(256, 64, generator=g) * torch.exp(torch.randn(256, 64, generator=g))
     x = torch.randn(256, 64, generator=g)
-    exact, found = dy.T @ x, {}
-    for n in (0, *samples):
-        used = dataclasses.replace(q, below="flush", above="nearest") if n == 0 else q
-        mean = sum(used.quantize(dy, random_state(i) if n else None, -1)[0] for i in range(max(n, 1))) / max(n, 1)
-        found[n] = ((mean.T @ x - exact).norm() / exact.norm()).item()
-    return found
+    q = FP4 if samples else dataclasses.replace(FP4, below="flush", above="nearest")
+    drawn = [q.quantize(dy, random_state(i) if samples else None, -1)[0] for i in range(max(samples, 1))]
+    exact = dy.T @ x
+    return ((sum(drawn).T / len(drawn) @ x - exact).norm() / exact.norm()).item()
 
 
 def sampled(bench: Bench, samples: int) -> float:
-    """One number of :func:`gradient_errors`."""
-    return gradient_errors((samples,))[samples]
+    """:func:`gradient_error`, as a run."""
+    return gradient_error(samples)
 
 
 class Samples(Study):
@@ -246,14 +244,13 @@ class Samples(Study):
         ]
 
     def draw(self, figure, rows: list[Row]) -> None:
-        by_kind = groups(rows, "gradients")
-        for axes, (bits, group) in zip(panels(figure, list(by_kind)), by_kind.items()):
+        for axes, group in panels(figure, groups(rows, "gradients")):
             known = [r for r in group if r.labels["samples"] and r.values]
             errors = [r.deviation or 0.0 for r in known]
             axes.errorbar([r.labels["samples"] for r in known], [r.mean for r in known], errors, marker="o", capsize=3)
             axes.set_xscale("log", base=2)
             axes.set_xticks(SAMPLES, [str(n) for n in SAMPLES])
-            axes.set(xlabel="samples", ylabel=group[0].measure, title=f"{bits} of gradients")
+            axes.set(xlabel="samples", ylabel=group[0].measure, title=f"{group[0].labels['gradients']} of gradients")
             axes.grid(alpha=0.3)
 
     def claims(self, rows: list[Row]) -> list[Claim]:

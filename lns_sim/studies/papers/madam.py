@@ -60,8 +60,7 @@ class LearningRates(Study):
         ]
 
     def draw(self, figure, rows: list[Row]) -> None:
-        by_network = groups(rows, "network")
-        for axes, group in zip(panels(figure, list(by_network)), by_network.values()):
+        for axes, group in panels(figure, groups(rows, "network")):
             lines(axes, group, "learning rate", "optimizer", published="%" in group[0].measure)
             axes.set(xscale="log", yscale="linear" if "%" in group[0].measure else "log")
 
@@ -111,8 +110,7 @@ class Integer(Study):
         return found
 
     def draw(self, figure, rows: list[Row]) -> None:
-        by_network = groups(rows, "network")
-        for axes, group in zip(panels(figure, list(by_network)), by_network.values()):
+        for axes, group in panels(figure, groups(rows, "network")):
             points(axes, group, "weights")
 
     def claims(self, rows: list[Row]) -> list[Claim]:

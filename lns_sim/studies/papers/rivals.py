@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-
 from lns_sim import recipes
 from lns_sim.format import LNSFormat
 from lns_sim.quantizers import LNS, LUQ, Quantizer
 from lns_sim.recipes import PASSES, Recipe
 from lns_sim.registry import RECIPES
-from lns_sim.studies import models
 from lns_sim.studies.contest import bits_of, has_hardware
 from lns_sim.studies.energy import Energy, energy
 from lns_sim.studies.energy.technology import NoSuchDesign
@@ -20,6 +17,7 @@ from lns_sim.studies.papers.lns_madam import tuned
 from lns_sim.studies.papers.pool import Run
 from lns_sim.studies.papers.presets import Preset, length
 from lns_sim.studies.papers.study import Cell, Claim, Row, Study, compared, find, points
+from lns_sim.studies.training.trainer import on_meta
 
 SPARED = ("lns-madam-fake-quant",)  # the same as another, but for what a bit-exact run adds
 
@@ -60,12 +58,10 @@ def energies(bench: Bench, data: dict, network: str, batch: int, recipe: Any) ->
     products cost what the recipe's datapaths do, or without any the default one of its format. Nothing is given where
     there are no prices of the hardware, as of block scales.
     """
-    known, chosen = bench.data(**data), recipes.from_plain(recipe)
+    chosen = recipes.from_plain(recipe)
     if not has_hardware(chosen):
         return {}
-    x = known.x_train[:batch].to("meta")
-    with torch.device("meta"):
-        model = models.build(network, known.input_shape, known.classes).eval()
+    model, x = on_meta(network, bench.data(**data), batch)
     paper, ours = (energy(model, x, recipe=recipes.lns_madam(), technology=t) for t in ("paper", "measured"))
 
     def of_codes(technology: str) -> Energy | None:

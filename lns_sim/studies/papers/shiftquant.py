@@ -140,19 +140,19 @@ def l1_norms() -> Recipe:
 # ---- Variance by the number of groups.
 
 
-def variances(groups: int, bits: int = BITS) -> dict[str, float]:
+def variances(groups: int) -> dict[str, float]:
     """Measured variance of channels whose ranges spread over six octaves, quantized in so many groups; its bound, and
     the bound of the best grouping into any scales. Means over elements, in units of the per-tensor bound.
     """
     g = torch.Generator().manual_seed(0)
     x = torch.randn(512, 32, generator=g) * torch.exp2(-6 * torch.rand(32, generator=g))
     ranges = x.abs().amax(0).tolist()
-    whole = (max(ranges) / ((1 << (bits - 1)) - 1)) ** 2 / 4
-    q = ShiftQuant(bits, groups)
+    whole = (max(ranges) / ((1 << (BITS - 1)) - 1)) ** 2 / 4
+    q = ShiftQuant(BITS, groups)
     _, scale = q.quantize(x, random_state(0), -1)
     drawn = torch.stack([q.quantize(x, random_state(i), -1)[0] * scale for i in range(200)])
     steps = scale * 2.0 ** (groups - 1) * torch.exp2(-q.octaves(x, -1).float())
-    best = optimal_grouping(ranges, groups, bits)
+    best = optimal_grouping(ranges, groups, BITS)
     return {
         "measured": drawn.var(0).mean().item() / whole,
         "bound": steps.square().mean().item() / 4 / whole,
@@ -161,7 +161,7 @@ def variances(groups: int, bits: int = BITS) -> dict[str, float]:
 
 
 def grouped(bench: Bench, groups: int) -> dict[str, float]:
-    """:func:`variances` of 4-bit codes."""
+    """:func:`variances`, as a run."""
     return variances(groups)
 
 
@@ -278,8 +278,8 @@ class Landscape(Study):
         rows = [r for r in rows if r.values]
         levels = torch.tensor([r.results[0] for r in rows]).log()
         low, high = levels.min().item(), levels.max().item()
-        found = panels(figure, [f"{r.labels['norms']} norms, roughness {r.shown}" for r in rows])
-        for axes, level in zip(found, levels):
+        found = panels(figure, {f"{r.labels['norms']} norms, roughness {r.shown}": [r] for r in rows})
+        for (axes, _), level in zip(found, levels):
             places = torch.linspace(-1, 1, len(level))
             drawn = axes.contourf(places, places, level, torch.linspace(low, high, 21).tolist())
             axes.set(xlabel="direction 1", ylabel="direction 2", aspect="equal")

@@ -31,8 +31,9 @@ class SpreadMLP(nn.Module):
             unscaled network's; otherwise the first hidden layer is scaled.
     """
 
-    def __init__(self, features: int, classes: int, octaves: float, compensated: bool, width: int = 128):
+    def __init__(self, features: int, classes: int, octaves: float, compensated: bool):
         super().__init__()
+        width = 128
         self.first, self.second = nn.Linear(features, width), nn.Linear(width, width)
         self.third = nn.Linear(width, classes)
         self.compensated = compensated

@@ -336,9 +336,9 @@ def points(axes, rows: Sequence[Row], label: str) -> None:
     axes.grid(alpha=0.3)
 
 
-def panels(figure, names: Sequence[Any], **options):
-    """A place beside each other for every name, with it as title."""
-    found = figure.subplots(1, len(names), squeeze=False, **options)[0]
-    for axes, name in zip(found, names):
+def panels(figure, drawn: dict[Any, list[Row]], **options) -> list[tuple[Any, list[Row]]]:
+    """A place beside each other for every group of rows, with its name as title, and the group."""
+    found = figure.subplots(1, len(drawn), squeeze=False, **options)[0]
+    for axes, name in zip(found, drawn):
         axes.set_title(str(name), fontsize=10)
-    return found
+    return list(zip(found, drawn.values()))

@@ -132,8 +132,7 @@ class UpdateError(Study):
         return [_cell(runs, rule, gamma, lr) for rule in RULES for gamma in GAMMAS for lr in RATES]
 
     def draw(self, figure, rows: list[Row]) -> None:
-        by_rule = groups(rows, "rule")
-        for axes, group in zip(panels(figure, list(by_rule), sharey=True), by_rule.values()):
+        for axes, group in panels(figure, groups(rows, "rule"), sharey=True):
             for i, (gamma, points) in enumerate(groups(group, "gamma").items()):
                 rates = [r.labels["learning rate"] for r in points]
                 axes.plot(rates, [r.mean for r in points], "o", color=f"C{i}", label=f"gamma {gamma}")

@@ -19,6 +19,7 @@ from lns_sim.studies.papers.bench import Bench
 from lns_sim.studies.papers.pool import Pool, Run
 from lns_sim.studies.papers.presets import Preset
 from lns_sim.studies.papers.study import Study
+from lns_sim.studies.training.trainer import check_fit
 
 
 def pool_of(studies: Sequence[Study], preset: Preset, folder: Path, deadline: float | None = None) -> Pool:
@@ -40,6 +41,20 @@ def data_of(pool: Pool, bench: Bench) -> dict[str, dict]:
         if bench.sources[name] is None:
             raise ValueError(f"this preset's studies need --{name}, as lns-sim train takes --data")
     return {name: bench.data(name).describe() for name in named}
+
+
+def check_networks(pool: Pool, bench: Bench) -> None:
+    """Before the first run trains.
+
+    Raises:
+        ValueError: a network does not take the data set that runs give it; the message names the data set's option.
+    """
+    trained = [run.arguments for run in pool.runs if "settings" in run.arguments]
+    for model, name in dict.fromkeys((a["settings"]["model"], a["data"]["name"]) for a in trained):
+        try:
+            check_fit(model, bench.data(name))
+        except ValueError as error:
+            raise ValueError(f"--{name}: {error}") from None
 
 
 def check_data(data: dict[str, dict], folder: Path) -> None:

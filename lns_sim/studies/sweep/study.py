@@ -11,17 +11,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-import torch
-
 from lns_sim.checks import check_choice, check_same
 from lns_sim.optim import Diverged
 from lns_sim.recipes import ModelRecipe, Recipe, map_recipes, to_plain
-from lns_sim.studies import models
 from lns_sim.studies.energy.technology import NoSuchDesign
 from lns_sim.studies.sweep.costs import check_costs, costs_of
 from lns_sim.studies.sweep.space import Point, Space, points, recipe_of, size
 from lns_sim.studies.training.data import Data
-from lns_sim.studies.training.trainer import Result, Settings, Trainer
+from lns_sim.studies.training.trainer import Result, Settings, Trainer, check_recipes, on_meta
 from lns_sim.studies.workers import gone, this_worker
 
 SAMPLERS = ("grid", "random", "nsga2")
@@ -62,8 +59,8 @@ class Sweep:
     Raises:
         ImportError: Optuna is not installed.
         OtherSweep: the study in the storage has other settings.
-        ValueError, OSError: an unknown sampler, cost or technology, a cost that the technology does not know, or a
-            storage that cannot be opened.
+        ValueError, OSError: an unknown sampler, cost or technology, a cost that the technology does not know, a
+            recipe that does not fit the model, or a storage that cannot be opened.
     """
 
     def __init__(
@@ -85,6 +82,7 @@ class Sweep:
     ):
         check_choice("sampler", sampler, SAMPLERS)
         check_costs(costs, technology)
+        check_recipes(data, [base], settings)
         self.costs, self.technology = tuple(costs), technology
         self.data, self.settings, self.base, self.space = data, settings, base, space
         self.held_out, self.share = data.held_out(held_out), held_out
@@ -198,6 +196,10 @@ class Sweep:
         Args:
             on_step: called after each training step with the point and the trainer.
             on_trial: called with each finished trial (an Optuna FrozenTrial).
+
+        Raises:
+            OSError, ValueError: the storage, the technology or a price file does not serve; the trial counts as failed,
+                and is run again by whoever goes on.
         """
         optuna = _optuna()
         state = optuna.trial.TrialState
@@ -227,11 +229,9 @@ class Sweep:
         except (TypeError, ValueError) as error:
             trial.set_user_attr("none", f"no such datapath: {error}")
             return None
-        batch = self.data.x_train[: self.settings.batch_size].to("meta")
-        with torch.device("meta"):
-            model = models.build(self.settings.model, self.data.input_shape, self.data.classes)
+        model, batch = on_meta(self.settings.model, self.data, self.settings.batch_size)
         try:
-            costs = costs_of(self.costs, model.eval(), batch, recipe, self.technology)
+            costs = costs_of(self.costs, model, batch, recipe, self.technology)
         except NoSuchDesign as error:
             trial.set_user_attr("none", f"no cost: {error}; the cost cycles is known of all")
             return None

@@ -84,6 +84,7 @@ class Data:
 
     @property
     def input_shape(self) -> tuple[int, ...]:
+        """Of a sample: (C, H, W) of images, (features,), or (context,) of text."""
         return tuple(self.x_train.shape[1:])
 
     def describe(self) -> dict:

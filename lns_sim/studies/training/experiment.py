@@ -19,7 +19,7 @@ from lns_sim.recipes import ModelRecipe, Recipe
 from lns_sim.studies.training import ranks
 from lns_sim.studies.training.checkpoint import ForeignFile, read_checkpoint, save_checkpoint
 from lns_sim.studies.training.data import Data
-from lns_sim.studies.training.trainer import Result, Settings, Trainer, built, check_precision
+from lns_sim.studies.training.trainer import Result, Settings, Trainer, check_precision, check_recipes
 
 RECORD = "run.json"
 METRICS = "metrics.jsonl"
@@ -79,7 +79,7 @@ class Experiment:
         overwrite: bool = False,
     ):
         by_name.check_names(recipes)
-        check_precision(settings.precision, recipes)
+        check_precision(settings.precision, recipes, device)
         for recipe in recipes:
             if recipe is not None and Path(recipe.name).name != recipe.name:
                 raise ValueError(f"the recipe's name {recipe.name!r} is to be a file's, and holds a separator")
@@ -191,8 +191,8 @@ class Experiment:
             FileExistsError: the folder holds an experiment that was not resumed.
             ValueError: a recipe and the model do not fit together; nothing was written.
         """
-        for recipe in {id(recipe): recipe for recipe, _ in self.runs}.values():  # before the first of them trains
-            built(self.data, recipe, self.settings, self.model)
+        each = {id(recipe): recipe for recipe, _ in self.runs}
+        check_recipes(self.data, each.values(), self.settings, self.model)
         ranks.from_first(self._begin)
         self._ours = True
         with open(self.folder / METRICS if ranks.first() else os.devnull, "a") as log:

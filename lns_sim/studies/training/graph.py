@@ -85,11 +85,12 @@ class GraphedGradients:
     def _capture(self, compute: Compute, batch: tuple[Tensor, ...]) -> None:
         for p in self.parameters:
             p.grad = None
-        self._batch = tuple(x.clone() for x in batch)
-        self._draws = Draws(batch[0].device)
+        self._batch, device = tuple(x.clone() for x in batch), batch[0].device
+        self._draws = Draws(device)
         graph, before = torch.cuda.CUDAGraph(), {} if self.totals is None else self.totals.macs()
+        stream = torch.cuda.Stream(device)  # torch's own for captures is of the GPU that was captured on first
         try:
-            with torch.cuda.device(batch[0].device), self._draws, torch.cuda.graph(graph):
+            with torch.cuda.device(device), self._draws, torch.cuda.graph(graph, stream=stream):
                 self._loss = compute(self._batch).detach()
         except RuntimeError as error:
             self.why_eager = f"a capture fails: {str(error).splitlines()[0]}"

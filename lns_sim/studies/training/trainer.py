@@ -40,6 +40,7 @@ from lns_sim.watching.nonfinite import first_nonfinite
 SCHEDULES = ("cosine", "linear", "step")
 PRECISIONS = {"float32": "fp32", "tf32": "tf32", "bf16": "bf16"}
 """Of products in float32 training, with what its runs are called."""
+_MOST_SEED = (1 << 43) - 1  # above 20 bits that count epochs, what torch's generators take
 
 
 @dataclass(frozen=True)
@@ -220,8 +221,10 @@ def check_augment(augment: str, data: Data) -> None:
 
 def check_parts(settings: Settings, data: Data, recipe: Recipe | ModelRecipe | None) -> None:
     """Raises ValueError where a batch cannot be cut into the micro-batches that are asked for, or not be shared by the
-    processes that there are.
+    processes that there are, or where more samples are to be tested on than there are.
     """
+    if settings.test_samples > len(data.x_test):
+        raise ValueError(f"test_samples is {settings.test_samples}, but {data.name} has {len(data.x_test)} to test on")
     parts, processes = settings.micro_batches, ranks.count()
     if parts % processes:
         raise ValueError(f"{processes} processes cannot share micro_batches = {parts}: it must be a multiple")
@@ -276,11 +279,37 @@ def _check_own(model: torch.nn.Module, data: Data, name: str) -> None:
         )
 
 
-def check_precision(precision: str, recipes: Iterable[Recipe | ModelRecipe | None]) -> None:
-    """Raises ValueError where products of a recipe are to be in another precision than float32."""
+def check_precision(precision: str, recipes: Iterable[Recipe | ModelRecipe | None], device: str) -> None:
+    """Raises ValueError where products of a recipe are to be in another precision than float32, or a CPU's in TF32."""
+    if precision == "tf32" and torch.device(device).type == "cpu":
+        raise ValueError("precision 'tf32' is a GPU's: products on a CPU would be float32's")
     names = [recipe.name for recipe in recipes if recipe is not None]
     if precision != "float32" and names:
         raise ValueError(f"precision {precision!r} is of fp32's products; those of {', '.join(names)} are its own")
+
+
+def on_meta(model: str, data: Data, samples: int) -> tuple[torch.nn.Module, torch.Tensor]:
+    """A model by name and the first samples of the training set, without memory: what estimates of cost read."""
+    with torch.device("meta"):
+        made = models.build(model, data.input_shape, data.classes).eval()
+    return made, data.x_train[:samples].to("meta")
+
+
+def check_recipes(
+    data: Data, recipes: Iterable[Recipe | ModelRecipe | None], settings: Settings, model: torch.nn.Module | None = None
+) -> None:
+    """Raises ValueError where one of several recipes does not fit the model, or the settings (:func:`check_parts`),
+    before the first of them trains.
+    """
+    for recipe in recipes:
+        check_parts(settings, data, recipe)
+        check_fine_tuned(settings, recipe, built(data, recipe, settings, model))
+
+
+def check_fine_tuned(settings: Settings, recipe: Recipe | ModelRecipe | None, model: torch.nn.Module) -> None:
+    """Raises ValueError where epochs are to quantize weights alone, which exist as nothing but codes."""
+    if settings.fine_tune and any(isinstance(p, LNSWeight) for p in model.parameters()):
+        raise ValueError(f"fine_tune is for recipes with float32 weights; those of {recipe.name} exist only as codes")
 
 
 def logits_of(output) -> torch.Tensor:
@@ -361,7 +390,8 @@ class Trainer:
         if model is not None:
             settings = dataclasses.replace(settings, model=type(model).__name__)
         check_augment(settings.augment, data)
-        check_precision(settings.precision, [recipe])
+        check_precision(settings.precision, [recipe], device)
+        check_int("seed", seed, 0, _MOST_SEED)
         _load_compiler()
         self.data, self.settings, self.seed, self.device = data, settings, seed, torch.device(device)
         self.x_train, self.y_train = data.x_train.to(self.device), data.y_train.to(self.device)
@@ -373,10 +403,7 @@ class Trainer:
         self.model.to(self.device)
         if self.device.type == "cuda":
             in_shares(self.model)
-        if settings.fine_tune and any(isinstance(p, LNSWeight) for p in self.model.parameters()):
-            raise ValueError(
-                f"fine_tune is for recipes with float32 weights; those of {recipe.name} exist only as codes"
-            )
+        check_fine_tuned(settings, recipe, self.model)
         weight_bytes = sum(
             p.codes.numel() * p.codes.element_size() if isinstance(p, LNSWeight) else p.numel() * p.element_size()
             for p in self.model.parameters()
@@ -616,7 +643,16 @@ class Trainer:
     def sample(self, length: int = 300, temperature: float = 0.8) -> str:
         """Text by the model, a token at a time from the validation part's first eight on; the same for the same
         model.
+
+        Args:
+            length: tokens that it adds.
+            temperature: by which logits are divided before the softmax that tokens are drawn from.
+
+        Raises:
+            ValueError: the data are no text.
         """
+        if self.data.tokenizer is None:
+            raise ValueError(f"a sample is of text, but the data is {self.data.name!r}")
         self.model.eval()
         generator = torch.Generator().manual_seed(self.seed)
         tokens = self.data.x_test[0, :8].tolist()
@@ -637,6 +673,12 @@ class Trainer:
         return ranks.whole_state(state)
 
     def load_state_dict(self, state: dict) -> None:
+        """Goes on from what :meth:`state_dict` gave, of the same recipe, settings and model, on any device and in any
+        number of processes.
+
+        Raises:
+            KeyError, RuntimeError, TypeError, ValueError: the state is another's; part of it may have been loaded.
+        """
         if self._gradients is not None:
             self._gradients.forget()
         self.model.load_state_dict(ranks.sharded_as(state["model"], self.model.state_dict()))
