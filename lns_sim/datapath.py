@@ -113,6 +113,15 @@ class Datapath:
             check_int("bin_bits", self.bin_bits, 2, 62)
         check_choice("bin_overflow", self.bin_overflow, OVERFLOWS)
         check_choice("bins", self.bins, BINS)
+        if self.bin_overflow != Datapath.bin_overflow and self.bin_bits is None:
+            raise ValueError(
+                f"bin_overflow = {self.bin_overflow!r} has no effect on bins of any size: it needs bin_bits"
+            )
+        if self.product_underflow != Datapath.product_underflow and self.product_range is None:
+            raise ValueError(
+                f"product_underflow = {self.product_underflow!r} has no effect where every product is in range: it "
+                "needs a product_range"
+            )
         check_bool("keep_fraction", self.keep_fraction)
         _core(self.encode())
 

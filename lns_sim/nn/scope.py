@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Hashable
 from operator import attrgetter
 
 import torch
 from torch import Tensor
+from torch._ops import HigherOrderOperator, OperatorBase
 from torch.overrides import TorchFunctionMode, _pop_mode, _push_mode
 
 from lns_sim import recipes
@@ -19,6 +21,10 @@ from lns_sim.ops import memory
 from lns_sim.random import STREAMS, random_state
 from lns_sim.recipes import Recipe
 
+# Torch compiles their functions even where nothing else is compiled, and knows no mode that was there before.
+_CONTROL_FLOW = tuple(
+    getattr(torch.ops.higher_order, name) for name in ("cond", "while_loop", "map_impl", "scan", "associative_scan")
+)
 # Random streams of products without a weight: beyond every weight's.
 FIRST_PRODUCT = 1 << 24
 
@@ -50,6 +56,8 @@ class simulate(TorchFunctionMode):
         self.count = 0
         self._outer: list[simulate | None] = []
         self.suspended = False  # another one is open in front of it
+        self.compiled = torch.compiler.is_compiling()  # with all that runs in it
+        self.handed_on = False  # to a function whose products the one before does not count
 
     def __enter__(self) -> simulate:
         """Takes the place of a simulation around it, which would see what this one leaves to torch."""
@@ -67,6 +75,10 @@ class simulate(TorchFunctionMode):
         """
         number = self.count
         self.count += 1
+        if self.handed_on and self.recipe is not None and (self.recipe.stochastic or memory.keeper(self.recipe)):
+            raise functions.without_simulated_form(
+                f"a product of {self.recipe.name} in a function that compiled code checkpoints, or runs by torch.cond,"
+            )
         if self.recipe is None or not self.recipe.stochastic:
             return None
         if self.rng is None:
@@ -92,11 +104,33 @@ class simulate(TorchFunctionMode):
             return out
         if self.recipe is None:
             return func(*args, **kwargs)
+        if isinstance(func, HigherOrderOperator):  # torch runs what is handed to it without this mode
+            if not self.compiled and func in _CONTROL_FLOW:
+                raise functions.without_simulated_form("torch.cond, or its like, outside of compiled code")
+            args = tuple(self._within(x) for x in args)
         if torch.compiler.is_compiling():
             if not functions.is_handled(func) and (name := product_by_name(func)):
                 raise functions.without_simulated_form(name)
             return func(*args, **kwargs)
         return watched(func, args, kwargs)
+
+    def _within(self, function):
+        """A function that runs in a simulation like this one; anything else as it is."""
+        if not callable(function) or isinstance(function, (Tensor, torch.nn.Module, OperatorBase)):
+            return function
+        if isinstance(function, functools.partial):  # as some want it
+            return functools.partial(self._within(function.func), *function.args, **function.keywords)
+
+        def run(*args, **kwargs):
+            simulation = self.again()
+            simulation.handed_on = True
+            outer = enter(simulation)
+            try:
+                return function(*args, **kwargs)
+            finally:
+                leave(simulation, outer)
+
+        return run
 
 
 class Scope:

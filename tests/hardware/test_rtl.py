@@ -299,9 +299,9 @@ def test_parameters_out_of_range_are_refused(parameter, value):
     [
         dict(lut_constants=(128, 140, 152, 166, 181, 197, 215, 235)),
         dict(product_range=(3, 200)),
-        dict(product_underflow="saturate"),
+        dict(product_underflow="saturate", product_range=(3, 200)),
         dict(bin_bits=20),
-        dict(bin_overflow="wrap"),
+        dict(bin_overflow="wrap", bin_bits=20),
         dict(product_offset=16),
         dict(bins="signed", bin_bits=20),
         dict(keep_fraction=True),

@@ -89,10 +89,12 @@ def test_saturations_count_bins(rng):
     assert counters.narrowed == counters.vectors * (1 + d.lut_entries)
 
 
-@pytest.mark.parametrize("foreign", [{}, {"bin_bits": 2}, {"bin_bits": 2, "bins": "signed"}])
+@pytest.mark.parametrize(
+    "foreign", [{}, {"bin_bits": 2, "bin_overflow": "wrap"}, {"bin_bits": 2, "bins": "signed", "bin_overflow": "wrap"}]
+)
 def test_no_more_saturates_than_could(rng, foreign):
     """Not even where nearly every bin and accumulator does, alone or beside another datapath."""
-    d = Datapath(acc_bits=8, acc_lsb=-10, overflow="wrap", bin_overflow="wrap", **foreign)
+    d = Datapath(acc_bits=8, acc_lsb=-10, overflow="wrap", **foreign)
     x = torch.randn(4, 64)
     _, counters = lns_sim.matmul(*(lns_sim.quantize(t) for t in (x, x.T)), d, counters=True)
     assert 0.3 * counters.narrowed < counters.saturations <= counters.narrowed
@@ -335,6 +337,12 @@ def test_errors():
         (dict(product_underflow="clamp"), ValueError, "one of 'flush', 'saturate'"),
         (dict(bin_bits=1), ValueError, "bin_bits must be between 2 and 62"),
         (dict(bin_overflow="trap"), ValueError, "one of 'saturate', 'wrap'"),
+        (dict(bin_overflow="wrap"), ValueError, "bin_overflow = 'wrap' has no effect .* it needs bin_bits"),
+        (
+            dict(product_underflow="saturate"),
+            ValueError,
+            "product_underflow = 'saturate' has no effect .* product_range",
+        ),
         (dict(bins="apart", bin_bits=8), ValueError, "one of 'joint', 'signed'"),
         (dict(bins="signed"), ValueError, "they need bin_bits"),
         (dict(product_offset=255), ValueError, "between -254 and 254"),

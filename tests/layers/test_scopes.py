@@ -2,6 +2,7 @@
 
 import asyncio
 import copy
+import dataclasses
 import functools
 import pickle
 import sys
@@ -14,6 +15,7 @@ from torch._dynamo.utils import counters
 from torch.utils.checkpoint import checkpoint
 
 import lns_sim
+from lns_sim import recipes
 from lns_sim.ops.observer import Observer, observe
 
 NAMES = ["lns-madam", "lns-madam-fake-quant", "fp8", "int8", "luq", "shiftquant6", "lns-madam-published"]
@@ -442,3 +444,52 @@ def test_products_of_hooks_are_simulated_within_a_module_or_listed():
         found = lns_sim.summary(model, torch.randn(4, 8))
         assert found.macs["forward"] == 4 * 8 * 8 + inner * 4 * 4 * 8
         assert [name for _, name, _ in found.float_products] == ["mm"] * (not inner)
+
+
+class Handing(nn.Module):
+    """Multiplies in functions that it hands to torch, which compiled code runs as operators of their own."""
+
+    def __init__(self, how):
+        super().__init__()
+        self.layer, self.how = nn.Linear(6, 6), how
+
+    def squares(self, x):
+        return self.layer(x) @ x
+
+    def forward(self, x):
+        if self.how == "method":
+            return checkpoint(self.squares, x, use_reentrant=False) @ x
+        if self.how == "function":
+            return checkpoint(lambda t: checkpoint(lambda u: u @ u, t, use_reentrant=False) @ x, x, use_reentrant=False)
+        if self.how == "cond":
+            return torch.cond(x.sum() < 1e9, lambda t: torch.bmm(t, t), lambda t: t * 2, (x,))
+        return torch.ops.higher_order.map_impl(lambda t: (t @ t,), (x,), ())[0]
+
+
+@pytest.mark.parametrize("name", ["lns-madam", "fp8"])
+@pytest.mark.parametrize("how", ["method", "function", "cond", "map"])
+def test_functions_that_compiled_code_hands_on_are_simulated(how, name):
+    torch.manual_seed(0)
+    torch._dynamo.reset()
+    plain, x = Handing(how), torch.randn(4, 6, 6)
+    y = torch.compile(lns_sim.convert(copy.deepcopy(plain), name), backend="aot_eager")(x)
+    with torch.no_grad():
+        error = (y - plain(x)).norm() / y.norm()
+    assert 0.005 < error < 0.2
+    if how in ("method", "function"):
+        assert torch.equal(y, lns_sim.convert(plain, name)(x))
+
+
+@pytest.mark.parametrize("how", ["cond", "map"])
+def test_control_flow_that_nothing_else_is_compiled_with_is_refused(how):
+    torch._dynamo.reset()
+    with pytest.raises(Exception, match="outside of compiled code has no simulated form"):
+        lns_sim.convert(Handing(how), "lns-madam")(torch.randn(4, 6, 6))
+
+
+def test_functions_that_are_handed_on_do_not_count_random_streams():
+    torch._dynamo.reset()
+    recipe = dataclasses.replace(recipes.lns_madam(), activation=lns_sim.quantizers.LNS(rounding="stochastic"))
+    model = lns_sim.convert(Handing("function"), recipe)
+    with pytest.raises(Exception, match="compiled code checkpoints, .* has no simulated form"):
+        torch.compile(model, backend="aot_eager", fullgraph=True)(torch.randn(4, 6, 6))

@@ -34,12 +34,13 @@ def datapaths(draw, fmt=None, whole_lut=False, foreign=False):
         options |= dict(
             product_offset=offset,
             product_range=draw(st.sampled_from([None, (low, high)])),
-            product_underflow=draw(st.sampled_from(["flush", "saturate"])),
             bin_bits=draw(st.none() | st.integers(2, 40)),
-            bin_overflow=draw(st.sampled_from(["saturate", "wrap"])),
             keep_fraction=options["rounding"] == "truncate" and draw(st.booleans()),
         )
+        if options["product_range"] is not None:
+            options["product_underflow"] = draw(st.sampled_from(["flush", "saturate"]))
         if options["bin_bits"] is not None:
+            options["bin_overflow"] = draw(st.sampled_from(["saturate", "wrap"]))
             options["bins"] = draw(st.sampled_from(["joint", "signed"]))
         if draw(st.booleans()):
             entries, largest = options["lut_entries"], (1 << options["lut_bits"]) - 1
