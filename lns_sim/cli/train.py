@@ -184,7 +184,7 @@ def train(
         dataset = datasets.load(data, context, tokens, held_out)
         check_fit(settings.model, dataset)
         check_augment(augment, dataset)
-        check_recipes(dataset, chosen, settings)  # before there is a folder
+        check_recipes(dataset, chosen, settings, device)  # before there is a folder
         folder = ranks.from_first(lambda: run_folder(out, "train", force))
         experiment = Experiment(
             dataset, chosen, list(range(seed, seed + seeds)), settings, folder, device, overwrite=force

@@ -144,7 +144,7 @@ class Contest:
         self.factors, self.extend = sorted(set(factors)), extend
         self.recipes = {name: recipes.get(name) for name in names}
         recipes.check_names(self.recipes.values())
-        check_recipes(data, self.recipes.values(), settings)
+        check_recipes(data, self.recipes.values(), settings, device)
         self.held_out = data.held_out(held_out)
         self.best = max if "%" in data.measure else min
         self.about = {

@@ -82,7 +82,7 @@ class Sweep:
     ):
         check_choice("sampler", sampler, SAMPLERS)
         check_costs(costs, technology)
-        check_recipes(data, [base], settings)
+        check_recipes(data, [base], settings, device)
         self.costs, self.technology = tuple(costs), technology
         self.data, self.settings, self.base, self.space = data, settings, base, space
         self.held_out, self.share = data.held_out(held_out), held_out

@@ -192,7 +192,7 @@ class Experiment:
             ValueError: a recipe and the model do not fit together; nothing was written.
         """
         each = {id(recipe): recipe for recipe, _ in self.runs}
-        check_recipes(self.data, each.values(), self.settings, self.model)
+        check_recipes(self.data, each.values(), self.settings, self.device, self.model)
         ranks.from_first(self._begin)
         self._ours = True
         with open(self.folder / METRICS if ranks.first() else os.devnull, "a") as log:

@@ -239,16 +239,17 @@ def check_parts(settings: Settings, data: Data, recipe: Recipe | ModelRecipe | N
 
 
 def built(
-    data: Data, recipe: Recipe | ModelRecipe | None, settings: Settings, model: torch.nn.Module | None
+    data: Data, recipe: Recipe | ModelRecipe | None, settings: Settings, device: str, model: torch.nn.Module | None
 ) -> torch.nn.Module:
-    """A copy of the model, or a new one that the settings name, as a recipe has it, on the CPU.
+    """A copy of the model, or a new one that the settings name, as a recipe has it, on the CPU. One of one's own is
+    tried on the device, as it may run nowhere else.
 
     Raises:
         ValueError: recipe and model, or the data and a model of one's own, do not fit together.
     """
     made = models.build(settings.model, data.input_shape, data.classes) if model is None else copy.deepcopy(model)
     if model is not None or settings.model not in models.NAMES:
-        _check_own(made, data, settings.model if model is None else type(model).__name__)
+        _check_own(made, data, device, settings.model if model is None else type(model).__name__)
     if recipe is not None and recipe.optimizer is not None:
         prepare = OPTIMIZERS[recipe.optimizer].prepare
         if prepare is not None:
@@ -256,20 +257,20 @@ def built(
     return convert(made, recipe)
 
 
-def _check_own(model: torch.nn.Module, data: Data, name: str) -> None:
+def _check_own(model: torch.nn.Module, data: Data, device: str, name: str) -> None:
     """Raises ValueError where a model of one's own does not make logits of samples."""
-    x, y = data.x_train[:2], data.y_train[:2]
+    x, y = data.x_train[:2].to(device), data.y_train[:2]
     training = model.training
     try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            found = logits_of(model.eval()(x))
+        with torch.no_grad(), torch.random.fork_rng(devices=[x.device] if x.is_cuda else []):
+            found = logits_of(model.to(device).eval()(x))
     except Exception as error:
         raise ValueError(
             f"the model {name} does not take samples of {data.name}, of shape {data.input_shape}: "
             f"{type(error).__name__}: {error}"
         ) from error
     finally:
-        model.train(training)
+        model.train(training).cpu()
     shape = tuple(getattr(found, "shape", ()))
     if not shape or math.prod(shape[:-1]) != y.numel() or shape[-1] < data.classes:
         made = f"a tensor of shape {shape}" if shape else type(found).__name__
@@ -296,14 +297,18 @@ def on_meta(model: str, data: Data, samples: int) -> tuple[torch.nn.Module, torc
 
 
 def check_recipes(
-    data: Data, recipes: Iterable[Recipe | ModelRecipe | None], settings: Settings, model: torch.nn.Module | None = None
+    data: Data,
+    recipes: Iterable[Recipe | ModelRecipe | None],
+    settings: Settings,
+    device: str,
+    model: torch.nn.Module | None = None,
 ) -> None:
     """Raises ValueError where one of several recipes does not fit the model, or the settings (:func:`check_parts`),
     before the first of them trains.
     """
     for recipe in recipes:
         check_parts(settings, data, recipe)
-        check_fine_tuned(settings, recipe, built(data, recipe, settings, model))
+        check_fine_tuned(settings, recipe, built(data, recipe, settings, device, model))
 
 
 def check_fine_tuned(settings: Settings, recipe: Recipe | ModelRecipe | None, model: torch.nn.Module) -> None:
@@ -399,7 +404,7 @@ class Trainer:
             torch.cuda.reset_peak_memory_stats(self.device)
         torch.manual_seed(seed)
         check_parts(settings, data, recipe)
-        self.model = built(data, recipe, settings, model)
+        self.model = built(data, recipe, settings, device, model)
         self.model.to(self.device)
         if self.device.type == "cuda":
             in_shares(self.model)
