@@ -106,7 +106,8 @@ std::vector<int64_t> alike_segments(const Product& p, int vector_size) {
 Tiling choose(const Product& p, const ProductTable& t, const Datapath& d, const Limits& limits) {
   Tiling best{};
   double least = 0;
-  const bool shifted = p.block > 0, can_cut = t.sums == Sums::fused && (!shifted || t.apart32);
+  const bool shifted = p.block > 0, can_cut = t.sums == Sums::fused && (!shifted || t.apart32) &&
+                                              (d.overflow == Overflow::wrap || d.acc_bits <= kMostSegmentBits);
   const int64_t vectors = std::max<int64_t>(1, ceil_div(p.k, d.vector_size)), batch = p.batch.count();
   // Outputs, filled up as those of segments are at most (TiledProduct::cells).
   const int64_t cells = ceil_div(p.left.rows, 16) * 16 * ceil_div(p.right.rows, 16) * 16 * batch;

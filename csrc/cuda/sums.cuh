@@ -63,6 +63,9 @@ struct FusedSums {
 };
 constexpr int kBoundedRows = 16;
 
+// Of a saturating accumulator; of a wider one, sums that do not leave the range do not fit 32 bits.
+constexpr int kMostSegmentBits = 30;
+
 // What a segment of K does to any accumulator x it may start with. A saturating accumulation is x -> clamp(x + z, low,
 // high); such functions compose to one of the same form, clamp(x + sum, from_low, from_high), where from_low and
 // from_high are what the ends of the range become. A sum that leaves twice the range means that all x have met: it may

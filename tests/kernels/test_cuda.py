@@ -102,6 +102,17 @@ def test_long_dot_products_of_which_few_overflow(m, k, n, wide, block):
     assert 0 < counters.saturations < counters.vectors / 100
 
 
+def test_long_dot_products_in_the_widest_accumulator_of_32_bit_kernels(rng):
+    """Sums of segments that come near its range do not fit 32 bits."""
+    m, k, n = 16, 32_768, 144
+    a, b = random_codes((m, k), FMT, rng), random_codes((k, n), FMT, rng)
+    drift = np.repeat(rng.random(k // 512), 512)
+    negative = torch.from_numpy(rng.random(k) < drift).to(a.codes.dtype)
+    a.codes.bitwise_and_(127).clamp_(min=110).bitwise_or_(negative * 128)
+    b.codes.bitwise_and_(127).clamp_(min=126).sub_(torch.arange(n) % 32)
+    everywhere(lns_sim.matmul, a, b, Datapath(acc_bits=31, keep_fraction=True), return_accumulator=True)
+
+
 LAYERS = [
     (8, 64, 64, 32, 1, 3),
     (8, 64, 128, 32, 2, 3),
