@@ -43,7 +43,8 @@ struct Cuda {
 Tensor images_fastest(Tensor codes, int64_t above, int64_t beside) {
   const bool wide = codes.scalar_type() == ScalarType::Short;
   require(codes.dim() == 4 && (wide || codes.scalar_type() == ScalarType::Byte), "codes must have 4 dimensions");
-  require(above >= 0 && beside >= 0, "zeros around images cannot be fewer than none");
+  require(as_int(above, "above") >= 0 && as_int(beside, "beside") >= 0,
+          "zeros around images cannot be fewer than none");
   const cuda::Images images = {.count = codes.size(0),
                                .channels = codes.size(1),
                                .height = codes.size(2),
