@@ -64,10 +64,10 @@ def whole_blocks(a: Operand, b: Operand, encoded: list[int]) -> tuple[Operand, O
         return a, b, encoded, Filling()
     n, block, vector = a.codes.shape[a.dim], a.block, encoded[_VECTOR_SIZE]
     vectors = -(-n // block) * block // vector
-    if n < block:
-        unit = vector if n > vector else min(_FEWEST, vector)
-        block = min(-(-n // unit) * unit, block)
-        vector = min(block, vector)
+    if vector < n < block:
+        block = -(-n // vector) * vector
+    elif n < block:
+        block = vector = min(-(-n // _FEWEST) * _FEWEST, vector)
     shorter = [*encoded[:_VECTOR_SIZE], vector, *encoded[_VECTOR_SIZE + 1 :]]
     lanes = -(-n // block) * block
     return a.filled(block), b.filled(block), shorter, Filling(lanes - n, vectors - lanes // vector)
