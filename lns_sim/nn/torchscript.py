@@ -1,17 +1,20 @@
-"""TorchScript's functions, whose operators nobody sees: those that sum products are refused in a simulation."""
+"""What TorchScript compiled, whose operators nobody sees: what sums products is refused in a simulation."""
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 
 import torch
 
 from lns_sim.nn import functions
-from lns_sim.nn.scope import innermost
+from lns_sim.nn.scope import ModuleSimulation, innermost
 from lns_sim.ops.float_products import may_multiply
 
+_Method = torch._C.ScriptMethod  # of a compiled module
 
-def _product(function: torch.jit.ScriptFunction) -> str | None:
+
+def _product(function: torch.jit.ScriptFunction | _Method) -> str | None:
     """What a compiled function multiplies by, if it does."""
     known = functions.names()
     names = (node.kind().rpartition("::")[2] for node in _nodes(function.inlined_graph))
@@ -28,13 +31,18 @@ def _nodes(block):
 
 def install() -> None:
     """Makes calls look first, once."""
-    call = torch.jit.ScriptFunction.__call__
+    for kind in (torch.jit.ScriptFunction, _Method):
+        kind.__call__ = _looking(kind.__call__)
 
+
+def _looking(call: Callable) -> Callable:
     @functools.wraps(call)
     def looked_into(self, *args, **kwargs):
         simulation = innermost()
-        if simulation is not None and simulation.recipe is not None and (name := _product(self)):
+        # In a converted model there are compiled modules only where `skip` names them.
+        left_out = isinstance(self, _Method) and isinstance(simulation, ModuleSimulation)
+        if simulation is not None and simulation.recipe is not None and not left_out and (name := _product(self)):
             raise functions.without_simulated_form(f"{name} in {self.name}, which TorchScript compiled,")
         return call(self, *args, **kwargs)
 
-    torch.jit.ScriptFunction.__call__ = looked_into
+    return looked_into

@@ -161,6 +161,18 @@ def test_products_that_torchscript_compiled_are_refused():
         assert compiled(A).shape == (30, 30)
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit.trace(_method)?. is deprecated:DeprecationWarning")
+def test_modules_that_torchscript_compiled_are_refused_unless_skipped():
+    x, y = torch.randn(5, 6), torch.randn(5, 4)
+    compiled = torch.jit.trace(nn.Linear(4, 3), (y,))
+    with lns_sim.simulate("lns-madam"), pytest.raises(NotImplementedError, match="linear in forward, .*TorchScript"):
+        compiled(y)
+    with pytest.raises(TypeError, match="function is compiled by TorchScript"):
+        lns_sim.convert(Net(compiled), "lns-madam")
+    model = lns_sim.convert(Net(compiled), "lns-madam", skip="function")
+    assert torch.equal(model(x), compiled(model.layer(x)))
+
+
 def test_nested_tensors_are_made_and_refused_as_operands(fresh_witness):
     """One that is made within a simulation asks for its sizes by operators that torch's dispatcher does not know."""
 
