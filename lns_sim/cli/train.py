@@ -39,7 +39,7 @@ from lns_sim.studies.training import data as datasets
 from lns_sim.studies.training import ranks, report
 from lns_sim.studies.training.experiment import METRICS, RECORD, Experiment, read_record
 from lns_sim.studies.training.tensorboard import Events, check_tensorboard
-from lns_sim.studies.training.trainer import Settings, Trainer, check_augment, check_fit, check_precision, check_recipes
+from lns_sim.studies.training.trainer import Settings, Trainer, check_augment, check_fit, check_precision, check_runs
 
 DEFAULTS = Settings()
 FIRST_THREE = ["fp32", "lns-madam-fake-quant", "lns-madam"]
@@ -184,11 +184,10 @@ def train(
         dataset = datasets.load(data, context, tokens, held_out)
         check_fit(settings.model, dataset)
         check_augment(augment, dataset)
-        check_recipes(dataset, chosen, settings, device)  # before there is a folder
+        all_seeds = list(range(seed, seed + seeds))
+        check_runs(dataset, chosen, all_seeds, settings, device)  # before there is a folder
         folder = ranks.from_first(lambda: run_folder(out, "train", force))
-        experiment = Experiment(
-            dataset, chosen, list(range(seed, seed + seeds)), settings, folder, device, overwrite=force
-        )
+        experiment = Experiment(dataset, chosen, all_seeds, settings, folder, device, overwrite=force)
     if ranks.first():
         with tempfile.TemporaryFile(dir=experiment.folder):  # refused now rather than after an epoch
             pass

@@ -22,7 +22,7 @@ from lns_sim.studies.energy.technology import NoSuchDesign, Technology
 from lns_sim.studies.search import best_of, search
 from lns_sim.studies.training.checkpoint import ForeignFile
 from lns_sim.studies.training.data import Data
-from lns_sim.studies.training.trainer import Result, Settings, Trainer, check_recipes, on_meta
+from lns_sim.studies.training.trainer import Result, Settings, Trainer, check_runs, on_meta
 
 Any = Recipe | ModelRecipe | None
 _HELD_OUT = "held out"  # ends the key of a run that tunes
@@ -121,8 +121,8 @@ class Contest:
 
     Raises:
         ForeignFile: the file is of another contest; the message says what differs.
-        TypeError, ValueError: a factor is no positive number; two recipes of one name, or a recipe that does not fit
-            the model.
+        TypeError, ValueError: a factor is no positive number; two recipes of one name, a recipe that does not fit the
+            model, or a seed that generators do not hold.
     """
 
     def __init__(
@@ -144,7 +144,7 @@ class Contest:
         self.factors, self.extend = sorted(set(factors)), extend
         self.recipes = {name: recipes.get(name) for name in names}
         recipes.check_names(self.recipes.values())
-        check_recipes(data, self.recipes.values(), settings, device)
+        check_runs(data, self.recipes.values(), seeds, settings, device)
         self.held_out = data.held_out(held_out)
         self.best = max if "%" in data.measure else min
         self.about = {

@@ -246,6 +246,9 @@ def test_options_without_effect_are_refused(folder):
         (["train", *rows, "--model", "mlp", "--augment", "crop-flip"], "augment 'crop-flip' is for images (C, H, W)"),
         (["train", *QUICK, "--precision", "tf32"], "precision 'tf32' is a GPU's: products on a CPU would be float32's"),
         (["train", "--model", "mlp", "--fine-tune", 1], "fine_tune is for recipes with float32 weights; those of lns"),
+        (["train", *QUICK, "--seed", 2**43 - 1, "--seeds", 2], f"seed must be between 0 and {2**43 - 1}, got {2**43}"),
+        (["sweep", "acc_bits=12", "--seed", 2**43], f"seed must be between 0 and {2**43 - 1}, got {2**43}"),
+        (["compare-recipes", "fp32", "--seed", 2**43], f"seed must be between 0 and {2**43 - 1}, got {2**43}"),
         (["train", *QUICK, "--test-samples", 451], "test_samples is 451, but digits has 450 to test on"),
         (["train", *rows], "model 'cnn' needs images (C, H, W), but the data has shape (4,)"),
     ):

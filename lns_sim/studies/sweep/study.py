@@ -18,7 +18,7 @@ from lns_sim.studies.energy.technology import NoSuchDesign
 from lns_sim.studies.sweep.costs import check_costs, costs_of
 from lns_sim.studies.sweep.space import Point, Space, points, recipe_of, size
 from lns_sim.studies.training.data import Data
-from lns_sim.studies.training.trainer import Result, Settings, Trainer, check_recipes, on_meta
+from lns_sim.studies.training.trainer import Result, Settings, Trainer, check_runs, on_meta
 from lns_sim.studies.workers import gone, this_worker
 
 SAMPLERS = ("grid", "random", "nsga2")
@@ -60,7 +60,7 @@ class Sweep:
         ImportError: Optuna is not installed.
         OtherSweep: the study in the storage has other settings.
         ValueError, OSError: an unknown sampler, cost or technology, a cost that the technology does not know, a
-            recipe that does not fit the model, or a storage that cannot be opened.
+            recipe that does not fit the model, a seed that generators do not hold, or a storage that cannot be opened.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class Sweep:
     ):
         check_choice("sampler", sampler, SAMPLERS)
         check_costs(costs, technology)
-        check_recipes(data, [base], settings, device)
+        check_runs(data, [base], seeds, settings, device)
         self.costs, self.technology = tuple(costs), technology
         self.data, self.settings, self.base, self.space = data, settings, base, space
         self.held_out, self.share = data.held_out(held_out), held_out

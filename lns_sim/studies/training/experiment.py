@@ -19,7 +19,7 @@ from lns_sim.recipes import ModelRecipe, Recipe
 from lns_sim.studies.training import ranks
 from lns_sim.studies.training.checkpoint import ForeignFile, read_checkpoint, save_checkpoint
 from lns_sim.studies.training.data import Data
-from lns_sim.studies.training.trainer import Result, Settings, Trainer, check_precision, check_recipes
+from lns_sim.studies.training.trainer import Result, Settings, Trainer, check_precision, check_runs
 
 RECORD = "run.json"
 METRICS = "metrics.jsonl"
@@ -189,10 +189,10 @@ class Experiment:
         Raises:
             Diverged: a run made NaN or Inf; finished epochs are kept.
             FileExistsError: the folder holds an experiment that was not resumed.
-            ValueError: a recipe and the model do not fit together; nothing was written.
+            ValueError: a recipe and the model do not fit together, or a seed is too large; nothing was written.
         """
-        each = {id(recipe): recipe for recipe, _ in self.runs}
-        check_recipes(self.data, each.values(), self.settings, self.device, self.model)
+        each, seeds = {id(recipe): recipe for recipe, _ in self.runs}, [seed for _, seed in self.runs]
+        check_runs(self.data, each.values(), seeds, self.settings, self.device, self.model)
         ranks.from_first(self._begin)
         self._ours = True
         with open(self.folder / METRICS if ranks.first() else os.devnull, "a") as log:

@@ -296,16 +296,24 @@ def on_meta(model: str, data: Data, samples: int) -> tuple[torch.nn.Module, torc
     return made, data.x_train[:samples].to("meta")
 
 
-def check_recipes(
+def check_seed(seed: int) -> None:
+    """Raises ValueError where torch's generators do not hold it."""
+    check_int("seed", seed, 0, _MOST_SEED)
+
+
+def check_runs(
     data: Data,
     recipes: Iterable[Recipe | ModelRecipe | None],
+    seeds: Iterable[int],
     settings: Settings,
     device: str,
     model: torch.nn.Module | None = None,
 ) -> None:
-    """Raises ValueError where one of several recipes does not fit the model, or the settings (:func:`check_parts`),
-    before the first of them trains.
+    """Raises ValueError where one of several recipes does not fit the model, or the settings (:func:`check_parts`), or
+    where a seed is none (:func:`check_seed`), before the first of them trains.
     """
+    for seed in seeds:
+        check_seed(seed)
     for recipe in recipes:
         check_parts(settings, data, recipe)
         check_fine_tuned(settings, recipe, built(data, recipe, settings, device, model))
@@ -396,7 +404,7 @@ class Trainer:
             settings = dataclasses.replace(settings, model=type(model).__name__)
         check_augment(settings.augment, data)
         check_precision(settings.precision, [recipe], device)
-        check_int("seed", seed, 0, _MOST_SEED)
+        check_seed(seed)
         _load_compiler()
         self.data, self.settings, self.seed, self.device = data, settings, seed, torch.device(device)
         self.x_train, self.y_train = data.x_train.to(self.device), data.y_train.to(self.device)
