@@ -494,5 +494,5 @@ def test_functions_that_are_handed_on_do_not_count_random_streams():
     torch._dynamo.reset()
     recipe = dataclasses.replace(recipes.lns_madam(), activation=lns_sim.quantizers.LNS(rounding="stochastic"))
     model = lns_sim.convert(Handing("function"), recipe)
-    with pytest.raises(Exception, match="compiled code checkpoints, .* has no simulated form"):
+    with pytest.raises(Exception, match="compiled code checkpoints, has no simulated form"):
         torch.compile(model, backend="aot_eager", fullgraph=True)(torch.randn(4, 6, 6))
