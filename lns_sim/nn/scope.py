@@ -21,7 +21,7 @@ from lns_sim.ops import memory
 from lns_sim.random import STREAMS, random_state
 from lns_sim.recipes import Recipe
 
-# Torch compiles their functions even where nothing else is compiled, and knows no mode that was there before.
+# Torch compiles their functions by itself where nothing else is compiled, and knows no mode that was there before.
 _CONTROL_FLOW = tuple(
     getattr(torch.ops.higher_order, name) for name in ("cond", "while_loop", "map_impl", "scan", "associative_scan")
 )
@@ -56,7 +56,6 @@ class simulate(TorchFunctionMode):
         self.count = 0
         self._outer: list[simulate | None] = []
         self.suspended = False  # another one is open in front of it
-        self.compiled = torch.compiler.is_compiling()  # with all that runs in it
         self.handed_on = False  # to a function whose products the one before does not count
 
     def __enter__(self) -> simulate:
@@ -77,7 +76,7 @@ class simulate(TorchFunctionMode):
         self.count += 1
         if self.handed_on and self.recipe is not None and (self.recipe.stochastic or memory.keeper(self.recipe)):
             raise functions.without_simulated_form(
-                f"a product of {self.recipe.name} in a function that compiled code checkpoints, or runs by torch.cond,"
+                f"a product of {self.recipe.name} in a function that compiled code checkpoints,"
             )
         if self.recipe is None or not self.recipe.stochastic:
             return None
@@ -105,8 +104,8 @@ class simulate(TorchFunctionMode):
         if self.recipe is None:
             return func(*args, **kwargs)
         if isinstance(func, HigherOrderOperator):  # torch runs what is handed to it without this mode
-            if not self.compiled and func in _CONTROL_FLOW:
-                raise functions.without_simulated_form("torch.cond, or its like, outside of compiled code")
+            if func in _CONTROL_FLOW:
+                raise functions.without_simulated_form(f"torch's control flow, {func},")
             args = tuple(self._within(x) for x in args)
         if torch.compiler.is_compiling():
             if not functions.is_handled(func) and (name := product_by_name(func)):
