@@ -300,6 +300,14 @@ def test_operands_on_different_devices_are_an_error(rng):
         ops.dequantize(a.codes.cuda(), a.scale, 8, 8)
 
 
+def test_zeros_around_images_beyond_all_sizes_are_an_error():
+    """Twice so many wrap around to fewer than none."""
+    codes = torch.ones(5, 3, 4, 4, dtype=torch.uint8, device="cuda")
+    for zeros in ((2**63 - 1, 0), (0, 2**63 - 1), (-1, 0)):
+        with pytest.raises((ValueError, RuntimeError), match="is out of range|fewer than none"):
+            ops.images_fastest(codes, *zeros)
+
+
 @pytest.mark.gpus
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="one GPU")
 def test_the_second_gpu_gives_the_same_bits(rng):
