@@ -58,9 +58,7 @@ def test_two_processes_train_as_one_with_two_micro_batches(device, name, tmp_pat
     """All codes, moments, losses and counters, and a stop between epochs, from which the other way goes on."""
     (tmp_path / "text.txt").write_text("The quick brown fox jumps over the lazy dog. " * 60)
     text = datasets.load(f"text:{tmp_path / 'text.txt'}", context=16)
-    settings = Settings(
-        model="gpt", epochs=1, batch_size=32, micro_batches=2, float_optimizer="adamw", float_lr=0.003, lr=1 / 64
-    )
+    settings = Settings(model="gpt", batch_size=32, micro_batches=2, float_optimizer="adamw", float_lr=0.003)
 
     def one(folder, epochs):
         return Experiment(text, [recipes.get(name)], [0], replace(settings, epochs=epochs), tmp_path / folder, device)
@@ -75,7 +73,7 @@ def test_two_processes_train_as_one_with_two_micro_batches(device, name, tmp_pat
         assert states[0]["settings"] == states[1]["settings"]
 
     one("one", 1).run()
-    options = ["--data", f"text:{tmp_path / 'text.txt'}", "--context", 16, "--batch-size", 32, "--lr", 1 / 64]
+    options = ["--data", f"text:{tmp_path / 'text.txt'}", "--context", 16, "--batch-size", 32]
     options += ["--epochs", 1, "--seeds", 1, "--recipe", name]
     told = two(*options, "--out", tmp_path / "two")
     told_once = "".join(told.stdout.split()).count(f"to{tmp_path / 'two'}") == 1  # however lines are broken
