@@ -10,7 +10,7 @@ import functools
 
 from torch.utils import checkpoint
 
-from lns_sim.nn.scope import enter, innermost, leave
+from lns_sim.nn.scope import innermost
 from lns_sim.ops import memory
 
 
@@ -24,12 +24,8 @@ def _again(function):
         with memory.running("repeat"):
             if beginning is None:
                 return function(*args, **kwargs)
-            simulation = beginning.again()
-            outer = enter(simulation)
-            try:
+            with beginning.again():
                 return function(*args, **kwargs)
-            finally:
-                leave(simulation, outer)
 
     return run
 

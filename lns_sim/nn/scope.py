@@ -123,11 +123,8 @@ class simulate(TorchFunctionMode):
         def run(*args, **kwargs):
             simulation = self.again()
             simulation.handed_on = True
-            outer = enter(simulation)
-            try:
+            with simulation:
                 return function(*args, **kwargs)
-            finally:
-                leave(simulation, outer)
 
         return run
 
