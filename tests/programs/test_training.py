@@ -140,6 +140,22 @@ def test_a_model_of_ones_own_that_does_not_take_the_data_is_refused_before_any_t
     assert not (tmp_path / "run").exists()
 
 
+def test_a_model_of_ones_own_trains_as_it_was_given(digits, tmp_path):
+    """What it does while it is tried leaves nothing in it."""
+    seen = []
+
+    class Counting(nn.Linear):
+        def forward(self, x):
+            seen.append((self.training, int(self.calls)))
+            self.calls += 1
+            return super().forward(x.flatten(1))
+
+    own = Counting(64, 10)
+    own.register_buffer("calls", torch.zeros(()))
+    Experiment(digits, [None], [0], Settings(epochs=1), tmp_path / "run", model=own).run()
+    assert min(calls for training, calls in seen if training) == 0
+
+
 def test_epochs_can_be_added(digits, tmp_path):
     short = Experiment(digits, RECIPES[:1], [0, 1], SMALL, tmp_path)
     before = [list(r.loss) for r in short.run()]

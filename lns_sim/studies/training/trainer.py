@@ -238,18 +238,20 @@ def check_parts(settings: Settings, data: Data, recipe: Recipe | ModelRecipe | N
         raise ValueError("the processes hold different data")
 
 
+def _made(data: Data, settings: Settings, model: torch.nn.Module | None) -> torch.nn.Module:
+    """A copy of the model, or a new one that the settings name, on the CPU."""
+    return models.build(settings.model, data.input_shape, data.classes) if model is None else copy.deepcopy(model)
+
+
 def built(
-    data: Data, recipe: Recipe | ModelRecipe | None, settings: Settings, device: str, model: torch.nn.Module | None
+    data: Data, recipe: Recipe | ModelRecipe | None, settings: Settings, model: torch.nn.Module | None
 ) -> torch.nn.Module:
-    """A copy of the model, or a new one that the settings name, as a recipe has it, on the CPU. One of one's own is
-    tried on the device, as it may run nowhere else.
+    """The same, as a recipe has it.
 
     Raises:
-        ValueError: recipe and model, or the data and a model of one's own, do not fit together.
+        ValueError: recipe and model do not fit together.
     """
-    made = models.build(settings.model, data.input_shape, data.classes) if model is None else copy.deepcopy(model)
-    if model is not None or settings.model not in models.NAMES:
-        _check_own(made, data, device, settings.model if model is None else type(model).__name__)
+    made = _made(data, settings, model)
     if recipe is not None and recipe.optimizer is not None:
         prepare = OPTIMIZERS[recipe.optimizer].prepare
         if prepare is not None:
@@ -258,19 +260,18 @@ def built(
 
 
 def _check_own(model: torch.nn.Module, data: Data, device: str, name: str) -> None:
-    """Raises ValueError where a model of one's own does not make logits of samples."""
+    """Raises ValueError where a model of one's own does not make logits of samples. It may run on that device alone,
+    and is not to be trained afterwards, as it may keep something of them.
+    """
     x, y = data.x_train[:2].to(device), data.y_train[:2]
-    training = model.training
     try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[x.device] if x.is_cuda else []):
+        with torch.no_grad():
             found = logits_of(model.to(device).eval()(x))
     except Exception as error:
         raise ValueError(
             f"the model {name} does not take samples of {data.name}, of shape {data.input_shape}: "
             f"{type(error).__name__}: {error}"
         ) from error
-    finally:
-        model.train(training).cpu()
     shape = tuple(getattr(found, "shape", ()))
     if not shape or math.prod(shape[:-1]) != y.numel() or shape[-1] < data.classes:
         made = f"a tensor of shape {shape}" if shape else type(found).__name__
@@ -309,14 +310,19 @@ def check_runs(
     device: str,
     model: torch.nn.Module | None = None,
 ) -> None:
-    """Raises ValueError where one of several recipes does not fit the model, or the settings (:func:`check_parts`), or
-    where a seed is none (:func:`check_seed`), before the first of them trains.
+    """Raises ValueError where one of several recipes does not fit the model, or the settings (:func:`check_parts`),
+    where a model of one's own does not take the data, or where a seed is none (:func:`check_seed`), before the first
+    of them trains.
     """
     for seed in seeds:
         check_seed(seed)
+    if model is not None or settings.model not in models.NAMES:
+        _check_own(
+            _made(data, settings, model), data, device, settings.model if model is None else type(model).__name__
+        )
     for recipe in recipes:
         check_parts(settings, data, recipe)
-        check_fine_tuned(settings, recipe, built(data, recipe, settings, device, model))
+        check_fine_tuned(settings, recipe, built(data, recipe, settings, model))
 
 
 def check_fine_tuned(settings: Settings, recipe: Recipe | ModelRecipe | None, model: torch.nn.Module) -> None:
@@ -412,7 +418,7 @@ class Trainer:
             torch.cuda.reset_peak_memory_stats(self.device)
         torch.manual_seed(seed)
         check_parts(settings, data, recipe)
-        self.model = built(data, recipe, settings, device, model)
+        self.model = built(data, recipe, settings, model)
         self.model.to(self.device)
         if self.device.type == "cuda":
             in_shares(self.model)
